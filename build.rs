@@ -1,0 +1,46 @@
+//! Compiles `proto/` to Rust (no protoc needed) and records the build facts that `pinion --version` prints.
+
+use std::process::Command;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let files = [
+        "proto/openim/sdkws/sdkws.proto",
+        "proto/openim/msg/msg.proto",
+        "proto/openim/push/push.proto",
+        "proto/openim/msggateway/msggateway.proto",
+        "proto/openim/errinfo/errinfo.proto",
+        "proto/google/rpc/status.proto",
+    ];
+    println!("cargo::rerun-if-changed=proto");
+    println!("cargo::rerun-if-changed=build.rs");
+    let descriptors = protox::compile(files, ["proto"])?;
+    prost_build::Config::new()
+        // Payloads are slices of the request, and encoding is deterministic (std maps encode in random order).
+        .bytes(["."])
+        .btree_map(["."])
+        .compile_fds(descriptors)?;
+    record(
+        "PINION_COMMIT",
+        Command::new("git").args(["rev-parse", "--short=12", "HEAD"]),
+    );
+    record(
+        "PINION_RUSTC",
+        Command::new(std::env::var("RUSTC")?).arg("--version"),
+    );
+    println!("cargo::rustc-env=PINION_PROFILE={}", std::env::var("PROFILE")?);
+    println!("cargo::rustc-env=PINION_TARGET={}", std::env::var("TARGET")?);
+    Ok(())
+}
+
+/// Puts the first line of a command's output into the environment of the build, or "unknown".
+fn record(name: &str, command: &mut Command) {
+    let text = command
+        .output()
+        .ok()
+        .filter(|o| o.status.success())
+        .map(|o| o.stdout)
+        .unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().next().filter(|l| !l.is_empty()).unwrap_or("unknown");
+    println!("cargo::rustc-env={name}={line}");
+}

@@ -1,0 +1,120 @@
+//! The configuration: text to a checked value, once. A `Config` is valid by construction.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// Everything an operator can set, checked and with defaults filled in. Immutable; shared as `Arc<Config>`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `websocket.*`: what clients reach.
+    pub websocket: WebsocketConfig,
+    /// `rpc.listen`: gRPC, default 127.0.0.1:10140. Port 0 = any free port.
+    pub rpc_listen: SocketAddr,
+    /// `http.listen`: admin HTTP, default 127.0.0.1:12140. Port 0 = any free port.
+    pub http_listen: SocketAddr,
+    /// `shards.*`.
+    pub shards: ShardsConfig,
+    /// `auth.*`.
+    pub auth: AuthConfig,
+    /// `login.policy`: 0, 1, 4 or 5 (spec 8.2), default 1.
+    pub login_policy: u8,
+    /// `login.lenient`: accept missing `operationID`/`isBackground` (spec 1.2), default false.
+    pub lenient: bool,
+    /// `outbox.bytes_max`, default `limits::OUTBOX_BYTES_MAX`.
+    pub outbox_bytes_max: usize,
+    /// `outbox.frames_max`, default `limits::OUTBOX_FRAMES_MAX`.
+    pub outbox_frames_max: usize,
+    /// `outbox.shard_bytes_max`, default `limits::SHARD_OUTBOX_BYTES_MAX`.
+    pub shard_outbox_bytes_max: usize,
+    /// `drain.deadline_ms`, default `limits::DRAIN_DEADLINE_MS`.
+    pub drain_deadline_ms: u64,
+    /// `stall.abort_ms`, default `limits::STALL_ABORT_MS`.
+    pub stall_abort_ms: u64,
+    /// `record.*`.
+    pub record: RecordConfig,
+    /// `log.*`.
+    pub log: LogConfig,
+}
+
+/// `websocket.*`.
+#[derive(Clone, Debug)]
+pub struct WebsocketConfig {
+    /// `websocket.address`, default `::` (dual stack).
+    pub address: IpAddr,
+    /// `websocket.port`, default 10001; 0 = any free port.
+    pub port: u16,
+    /// `websocket.connections_max`: configured, or what the open-file limit allows less a reserve. Per node.
+    pub connections_max: u32,
+    /// `websocket.handshakes_max` per shard, default `limits::HANDSHAKES_MAX`.
+    pub handshakes_max: usize,
+    /// `websocket.send_buffer_bytes`: SO_SNDBUF, default 32 KiB.
+    pub send_buffer_bytes: usize,
+    /// `websocket.receive_buffer_bytes`: SO_RCVBUF, default 32 KiB.
+    pub receive_buffer_bytes: usize,
+}
+
+/// `shards.*`.
+#[derive(Clone, Debug)]
+pub struct ShardsConfig {
+    /// `shards.count`, default: min(CPU set, cgroup quota) less the rpc threads from 4 CPUs up.
+    pub count: u16,
+    /// rpc threads: 1 per 8 shards, at least 1.
+    pub rpc_count: u16,
+    /// `shards.pin`, default true: pin shard i to the i-th CPU of the set.
+    pub pin: bool,
+    /// `shards.driver`.
+    pub driver: Driver,
+    /// `shards.owner_key`: two 64-bit numbers; random unless given (tests).
+    pub owner_key: [u64; 2],
+}
+
+/// `shards.driver`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// io_uring if the kernel lets us, else epoll.
+    Auto,
+    /// io_uring or refuse to start.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+/// `auth.*`.
+#[derive(Clone, Debug)]
+pub struct AuthConfig {
+    /// `auth.secret`: HS256 key of the tokens, default `openIM123` (spec 7.1), with a warning.
+    pub secret: String,
+    /// `auth.admin_users`: may ask `GetUsersOnlineStatus`, default `imAdmin`.
+    pub admin_users: Vec<String>,
+}
+
+/// `record.*`.
+#[derive(Clone, Debug)]
+pub struct RecordConfig {
+    /// `record.mode`.
+    pub mode: RecordMode,
+    /// `record.dir`: one file per shard, mode 0600.
+    pub dir: PathBuf,
+    /// `record.bytes_max` per shard.
+    pub bytes_max: u64,
+}
+
+/// `record.mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordMode {
+    /// Nothing is recorded (default).
+    Off,
+    /// What decoding and token check yielded: no bodies, no tokens.
+    Shape,
+    /// Raw bytes, tokens included.
+    Full,
+}
+
+/// `log.*`.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// `log.level`: error, warn, info (default), debug or trace.
+    pub level: String,
+    /// `log.format`: `text` (default) or `json`.
+    pub json: bool,
+}

@@ -1,0 +1,144 @@
+//! Every limit that is not configurable, with its unit and what happens at its edge. Configurable limits name their
+//! default here.
+//!
+//! A constant ends in its unit (`_BYTES`, `_MS`) or in `_MAX`; `tests/it/tidy.rs` checks it.
+
+// ---- handshake -----------------------------------------------------------------------------------------------
+
+/// Largest HTTP request head. Larger: 431 and close. Upstream takes 1 MiB (spec 1.1); real heads are below 2 KiB.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// A head must be complete this long after accept. Later: 408 and close. Upstream waits for ever (spec 1.1).
+pub const HEAD_DEADLINE_MS: u64 = 10_000;
+/// Default of `limits.handshakes_max`: heads being read at once per shard. More: the accept loop waits.
+pub const HANDSHAKES_MAX: usize = 4096;
+/// From complete head to registered, upstream token check included. Later: 503 without JSON and close.
+pub const LOGIN_DEADLINE_MS: u64 = 10_000;
+
+// ---- a connection --------------------------------------------------------------------------------------------
+
+/// Bytes of one inbound message on the wire, over all its fragments (spec 1.5). More: close frame 1009.
+pub const MESSAGE_BYTES_MAX: usize = 51_200;
+/// Bytes of one inbound message after gunzip (spec 13 trap 8; upstream has no limit). More: close.
+pub const INFLATED_BYTES_MAX: usize = 1024 * 1024;
+/// Fragments of one message. More: close frame 1008.
+pub const FRAGMENTS_MAX: u32 = 4096;
+/// Without an inbound frame for this long the connection is closed (spec 1.5).
+pub const READ_DEADLINE_MS: u64 = 30_000;
+/// The gateway pings Web clients, which cannot ping, this often (spec 1.5).
+pub const WEB_PING_INTERVAL_MS: u64 = 27_000;
+/// Frames waiting for one connection. More: closed as slow consumer (upstream's number, spec 1.5).
+pub const OUTBOX_FRAMES_MAX: usize = 256;
+/// Bytes waiting for one connection. More: closed as slow consumer. Above the largest frame that is sent.
+pub const OUTBOX_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Default of the budget of queued bytes of one shard. Above it the connection with the frame at hand is closed.
+pub const SHARD_OUTBOX_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// The SDKs read at most this much per frame (spec trap 9). Larger frames are not sent but reported.
+pub const FRAME_SENT_BYTES_MAX: usize = 1024 * 1024;
+/// From "close when flushed" to a close that does not wait for the peer.
+pub const FLUSH_DEADLINE_MS: u64 = 1_000;
+/// Requests of one connection that wait for upstream at once; SendMsg: one (architecture.md section 7).
+pub const REQUESTS_IN_FLIGHT_MAX: u8 = 8;
+/// Bytes of parsed requests that wait behind those. More: closed as overload.
+pub const REQUESTS_WAITING_BYTES_MAX: usize = 256 * 1024;
+/// An upstream call that took longer is answered with an error (OpenIM has no deadline; the SDKs give up at 10 s).
+pub const UPSTREAM_DEADLINE_MS: u64 = 10_000;
+/// Users one connection may subscribe to (2005). More: the subscription is refused with ArgsError.
+pub const SUBSCRIPTIONS_MAX: usize = 4096;
+
+// ---- a shard -------------------------------------------------------------------------------------------------
+
+/// Upstream calls of one shard in flight: the capacity of its replies lane. More: the request gets an error.
+pub const CALLS_IN_FLIGHT_MAX: u32 = 8192;
+/// Mails waiting in the control lane of a shard. Full: the caller gets UNAVAILABLE.
+pub const CONTROL_LANE_MAX: usize = 1024;
+/// Mails waiting in the push lane of a shard. Full: the recipients are reported as not reached.
+pub const PUSH_LANE_MAX: usize = 4096;
+/// Connections waiting in the hand-over lane of a shard. Full: 503 and close.
+pub const HAND_OVER_LANE_MAX: usize = 1024;
+/// Pushes that a shard has taken from its lane and not finished. More: it leaves them in the lane.
+pub const PUSHES_OPEN_MAX: u32 = 4096;
+/// Recipients served of one push before the next source gets its turn.
+pub const PUSH_SLICE_MAX: usize = 64;
+/// Mails taken from each lane in one turn.
+pub const LANE_BATCH_MAX: usize = 64;
+/// Entries taken from each of the register, unregister and kick queues in one turn.
+pub const QUEUE_BATCH_MAX: usize = 128;
+/// Ready connections served in one turn.
+pub const READY_BATCH_MAX: usize = 256;
+/// Reads of one connection in one turn.
+pub const READS_PER_TURN_MAX: usize = 4;
+/// Size of the one scratch buffer that a shard reads into.
+pub const SCRATCH_BYTES: usize = 64 * 1024;
+/// Granularity of every deadline that the hub keeps.
+pub const TICK_MS: u64 = 100;
+/// Frames handed to one `sendmsg`.
+pub const SEND_BATCH_MAX: usize = 64;
+/// Bytes handed to one `sendmsg`.
+pub const SEND_BATCH_BYTES: usize = 256 * 1024;
+/// A shard whose heartbeat is older than this is reported as stalled and taken out of the accept group.
+pub const STALL_REPORT_MS: u64 = 1_000;
+/// Default of `stall.abort_ms`: a shard that stalled for so long ends the process, for the supervisor to restart.
+pub const STALL_ABORT_MS: u64 = 15_000;
+
+// ---- the rpc side --------------------------------------------------------------------------------------------
+
+/// Largest gRPC message, both ways (OpenIM's `rpcMaxBodySize`, spec 4.7). More: RESOURCE_EXHAUSTED.
+pub const GRPC_MESSAGE_BYTES_MAX: usize = 8_388_608;
+/// Calls that one rpc thread has open. More: UNAVAILABLE.
+pub const RPC_CALLS_MAX: u32 = 16_384;
+/// A push without a deadline of the caller gets its verdicts until then; what is missing is reported as not reached.
+pub const PUSH_DEADLINE_MS: u64 = 10_000;
+/// A kick, status or remote-login call is answered until then, or with DEADLINE_EXCEEDED.
+pub const CONTROL_DEADLINE_MS: u64 = 5_000;
+/// Concurrent streams of one HTTP/2 connection.
+pub const H2_STREAMS_MAX: u32 = 1024;
+/// Connections to the gRPC port. More: closed at accept, counted.
+pub const RPC_CONNECTIONS_MAX: usize = 1024;
+/// Header list of one gRPC request.
+pub const H2_HEADER_LIST_BYTES: u32 = 16 * 1024;
+/// Bytes read from one HTTP/2 connection before it gives up its turn (platform.md rule 2).
+pub const H2_TURN_BYTES: usize = 64 * 1024;
+/// Admin HTTP/1.1: connections at once. More: closed at accept, counted.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Admin HTTP/1.1: bytes of one request, head and body.
+pub const ADMIN_REQUEST_BYTES: usize = 16 * 1024;
+/// Admin HTTP/1.1: time for one request to arrive.
+pub const ADMIN_REQUEST_MS: u64 = 5_000;
+
+// ---- the node ------------------------------------------------------------------------------------------------
+
+/// Descriptors kept back from the connection limit: listeners, rings, doorbells, gRPC and HTTP connections, logs.
+pub const FILES_RESERVED_MAX: u64 = 1_500;
+/// Default of `websocket.connections_max` (OpenIM's `websocketMaxConnNum`, spec 11.3). More: errCode 1601.
+pub const CONNECTIONS_MAX: u32 = 100_000;
+/// Default of `drain.deadline_ms`.
+pub const DRAIN_DEADLINE_MS: u64 = 10_000;
+/// Lines waiting for the log writer. More: dropped and counted.
+pub const LOG_LINES_MAX: usize = 16_384;
+/// Default of `record.bytes_max`: a recording stops there.
+pub const RECORDING_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+// ---- the embedded backend ------------------------------------------------------------------------------------
+
+/// Messages kept per conversation; older ones are forgotten.
+pub const EMBEDDED_HISTORY_MAX: usize = 1_000;
+/// Bytes kept over all conversations; the oldest messages of the largest conversation are forgotten first.
+pub const EMBEDDED_HISTORY_BYTES: usize = 256 * 1024 * 1024;
+/// Conversations known. More: SendMsg is refused.
+pub const EMBEDDED_CONVERSATIONS_MAX: usize = 100_000;
+/// Messages in one answer to a pull.
+pub const EMBEDDED_PULL_MAX: usize = 200;
+
+const _: () = assert!(
+    OUTBOX_BYTES_MAX > FRAME_SENT_BYTES_MAX,
+    "the largest frame must fit an empty outbox"
+);
+const _: () = assert!(
+    SCRATCH_BYTES >= HEAD_BYTES_MAX,
+    "a head is read into the scratch buffer"
+);
+const _: () = assert!(STALL_ABORT_MS > STALL_REPORT_MS, "report first, then abort");
+const _: () = assert!(
+    WEB_PING_INTERVAL_MS < READ_DEADLINE_MS,
+    "a pong must be able to arrive in time"
+);

@@ -1,0 +1,283 @@
+//! Counters and gauges: one enum names them all, each thread counts in plain memory and publishes to its own block.
+//!
+//! The pure layers count in a [`Tally`]; the thread that owns it copies it into its [`Block`] once a turn with relaxed
+//! stores; the scraper reads all blocks with relaxed loads. No two threads ever write the same cache line. Gauges are
+//! derived from the tables they describe, never kept by adding and subtracting (field-notes.md S10).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Whether a value only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows. Its name ends in `_total`.
+    Counter,
+    /// A level.
+    Gauge,
+}
+
+/// How a metric is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Description {
+    /// Family name.
+    pub name: &'static str,
+    /// One sentence, unit included.
+    pub help: &'static str,
+    /// Counter or gauge.
+    pub kind: Kind,
+    /// A label of its own beside the thread's, or `None`.
+    pub label: Option<(&'static str, &'static str)>,
+}
+
+macro_rules! metrics {
+    ($($variant:ident $kind:ident $name:literal $(($key:literal = $value:literal))? $help:literal;)*) => {
+        /// Every metric of a thread.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u16)]
+        pub enum Metric { $(#[doc = $help] $variant,)* }
+
+        /// All metrics, in the order of their slots; members of one family stand together.
+        pub const DESCRIPTIONS: &[(Metric, Description)] = &[$((
+            Metric::$variant,
+            Description {
+                name: $name,
+                help: $help,
+                kind: Kind::$kind,
+                label: metrics!(@label $(($key = $value))?),
+            },
+        ),)*];
+    };
+    (@label ($key:literal = $value:literal)) => { Some(($key, $value)) };
+    (@label) => { None };
+}
+
+metrics! {
+    Connections Gauge "pinion_connections" "Sessions known to the shard: registered, logging in or closing.";
+    Registered Gauge "pinion_registered_connections" "Connections that pushes reach.";
+    Users Gauge "pinion_users" "Distinct users with a registered connection.";
+    Sockets Gauge "pinion_sockets" "Client file descriptors held by the shard, handshakes included.";
+    HandshakesOpen Gauge "pinion_handshakes_in_flight" "Connections whose request head is being read.";
+    OutboxBytes Gauge "pinion_outbox_bytes" "Bytes of frames waiting for connections.";
+    CallsInFlight Gauge "pinion_upstream_calls_in_flight" "Upstream calls that wait for their reply.";
+    PushesOpen Gauge "pinion_pushes_in_flight" "Pushes taken from the lane and not finished.";
+    SubscriptionTargets Gauge "pinion_subscription_targets" "Users whose presence a connection of this shard watches.";
+
+    RegisterDepth Gauge "pinion_queue_depth" ("queue" = "register") "Entries waiting in the queue.";
+    UnregisterDepth Gauge "pinion_queue_depth" ("queue" = "unregister") "Entries waiting in the queue.";
+    KickDepth Gauge "pinion_queue_depth" ("queue" = "kick") "Entries waiting in the queue.";
+    RegisterAge Gauge "pinion_queue_oldest_ms" ("queue" = "register") "Age of the oldest entry in milliseconds.";
+    UnregisterAge Gauge "pinion_queue_oldest_ms" ("queue" = "unregister") "Age of the oldest entry in milliseconds.";
+    KickAge Gauge "pinion_queue_oldest_ms" ("queue" = "kick") "Age of the oldest entry in milliseconds.";
+    RegisterHigh Gauge "pinion_queue_high_water" ("queue" = "register") "Most entries that ever waited.";
+    UnregisterHigh Gauge "pinion_queue_high_water" ("queue" = "unregister") "Most entries that ever waited.";
+    KickHigh Gauge "pinion_queue_high_water" ("queue" = "kick") "Most entries that ever waited.";
+
+    LaneRepliesDepth Gauge "pinion_lane_depth" ("lane" = "replies") "Mails waiting in the lane.";
+    LaneControlDepth Gauge "pinion_lane_depth" ("lane" = "control") "Mails waiting in the lane.";
+    LanePushDepth Gauge "pinion_lane_depth" ("lane" = "push") "Mails waiting in the lane.";
+    LaneHandOverDepth Gauge "pinion_lane_depth" ("lane" = "hand_over") "Mails waiting in the lane.";
+    LaneControlFull Counter "pinion_lane_overflows_total" ("lane" = "control") "Mails refused because the lane was full.";
+    LanePushFull Counter "pinion_lane_overflows_total" ("lane" = "push") "Mails refused because the lane was full.";
+    LaneHandOverFull Counter "pinion_lane_overflows_total" ("lane" = "hand_over") "Mails refused because the lane was full.";
+    LaneRpcFull Counter "pinion_lane_overflows_total" ("lane" = "rpc") "Mails refused because the lane was full.";
+
+    LoopLagMs Gauge "pinion_loop_lag_ms" "How late the last tick came, in milliseconds.";
+    LoopLagMaxMs Gauge "pinion_loop_lag_max_ms" "The latest tick since start, in milliseconds.";
+    Turns Counter "pinion_turns_total" "Rounds of the shard's loop.";
+    Stalled Gauge "pinion_shard_stalled" "1 while the shard's heartbeat is overdue.";
+
+    Accepted Counter "pinion_accepts_total" "Connections accepted from the listener.";
+    AcceptErrors Counter "pinion_accept_errors_total" "Failed accepts.";
+    HandOversOut Counter "pinion_hand_overs_total" ("direction" = "out") "Connections moved between shards before the 101.";
+    HandOversIn Counter "pinion_hand_overs_total" ("direction" = "in") "Connections moved between shards before the 101.";
+
+    HandshakeOk Counter "pinion_handshakes_total" ("outcome" = "ok") "Handshakes by outcome.";
+    HandshakeArgs Counter "pinion_handshakes_total" ("outcome" = "bad_arguments") "Handshakes by outcome.";
+    HandshakeToken Counter "pinion_handshakes_total" ("outcome" = "token_refused") "Handshakes by outcome.";
+    HandshakeUpgrade Counter "pinion_handshakes_total" ("outcome" = "not_websocket") "Handshakes by outcome.";
+    HandshakeFull Counter "pinion_handshakes_total" ("outcome" = "connection_limit") "Handshakes by outcome.";
+    HandshakeBusy Counter "pinion_handshakes_total" ("outcome" = "busy") "Handshakes by outcome.";
+    HandshakeTooLong Counter "pinion_handshakes_total" ("outcome" = "head_too_long") "Handshakes by outcome.";
+    HandshakeTooSlow Counter "pinion_handshakes_total" ("outcome" = "head_too_slow") "Handshakes by outcome.";
+    HandshakeBad Counter "pinion_handshakes_total" ("outcome" = "bad_head") "Handshakes by outcome.";
+    HandshakeGone Counter "pinion_handshakes_total" ("outcome" = "client_gone") "Handshakes by outcome.";
+    HandshakeUpstream Counter "pinion_handshakes_total" ("outcome" = "upstream_failed") "Handshakes by outcome.";
+
+    FramesIn Counter "pinion_frames_total" ("direction" = "in") "WebSocket frames.";
+    FramesOut Counter "pinion_frames_total" ("direction" = "out") "WebSocket frames.";
+    BytesIn Counter "pinion_bytes_total" ("direction" = "in") "Bytes on client sockets after the handshake.";
+    BytesOut Counter "pinion_bytes_total" ("direction" = "out") "Bytes on client sockets after the handshake.";
+    Sends Counter "pinion_sends_total" "Calls of sendmsg on client sockets.";
+    Requests Counter "pinion_requests_total" ("outcome" = "answered") "Client requests by outcome.";
+    RequestsFailed Counter "pinion_requests_total" ("outcome" = "error") "Client requests by outcome.";
+    UpstreamTimeouts Counter "pinion_upstream_timeouts_total" "Upstream calls that missed their deadline.";
+    UpstreamLate Counter "pinion_upstream_late_total" "Upstream replies that came after their deadline.";
+
+    PushQueued Counter "pinion_pushes_total" ("outcome" = "queued") "Pushes per connection (not_here, not_reached: per recipient).";
+    PushDropped Counter "pinion_pushes_total" ("outcome" = "dropped") "Pushes per connection (not_here, not_reached: per recipient).";
+    PushBackground Counter "pinion_pushes_total" ("outcome" = "background") "Pushes per connection (not_here, not_reached: per recipient).";
+    PushNotHere Counter "pinion_pushes_total" ("outcome" = "not_here") "Pushes per connection (not_here, not_reached: per recipient).";
+    PushNotReached Counter "pinion_pushes_total" ("outcome" = "not_reached") "Pushes per connection (not_here, not_reached: per recipient).";
+    Encodes Counter "pinion_encodes_total" "Push frames encoded (at most one per variant, push and shard).";
+    FramesTooLarge Counter "pinion_frames_too_large_total" "Frames above the SDKs' read limit, not sent.";
+    Kicks Counter "pinion_kicks_total" "Connections ended by login policy or by RPC.";
+    PresenceTips Counter "pinion_presence_tips_total" "Frames 2005 sent unasked.";
+
+    ClosePeer Counter "pinion_closes_total" ("reason" = "peer_closed") "Sessions ended, by reason.";
+    CloseLost Counter "pinion_closes_total" ("reason" = "transport_lost") "Sessions ended, by reason.";
+    CloseProtocol Counter "pinion_closes_total" ("reason" = "protocol_error") "Sessions ended, by reason.";
+    CloseTooBig Counter "pinion_closes_total" ("reason" = "message_too_big") "Sessions ended, by reason.";
+    CloseFragments Counter "pinion_closes_total" ("reason" = "too_many_fragments") "Sessions ended, by reason.";
+    CloseEnvelope Counter "pinion_closes_total" ("reason" = "bad_envelope") "Sessions ended, by reason.";
+    CloseInflated Counter "pinion_closes_total" ("reason" = "inflated_too_big") "Sessions ended, by reason.";
+    CloseText Counter "pinion_closes_total" ("reason" = "bad_text_frame") "Sessions ended, by reason.";
+    CloseRequest Counter "pinion_closes_total" ("reason" = "unknown_request") "Sessions ended, by reason.";
+    CloseSender Counter "pinion_closes_total" ("reason" = "sender_mismatch") "Sessions ended, by reason.";
+    CloseSilent Counter "pinion_closes_total" ("reason" = "read_deadline") "Sessions ended, by reason.";
+    CloseSlow Counter "pinion_closes_total" ("reason" = "slow_consumer") "Sessions ended, by reason.";
+    CloseBudget Counter "pinion_closes_total" ("reason" = "shard_budget") "Sessions ended, by reason.";
+    CloseOverload Counter "pinion_closes_total" ("reason" = "too_many_requests") "Sessions ended, by reason.";
+    CloseKicked Counter "pinion_closes_total" ("reason" = "kicked") "Sessions ended, by reason.";
+    CloseLogout Counter "pinion_closes_total" ("reason" = "logout") "Sessions ended, by reason.";
+    CloseDrain Counter "pinion_closes_total" ("reason" = "drain") "Sessions ended, by reason.";
+    CloseRefused Counter "pinion_closes_total" ("reason" = "login_refused") "Sessions ended, by reason.";
+    CloseLogin Counter "pinion_closes_total" ("reason" = "login_timeout") "Sessions ended, by reason.";
+    CloseInternal Counter "pinion_closes_total" ("reason" = "internal") "Sessions ended, by reason.";
+
+    RpcConnections Gauge "pinion_rpc_connections" "Open connections to the gRPC port.";
+    RpcOpen Gauge "pinion_rpc_calls_in_flight" "gRPC calls that wait for shards.";
+    RpcPushOk Counter "pinion_rpc_calls_total" ("call" = "push_ok") "gRPC calls by method and outcome.";
+    RpcPushError Counter "pinion_rpc_calls_total" ("call" = "push_error") "gRPC calls by method and outcome.";
+    RpcKickOk Counter "pinion_rpc_calls_total" ("call" = "kick_ok") "gRPC calls by method and outcome.";
+    RpcKickError Counter "pinion_rpc_calls_total" ("call" = "kick_error") "gRPC calls by method and outcome.";
+    RpcStatusOk Counter "pinion_rpc_calls_total" ("call" = "status_ok") "gRPC calls by method and outcome.";
+    RpcStatusError Counter "pinion_rpc_calls_total" ("call" = "status_error") "gRPC calls by method and outcome.";
+    RpcLoginOk Counter "pinion_rpc_calls_total" ("call" = "remote_login_ok") "gRPC calls by method and outcome.";
+    RpcLoginError Counter "pinion_rpc_calls_total" ("call" = "remote_login_error") "gRPC calls by method and outcome.";
+    RpcOtherError Counter "pinion_rpc_calls_total" ("call" = "other_error") "gRPC calls by method and outcome.";
+    RpcBadRequest Counter "pinion_rpc_bad_requests_total" "gRPC bodies that could not be decoded.";
+    RpcCancelled Counter "pinion_rpc_cancelled_total" "gRPC calls that their caller gave up.";
+    HttpRequests Counter "pinion_http_requests_total" "Admin HTTP requests.";
+    HttpRefused Counter "pinion_http_refused_total" "Admin HTTP requests refused: too long, too slow or malformed.";
+    BackendMessages Gauge "pinion_embedded_messages" "Messages held by the embedded backend.";
+    BackendBytes Gauge "pinion_embedded_bytes" "Bytes of messages held by the embedded backend.";
+}
+
+/// How many metrics there are.
+pub const METRIC_COUNT: usize = DESCRIPTIONS.len();
+
+/// Plain counts of one thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally {
+    values: [u64; METRIC_COUNT],
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            values: [0; METRIC_COUNT],
+        }
+    }
+}
+
+impl Tally {
+    /// Adds to a counter.
+    pub fn add(&mut self, metric: Metric, n: u64) {
+        if let Some(value) = self.values.get_mut(metric as usize) {
+            *value = value.wrapping_add(n);
+        }
+    }
+
+    /// Adds one to a counter.
+    pub fn count(&mut self, metric: Metric) {
+        self.add(metric, 1);
+    }
+
+    /// Sets a gauge.
+    pub fn set(&mut self, metric: Metric, value: u64) {
+        if let Some(slot) = self.values.get_mut(metric as usize) {
+            *slot = value;
+        }
+    }
+
+    /// Raises a gauge to at least `value`.
+    pub fn raise(&mut self, metric: Metric, value: u64) {
+        self.set(metric, value.max(self.value(metric)));
+    }
+
+    /// Reads a value.
+    pub fn value(&self, metric: Metric) -> u64 {
+        self.values.get(metric as usize).copied().unwrap_or_default()
+    }
+}
+
+/// The published counts of one thread. Written by that thread only; cache-line separated from other blocks.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Block {
+    values: [AtomicU64; METRIC_COUNT],
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self {
+            values: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+}
+
+impl Block {
+    /// Copies a thread's counts. Call it from that thread only.
+    pub fn publish(&self, tally: &Tally) {
+        for (slot, value) in self.values.iter().zip(tally.values) {
+            slot.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// One value, at most one turn old.
+    pub fn value(&self, metric: Metric) -> u64 {
+        self.values
+            .get(metric as usize)
+            .map(|v| v.load(Ordering::Relaxed))
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_match_the_enum_and_families_stand_together() {
+        let mut seen = Vec::new();
+        for (slot, (metric, description)) in DESCRIPTIONS.iter().enumerate() {
+            assert_eq!(*metric as usize, slot);
+            assert_eq!(
+                description.kind == Kind::Counter,
+                description.name.ends_with("_total"),
+                "{description:?}"
+            );
+            if seen.last() != Some(&description.name) {
+                assert!(
+                    !seen.contains(&description.name),
+                    "family {} is split",
+                    description.name
+                );
+                seen.push(description.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_shows_what_was_published() {
+        let (mut tally, block) = (Tally::default(), Block::default());
+        tally.add(Metric::FramesIn, 3);
+        tally.raise(Metric::RegisterHigh, 5);
+        tally.raise(Metric::RegisterHigh, 2);
+        assert_eq!(block.value(Metric::FramesIn), 0);
+        block.publish(&tally);
+        assert_eq!(
+            (block.value(Metric::FramesIn), block.value(Metric::RegisterHigh)),
+            (3, 5)
+        );
+    }
+}

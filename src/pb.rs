@@ -1,0 +1,34 @@
+//! Generated protobuf messages (`proto/`, compiled by `build.rs`). Nothing is written by hand here.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_types,
+    reason = "generated code; the .proto files are the documentation"
+)]
+
+/// `openim.*` packages.
+pub mod openim {
+    pub mod sdkws {
+        include!(concat!(env!("OUT_DIR"), "/openim.sdkws.rs"));
+    }
+    pub mod msg {
+        include!(concat!(env!("OUT_DIR"), "/openim.msg.rs"));
+    }
+    pub mod push {
+        include!(concat!(env!("OUT_DIR"), "/openim.push.rs"));
+    }
+    pub mod msggateway {
+        include!(concat!(env!("OUT_DIR"), "/openim.msggateway.rs"));
+    }
+    pub mod protobuf {
+        include!(concat!(env!("OUT_DIR"), "/openim.protobuf.rs"));
+    }
+}
+
+/// `google.rpc`.
+pub mod rpc {
+    include!(concat!(env!("OUT_DIR"), "/google.rpc.rs"));
+}
