@@ -16,7 +16,11 @@ pub(super) enum Pending {
     /// The token check of a login.
     Token,
     /// A client's request.
-    Request { id: i32, msg_incr: Box<str>, operation_id: Box<str> },
+    Request {
+        id: i32,
+        msg_incr: Box<str>,
+        operation_id: Box<str>,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,12 +40,21 @@ pub(super) struct Calls {
 
 impl Calls {
     pub(super) fn new() -> Self {
-        Self { calls: Arena::new(limits::CALLS_IN_FLIGHT_MAX), deadlines: VecDeque::new() }
+        Self {
+            calls: Arena::new(limits::CALLS_IN_FLIGHT_MAX),
+            deadlines: VecDeque::new(),
+        }
     }
 
     /// Reserves a slot. `None`: all are taken.
     pub(super) fn open(&mut self, conn: ConnId, pending: Pending, deadline: Mono) -> Option<CallTicket> {
-        let slot = self.calls.insert(Call { conn, pending: Some(pending) }).ok()?;
+        let slot = self
+            .calls
+            .insert(Call {
+                conn,
+                pending: Some(pending),
+            })
+            .ok()?;
         self.deadlines.push_back((deadline, CallTicket(slot)));
         Some(CallTicket(slot))
     }
@@ -82,7 +95,10 @@ mod tests {
     #[test]
     fn the_deadline_answers_once_and_the_slot_waits_for_the_reply() {
         let mut calls = Calls::new();
-        let conn = ConnId(SlotId { index: 0, generation: 0 });
+        let conn = ConnId(SlotId {
+            index: 0,
+            generation: 0,
+        });
         let ticket = calls.open(conn, Pending::Token, Mono(10)).unwrap();
         assert!(calls.pop_expired(Mono(9)).is_none());
         assert!(calls.pop_expired(Mono(10)).is_some());
@@ -96,7 +112,10 @@ mod tests {
     #[test]
     fn slots_end_at_the_capacity_of_the_replies_lane() {
         let mut calls = Calls::new();
-        let conn = ConnId(SlotId { index: 0, generation: 0 });
+        let conn = ConnId(SlotId {
+            index: 0,
+            generation: 0,
+        });
         let opened = (0..limits::CALLS_IN_FLIGHT_MAX + 5)
             .filter_map(|_| calls.open(conn, Pending::Token, Mono(1)))
             .count();

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::calls::Pending;
 use super::login::metadata;
-use super::upstream::{Method, UpstreamError, UpstreamOutcome, UpstreamReply, UpstreamRequest, UserPlatforms};
+use super::upstream::{
+    Method, UpstreamError, UpstreamOutcome, UpstreamReply, UpstreamRequest, UserPlatforms,
+};
 use super::{Hub, Note};
 use crate::ids::ConnId;
 use crate::limits;
@@ -35,7 +37,7 @@ pub(super) const SUBSCRIBE: i32 = 2005;
 
 /// What a client sent, decoded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Decoded {
+pub(super) enum Decoded {
     /// A request envelope.
     Request(Request),
     /// A text ping (spec 1.6), with the JSON of its pong.
@@ -78,7 +80,7 @@ pub(super) fn decode(codec: &mut Codec, variant: Variant, event: Event<'_>) -> D
 impl From<Fault> for Decoded {
     fn from(fault: Fault) -> Self {
         Self::Fault(match fault {
-            Fault::Protocol(_) => Disconnect::ProtocolError,
+            Fault::Protocol(_) | Fault::NotUtf8 => Disconnect::ProtocolError,
             Fault::TooBig => Disconnect::MessageTooBig,
             Fault::TooManyFragments => Disconnect::TooManyFragments,
         })
@@ -91,12 +93,16 @@ impl Hub {
         if let Some(recorder) = &mut self.recorder {
             recorder.decoded(now, conn, &decoded);
         }
-        let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Open) else { return };
+        let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Open) else {
+            return;
+        };
         session.heard = crate::session::Tick::of(now.mono);
         match decoded {
             Decoded::Request(request) => self.request(now, conn, request),
             Decoded::TextPing(json) => {
-                let pong = self.encoder.frame(&mut self.recorder, Opcode::Text, json.as_bytes());
+                let pong = self
+                    .encoder
+                    .frame(&mut self.recorder, Opcode::Text, json.as_bytes());
                 self.queue(now, conn, pong);
             }
             Decoded::Ping(payload) => {
@@ -114,7 +120,6 @@ impl Hub {
     }
 
     fn request(&mut self, now: Now, conn: ConnId, request: Request) {
-        let Some(session) = self.registry.session_mut(conn) else { return };
         let user = self.registry.session(conn).and_then(|s| self.registry.user_of(s));
         // A session that was just evicted has no user: its kick frame is on the way, nothing else is answered.
         let Some(user) = user else { return };
@@ -133,7 +138,9 @@ impl Hub {
             return self.set_background(now, conn, &request);
         }
         let started = {
-            let Some(session) = self.registry.session_mut(conn) else { return };
+            let Some(session) = self.registry.session_mut(conn) else {
+                return;
+            };
             session.requests.get_or_insert_default().start(order(&request))
         };
         if started {
@@ -147,20 +154,39 @@ impl Hub {
 
     /// Begins a request that has its place in flight.
     fn start(&mut self, now: Now, conn: ConnId, request: Request) {
-        let Some(session) = self.registry.session(conn) else { return };
-        let Some(user) = self.registry.user_of(session) else { return };
-        let metadata =
-            metadata(&request.operation_id, user, Some(session.platform), session.connection_id_hex());
+        let Some(session) = self.registry.session(conn) else {
+            return;
+        };
+        let Some(user) = self.registry.user_of(session) else {
+            return;
+        };
+        let metadata = metadata(
+            &request.operation_id,
+            user,
+            Some(session.platform),
+            session.connection_id_hex(),
+        );
         let question = if request.id == SUBSCRIBE {
             self.subscribe(conn, &request)
         } else {
-            let forward = |method| UpstreamRequest::Forward { method, data: request.data.clone() };
-            method(request.id).map(forward).ok_or_else(UpstreamError::internal)
+            let forward = |method| UpstreamRequest::Forward {
+                method,
+                data: request.data.clone(),
+            };
+            method(request.id)
+                .map(forward)
+                .ok_or_else(UpstreamError::internal)
         };
         let asked = question.and_then(|question| {
             let (msg_incr, operation_id) = (request.msg_incr.clone(), request.operation_id.clone());
-            let pending = Pending::Request { id: request.id, msg_incr, operation_id };
-            self.call(now, conn, pending, metadata, question).then_some(()).ok_or_else(UpstreamError::internal)
+            let pending = Pending::Request {
+                id: request.id,
+                msg_incr,
+                operation_id,
+            };
+            self.call(now, conn, pending, metadata, question)
+                .then_some(())
+                .ok_or_else(UpstreamError::internal)
         });
         if let Err(error) = asked {
             self.answer_error(now, conn, &request, &error);
@@ -176,13 +202,22 @@ impl Hub {
         if let Some(session) = self.registry.session_mut(conn) {
             session.background = body.is_background;
         }
-        self.answer(now, conn, &response(request.id, &request.msg_incr, &request.operation_id));
+        self.answer(
+            now,
+            conn,
+            &response(request.id, &request.msg_incr, &request.operation_id),
+        );
     }
 
     /// 2005 (spec 3.5): first removes, then adds, then asks for the current state of what was added.
     fn subscribe(&mut self, conn: ConnId, request: &Request) -> Result<UpstreamRequest, UpstreamError> {
-        let body = SubUserOnlineStatus::decode(request.data.clone()).map_err(|_| UpstreamError::internal())?;
-        let session = self.registry.sessions.get_mut(conn.0).ok_or_else(UpstreamError::internal)?;
+        let body =
+            SubUserOnlineStatus::decode(request.data.clone()).map_err(|_| UpstreamError::internal())?;
+        let session = self
+            .registry
+            .sessions
+            .get_mut(conn.0)
+            .ok_or_else(UpstreamError::internal)?;
         for user in &body.unsubscribe_user_id {
             self.subscriptions.remove(session, conn, user);
         }
@@ -192,7 +227,11 @@ impl Hub {
                 return Err(UpstreamError::args(&detail));
             }
         }
-        let users = body.subscribe_user_id.into_iter().map(String::into_boxed_str).collect();
+        let users = body
+            .subscribe_user_id
+            .into_iter()
+            .map(String::into_boxed_str)
+            .collect();
         Ok(UpstreamRequest::UserStatus { users })
     }
 
@@ -208,14 +247,23 @@ impl Hub {
     pub(super) fn expire_calls(&mut self, now: Now) {
         while let Some((conn, pending)) = self.calls.pop_expired(now.mono) {
             self.tally.count(Metric::UpstreamTimeouts);
-            self.replied(now, conn, pending, UpstreamOutcome::Failed(UpstreamError::internal()));
+            self.replied(
+                now,
+                conn,
+                pending,
+                UpstreamOutcome::Failed(UpstreamError::internal()),
+            );
         }
     }
 
     fn replied(&mut self, now: Now, conn: ConnId, pending: Pending, outcome: UpstreamOutcome) {
         let (id, msg_incr, operation_id) = match pending {
             Pending::Token => return self.token_checked(now, conn, outcome),
-            Pending::Request { id, msg_incr, operation_id } => (id, msg_incr, operation_id),
+            Pending::Request {
+                id,
+                msg_incr,
+                operation_id,
+            } => (id, msg_incr, operation_id),
         };
         let empty = response(id, &msg_incr, &operation_id);
         let data: Result<Bytes, UpstreamError> = match outcome {
@@ -225,20 +273,39 @@ impl Hub {
             UpstreamOutcome::Token { .. } => Err(UpstreamError::internal()),
         };
         match &data {
-            Ok(data) => self.answer(now, conn, &Response { data: Some(data), ..empty }),
+            Ok(data) => self.answer(
+                now,
+                conn,
+                &Response {
+                    data: Some(data),
+                    ..empty
+                },
+            ),
             Err(error) => self.answer(now, conn, &failed(empty, error)),
         }
         if id == LOGOUT {
             // The reply goes out whatever the service said, then the connection closes (spec 3.2 rule 8).
             return self.end(now, conn, Disconnect::Logout);
         }
-        self.finish(now, conn, if id == SEND_MSG { Order::Serial } else { Order::Free });
+        self.finish(
+            now,
+            conn,
+            if id == SEND_MSG {
+                Order::Serial
+            } else {
+                Order::Free
+            },
+        );
     }
 
     /// Gives a place in flight back and starts what waited for it.
     fn finish(&mut self, now: Now, conn: ConnId, order_done: Order) {
-        let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Open) else { return };
-        let Some(requests) = &mut session.requests else { return };
+        let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Open) else {
+            return;
+        };
+        let Some(requests) = &mut session.requests else {
+            return;
+        };
         requests.finish(order_done);
         let next = requests.next_ready(order).inspect(|next| {
             requests.start(order(next));
@@ -260,18 +327,35 @@ impl Hub {
     }
 
     fn answer(&mut self, now: Now, conn: ConnId, response: &Response<'_>) {
-        let Some(session) = self.registry.session(conn).filter(|s| s.phase == Phase::Open) else { return };
-        let metric = if response.err_code == 0 { Metric::Requests } else { Metric::RequestsFailed };
+        let Some(session) = self.registry.session(conn).filter(|s| s.phase == Phase::Open) else {
+            return;
+        };
+        let metric = if response.err_code == 0 {
+            Metric::Requests
+        } else {
+            Metric::RequestsFailed
+        };
         self.tally.count(metric);
         let variant = session.variant;
         let mut frame = self.encoder.envelope(&mut self.recorder, variant, response);
         if frame.bytes().len() > limits::FRAME_SENT_BYTES_MAX {
             // The SDK would drop the connection, reconnect and ask again, for ever (spec trap 9).
             self.tally.count(Metric::FramesTooLarge);
-            let error = UpstreamError { message: "reply too large".into(), ..UpstreamError::internal() };
-            frame = self.encoder.envelope(&mut self.recorder, variant, &failed(*response, &error));
+            let error = UpstreamError {
+                message: "reply too large".into(),
+                ..UpstreamError::internal()
+            };
+            frame = self
+                .encoder
+                .envelope(&mut self.recorder, variant, &failed(*response, &error));
         }
-        self.trace.note(Note::Queued, &[response.id.unsigned_abs().into(), response.err_code.unsigned_abs().into()]);
+        self.trace.note(
+            Note::Queued,
+            &[
+                response.id.unsigned_abs().into(),
+                response.err_code.unsigned_abs().into(),
+            ],
+        );
         self.queue(now, conn, frame);
     }
 }
@@ -292,7 +376,11 @@ fn method(id: i32) -> Option<Method> {
 }
 
 fn order(request: &Request) -> Order {
-    if request.id == SEND_MSG { Order::Serial } else { Order::Free }
+    if request.id == SEND_MSG {
+        Order::Serial
+    } else {
+        Order::Free
+    }
 }
 
 /// Spec 3.2 rule 6: these four also want every string of the envelope.
@@ -305,11 +393,21 @@ fn has_all_fields(request: &Request) -> bool {
 }
 
 fn response<'a>(id: i32, msg_incr: &'a str, operation_id: &'a str) -> Response<'a> {
-    Response { id, msg_incr, operation_id, ..Response::default() }
+    Response {
+        id,
+        msg_incr,
+        operation_id,
+        ..Response::default()
+    }
 }
 
 fn failed<'a>(empty: Response<'a>, error: &'a UpstreamError) -> Response<'a> {
-    Response { err_code: error.code, err_msg: &error.message, data: None, ..empty }
+    Response {
+        err_code: error.code,
+        err_msg: &error.message,
+        data: None,
+        ..empty
+    }
 }
 
 /// The payload of a 2005 frame.
@@ -318,5 +416,9 @@ pub(super) fn tips(statuses: &[UserPlatforms]) -> Bytes {
         user_id: status.user.to_string(),
         online_platform_i_ds: status.platforms.clone(),
     };
-    SubUserOnlineStatusTips { subscribers: statuses.iter().map(element).collect() }.encode_to_vec().into()
+    SubUserOnlineStatusTips {
+        subscribers: statuses.iter().map(element).collect(),
+    }
+    .encode_to_vec()
+    .into()
 }

@@ -17,7 +17,13 @@ use crate::wire::upgrade;
 impl Hub {
     /// Ends a session, once: later reasons are ignored.
     pub(super) fn end(&mut self, now: Now, conn: ConnId, reason: Disconnect) {
-        let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase < Phase::Closing) else { return };
+        let Some(session) = self
+            .registry
+            .session_mut(conn)
+            .filter(|s| s.phase < Phase::Closing)
+        else {
+            return;
+        };
         let terms = reason.terms();
         let (before, tick) = (session.phase, Tick::of(now.mono));
         session.phase = Phase::Closing;
@@ -26,12 +32,14 @@ impl Hub {
         session.requests = None;
         session.deadline = tick.after_ms(limits::FLUSH_DEADLINE_MS);
         self.tally.count(terms.metric);
-        self.trace.note(Note::Ended, &[conn.0.index.into(), reason as u64]);
-        if let Some(code) = terms.close_code.filter(|_| before == Phase::Open) {
-            self.queue_last(conn, Frame::close(Some(code), ""));
+        self.trace
+            .note(Note::Ended, &[conn.0.index.into(), reason as u64]);
+        if let Some((code, text)) = terms.close_frame.filter(|_| before == Phase::Open) {
+            self.queue_last(conn, Frame::close(Some(code), text));
         }
         if before == Phase::Open {
-            self.queues.push(&mut self.registry.sessions, Kind::Unregister, conn, tick);
+            self.queues
+                .push(&mut self.registry.sessions, Kind::Unregister, conn, tick);
         } else if reason == Disconnect::TransportLost {
             self.tally.count(Metric::HandshakeGone);
         }
@@ -45,7 +53,13 @@ impl Hub {
 
     /// Gives the socket back to the engine.
     pub(super) fn close(&mut self, conn: ConnId) {
-        let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Closing) else { return };
+        let Some(session) = self
+            .registry
+            .session_mut(conn)
+            .filter(|s| s.phase == Phase::Closing)
+        else {
+            return;
+        };
         session.phase = Phase::Closed;
         if let Some(outbox) = session.outbox.take() {
             self.registry.outbox_bytes -= outbox.bytes();
@@ -86,9 +100,14 @@ impl Hub {
 
     /// Frees the slot once the socket is joined and no queue holds the session.
     pub(super) fn free_if_done(&mut self, conn: ConnId) {
-        let Some(session) = self.registry.session(conn) else { return };
+        let Some(session) = self.registry.session(conn) else {
+            return;
+        };
         if session.phase == Phase::Closed && session.transport_closed && !is_queued(session) {
-            assert!(!session.is_registered(), "a freed session is still in its user's list");
+            assert!(
+                !session.is_registered(),
+                "a freed session is still in its user's list"
+            );
             self.registry.sessions.remove(conn.0);
             self.trace.note(Note::Freed, &[conn.0.index.into()]);
         }
@@ -97,8 +116,13 @@ impl Hub {
     /// Queues a frame for a live session. `false`: the connection is ended instead (slow consumer, shard budget).
     pub(super) fn queue(&mut self, now: Now, conn: ConnId, frame: Frame) -> bool {
         let budget = self.config.shard_outbox_bytes_max;
-        let Some(session) = self.registry.session(conn).filter(|s| s.phase <= Phase::Open) else { return false };
-        let (bytes, frames) = session.outbox.as_ref().map_or((0, 0), |outbox| (outbox.bytes(), outbox.frames()));
+        let Some(session) = self.registry.session(conn).filter(|s| s.phase <= Phase::Open) else {
+            return false;
+        };
+        let (bytes, frames) = session
+            .outbox
+            .as_ref()
+            .map_or((0, 0), |outbox| (outbox.bytes(), outbox.frames()));
         let size = frame.bytes().len();
         if frames >= self.config.outbox_frames_max || bytes + size > self.config.outbox_bytes_max {
             self.end(now, conn, Disconnect::SlowConsumer);
@@ -114,9 +138,17 @@ impl Hub {
 
     /// Queues without asking for the limits: for the one frame that a session ends with.
     pub(super) fn queue_last(&mut self, conn: ConnId, frame: Frame) {
-        let Some(session) = self.registry.sessions.get_mut(conn.0).filter(|s| s.phase < Phase::Closed) else { return };
+        let Some(session) = self
+            .registry
+            .sessions
+            .get_mut(conn.0)
+            .filter(|s| s.phase < Phase::Closed)
+        else {
+            return;
+        };
         self.registry.outbox_bytes += frame.bytes().len();
-        self.trace.note(Note::Queued, &[conn.0.index.into(), frame.bytes().len() as u64]);
+        self.trace
+            .note(Note::Queued, &[conn.0.index.into(), frame.bytes().len() as u64]);
         session.outbox.get_or_insert_default().push(frame);
         if !session.flush_listed {
             session.flush_listed = true;
@@ -125,7 +157,9 @@ impl Hub {
     }
 
     pub(super) fn outbox_sent(&mut self, conn: ConnId, n: usize) {
-        let Some(session) = self.registry.sessions.get_mut(conn.0) else { return };
+        let Some(session) = self.registry.sessions.get_mut(conn.0) else {
+            return;
+        };
         let Some(outbox) = &mut session.outbox else { return };
         let before = outbox.bytes();
         let sent = outbox.sent(n);
@@ -146,7 +180,11 @@ impl Hub {
 
     /// Puts the session's timer where its state wants it.
     pub(super) fn rearm(&mut self, conn: ConnId) {
-        if let Some(at) = self.registry.session(conn).and_then(crate::session::Session::next_timer) {
+        if let Some(at) = self
+            .registry
+            .session(conn)
+            .and_then(crate::session::Session::next_timer)
+        {
             self.wheel.arm(&mut self.registry.sessions, conn.0.index, at);
         }
     }
@@ -162,7 +200,9 @@ impl Hub {
     }
 
     fn timer(&mut self, now: Now, tick: Tick, conn: ConnId) {
-        let Some(session) = self.registry.session_mut(conn) else { return };
+        let Some(session) = self.registry.session_mut(conn) else {
+            return;
+        };
         match session.phase {
             Phase::LoggingIn | Phase::Registering if session.deadline <= tick => {
                 self.tally.count(Metric::HandshakeUpstream);
@@ -205,16 +245,24 @@ impl Hub {
     /// and leaves with its last reply; at the deadline (less the time to flush) everybody leaves.
     fn drain_step(&mut self, now: Now) {
         let Some(deadline) = self.drain else { return };
-        let left_ms = deadline.since_ms(now.mono).saturating_sub(limits::FLUSH_DEADLINE_MS);
+        let left_ms = deadline
+            .since_ms(now.mono)
+            .saturating_sub(limits::FLUSH_DEADLINE_MS);
         let open = self.select(|s| s.phase == Phase::Open);
         let ticks = usize::try_from(left_ms / limits::TICK_MS).unwrap_or(usize::MAX);
-        let share = if ticks == 0 { open.len() } else { open.len().div_ceil(ticks) };
+        let share = if ticks == 0 {
+            open.len()
+        } else {
+            open.len().div_ceil(ticks)
+        };
         let mut evicted = 0;
         for conn in open {
             if evicted >= share {
                 break;
             }
-            let Some(session) = self.registry.session_mut(conn) else { continue };
+            let Some(session) = self.registry.session_mut(conn) else {
+                continue;
+            };
             if ticks > 0 && session.requests.is_some() {
                 session.draining = true;
                 continue;
@@ -225,6 +273,11 @@ impl Hub {
     }
 
     fn select(&self, wanted: impl Fn(&crate::session::Session) -> bool) -> Vec<ConnId> {
-        self.registry.sessions.iter().filter(|(_, s)| wanted(s)).map(|(id, _)| ConnId(id)).collect()
+        self.registry
+            .sessions
+            .iter()
+            .filter(|(_, s)| wanted(s))
+            .map(|(id, _)| ConnId(id))
+            .collect()
     }
 }

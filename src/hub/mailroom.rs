@@ -35,7 +35,11 @@ impl Hub {
         let mut connections = 0;
         for user in &kick.users {
             for conn in self.open_connections(user) {
-                if self.registry.session(conn).is_some_and(|s| s.platform == kick.platform) {
+                if self
+                    .registry
+                    .session(conn)
+                    .is_some_and(|s| s.platform == kick.platform)
+                {
                     self.evict(now, conn);
                     connections += 1;
                 }
@@ -46,9 +50,16 @@ impl Hub {
 
     /// Takes a connection from the kick queue: kick frame, flush, close (spec 1.7: bounded, and never lost to a race).
     pub(super) fn kick(&mut self, now: Now, conn: ConnId) {
-        let Some(session) = self.registry.session(conn).filter(|s| s.phase == Phase::Open) else { return };
-        let response = Response { id: KICK, ..Response::default() };
-        let frame = self.encoder.envelope(&mut self.recorder, session.variant, &response);
+        let Some(session) = self.registry.session(conn).filter(|s| s.phase == Phase::Open) else {
+            return;
+        };
+        let response = Response {
+            id: KICK,
+            ..Response::default()
+        };
+        let frame = self
+            .encoder
+            .envelope(&mut self.recorder, session.variant, &response);
         self.tally.count(Metric::Kicks);
         self.queue_last(conn, frame);
         self.end(now, conn, Disconnect::Kicked);
@@ -59,7 +70,15 @@ impl Hub {
         // Connection id and op user are empty for remote jobs (spec 6.1).
         let metadata = metadata(&login.operation_id, "", Some(login.platform), "".into());
         let (user, token) = (login.user.as_str(), login.token.as_str());
-        self.apply_policy(now, NewLogin { user, platform: login.platform, token, metadata });
+        self.apply_policy(
+            now,
+            NewLogin {
+                user,
+                platform: login.platform,
+                token,
+                metadata,
+            },
+        );
         self.answer_rpc(login.ticket, RpcOutcome::RemoteLogin);
     }
 
@@ -79,7 +98,10 @@ impl Hub {
                 })
                 .collect();
             if !devices.is_empty() {
-                users.push(UserStatus { slot: recipient.slot, devices });
+                users.push(UserStatus {
+                    slot: recipient.slot,
+                    devices,
+                });
             }
         }
         self.answer_rpc(status.ticket, RpcOutcome::OnlineStatus(users));
@@ -92,15 +114,25 @@ impl Hub {
             return;
         }
         let data = tips(std::slice::from_ref(news));
-        let response = Response { id: SUBSCRIBE, data: Some(&data), ..Response::default() };
+        let response = Response {
+            id: SUBSCRIBE,
+            data: Some(&data),
+            ..Response::default()
+        };
         let mut frames: [Option<Frame>; Variant::COUNT] = Default::default();
         for conn in watchers {
-            let Some(session) = self.registry.session(conn).filter(|s| s.phase == Phase::Open) else { continue };
+            let Some(session) = self.registry.session(conn).filter(|s| s.phase == Phase::Open) else {
+                continue;
+            };
             let variant = session.variant;
-            let Some(cached) = frames.get_mut(variant.index()) else { continue };
+            let Some(cached) = frames.get_mut(variant.index()) else {
+                continue;
+            };
             let frame = match cached {
                 Some(frame) => frame.clone(),
-                None => cached.insert(self.encoder.envelope(&mut self.recorder, variant, &response)).clone(),
+                None => cached
+                    .insert(self.encoder.envelope(&mut self.recorder, variant, &response))
+                    .clone(),
             };
             self.tally.count(Metric::PresenceTips);
             self.queue(now, conn, frame);
@@ -109,7 +141,11 @@ impl Hub {
 
     /// Connections of a user that are alive, in registration order.
     pub(super) fn open_connections(&self, user: &str) -> Vec<ConnId> {
-        self.registry.connections(user).filter(|(_, s)| s.phase == Phase::Open).map(|(conn, _)| conn).collect()
+        self.registry
+            .connections(user)
+            .filter(|(_, s)| s.phase == Phase::Open)
+            .map(|(conn, _)| conn)
+            .collect()
     }
 
     pub(super) fn answer_rpc(&mut self, ticket: RpcTicket, outcome: RpcOutcome) {

@@ -188,7 +188,9 @@ impl Hub {
         if let Some(recorder) = &mut self.recorder {
             recorder.bytes(now, conn, bytes);
         }
-        let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Open) else { return };
+        let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Open) else {
+            return;
+        };
         self.tally.add(Metric::BytesIn, bytes.len() as u64);
         let (mut inbound, variant) = (std::mem::take(&mut session.inbound), session.variant);
         let limits = ReadLimits::server(limits::MESSAGE_BYTES_MAX, limits::FRAGMENTS_MAX);
@@ -219,7 +221,9 @@ impl Hub {
         }
         for kind in [Kind::Unregister, Kind::Kick, Kind::Register] {
             for _ in 0..limits::QUEUE_BATCH_MAX {
-                let Some(conn) = self.queues.pop(&mut self.registry.sessions, kind) else { break };
+                let Some(conn) = self.queues.pop(&mut self.registry.sessions, kind) else {
+                    break;
+                };
                 match kind {
                     Kind::Unregister => self.unregister(conn),
                     Kind::Kick => self.kick(now, conn),
@@ -233,7 +237,10 @@ impl Hub {
 
     /// Work is left that needs no further input.
     pub fn has_work(&self) -> bool {
-        !self.queues.is_empty() || self.pushes.has_work() || !self.flush.is_empty() || !self.effects.is_empty()
+        !self.queues.is_empty()
+            || self.pushes.has_work()
+            || !self.flush.is_empty()
+            || !self.effects.is_empty()
     }
 
     /// Whether the push lane may be read: `false` while `limits::PUSHES_OPEN_MAX` pushes are open.
@@ -263,7 +270,9 @@ impl Hub {
     pub fn fill(&mut self, conn: ConnId, batch: &mut SendBatch) -> usize {
         batch.frames.clear();
         let session = self.registry.session(conn).filter(|s| s.phase < Phase::Closed);
-        session.and_then(|s| s.outbox.as_ref()).map_or(0, |outbox| outbox.fill(batch))
+        session
+            .and_then(|s| s.outbox.as_ref())
+            .map_or(0, |outbox| outbox.fill(batch))
     }
 
     /// `n` bytes of the last fill were sent (0: the socket is full; the engine fills again when it is writable).
@@ -280,9 +289,20 @@ impl Hub {
         if let Some(recorder) = &mut self.recorder {
             recorder.presence();
         }
-        let online = self.registry.connections(&user).map(|(_, session)| session.platform.id()).collect();
-        let record = PresenceRecord { user, online, offline };
-        self.trace.note(Note::Presence, &[record.online.len() as u64, record.offline.len() as u64]);
+        let online = self
+            .registry
+            .connections(&user)
+            .map(|(_, session)| session.platform.id())
+            .collect();
+        let record = PresenceRecord {
+            user,
+            online,
+            offline,
+        };
+        self.trace.note(
+            Note::Presence,
+            &[record.online.len() as u64, record.offline.len() as u64],
+        );
         Some(record)
     }
 
@@ -314,7 +334,10 @@ impl Hub {
     /// Lines recorded since the last call.
     pub fn take_recording(&mut self) -> Vec<u8> {
         let trace = self.trace.value();
-        self.recorder.as_mut().map(|recorder| recorder.take(trace)).unwrap_or_default()
+        self.recorder
+            .as_mut()
+            .map(|recorder| recorder.take(trace))
+            .unwrap_or_default()
     }
 
     /// Updates the gauges and gives the counts.
@@ -331,7 +354,12 @@ impl Hub {
         tally.set(M::SubscriptionTargets, self.subscriptions.targets() as u64);
         tally.set(M::PresenceForgotten, self.presence.forgotten);
         for (kind, depth, age, high) in [
-            (Kind::Unregister, M::UnregisterDepth, M::UnregisterAge, M::UnregisterHigh),
+            (
+                Kind::Unregister,
+                M::UnregisterDepth,
+                M::UnregisterAge,
+                M::UnregisterHigh,
+            ),
             (Kind::Kick, M::KickDepth, M::KickAge, M::KickHigh),
             (Kind::Register, M::RegisterDepth, M::RegisterAge, M::RegisterHigh),
         ] {

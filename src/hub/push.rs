@@ -42,14 +42,24 @@ pub(super) struct Pushes {
 
 impl Pushes {
     pub(super) fn new() -> Self {
-        Self { sources: BTreeMap::new(), turns: VecDeque::new(), open: 0 }
+        Self {
+            sources: BTreeMap::new(),
+            turns: VecDeque::new(),
+            open: 0,
+        }
     }
 
     /// Queues a push behind the others of its source.
     pub(super) fn accept(&mut self, mail: PushMail) {
         let source = mail.source;
         let verdicts = Vec::with_capacity(mail.recipients.len());
-        let job = Job { mail, next: 0, verdicts, frames: Default::default(), cancelled: false };
+        let job = Job {
+            mail,
+            next: 0,
+            verdicts,
+            frames: Default::default(),
+            cancelled: false,
+        };
         let jobs = self.sources.entry(source).or_default();
         if jobs.is_empty() {
             self.turns.push_back(source);
@@ -88,7 +98,9 @@ impl Pushes {
     /// after all others.
     fn give_back(&mut self, source: SourceId, unfinished: Option<Job>) {
         self.open -= usize::from(unfinished.is_none());
-        let Some(jobs) = self.sources.get_mut(&source) else { return };
+        let Some(jobs) = self.sources.get_mut(&source) else {
+            return;
+        };
         if let Some(job) = unfinished {
             jobs.push_front(job);
         }
@@ -132,27 +144,36 @@ impl Hub {
     fn give_up(&mut self, job: &mut Job) {
         for recipient in job.mail.recipients.iter().skip(job.next) {
             self.tally.count(Metric::PushNotReached);
-            job.verdicts.push(RecipientVerdict { slot: recipient.slot, devices: Vec::new() });
+            job.verdicts.push(RecipientVerdict {
+                slot: recipient.slot,
+                devices: Vec::new(),
+            });
         }
         job.next = job.mail.recipients.len();
     }
 
     fn finish_push(&mut self, job: Job) {
         let devices: usize = job.verdicts.iter().map(|verdict| verdict.devices.len()).sum();
-        self.trace.note(Note::Verdict, &[job.verdicts.len() as u64, devices as u64]);
+        self.trace
+            .note(Note::Verdict, &[job.verdicts.len() as u64, devices as u64]);
         if let Some(ticket) = job.mail.ticket {
             self.answer_rpc(ticket, RpcOutcome::Push(job.verdicts));
         }
     }
 
     fn push_recipient(&mut self, now: Now, job: &mut Job, position: usize) {
-        let Some(recipient) = job.mail.recipients.get(position) else { return };
+        let Some(recipient) = job.mail.recipients.get(position) else {
+            return;
+        };
         let slot = recipient.slot;
         let connections = self.open_connections(&recipient.user);
         if connections.is_empty() {
             self.tally.count(Metric::PushNotHere);
         }
-        let devices = connections.into_iter().filter_map(|conn| self.push_connection(now, job, conn)).collect();
+        let devices = connections
+            .into_iter()
+            .filter_map(|conn| self.push_connection(now, job, conn))
+            .collect();
         job.verdicts.push(RecipientVerdict { slot, devices });
     }
 
@@ -167,7 +188,11 @@ impl Hub {
             if !fits {
                 self.tally.count(Metric::FramesTooLarge);
             }
-            if fits && self.queue(now, conn, frame) { DeviceOutcome::Queued } else { DeviceOutcome::Dropped }
+            if fits && self.queue(now, conn, frame) {
+                DeviceOutcome::Queued
+            } else {
+                DeviceOutcome::Dropped
+            }
         };
         self.tally.count(match outcome {
             DeviceOutcome::Queued => Metric::PushQueued,
@@ -186,8 +211,17 @@ impl Hub {
         self.tally.count(Metric::Encodes);
         let data = push_messages(&job.mail.body);
         let operation_id = job.mail.body.operation_id.as_str();
-        let response = Response { id: PUSH, operation_id, data: Some(&data), ..Response::default() };
-        Some(cached.insert(self.encoder.envelope(&mut self.recorder, variant, &response)).clone())
+        let response = Response {
+            id: PUSH,
+            operation_id,
+            data: Some(&data),
+            ..Response::default()
+        };
+        Some(
+            cached
+                .insert(self.encoder.envelope(&mut self.recorder, variant, &response))
+                .clone(),
+        )
     }
 }
 
@@ -225,17 +259,39 @@ mod tests {
 
     #[test]
     fn a_push_is_encoded_as_protobuf_would() {
-        let message = MsgData { send_id: "a".into(), content: vec![7; 300].into(), seq: 9, ..MsgData::default() };
+        let message = MsgData {
+            send_id: "a".into(),
+            content: vec![7; 300].into(),
+            seq: 9,
+            ..MsgData::default()
+        };
         for key in ["si_a_b", "n_a_b", ""] {
             let msg_data = message.encode_to_vec().into();
-            let body = PushBody { operation_id: "op".into(), conversation: key.into(), msg_data };
-            let pull = PullMsgs { msgs: vec![message.clone()], ..PullMsgs::default() };
+            let body = PushBody {
+                operation_id: "op".into(),
+                conversation: key.into(),
+                msg_data,
+            };
+            let pull = PullMsgs {
+                msgs: vec![message.clone()],
+                ..PullMsgs::default()
+            };
             let map = std::collections::BTreeMap::from([(key.to_owned(), pull)]);
             let expected = match body.is_notification() {
-                true => PushMessages { notification_msgs: map, ..PushMessages::default() },
-                false => PushMessages { msgs: map, ..PushMessages::default() },
+                true => PushMessages {
+                    notification_msgs: map,
+                    ..PushMessages::default()
+                },
+                false => PushMessages {
+                    msgs: map,
+                    ..PushMessages::default()
+                },
             };
-            assert_eq!(PushMessages::decode(push_messages(&body).as_slice()), Ok(expected), "{key}");
+            assert_eq!(
+                PushMessages::decode(push_messages(&body).as_slice()),
+                Ok(expected),
+                "{key}"
+            );
         }
     }
 }

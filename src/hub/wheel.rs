@@ -21,17 +21,28 @@ pub(super) struct Wheel {
 
 impl Wheel {
     pub(super) fn new() -> Self {
-        Self { heads: vec![NONE; BUCKETS_MAX as usize], cursor: Tick(0) }
+        Self {
+            heads: vec![NONE; BUCKETS_MAX as usize],
+            cursor: Tick(0),
+        }
     }
 
     /// (Re)arms a session's timer; a time in the past fires at the next tick.
     pub(super) fn arm(&mut self, sessions: &mut Arena<Session>, index: u32, at: Tick) {
         self.disarm(sessions, index);
         let at = Tick(at.0.clamp(self.cursor.0, self.cursor.0.saturating_add(BUCKETS_MAX - 1)));
-        let Some(head) = self.heads.get_mut((at.0 % BUCKETS_MAX) as usize) else { return };
+        let Some(head) = self.heads.get_mut((at.0 % BUCKETS_MAX) as usize) else {
+            return;
+        };
         let next = *head;
-        let Some(session) = sessions.at_mut(index) else { return };
-        session.timer = TimerLink { prev: NONE, next, at: Some(at) };
+        let Some(session) = sessions.at_mut(index) else {
+            return;
+        };
+        session.timer = TimerLink {
+            prev: NONE,
+            next,
+            at: Some(at),
+        };
         *head = index;
         if let Some(neighbour) = sessions.at_mut(next) {
             neighbour.timer.prev = index;
@@ -40,10 +51,16 @@ impl Wheel {
 
     /// Takes a session's timer out of the wheel.
     pub(super) fn disarm(&mut self, sessions: &mut Arena<Session>, index: u32) {
-        let Some(session) = sessions.at_mut(index) else { return };
+        let Some(session) = sessions.at_mut(index) else {
+            return;
+        };
         let TimerLink { prev, next, at } = session.timer;
         let Some(at) = at else { return };
-        session.timer = TimerLink { prev: NONE, next: NONE, at: None };
+        session.timer = TimerLink {
+            prev: NONE,
+            next: NONE,
+            at: None,
+        };
         if let Some(neighbour) = sessions.at_mut(next) {
             neighbour.timer.prev = prev;
         }
@@ -61,7 +78,11 @@ impl Wheel {
             self.cursor = Tick(now.0 - BUCKETS_MAX);
         }
         while self.cursor <= now {
-            let head = self.heads.get((self.cursor.0 % BUCKETS_MAX) as usize).copied().unwrap_or(NONE);
+            let head = self
+                .heads
+                .get((self.cursor.0 % BUCKETS_MAX) as usize)
+                .copied()
+                .unwrap_or(NONE);
             if let Some(id) = sessions.id_at(head) {
                 self.disarm(sessions, head);
                 return Some(ConnId(id));

@@ -68,8 +68,8 @@ pub enum Fault {
 pub struct Terms {
     /// Label in logs.
     pub label: &'static str,
-    /// Close code of the close frame; `None` = bare TCP close, as upstream does (spec 1.7).
-    pub close_code: Option<u16>,
+    /// Code and reason of the close frame; `None` = bare TCP close, as upstream does (spec 1.7).
+    pub close_frame: Option<(u16, &'static str)>,
     /// Whether waiting frames are sent first, for at most `limits::FLUSH_DEADLINE_MS`.
     pub flush: bool,
     /// Who caused it.
@@ -110,20 +110,48 @@ impl Disconnect {
         use Fault::{Client, Node};
         use Metric as M;
         const RETRY: &str = "reconnects with backoff";
-        let row = |label, close_code, flush, fault, metric, client_next| Terms {
+        let row = |label, close_frame, flush, fault, metric, client_next| Terms {
             label,
-            close_code,
+            close_frame,
             flush,
             fault,
             metric,
             client_next,
         };
         match self {
-            Self::PeerClosed => row("peer_closed", None, true, Fault::None, M::ClosePeer, "as it intended"),
+            Self::PeerClosed => row(
+                "peer_closed",
+                None,
+                true,
+                Fault::None,
+                M::ClosePeer,
+                "as it intended",
+            ),
             Self::TransportLost => row("transport_lost", None, false, Client, M::CloseLost, RETRY),
-            Self::ProtocolError => row("protocol_error", Some(1002), true, Client, M::CloseProtocol, RETRY),
-            Self::MessageTooBig => row("message_too_big", Some(1009), true, Client, M::CloseTooBig, RETRY),
-            Self::TooManyFragments => row("too_many_fragments", Some(1008), true, Client, M::CloseFragments, RETRY),
+            Self::ProtocolError => row(
+                "protocol_error",
+                Some((1002, "protocol error")),
+                true,
+                Client,
+                M::CloseProtocol,
+                RETRY,
+            ),
+            Self::MessageTooBig => row(
+                "message_too_big",
+                Some((1009, "")),
+                true,
+                Client,
+                M::CloseTooBig,
+                RETRY,
+            ),
+            Self::TooManyFragments => row(
+                "too_many_fragments",
+                Some((1008, "too many fragments")),
+                true,
+                Client,
+                M::CloseFragments,
+                RETRY,
+            ),
             Self::BadEnvelope => row("bad_envelope", None, false, Client, M::CloseEnvelope, RETRY),
             Self::InflatedTooBig => row("inflated_too_big", None, false, Client, M::CloseInflated, RETRY),
             Self::BadText => row("bad_text_frame", None, false, Client, M::CloseText, RETRY),
@@ -133,14 +161,33 @@ impl Disconnect {
             Self::SlowConsumer => row("slow_consumer", None, false, Client, M::CloseSlow, RETRY),
             Self::ShardBudget => row("shard_budget", None, false, Node, M::CloseBudget, RETRY),
             Self::TooManyRequests => row("too_many_requests", None, false, Client, M::CloseOverload, RETRY),
-            Self::Kicked => row("kicked", None, true, Fault::None, M::CloseKicked, "stops: OnKickedOffline"),
+            Self::Kicked => row(
+                "kicked",
+                None,
+                true,
+                Fault::None,
+                M::CloseKicked,
+                "stops: OnKickedOffline",
+            ),
             Self::Logout => row("logout", None, true, Fault::None, M::CloseLogout, "stops"),
-            Self::Drain => row("drain", Some(1001), true, Fault::None, M::CloseDrain, RETRY),
-            Self::LoginRefused => {
-                row("login_refused", None, true, Client, M::CloseRefused, "stops at 1501 to 1507, else retries")
-            }
+            Self::Drain => row(
+                "drain",
+                Some((1001, "going away")),
+                true,
+                Fault::None,
+                M::CloseDrain,
+                RETRY,
+            ),
+            Self::LoginRefused => row(
+                "login_refused",
+                None,
+                true,
+                Client,
+                M::CloseRefused,
+                "stops at 1501 to 1507, else retries",
+            ),
             Self::LoginTimeout => row("login_timeout", None, true, Node, M::CloseLogin, RETRY),
-            Self::Internal => row("internal", Some(1011), true, Node, M::CloseInternal, RETRY),
+            Self::Internal => row("internal", Some((1011, "")), true, Node, M::CloseInternal, RETRY),
         }
     }
 }
@@ -152,7 +199,8 @@ mod tests {
     #[test]
     fn every_reason_has_a_label_and_a_metric_of_its_own() {
         let labels: std::collections::BTreeSet<_> = Disconnect::ALL.iter().map(|d| d.terms().label).collect();
-        let metrics: std::collections::BTreeSet<_> = Disconnect::ALL.iter().map(|d| d.terms().metric).collect();
+        let metrics: std::collections::BTreeSet<_> =
+            Disconnect::ALL.iter().map(|d| d.terms().metric).collect();
         assert_eq!(labels.len(), Disconnect::ALL.len());
         assert_eq!(metrics.len(), Disconnect::ALL.len());
     }
@@ -161,7 +209,7 @@ mod tests {
     fn a_close_frame_is_never_promised_without_a_flush() {
         for reason in Disconnect::ALL {
             let terms = reason.terms();
-            assert!(terms.flush || terms.close_code.is_none(), "{reason:?}");
+            assert!(terms.flush || terms.close_frame.is_none(), "{reason:?}");
         }
     }
 }
