@@ -7,5 +7,6 @@
 
 pub mod envelope;
 pub mod frame;
+pub mod mask;
 pub mod message;
 pub mod upgrade;
