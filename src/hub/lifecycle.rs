@@ -171,8 +171,9 @@ impl Hub {
             if session.phase == Phase::Closing {
                 self.close(conn);
             }
-        } else if n > 0 && n == sent.bytes && !session.flush_listed {
-            // A batch was cut at its limit: the rest goes in the next turn unless the socket is full.
+        } else if n > 0 && !session.flush_listed {
+            // A batch was cut at its limit: the rest goes in the next turn, unless the engine found the socket full and
+            // comes back by itself; then the entry costs one look.
             session.flush_listed = true;
             self.flush.push_back(conn);
         }
