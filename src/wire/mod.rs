@@ -7,5 +7,7 @@
 
 pub mod envelope;
 pub mod frame;
+pub mod mask;
 pub mod message;
+pub mod text;
 pub mod upgrade;
