@@ -6,6 +6,7 @@
 //! [`Hub::has_work`] the next turn must not wait.
 #![deny(clippy::indexing_slicing, clippy::iter_over_hash_type, clippy::expect_used)]
 
+pub mod conversation;
 pub mod mail;
 pub mod upstream;
 

@@ -7,5 +7,6 @@
 
 pub mod envelope;
 pub mod frame;
+pub mod grpc;
 pub mod message;
 pub mod upgrade;
