@@ -75,8 +75,16 @@ pub const TICK_MS: u64 = 100;
 pub const SEND_BATCH_MAX: usize = 64;
 /// Bytes handed to one `sendmsg`.
 pub const SEND_BATCH_BYTES: usize = 256 * 1024;
-/// A shard whose heartbeat is older than this is reported as stalled and taken out of the accept group.
+/// A shard whose heartbeat has become this old is known as stalled and taken out of the accept group.
 pub const STALL_REPORT_MS: u64 = 1_000;
+/// The watcher looks at all heartbeats this often.
+pub const STALL_WATCH_MS: u64 = 100;
+/// A heartbeat older than this is what the watcher calls a stall: early enough that it knows within `STALL_REPORT_MS`.
+pub const STALL_SUSPECT_MS: u64 = 800;
+/// How long the watcher waits for a stalled thread to store its backtrace. Later: reported without one.
+pub const STALL_TRACE_MS: u64 = 200;
+/// Return addresses in that backtrace. Deeper ones are left out.
+pub const STALL_FRAMES_MAX: usize = 32;
 /// Default of `stall.abort_ms`: a shard that stalled for so long ends the process, for the supervisor to restart.
 pub const STALL_ABORT_MS: u64 = 15_000;
 
@@ -86,6 +94,12 @@ pub const STALL_ABORT_MS: u64 = 15_000;
 pub const GRPC_MESSAGE_BYTES_MAX: usize = 8_388_608;
 /// Calls that one rpc thread has open. More: UNAVAILABLE.
 pub const RPC_CALLS_MAX: u32 = 16_384;
+/// Mails waiting in the control lane of an rpc thread. Full: the mail comes back to main.
+pub const RPC_CONTROL_LANE_MAX: usize = 16;
+/// Upstream calls without a reply slot (token invalidation) waiting for an rpc thread. Full: dropped, counted.
+pub const NOTICE_LANE_MAX: usize = 1024;
+/// Presence records waiting for an rpc thread. Full: the hub keeps the user dirty until there is room.
+pub const PRESENCE_LANE_MAX: usize = 4096;
 /// A push without a deadline of the caller gets its verdicts until then; what is missing is reported as not reached.
 pub const PUSH_DEADLINE_MS: u64 = 10_000;
 /// A kick, status or remote-login call is answered until then, or with DEADLINE_EXCEEDED.
@@ -165,6 +179,11 @@ const _: () = assert!(
     "a head is read into the scratch buffer"
 );
 const _: () = assert!(STALL_ABORT_MS > STALL_REPORT_MS, "report first, then abort");
+const _: () = assert!(
+    STALL_SUSPECT_MS + 2 * STALL_WATCH_MS <= STALL_REPORT_MS,
+    "a stall is known in time even if the watcher comes one round late"
+);
+const _: () = assert!(STALL_SUSPECT_MS > 4 * TICK_MS, "a late tick is not a stall");
 const _: () = assert!(
     WEB_PING_INTERVAL_MS < READ_DEADLINE_MS,
     "a pong must be able to arrive in time"

@@ -75,6 +75,7 @@ metrics! {
     LaneControlDepth Gauge "pinion_lane_depth" ("lane" = "control") "Mails waiting in the lane.";
     LanePushDepth Gauge "pinion_lane_depth" ("lane" = "push") "Mails waiting in the lane.";
     LaneHandOverDepth Gauge "pinion_lane_depth" ("lane" = "hand_over") "Mails waiting in the lane.";
+    LaneRepliesFull Counter "pinion_lane_overflows_total" ("lane" = "replies") "Mails refused because the lane was full.";
     LaneControlFull Counter "pinion_lane_overflows_total" ("lane" = "control") "Mails refused because the lane was full.";
     LanePushFull Counter "pinion_lane_overflows_total" ("lane" = "push") "Mails refused because the lane was full.";
     LaneHandOverFull Counter "pinion_lane_overflows_total" ("lane" = "hand_over") "Mails refused because the lane was full.";
@@ -212,7 +213,17 @@ impl Tally {
     }
 }
 
-/// The published counts of one thread. Written by that thread only; cache-line separated from other blocks.
+/// What the watcher found about a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stalled {
+    /// Its heartbeat is overdue.
+    Yes,
+    /// It turns.
+    No,
+}
+
+/// The published counts of one thread. Written by that thread only, but for [`Metric::Stalled`], which belongs to the
+/// watcher; cache-line separated from other blocks.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Block {
@@ -228,10 +239,19 @@ impl Default for Block {
 }
 
 impl Block {
-    /// Copies a thread's counts. Call it from that thread only.
+    /// Copies a thread's counts, except [`Metric::Stalled`]. Call it from that thread only.
     pub fn publish(&self, tally: &Tally) {
-        for (slot, value) in self.values.iter().zip(tally.values) {
-            slot.store(value, Ordering::Relaxed);
+        for (slot, (value, &(metric, _))) in self.values.iter().zip(tally.values.iter().zip(DESCRIPTIONS)) {
+            if metric != Metric::Stalled {
+                slot.store(*value, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Shows whether the thread is stalled. Called by the watcher only: a stalled thread cannot say so itself.
+    pub fn set_stalled(&self, stalled: Stalled) {
+        if let Some(slot) = self.values.get(Metric::Stalled as usize) {
+            slot.store(u64::from(stalled == Stalled::Yes), Ordering::Relaxed);
         }
     }
 
@@ -281,5 +301,15 @@ mod tests {
             (block.value(Metric::FramesIn), block.value(Metric::RegisterHigh)),
             (3, 5)
         );
+    }
+
+    #[test]
+    fn what_the_watcher_says_outlives_a_publish() {
+        let (tally, block) = (Tally::default(), Block::default());
+        block.set_stalled(Stalled::Yes);
+        block.publish(&tally);
+        assert_eq!(block.value(Metric::Stalled), 1);
+        block.set_stalled(Stalled::No);
+        assert_eq!(block.value(Metric::Stalled), 0);
     }
 }

@@ -1,7 +1,11 @@
 //! Threads and sockets of the shards.
 
+mod atomics;
+pub mod bell;
+pub mod doorbell;
 pub mod mailbox;
 pub mod pulse;
+mod rpc_mailbox;
 
 use std::sync::Arc;
 
