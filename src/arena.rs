@@ -126,10 +126,9 @@ mod tests {
         assert_eq!(arena.remove(old), Some("old"));
         let new = arena.insert("new").unwrap();
         assert_eq!(old.index, new.index, "the slab reuses the slot at once");
-        assert_eq!(
-            (arena.get(old), arena.get_mut(old), arena.remove(old)),
-            (None, None, None)
-        );
+        assert_eq!(arena.get(old), None);
+        assert_eq!(arena.get_mut(old), None);
+        assert_eq!(arena.remove(old), None);
         assert_eq!(arena.get(new), Some(&"new"));
     }
 

@@ -7,6 +7,8 @@
 
 /// Largest HTTP request head. Larger: 431 and close. Upstream takes 1 MiB (spec 1.1); real heads are below 2 KiB.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Headers of one request head. More: 431 and close.
+pub const HEADERS_MAX: usize = 64;
 /// A head must be complete this long after accept. Later: 408 and close. Upstream waits for ever (spec 1.1).
 pub const HEAD_DEADLINE_MS: u64 = 10_000;
 /// Default of `limits.handshakes_max`: heads being read at once per shard. More: the accept loop waits.

@@ -121,6 +121,7 @@ metrics! {
     Encodes Counter "pinion_encodes_total" "Push frames encoded (at most one per variant, push and shard).";
     FramesTooLarge Counter "pinion_frames_too_large_total" "Frames above the SDKs' read limit, not sent.";
     Kicks Counter "pinion_kicks_total" "Connections ended by login policy or by RPC.";
+    PresenceForgotten Counter "pinion_presence_forgotten_total" "Presence records forgotten because too many users were dirty.";
     PresenceTips Counter "pinion_presence_tips_total" "Frames 2005 sent unasked.";
 
     ClosePeer Counter "pinion_closes_total" ("reason" = "peer_closed") "Sessions ended, by reason.";

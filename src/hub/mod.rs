@@ -4,31 +4,70 @@
 //! Call order of one turn: `input` / `accepted` / `bytes` for what came in, [`Hub::turn`] once, then drain
 //! [`Hub::next_effect`] and [`Hub::next_flush`] (for each: [`Hub::fill`], send, [`Hub::sent`]). While
 //! [`Hub::has_work`] the next turn must not wait.
+//!
+//! What always holds: a session ends once, with one reason; `Effect::Close` comes once for each connection; a slot is
+//! freed only when its socket is joined and no queue holds it; nothing here waits. All state is plain data: it can be
+//! written out and read back (serde) and nothing observable changes.
 #![deny(clippy::indexing_slicing, clippy::iter_over_hash_type, clippy::expect_used)]
 
+mod audit;
+mod calls;
 pub mod conversation;
+mod dispatch;
+mod encoder;
+mod lifecycle;
+mod login;
+pub mod login_policy;
 pub mod mail;
+mod mailroom;
+mod presence;
+mod push;
+mod queues;
+pub mod record;
+mod registry;
+mod subscriptions;
+pub mod trace;
 pub mod upstream;
+mod wheel;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
+pub use crate::session::outbox::SendBatch;
+
 use crate::ids::{ConnId, RpcTicket, ShardId};
-use crate::metrics::Tally;
+use crate::limits;
+use crate::metrics::{Metric, Tally};
 use crate::session::handshake::Login;
+use crate::session::{Phase, Tick};
 use crate::time::{Mono, Now};
-use crate::wire::frame::Frame;
+use crate::wire::message::ReadLimits;
+use calls::Calls;
+use dispatch::Decoded;
+use encoder::Encoder;
+use login_policy::LoginPolicy;
 use mail::{RpcOutcome, ShardMail};
+use presence::Presence;
+use push::Pushes;
+use queues::{Kind, Queues};
+use record::Recorder;
+use registry::Registry;
+use subscriptions::Subscriptions;
+use trace::{Note, Trace};
 use upstream::{PresenceRecord, UpstreamCall, UpstreamReply};
+use wheel::Wheel;
 
 /// What a hub is told at start; plain numbers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HubConfig {
     /// Its own name, for the calls it makes.
     pub shard: ShardId,
     /// Slab bound.
     pub connections_max: u32,
-    /// 0, 1, 4 or 5 (spec 8.2).
-    pub login_policy: u8,
+    /// See [`LoginPolicy`].
+    pub login_policy: LoginPolicy,
     /// See `limits::OUTBOX_BYTES_MAX`.
     pub outbox_bytes_max: usize,
     /// See `limits::OUTBOX_FRAMES_MAX`.
@@ -40,7 +79,7 @@ pub struct HubConfig {
 }
 
 /// A connection whose head was accepted, now on its owner shard.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
     /// TCP address of the client.
     pub peer: SocketAddr,
@@ -48,8 +87,8 @@ pub struct Accepted {
     pub login: Box<Login>,
 }
 
-/// Everything that can happen to a hub besides bytes.
-#[derive(Debug)]
+/// Everything that can happen to a hub besides bytes and new connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
     /// The socket is closed and joined; nothing of it is in flight any more. Frees the slot.
     TransportClosed(ConnId),
@@ -66,7 +105,7 @@ pub enum Input {
 }
 
 /// What the shard must do.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// Three-step close: shutdown, join in-flight operations, close the descriptor, then `Input::TransportClosed`.
     /// The outbox was flushed, or its deadline passed. Exactly once per connection.
@@ -77,78 +116,258 @@ pub enum Effect {
     Reply(RpcTicket, Box<RpcOutcome>),
 }
 
-/// Frames for one send; owned clones, so that an engine with completions can keep them while the kernel reads.
-#[derive(Debug, Default)]
-pub struct SendBatch {
-    /// In order.
-    pub frames: Vec<Frame>,
-    /// Bytes of the first frame that were sent before.
-    pub skip: usize,
-}
-
-/// See the module's documentation. The real one is being written; this is its surface.
-#[derive(Debug)]
+/// See the module's documentation.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Hub {
     config: HubConfig,
+    registry: Registry,
+    queues: Queues,
+    wheel: Wheel,
+    calls: Calls,
+    pushes: Pushes,
+    presence: Presence,
+    subscriptions: Subscriptions,
+    effects: VecDeque<Effect>,
+    flush: VecDeque<ConnId>,
+    drain: Option<Mono>,
+    trace: Trace,
+    #[serde(skip)]
+    encoder: Encoder,
+    #[serde(skip)]
+    tally: Tally,
+    #[serde(skip)]
+    recorder: Option<Recorder>,
 }
 
 impl Hub {
+    /// An empty hub.
     pub fn new(config: HubConfig) -> Self {
-        Self { config }
+        Self {
+            registry: Registry::new(config.connections_max, config.hash_seed),
+            queues: Queues::new(),
+            wheel: Wheel::new(),
+            calls: Calls::new(),
+            pushes: Pushes::new(),
+            presence: Presence::new(config.connections_max),
+            subscriptions: Subscriptions::default(),
+            effects: VecDeque::new(),
+            flush: VecDeque::new(),
+            drain: None,
+            trace: Trace::default(),
+            encoder: Encoder::default(),
+            tally: Tally::default(),
+            recorder: None,
+            config,
+        }
     }
-    /// Takes over a connection. `None`: the slab is full (answer 503, close).
+
+    /// Takes over a connection and asks for its token. `None`: the slab is full, or the node drains (answer 503).
     pub fn accepted(&mut self, now: Now, accepted: Accepted) -> Option<ConnId> {
-        let _ = (now, accepted, &self.config);
-        todo!()
+        if let Some(recorder) = &mut self.recorder {
+            recorder.accepted(now, &accepted);
+        }
+        self.begin_login(now, accepted)
     }
-    /// Feeds one input.
+
+    /// Feeds one input. A stale id in it is ignored.
     pub fn input(&mut self, now: Now, input: Input) {
-        let _ = (now, input);
-        todo!()
+        if let Some(recorder) = &mut self.recorder {
+            recorder.input(now, &input);
+        }
+        match input {
+            Input::TransportClosed(conn) => self.transport_closed(now, conn),
+            Input::TransportLost(conn) => self.transport_lost(now, conn),
+            Input::Mail(mail) => self.mail(now, mail),
+            Input::UpstreamReply(reply) => self.reply(now, reply),
+            Input::Tick => self.tick(now),
+            Input::Drain(deadline) => self.begin_drain(now, deadline),
+        }
     }
-    /// Feeds received bytes (unmasked in place). A stale id is ignored.
+
+    /// Feeds received bytes (they are unmasked in place). A stale id, or a session that is over, is ignored.
     pub fn bytes(&mut self, now: Now, conn: ConnId, bytes: &mut [u8]) {
-        let _ = (now, conn, bytes);
-        todo!()
+        if let Some(recorder) = &mut self.recorder {
+            recorder.bytes(now, conn, bytes);
+        }
+        let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Open) else {
+            return;
+        };
+        self.tally.add(Metric::BytesIn, bytes.len() as u64);
+        let (mut inbound, variant) = (std::mem::take(&mut session.inbound), session.variant);
+        let limits = ReadLimits::server(limits::MESSAGE_BYTES_MAX, limits::FRAGMENTS_MAX);
+        let mut feed = inbound.feed(bytes, &limits);
+        loop {
+            match feed.next() {
+                Ok(Some(event)) => {
+                    let decoded = dispatch::decode(&mut self.encoder.codec, variant, event);
+                    self.decoded(now, conn, decoded);
+                }
+                Ok(None) => break,
+                Err(fault) => self.decoded(now, conn, Decoded::from(fault)),
+            }
+            if self.registry.session(conn).is_none_or(|s| s.phase != Phase::Open) {
+                break;
+            }
+        }
+        self.tally.add(Metric::FramesIn, feed.frames());
+        if let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Open) {
+            session.inbound = inbound;
+        }
     }
-    /// Bounded work of one turn: queues (unregister, kicks, registers), push slices, waiting requests.
+
+    /// Bounded work of one turn: queues (unregister, kicks, registers), then one slice of pushes.
     pub fn turn(&mut self, now: Now) {
-        let _ = now;
-        todo!()
+        if let Some(recorder) = &mut self.recorder {
+            recorder.turn(now);
+        }
+        for kind in [Kind::Unregister, Kind::Kick, Kind::Register] {
+            for _ in 0..limits::QUEUE_BATCH_MAX {
+                let Some(conn) = self.queues.pop(&mut self.registry.sessions, kind) else {
+                    break;
+                };
+                match kind {
+                    Kind::Unregister => self.unregister(conn),
+                    Kind::Kick => self.kick(now, conn),
+                    Kind::Register => self.register(now, conn),
+                }
+                self.free_if_done(conn);
+            }
+        }
+        self.push_slice(now);
     }
+
     /// Work is left that needs no further input.
     pub fn has_work(&self) -> bool {
-        todo!()
+        !self.queues.is_empty()
+            || self.pushes.has_work()
+            || !self.flush.is_empty()
+            || !self.effects.is_empty()
     }
+
+    /// Whether the push lane may be read: `false` while `limits::PUSHES_OPEN_MAX` pushes are open.
+    pub fn wants_push(&self) -> bool {
+        self.pushes.has_room()
+    }
+
     /// The next effect, in order.
     pub fn next_effect(&mut self) -> Option<Effect> {
-        todo!()
+        self.effects.pop_front()
     }
-    /// The next connection that has something to send (each once until it has been filled again).
+
+    /// The next connection that has something to send; each once, until something new is queued for it.
     pub fn next_flush(&mut self) -> Option<ConnId> {
-        todo!()
+        while let Some(conn) = self.flush.pop_front() {
+            if let Some(session) = self.registry.session_mut(conn) {
+                session.flush_listed = false;
+                if session.phase < Phase::Closed && session.outbox.is_some() {
+                    return Some(conn);
+                }
+            }
+        }
+        None
     }
+
     /// Fills `batch` (cleared first) with waiting frames of `conn`; returns the bytes to send (0: nothing).
     pub fn fill(&mut self, conn: ConnId, batch: &mut SendBatch) -> usize {
-        let _ = (conn, batch);
-        todo!()
+        batch.frames.clear();
+        let session = self.registry.session(conn).filter(|s| s.phase < Phase::Closed);
+        session
+            .and_then(|s| s.outbox.as_ref())
+            .map_or(0, |outbox| outbox.fill(batch))
     }
-    /// `n` bytes of the last fill were sent (0: the socket is full, the engine will come back when it is writable).
+
+    /// `n` bytes of the last fill were sent (0: the socket is full; the engine fills again when it is writable).
     pub fn sent(&mut self, now: Now, conn: ConnId, n: usize) {
-        let _ = (now, conn, n);
-        todo!()
+        if let Some(recorder) = &mut self.recorder {
+            recorder.sent(now, conn, n);
+        }
+        self.outbox_sent(conn, n);
     }
+
     /// The next presence record, computed when it is taken (a dirty set, not a queue of events).
     pub fn next_presence(&mut self) -> Option<PresenceRecord> {
-        todo!()
+        let (user, offline) = self.presence.pop()?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.presence();
+        }
+        let online = self
+            .registry
+            .connections(&user)
+            .map(|(_, session)| session.platform.id())
+            .collect();
+        let record = PresenceRecord {
+            user,
+            online,
+            offline,
+        };
+        self.trace.note(
+            Note::Presence,
+            &[record.online.len() as u64, record.offline.len() as u64],
+        );
+        Some(record)
     }
+
     /// Sessions not yet freed. Drained when 0.
     pub fn connections(&self) -> usize {
-        todo!()
+        self.registry.sessions.len()
     }
+
+    /// The user of a connection, for logs and the stall report.
+    pub fn user_of(&self, conn: ConnId) -> Option<&str> {
+        self.registry.user_of(self.registry.session(conn)?)
+    }
+
+    /// Hash of everything observable so far; see [`trace`].
+    pub fn trace_hash(&self) -> u64 {
+        self.trace.value()
+    }
+
+    /// Rebuilds what is derived after the hub was read back (serde).
+    pub fn rebuild(&mut self) {
+        self.registry.rebuild();
+    }
+
+    /// Starts recording inputs; see [`record`].
+    pub fn record(&mut self, recorder: Recorder) {
+        self.recorder = Some(recorder);
+    }
+
+    /// Lines recorded since the last call.
+    pub fn take_recording(&mut self) -> Vec<u8> {
+        let trace = self.trace.value();
+        self.recorder
+            .as_mut()
+            .map(|recorder| recorder.take(trace))
+            .unwrap_or_default()
+    }
+
     /// Updates the gauges and gives the counts.
     pub fn tally(&mut self, now: Now) -> &mut Tally {
-        let _ = now;
-        todo!()
+        use Metric as M;
+        let tick = Tick::of(now.mono);
+        let (registry, queues, tally) = (&self.registry, &self.queues, &mut self.tally);
+        tally.set(M::Connections, registry.sessions.len() as u64);
+        tally.set(M::Registered, registry.registered() as u64);
+        tally.set(M::Users, registry.users() as u64);
+        tally.set(M::OutboxBytes, registry.outbox_bytes as u64);
+        tally.set(M::CallsInFlight, self.calls.len() as u64);
+        tally.set(M::PushesOpen, self.pushes.len() as u64);
+        tally.set(M::SubscriptionTargets, self.subscriptions.targets() as u64);
+        tally.set(M::PresenceForgotten, self.presence.forgotten);
+        for (kind, depth, age, high) in [
+            (
+                Kind::Unregister,
+                M::UnregisterDepth,
+                M::UnregisterAge,
+                M::UnregisterHigh,
+            ),
+            (Kind::Kick, M::KickDepth, M::KickAge, M::KickHigh),
+            (Kind::Register, M::RegisterDepth, M::RegisterAge, M::RegisterHigh),
+        ] {
+            tally.set(depth, queues.len(kind) as u64);
+            tally.set(age, queues.age_ms(&registry.sessions, kind, tick));
+            tally.set(high, queues.high_water(kind) as u64);
+        }
+        tally
     }
 }

@@ -10,7 +10,7 @@ use crate::ids::{CallTicket, Platform, ShardId};
 use crate::time::Mono;
 
 /// One question of one shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamCall {
     /// Where the reply goes.
     pub shard: ShardId,

@@ -1,4 +1,257 @@
 //! One connection's protocol life: pure, no sockets, no clock.
+//!
+//! A session is not its socket: "the transport is lost" and "the session is over" are two events, and a session is
+//! named by its id. What is *not* here: users, queues, policy and fan-out, which concern many sessions (`hub`).
 #![deny(clippy::indexing_slicing, clippy::iter_over_hash_type, clippy::expect_used)]
 
+pub mod disconnect;
 pub mod handshake;
+pub mod outbox;
+pub mod requests;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use md5::{Digest, Md5};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::Platform;
+use crate::limits;
+use crate::time::{Mono, Now};
+use crate::wire::envelope::Variant;
+use crate::wire::message::Inbound;
+use disconnect::Disconnect;
+use handshake::Login;
+use outbox::Outbox;
+use requests::Requests;
+
+/// "No slot": the end of every list that is linked through the slab.
+pub const NONE: u32 = u32::MAX;
+
+/// Monotonic time in units of `limits::TICK_MS`: half the size of a millisecond stamp, good for 13 years.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Tick(pub u32);
+
+impl Tick {
+    /// The tick that `now` lies in.
+    pub fn of(now: Mono) -> Self {
+        Self(u32::try_from(now.0 / limits::TICK_MS).unwrap_or(u32::MAX))
+    }
+
+    /// The first tick at which at least `ms` have passed.
+    pub fn after_ms(self, ms: u64) -> Self {
+        let ticks = ms.div_ceil(limits::TICK_MS);
+        Self(self.0.saturating_add(u32::try_from(ticks).unwrap_or(u32::MAX)))
+    }
+
+    /// Milliseconds from `earlier` to `self`.
+    pub fn since_ms(self, earlier: Self) -> u64 {
+        u64::from(self.0.saturating_sub(earlier.0)) * limits::TICK_MS
+    }
+}
+
+/// Where a session is in its life. It only moves down this list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Phase {
+    /// Waits for the token check.
+    LoggingIn,
+    /// Waits in the register queue.
+    Registering,
+    /// Registered; its 101 was queued in the same call.
+    Open,
+    /// Over, but for frames that are flushed before the close.
+    Closing,
+    /// `Effect::Close` was given; the socket is being joined.
+    Closed,
+}
+
+/// Who is on the other end.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Credentials {
+    /// Before register: all arguments.
+    Login(Box<Login>),
+    /// After: what pushes, kicks and status calls need.
+    Identity(Box<Identity>),
+}
+
+/// What is kept of a login.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Identity {
+    /// The token, for policy 4 and `GetUsersOnlineStatus`.
+    pub token: Box<str>,
+}
+
+/// A place in one of the hub's three queues, linked through the slab.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct QueueLink {
+    /// The next connection in the queue.
+    pub next: u32,
+    /// When this one was put in.
+    pub since: Tick,
+    /// Whether it is in the queue at all.
+    pub queued: bool,
+}
+
+/// A place in the timer wheel.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct TimerLink {
+    /// Neighbours in the same bucket.
+    pub prev: u32,
+    /// See `prev`.
+    pub next: u32,
+    /// When it fires; `None` = not in the wheel.
+    pub at: Option<Tick>,
+}
+
+/// One session. Plain data; its size is a headline of the product (see the test).
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Session {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// From the login.
+    pub platform: Platform,
+    /// How it encodes envelopes.
+    pub variant: Variant,
+    /// Set by request 2004; matters for iOS only (spec 3.5).
+    pub background: bool,
+    /// It stands in the hub's list of connections with something to send.
+    pub flush_listed: bool,
+    /// The socket is closed and joined; the slot is freed as soon as no queue holds it.
+    pub transport_closed: bool,
+    /// A drain waits for its requests in flight.
+    pub draining: bool,
+    /// Why it ends, once it does.
+    pub reason: Option<Disconnect>,
+    /// Index of its user in the hub's table; [`NONE`] while not registered.
+    pub user: u32,
+    /// Neighbours among the connections of the user, in registration order.
+    pub user_prev: u32,
+    /// See `user_prev`.
+    pub user_next: u32,
+    /// Register, unregister, kick.
+    pub queues: [QueueLink; 3],
+    /// Its one timer.
+    pub timer: TimerLink,
+    /// End of the phase `LoggingIn`, `Registering` or `Closing`.
+    pub deadline: Tick,
+    /// When the last frame was received.
+    pub heard: Tick,
+    /// When the gateway pinged it last (Web only).
+    pub pinged: Tick,
+    /// MD5 of address and time (spec 1.2): the `connID` of OpenIM.
+    pub connection_id: [u8; 16],
+    /// Reading half.
+    pub inbound: Inbound,
+    /// Frames that wait; `None` while idle.
+    pub outbox: Option<Box<Outbox>>,
+    /// Requests that wait; `None` while idle.
+    pub requests: Option<Box<Requests>>,
+    /// Users whose presence it watches (2005); `None` for most.
+    pub watches: Option<Box<BTreeSet<Box<str>>>>,
+    /// Who is on the other end.
+    pub credentials: Credentials,
+}
+
+impl Session {
+    /// A session whose token check begins.
+    pub fn new(now: Now, peer: SocketAddr, login: Box<Login>) -> Self {
+        let tick = Tick::of(now.mono);
+        let unqueued = QueueLink {
+            next: NONE,
+            since: tick,
+            queued: false,
+        };
+        Self {
+            phase: Phase::LoggingIn,
+            platform: login.platform,
+            variant: login.variant,
+            background: false,
+            flush_listed: false,
+            transport_closed: false,
+            draining: false,
+            reason: None,
+            user: NONE,
+            user_prev: NONE,
+            user_next: NONE,
+            queues: [unqueued; 3],
+            timer: TimerLink {
+                prev: NONE,
+                next: NONE,
+                at: None,
+            },
+            deadline: tick.after_ms(limits::LOGIN_DEADLINE_MS),
+            heard: tick,
+            pinged: tick,
+            connection_id: Md5::digest(format!("{peer}_{}", now.unix.0)).into(),
+            inbound: Inbound::default(),
+            outbox: None,
+            requests: None,
+            watches: None,
+            credentials: Credentials::Login(login),
+        }
+    }
+
+    /// Registered and alive: pushes, kicks and status calls see it.
+    pub fn is_registered(&self) -> bool {
+        self.user != NONE
+    }
+
+    /// The token it logged in with.
+    pub fn token(&self) -> &str {
+        match &self.credentials {
+            Credentials::Login(login) => &login.token,
+            Credentials::Identity(identity) => &identity.token,
+        }
+    }
+
+    /// `connID` as OpenIM writes it: lower-case hex.
+    pub fn connection_id_hex(&self) -> Box<str> {
+        use std::fmt::Write as _;
+        let mut text = String::with_capacity(32);
+        for byte in self.connection_id {
+            if write!(text, "{byte:02x}").is_err() {
+                break; // writing to a String cannot fail
+            }
+        }
+        text.into()
+    }
+
+    /// Bytes that wait for the socket.
+    pub fn outbox_bytes(&self) -> usize {
+        self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
+    }
+
+    /// When the hub must look at it again.
+    pub fn next_timer(&self) -> Option<Tick> {
+        match self.phase {
+            Phase::LoggingIn | Phase::Registering | Phase::Closing => Some(self.deadline),
+            Phase::Open => {
+                let silent = self.heard.after_ms(limits::READ_DEADLINE_MS);
+                let ping = self.pinged.after_ms(limits::WEB_PING_INTERVAL_MS);
+                Some(if self.platform == Platform::WEB {
+                    silent.min(ping)
+                } else {
+                    silent
+                })
+            }
+            Phase::Closed => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_stays_small() {
+        assert!(size_of::<Session>() <= 176, "{} bytes", size_of::<Session>());
+    }
+
+    #[test]
+    fn ticks_round_deadlines_up() {
+        assert_eq!(Tick::of(Mono(250)), Tick(2));
+        assert_eq!(Tick(2).after_ms(1), Tick(3));
+        assert_eq!(Tick(5).since_ms(Tick(2)), 300);
+    }
+}

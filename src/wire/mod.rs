@@ -8,5 +8,7 @@
 pub mod envelope;
 pub mod frame;
 pub mod grpc;
+pub mod mask;
 pub mod message;
+pub mod text;
 pub mod upgrade;

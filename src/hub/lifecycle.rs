@@ -1,0 +1,284 @@
+//! How a session ends and its slot becomes free; timers; drain.
+//!
+//! The one way out is [`Hub::end`]. It never waits and never calls back: it notes the reason, queues what the client
+//! still gets, and leaves the rest to the queues and to the flush.
+
+use super::queues::is_queued;
+use super::{Effect, Hub, Kind, Note};
+use crate::ids::{ConnId, Platform};
+use crate::limits;
+use crate::metrics::Metric;
+use crate::session::disconnect::Disconnect;
+use crate::session::{Phase, Tick};
+use crate::time::{Mono, Now};
+use crate::wire::frame::{Frame, Opcode};
+use crate::wire::upgrade;
+
+impl Hub {
+    /// Ends a session, once: later reasons are ignored.
+    pub(super) fn end(&mut self, now: Now, conn: ConnId, reason: Disconnect) {
+        let Some(session) = self
+            .registry
+            .session_mut(conn)
+            .filter(|s| s.phase < Phase::Closing)
+        else {
+            return;
+        };
+        let terms = reason.terms();
+        let (before, tick) = (session.phase, Tick::of(now.mono));
+        session.phase = Phase::Closing;
+        session.reason = Some(reason);
+        session.inbound = Default::default();
+        session.requests = None;
+        session.deadline = tick.after_ms(limits::FLUSH_DEADLINE_MS);
+        self.tally.count(terms.metric);
+        self.trace
+            .note(Note::Ended, &[conn.0.index.into(), reason as u64]);
+        if let Some((code, text)) = terms.close_frame.filter(|_| before == Phase::Open) {
+            self.queue_last(conn, Frame::close(Some(code), text));
+        }
+        if before == Phase::Open {
+            self.queues
+                .push(&mut self.registry.sessions, Kind::Unregister, conn, tick);
+        } else if reason == Disconnect::TransportLost {
+            self.tally.count(Metric::HandshakeGone);
+        }
+        let waiting = self.registry.session(conn).is_some_and(|s| s.outbox.is_some());
+        if terms.flush && waiting {
+            self.rearm(conn);
+        } else {
+            self.close(conn);
+        }
+    }
+
+    /// Gives the socket back to the engine.
+    pub(super) fn close(&mut self, conn: ConnId) {
+        let Some(session) = self
+            .registry
+            .session_mut(conn)
+            .filter(|s| s.phase == Phase::Closing)
+        else {
+            return;
+        };
+        session.phase = Phase::Closed;
+        if let Some(outbox) = session.outbox.take() {
+            self.registry.outbox_bytes -= outbox.bytes();
+        }
+        self.wheel.disarm(&mut self.registry.sessions, conn.0.index);
+        self.trace.note(Note::Closed, &[conn.0.index.into()]);
+        self.effects.push_back(Effect::Close(conn));
+    }
+
+    pub(super) fn transport_lost(&mut self, now: Now, conn: ConnId) {
+        self.end(now, conn, Disconnect::TransportLost);
+        self.close(conn); // over already, but was flushing: there is nobody to flush to
+    }
+
+    pub(super) fn transport_closed(&mut self, now: Now, conn: ConnId) {
+        self.transport_lost(now, conn);
+        if let Some(session) = self.registry.session_mut(conn) {
+            session.transport_closed = true;
+        }
+        self.free_if_done(conn);
+    }
+
+    /// Takes an ended session out of the user's list and of the subscriptions.
+    pub(super) fn unregister(&mut self, conn: ConnId) {
+        self.leave_user(conn);
+        if let Some(session) = self.registry.session_mut(conn) {
+            self.subscriptions.remove_all(session, conn);
+        }
+    }
+
+    /// From here on no push, kick or status call sees the connection.
+    pub(super) fn leave_user(&mut self, conn: ConnId) {
+        let platform = self.registry.session(conn).map(|s| s.platform);
+        if let (Some(user), Some(platform)) = (self.registry.unlink(conn), platform) {
+            self.presence.mark(&user, Some(platform.id()));
+        }
+    }
+
+    /// Frees the slot once the socket is joined and no queue holds the session.
+    pub(super) fn free_if_done(&mut self, conn: ConnId) {
+        let Some(session) = self.registry.session(conn) else {
+            return;
+        };
+        if session.phase == Phase::Closed && session.transport_closed && !is_queued(session) {
+            assert!(
+                !session.is_registered(),
+                "a freed session is still in its user's list"
+            );
+            self.registry.sessions.remove(conn.0);
+            self.trace.note(Note::Freed, &[conn.0.index.into()]);
+        }
+    }
+
+    /// Queues a frame for a live session. `false`: the connection is ended instead (slow consumer, shard budget).
+    pub(super) fn queue(&mut self, now: Now, conn: ConnId, frame: Frame) -> bool {
+        let budget = self.config.shard_outbox_bytes_max;
+        let Some(session) = self.registry.session(conn).filter(|s| s.phase <= Phase::Open) else {
+            return false;
+        };
+        let (bytes, frames) = session
+            .outbox
+            .as_ref()
+            .map_or((0, 0), |outbox| (outbox.bytes(), outbox.frames()));
+        let size = frame.bytes().len();
+        if frames >= self.config.outbox_frames_max || bytes + size > self.config.outbox_bytes_max {
+            self.end(now, conn, Disconnect::SlowConsumer);
+            return false;
+        }
+        if self.registry.outbox_bytes + size > budget {
+            self.end(now, conn, Disconnect::ShardBudget);
+            return false;
+        }
+        self.queue_last(conn, frame);
+        true
+    }
+
+    /// Queues without asking for the limits: for the one frame that a session ends with.
+    pub(super) fn queue_last(&mut self, conn: ConnId, frame: Frame) {
+        let Some(session) = self
+            .registry
+            .sessions
+            .get_mut(conn.0)
+            .filter(|s| s.phase < Phase::Closed)
+        else {
+            return;
+        };
+        self.registry.outbox_bytes += frame.bytes().len();
+        self.trace
+            .note(Note::Queued, &[conn.0.index.into(), frame.bytes().len() as u64]);
+        session.outbox.get_or_insert_default().push(frame);
+        if !session.flush_listed {
+            session.flush_listed = true;
+            self.flush.push_back(conn);
+        }
+    }
+
+    pub(super) fn outbox_sent(&mut self, conn: ConnId, n: usize) {
+        let Some(session) = self.registry.sessions.get_mut(conn.0) else {
+            return;
+        };
+        let Some(outbox) = &mut session.outbox else { return };
+        let before = outbox.bytes();
+        let sent = outbox.sent(n);
+        self.registry.outbox_bytes -= before - outbox.bytes();
+        self.tally.add(Metric::FramesOut, sent.frames);
+        self.tally.add(Metric::BytesOut, sent.bytes as u64);
+        if outbox.is_empty() {
+            session.outbox = None;
+            if session.phase == Phase::Closing {
+                self.close(conn);
+            }
+        } else if n > 0 && !session.flush_listed {
+            // A batch was cut at its limit: the rest goes in the next turn, unless the engine found the socket full and
+            // comes back by itself; then the entry costs one look.
+            session.flush_listed = true;
+            self.flush.push_back(conn);
+        }
+    }
+
+    /// Puts the session's timer where its state wants it.
+    pub(super) fn rearm(&mut self, conn: ConnId) {
+        if let Some(at) = self
+            .registry
+            .session(conn)
+            .and_then(crate::session::Session::next_timer)
+        {
+            self.wheel.arm(&mut self.registry.sessions, conn.0.index, at);
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Now) {
+        let tick = Tick::of(now.mono);
+        while let Some(conn) = self.wheel.pop_due(&mut self.registry.sessions, tick) {
+            self.timer(now, tick, conn);
+            self.rearm(conn);
+        }
+        self.expire_calls(now);
+        self.drain_step(now);
+    }
+
+    fn timer(&mut self, now: Now, tick: Tick, conn: ConnId) {
+        let Some(session) = self.registry.session_mut(conn) else {
+            return;
+        };
+        match session.phase {
+            Phase::LoggingIn | Phase::Registering if session.deadline <= tick => {
+                self.tally.count(Metric::HandshakeUpstream);
+                self.refuse_busy(now, conn, Disconnect::LoginTimeout);
+            }
+            Phase::Closing if session.deadline <= tick => self.close(conn),
+            Phase::Open if tick.since_ms(session.heard) >= limits::READ_DEADLINE_MS => {
+                self.end(now, conn, Disconnect::ReadDeadline);
+            }
+            Phase::Open
+                if session.platform == Platform::WEB
+                    && tick.since_ms(session.pinged) >= limits::WEB_PING_INTERVAL_MS =>
+            {
+                session.pinged = tick;
+                let ping = self.encoder.frame(&mut self.recorder, Opcode::Ping, b"");
+                self.queue(now, conn, ping);
+            }
+            _ => {}
+        }
+    }
+
+    /// A transient refusal before register: 503 without JSON, since old SDKs stop for good on any JSON (spec trap 1).
+    pub(super) fn refuse_busy(&mut self, now: Now, conn: ConnId, reason: Disconnect) {
+        let frame = self.encoder.raw(&mut self.recorder, &upgrade::unavailable());
+        self.queue_last(conn, frame);
+        self.end(now, conn, reason);
+    }
+
+    pub(super) fn begin_drain(&mut self, now: Now, deadline: Mono) {
+        self.drain = Some(deadline);
+        let logging_in: Vec<ConnId> = self.select(|s| s.phase < Phase::Open);
+        for conn in logging_in {
+            self.tally.count(Metric::HandshakeBusy);
+            self.refuse_busy(now, conn, Disconnect::Drain);
+        }
+        self.drain_step(now);
+    }
+
+    /// Evicts this tick's share: remaining sessions over remaining ticks. A session with requests in flight is marked
+    /// and leaves with its last reply; at the deadline (less the time to flush) everybody leaves.
+    fn drain_step(&mut self, now: Now) {
+        let Some(deadline) = self.drain else { return };
+        let left_ms = deadline
+            .since_ms(now.mono)
+            .saturating_sub(limits::FLUSH_DEADLINE_MS);
+        let open = self.select(|s| s.phase == Phase::Open);
+        let ticks = usize::try_from(left_ms / limits::TICK_MS).unwrap_or(usize::MAX);
+        let share = if ticks == 0 {
+            open.len()
+        } else {
+            open.len().div_ceil(ticks)
+        };
+        let mut evicted = 0;
+        for conn in open {
+            if evicted >= share {
+                break;
+            }
+            let Some(session) = self.registry.session_mut(conn) else {
+                continue;
+            };
+            if ticks > 0 && session.requests.is_some() {
+                session.draining = true;
+                continue;
+            }
+            evicted += 1;
+            self.end(now, conn, Disconnect::Drain);
+        }
+    }
+
+    fn select(&self, wanted: impl Fn(&crate::session::Session) -> bool) -> Vec<ConnId> {
+        self.registry
+            .sessions
+            .iter()
+            .filter(|(_, s)| wanted(s))
+            .map(|(id, _)| ConnId(id))
+            .collect()
+    }
+}

@@ -1,0 +1,297 @@
+//! Pushes: FIFO within a source, round robin between sources, one slice of recipients per turn, one encoding per
+//! variant (architecture.md section 7).
+//!
+//! What always holds: a push with a ticket is answered once, with one verdict per recipient of its mail.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use prost::encoding::{WireType, encode_key, encode_varint};
+use serde::{Deserialize, Serialize};
+
+use super::mail::{DeviceOutcome, DeviceVerdict, PushBody, PushMail, RecipientVerdict, RpcOutcome};
+use super::{Hub, Note};
+use crate::ids::{ConnId, Platform, RpcTicket, SourceId};
+use crate::limits;
+use crate::metrics::Metric;
+use crate::time::Now;
+use crate::wire::envelope::{Response, Variant};
+use crate::wire::frame::Frame;
+
+/// The request identifier of a push frame (spec 3.3).
+const PUSH: i32 = 2001;
+
+/// A push that is being served.
+#[derive(Debug, Serialize, Deserialize)]
+struct Job {
+    mail: PushMail,
+    /// The first recipient that was not served yet.
+    next: usize,
+    verdicts: Vec<RecipientVerdict>,
+    /// Built on first use.
+    frames: [Option<Frame>; Variant::COUNT],
+    cancelled: bool,
+}
+
+/// Pushes by source, and whose turn it is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Pushes {
+    sources: BTreeMap<SourceId, VecDeque<Job>>,
+    turns: VecDeque<SourceId>,
+    open: usize,
+}
+
+impl Pushes {
+    pub(super) fn new() -> Self {
+        Self {
+            sources: BTreeMap::new(),
+            turns: VecDeque::new(),
+            open: 0,
+        }
+    }
+
+    /// Queues a push behind the others of its source.
+    pub(super) fn accept(&mut self, mail: PushMail) {
+        let source = mail.source;
+        let verdicts = Vec::with_capacity(mail.recipients.len());
+        let job = Job {
+            mail,
+            next: 0,
+            verdicts,
+            frames: Default::default(),
+            cancelled: false,
+        };
+        let jobs = self.sources.entry(source).or_default();
+        if jobs.is_empty() {
+            self.turns.push_back(source);
+        }
+        jobs.push_back(job);
+        self.open += 1;
+    }
+
+    /// The caller is gone: recipients not served yet are not served. (A scan: cancels are rare, open pushes bounded.)
+    pub(super) fn cancel(&mut self, ticket: RpcTicket) {
+        let jobs = self.sources.values_mut().flatten();
+        for job in jobs.filter(|job| job.mail.ticket == Some(ticket)) {
+            job.cancelled = true;
+        }
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        !self.turns.is_empty()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.open < limits::PUSHES_OPEN_MAX as usize
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.open
+    }
+
+    /// Takes the first job of the source whose turn it is.
+    fn take(&mut self) -> Option<Job> {
+        let source = self.turns.pop_front()?;
+        self.sources.get_mut(&source)?.pop_front()
+    }
+
+    /// Puts an unfinished job back at the head of its source, or drops a finished one; the source's next turn comes
+    /// after all others.
+    fn give_back(&mut self, source: SourceId, unfinished: Option<Job>) {
+        self.open -= usize::from(unfinished.is_none());
+        let Some(jobs) = self.sources.get_mut(&source) else {
+            return;
+        };
+        if let Some(job) = unfinished {
+            jobs.push_front(job);
+        }
+        if jobs.is_empty() {
+            self.sources.remove(&source);
+        } else {
+            self.turns.push_back(source);
+        }
+    }
+}
+
+impl Hub {
+    /// Serves up to one slice of recipients, over as many sources as that reaches.
+    pub(super) fn push_slice(&mut self, now: Now) {
+        let mut budget = limits::PUSH_SLICE_MAX;
+        while budget > 0 {
+            let Some(mut job) = self.pushes.take() else { return };
+            let source = job.mail.source;
+            let from = job.next;
+            let to = job.mail.recipients.len().min(from + budget);
+            if job.cancelled || job.mail.deadline <= now.mono {
+                self.give_up(&mut job);
+            } else {
+                for position in from..to {
+                    self.push_recipient(now, &mut job, position);
+                }
+                job.next = to;
+            }
+            // A job without recipients costs a step too, so that the loop ends.
+            budget = budget.saturating_sub((job.next - from).max(1));
+            if job.next < job.mail.recipients.len() {
+                self.pushes.give_back(source, Some(job));
+            } else {
+                self.finish_push(job);
+                self.pushes.give_back(source, None);
+            }
+        }
+    }
+
+    /// Reports every recipient that was not served as not reached.
+    fn give_up(&mut self, job: &mut Job) {
+        for recipient in job.mail.recipients.iter().skip(job.next) {
+            self.tally.count(Metric::PushNotReached);
+            job.verdicts.push(RecipientVerdict {
+                slot: recipient.slot,
+                devices: Vec::new(),
+            });
+        }
+        job.next = job.mail.recipients.len();
+    }
+
+    fn finish_push(&mut self, job: Job) {
+        let devices: usize = job.verdicts.iter().map(|verdict| verdict.devices.len()).sum();
+        self.trace
+            .note(Note::Verdict, &[job.verdicts.len() as u64, devices as u64]);
+        if let Some(ticket) = job.mail.ticket {
+            self.answer_rpc(ticket, RpcOutcome::Push(job.verdicts));
+        }
+    }
+
+    fn push_recipient(&mut self, now: Now, job: &mut Job, position: usize) {
+        let Some(recipient) = job.mail.recipients.get(position) else {
+            return;
+        };
+        let slot = recipient.slot;
+        let connections = self.open_connections(&recipient.user);
+        if connections.is_empty() {
+            self.tally.count(Metric::PushNotHere);
+        }
+        let devices = connections
+            .into_iter()
+            .filter_map(|conn| self.push_connection(now, job, conn))
+            .collect();
+        job.verdicts.push(RecipientVerdict { slot, devices });
+    }
+
+    fn push_connection(&mut self, now: Now, job: &mut Job, conn: ConnId) -> Option<DeviceVerdict> {
+        let session = self.registry.session(conn)?;
+        let (platform, variant) = (session.platform, session.variant);
+        let outcome = if session.background && platform == Platform::IOS {
+            DeviceOutcome::Background
+        } else {
+            let frame = self.push_frame(job, variant)?;
+            let fits = frame.bytes().len() <= limits::FRAME_SENT_BYTES_MAX;
+            if !fits {
+                self.tally.count(Metric::FramesTooLarge);
+            }
+            if fits && self.queue(now, conn, frame) {
+                DeviceOutcome::Queued
+            } else {
+                DeviceOutcome::Dropped
+            }
+        };
+        self.tally.count(match outcome {
+            DeviceOutcome::Queued => Metric::PushQueued,
+            DeviceOutcome::Dropped => Metric::PushDropped,
+            DeviceOutcome::Background => Metric::PushBackground,
+        });
+        Some(DeviceVerdict { platform, outcome })
+    }
+
+    /// The frame of a variant, encoded once per push and shard.
+    fn push_frame(&mut self, job: &mut Job, variant: Variant) -> Option<Frame> {
+        let cached = job.frames.get_mut(variant.index())?;
+        if let Some(frame) = cached {
+            return Some(frame.clone());
+        }
+        self.tally.count(Metric::Encodes);
+        let data = push_messages(&job.mail.body);
+        let operation_id = job.mail.body.operation_id.as_str();
+        let response = Response {
+            id: PUSH,
+            operation_id,
+            data: Some(&data),
+            ..Response::default()
+        };
+        Some(
+            cached
+                .insert(self.encoder.envelope(&mut self.recorder, variant, &response))
+                .clone(),
+        )
+    }
+}
+
+/// `sdkws.PushMessages` with one conversation and one message (spec 3.3), around the raw bytes of the message: a map
+/// entry {1: key, 2: PullMsgs {1: message}} in field 1 (`msgs`) or 2 (`notificationMsgs`).
+pub(super) fn push_messages(body: &PushBody) -> Vec<u8> {
+    let pull_len = field_len(body.msg_data.len());
+    let entry_len = field_len(body.conversation.len()) + field_len(pull_len);
+    let mut out = Vec::with_capacity(field_len(entry_len));
+    let field = if body.is_notification() { 2 } else { 1 };
+    put_header(&mut out, field, entry_len);
+    put_header(&mut out, 1, body.conversation.len());
+    out.extend_from_slice(body.conversation.as_bytes());
+    put_header(&mut out, 2, pull_len);
+    put_header(&mut out, 1, body.msg_data.len());
+    out.extend_from_slice(&body.msg_data);
+    out
+}
+
+fn put_header(out: &mut Vec<u8>, field: u32, len: usize) {
+    encode_key(field, WireType::LengthDelimited, out);
+    encode_varint(len as u64, out);
+}
+
+/// Length of a length-delimited field with a one-byte key.
+fn field_len(len: usize) -> usize {
+    1 + prost::encoding::encoded_len_varint(len as u64) + len
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb::openim::sdkws::{MsgData, PullMsgs, PushMessages};
+    use prost::Message as _;
+
+    #[test]
+    fn a_push_is_encoded_as_protobuf_would() {
+        let message = MsgData {
+            send_id: "a".into(),
+            content: vec![7; 300].into(),
+            seq: 9,
+            ..MsgData::default()
+        };
+        for key in ["si_a_b", "n_a_b", ""] {
+            let msg_data = message.encode_to_vec().into();
+            let body = PushBody {
+                operation_id: "op".into(),
+                conversation: key.into(),
+                msg_data,
+            };
+            let pull = PullMsgs {
+                msgs: vec![message.clone()],
+                ..PullMsgs::default()
+            };
+            let map = std::collections::BTreeMap::from([(key.to_owned(), pull)]);
+            let expected = match body.is_notification() {
+                true => PushMessages {
+                    notification_msgs: map,
+                    ..PushMessages::default()
+                },
+                false => PushMessages {
+                    msgs: map,
+                    ..PushMessages::default()
+                },
+            };
+            assert_eq!(
+                PushMessages::decode(push_messages(&body).as_slice()),
+                Ok(expected),
+                "{key}"
+            );
+        }
+    }
+}
