@@ -108,7 +108,9 @@ fn platform_value(text: &str) -> Result<crate::ids::Platform, String> {
     let by_id = || Platform::new(text.parse().ok()?);
     let by_name = || Platform::all().find(|p| p.name().eq_ignore_ascii_case(text));
     by_id().or_else(by_name).ok_or_else(|| {
-        let names: Vec<_> = Platform::all().map(|p| format!("{} {}", p.id(), p.name())).collect();
+        let names: Vec<_> = Platform::all()
+            .map(|p| format!("{} {}", p.id(), p.name()))
+            .collect();
         format!("expected a platform, one of {}", names.join(", "))
     })
 }
@@ -117,7 +119,11 @@ fn token() -> Command {
     with_settings(Command::new("token"))
         .about("Make a login token for the embedded backend, or for OpenIM if auth.secret is OpenIM's")
         .arg(required("user", "USER", "User id"))
-        .arg(platform().required(true).help("Platform of the login, 1 to 11 or its name"))
+        .arg(
+            platform()
+                .required(true)
+                .help("Platform of the login, 1 to 11 or its name"),
+        )
         .arg(
             Arg::new("ttl")
                 .long("ttl")
@@ -202,14 +208,26 @@ mod tests {
         command().debug_assert();
         for setting in SETTINGS {
             let flag = format!("--{}", setting.flag_name());
-            let matches = command().try_get_matches_from(["pinion", &flag, setting.example]).unwrap();
-            assert_eq!(sources(&matches).flags, [(setting.key, setting.example.to_owned())]);
+            let matches = command()
+                .try_get_matches_from(["pinion", &flag, setting.example])
+                .unwrap();
+            assert_eq!(
+                sources(&matches).flags,
+                [(setting.key, setting.example.to_owned())]
+            );
         }
     }
 
     #[test]
     fn platforms_go_by_id_and_by_name() {
-        for (text, want) in [("1", Some(1)), ("web", Some(5)), ("IPad", Some(9)), ("0", None), ("12", None), ("tv", None)] {
+        for (text, want) in [
+            ("1", Some(1)),
+            ("web", Some(5)),
+            ("IPad", Some(9)),
+            ("0", None),
+            ("12", None),
+            ("tv", None),
+        ] {
             assert_eq!(platform_value(text).ok().map(|p| p.id()), want, "{text}");
         }
     }

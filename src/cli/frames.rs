@@ -69,11 +69,17 @@ pub(super) fn describe(frame: &OwnedResponse) -> Vec<String> {
 }
 
 fn push_lines(push: &PushMessages) -> Vec<String> {
-    let kinds = [("conversation", &push.msgs), ("notification", &push.notification_msgs)];
+    let kinds = [
+        ("conversation", &push.msgs),
+        ("notification", &push.notification_msgs),
+    ];
     let mut lines = Vec::new();
     for (kind, conversations) in kinds {
         for (id, PullMsgs { msgs, .. }) in conversations {
-            lines.extend(msgs.iter().map(|message| format!("  {kind} {id} {}", message_text(message))));
+            lines.extend(
+                msgs.iter()
+                    .map(|message| format!("  {kind} {id} {}", message_text(message))),
+            );
         }
     }
     lines
@@ -93,7 +99,11 @@ fn message_text(message: &MsgData) -> String {
             format!("contentType {} {shown:?}", message.content_type)
         }
     };
-    let to = if message.group_id.is_empty() { &message.recv_id } else { &message.group_id };
+    let to = if message.group_id.is_empty() {
+        &message.recv_id
+    } else {
+        &message.group_id
+    };
     format!("from {} to {to} seq {}: {what}", message.send_id, message.seq)
 }
 
@@ -102,7 +112,10 @@ fn presence_lines(tips: &SubUserOnlineStatusTips) -> Vec<String> {
         if user.online_platform_i_ds.is_empty() {
             format!("  {} is offline", user.user_id)
         } else {
-            format!("  {} is online on platforms {:?}", user.user_id, user.online_platform_i_ds)
+            format!(
+                "  {} is online on platforms {:?}",
+                user.user_id, user.online_platform_i_ds
+            )
         }
     };
     tips.subscribers.iter().map(line).collect()
@@ -153,10 +166,18 @@ mod tests {
             (PRESENCE, None, "frame 2005 SubUserOnlineStatus"),
         ] {
             let data = data.map(|d| d.into());
-            let frame = OwnedResponse { id, data, ..OwnedResponse::default() };
+            let frame = OwnedResponse {
+                id,
+                data,
+                ..OwnedResponse::default()
+            };
             assert_eq!(describe(&frame).join("|"), want);
         }
-        let broken = OwnedResponse { id: PUSH, data: Some("\u{ff}".into()), ..OwnedResponse::default() };
+        let broken = OwnedResponse {
+            id: PUSH,
+            data: Some("\u{ff}".into()),
+            ..OwnedResponse::default()
+        };
         assert!(describe(&broken)[1].contains("cannot be decoded"));
     }
 

@@ -34,8 +34,14 @@ impl Logging {
         let filter = Targets::new()
             .with_target("pinion", level)
             .with_default(level.min(LevelFilter::WARN));
-        let layer = tracing_subscriber::fmt::layer().with_writer(lines).with_ansi(false);
-        let layer = if config.json { layer.json().boxed() } else { layer.boxed() };
+        let layer = tracing_subscriber::fmt::layer()
+            .with_writer(lines)
+            .with_ansi(false);
+        let layer = if config.json {
+            layer.json().boxed()
+        } else {
+            layer.boxed()
+        };
         tracing_subscriber::registry()
             .with(layer.with_filter(filter))
             .try_init()

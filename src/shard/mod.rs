@@ -2,6 +2,7 @@
 
 mod atomics;
 pub mod bell;
+pub mod clock;
 pub mod doorbell;
 pub mod mailbox;
 pub mod pulse;
