@@ -10,10 +10,12 @@ use prost::Message as _;
 
 use super::{EXIT_FAILED, EXIT_USAGE, fail, output};
 use crate::ids::Platform;
+use crate::limits::PUSH_DEADLINE_MS;
 use crate::pb::openim::msggateway::{
     OnlineBatchPushOneMsgReq, OnlineBatchPushOneMsgResp, SingleMsgToUserPlatform,
 };
 use crate::pb::openim::sdkws::MsgData;
+use crate::rpc::client::call_once;
 use crate::shard::clock;
 use crate::time::UnixMs;
 
@@ -55,7 +57,7 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
                     output::line(&format!("{}: {}", result.user_id, devices(&result.resp)));
                 }
             }
-            Err(why) => return fail(EXIT_USAGE, &format!("{gateway}: {why}")),
+            Err(why) => return fail(EXIT_USAGE, &format!("push to {user}: {why}")),
         }
     }
     if reached {
@@ -95,8 +97,15 @@ fn call(
     request: &OnlineBatchPushOneMsgReq,
 ) -> Result<OnlineBatchPushOneMsgResp, String> {
     let metadata = [("operationid", operation), ("opuserid", "pinion")];
-    let _ = (gateway, METHOD, metadata, request.encode_to_vec());
-    Err("not wired yet".into())
+    let answer = call_once(
+        gateway,
+        METHOD,
+        &metadata,
+        request.encode_to_vec().into(),
+        PUSH_DEADLINE_MS,
+    )
+    .map_err(|e| e.to_string())?;
+    OnlineBatchPushOneMsgResp::decode(answer).map_err(|e| format!("the answer cannot be decoded: {e}"))
 }
 
 /// What became of a push on each device of a user.
