@@ -93,7 +93,7 @@ pub const STALL_ABORT_MS: u64 = 15_000;
 // ---- accepting and sending (shard) ---------------------------------------------------------------------------
 
 /// Connections that may wait in the kernel's accept queue of one listener. More: the kernel drops the SYN.
-pub const LISTEN_BACKLOG_MAX: i32 = 4096;
+pub const LISTEN_QUEUE_MAX: usize = 4096;
 /// Connections accepted before the accept loop gives up its turn.
 pub const ACCEPT_BATCH_MAX: usize = 64;
 /// After a failed accept (no descriptors, no memory) the accept loop waits this long instead of spinning.
