@@ -156,6 +156,8 @@ pub const H2_RESET_STREAM_MS: u64 = 1_000;
 pub const H2_STREAM_ERRORS_MAX: usize = 1024;
 /// From accept to a complete HTTP/2 preface. Later: closed.
 pub const H2_HANDSHAKE_MS: u64 = 5_000;
+/// Bytes of answers that h2 queues on one connection on one stream before `poll_capacity` holds the sender back.
+pub const H2_SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Granularity of the deadlines that an rpc thread keeps.
 pub const RPC_TICK_MS: u64 = 20;
 /// Admin HTTP/1.1: connections at once. More: closed at accept, counted.
