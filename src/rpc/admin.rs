@@ -14,7 +14,7 @@ use monoio::io::sink::{Sink, SinkExt};
 use monoio::io::stream::Stream;
 use monoio::net::{TcpListener, TcpStream};
 use monoio_http::common::response::Response;
-use monoio_http::h1::codec::server::ServerCodec;
+use monoio_http::h1::codec::ServerCodec;
 use monoio_http::h1::payload::{FixedPayload, Payload};
 use prometheus_client::registry::Registry;
 
@@ -22,7 +22,9 @@ use super::bounded::{Bounded, Bounds, Excess};
 use super::exchange::Exchange;
 use super::exposition;
 use crate::admission::{Admission, NodeState};
-use crate::limits::{ACCEPT_PAUSE_MS, ADMIN_CONNECTIONS_MAX, ADMIN_REQUEST_BYTES, ADMIN_REQUEST_MS, STALL_REPORT_MS};
+use crate::limits::{
+    ACCEPT_PAUSE_MS, ADMIN_CONNECTIONS_MAX, ADMIN_REQUEST_BYTES, ADMIN_REQUEST_MS, STALL_REPORT_MS,
+};
 use crate::metrics::Metric;
 use crate::shard::clock;
 use crate::shard::pulse::{Phase, Pulse};
@@ -148,7 +150,11 @@ impl Admin {
             NodeState::Draining => return Some("draining\n".to_owned()),
             NodeState::Ready => {}
         }
-        let stalled = self.pulses.iter().enumerate().filter(|(_, pulse)| is_stalled(pulse, now));
+        let stalled = self
+            .pulses
+            .iter()
+            .enumerate()
+            .filter(|(_, pulse)| is_stalled(pulse, now));
         let lines: String = stalled
             .map(|(shard, pulse)| {
                 let seen = pulse.glimpse();

@@ -97,7 +97,11 @@ mod tests {
     struct Endless;
 
     impl AsyncRead for Endless {
-        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
             let n = buf.remaining();
             buf.initialize_unfilled().fill(b'x');
             buf.advance(n);

@@ -104,7 +104,10 @@ fn request(
     headers.insert("te", HeaderValue::from_static("trailers"));
     // At most 8 digits.
     let timeout = format!("{}m", deadline_ms.min(99_999_999));
-    headers.insert("grpc-timeout", HeaderValue::try_from(timeout).map_err(|_| bad("grpc-timeout"))?);
+    headers.insert(
+        "grpc-timeout",
+        HeaderValue::try_from(timeout).map_err(|_| bad("grpc-timeout"))?,
+    );
     for (key, value) in metadata {
         let name = HeaderName::from_bytes(key.as_bytes()).map_err(|_| bad(key))?;
         headers.append(name, HeaderValue::from_str(value).map_err(|_| bad(key))?);
@@ -141,7 +144,9 @@ async fn exchange(
     let mut sender = sender.ready().await?;
     let (response, mut stream) = sender.send_request(request, false)?;
     // A server may refuse before it has read everything; then its answer counts, not our failure to send.
-    let sent = send_all(&mut stream, framed).await.and_then(|()| stream.send_data(Bytes::new(), true));
+    let sent = send_all(&mut stream, framed)
+        .await
+        .and_then(|()| stream.send_data(Bytes::new(), true));
     let response = match response.await {
         Ok(response) => response,
         Err(error) => {

@@ -12,12 +12,12 @@ use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
-use super::upstream::Backend;
-use crate::cluster::router::{Busy, Finished, Mails, Outcome, Push, Router};
+use super::upstream::{Backend, Work};
+use crate::cluster::router::{Busy, Finished, Mails, Outcome, Router};
 use crate::hub::mail::ShardMail;
 use crate::ids::{RpcTicket, ShardId, SourceId};
 use crate::limits::{RPC_CALLS_MAX, RPC_CONNECTIONS_MAX, RPC_HELD_BYTES};
-use crate::metrics::{Block, Metric, Tally};
+use crate::metrics::{Block, Metric};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, RpcInbox, RpcMail, ShardAddress};
 use crate::time::Mono;
@@ -49,7 +49,12 @@ enum Answer {
 
 impl Exchange {
     /// `backend` on rpc thread 0 only.
-    pub(super) fn new(router: Router, shards: Vec<ShardAddress>, backend: Option<Backend>, first_source: u64) -> Self {
+    pub(super) fn new(
+        router: Router,
+        shards: Vec<ShardAddress>,
+        backend: Option<Backend>,
+        first_source: u64,
+    ) -> Self {
         let state = State {
             router,
             shards,
@@ -113,16 +118,17 @@ impl Exchange {
                 wakers.extend(finished.and_then(|f| state.finish(f)));
             }
             RpcMail::Call(call) => {
-                let reply = match &mut state.backend {
+                let work = match &mut state.backend {
                     Some(backend) => backend.call(now, &call),
-                    None => super::upstream::Work::no_backend(&call),
+                    None => Work::no_backend(&call),
                 };
-                state.do_work(call.shard, reply);
+                state.do_work(call.shard, work);
             }
             RpcMail::Presence(record) => {
+                let owner = state.router.owner(&record.user);
                 if let Some(backend) = &mut state.backend {
-                    let work = backend.presence(now, *record);
-                    state.do_work(ShardId(0), work);
+                    let work = backend.presence(now, &record, owner);
+                    state.do_work(owner, work);
                 }
             }
             RpcMail::Drain(deadline) => {
@@ -146,16 +152,18 @@ impl Exchange {
     /// Publishes the counts of the thread.
     pub(super) fn publish(&self, inbox: &RpcInbox, block: &Block) {
         let mut state = self.state.borrow_mut();
-        let (connections, calls) = (state.connections.len() as u64, u64::from(state.calls_open));
-        let mut backend_counts = Tally::default();
-        if let Some(backend) = &state.backend {
-            backend.publish(&mut backend_counts);
-        }
-        let tally = state.router.tally();
-        tally.set(Metric::RpcConnections, connections);
-        tally.set(Metric::RpcOpen, calls);
-        for metric in [Metric::BackendMessages, Metric::BackendBytes] {
-            tally.set(metric, backend_counts.value(metric));
+        let State {
+            router,
+            backend,
+            connections,
+            calls_open,
+            ..
+        } = &mut *state;
+        let tally = router.tally();
+        tally.set(Metric::RpcConnections, connections.len() as u64);
+        tally.set(Metric::RpcOpen, u64::from(*calls_open));
+        if let Some(backend) = backend {
+            backend.publish(tally);
         }
         inbox.publish(tally);
         block.publish(tally);
@@ -229,23 +237,19 @@ impl State {
     }
 
     /// Carries out what the backend asks for.
-    fn do_work(&mut self, asker: ShardId, work: super::upstream::Work) {
+    fn do_work(&mut self, asker: ShardId, work: Work) {
         if let (Some(reply), Some(address)) = (work.reply, self.shards.get(usize::from(asker.0))) {
             address.reply(reply);
         }
         for push in work.pushes {
-            self.post_unwaited(&push);
+            let mails = self.router.push_unwaited(&push);
+            self.post(mails);
         }
-        for news in work.news {
+        if let Some(news) = work.news {
             let mail = |shard| (shard, ShardMail::PresenceNews(Box::new(news.clone())));
             let shards = u16::try_from(self.shards.len()).unwrap_or(u16::MAX);
             self.post((0..shards).map(ShardId).map(mail).collect());
         }
-    }
-
-    fn post_unwaited(&mut self, push: &Push) {
-        let mails = self.router.push_unwaited(push);
-        self.post(mails);
     }
 }
 

@@ -27,7 +27,9 @@ pub(super) struct Sources {
 
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sources").field("blocks", &self.blocks.len()).finish_non_exhaustive()
+        f.debug_struct("Sources")
+            .field("blocks", &self.blocks.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -68,12 +70,8 @@ impl Collector for Sources {
 impl Sources {
     /// What belongs to the node and to no thread.
     fn node(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let mut build = encoder.encode_descriptor(
-            "pinion_build",
-            "Facts of the build.",
-            None,
-            MetricType::Info,
-        )?;
+        let mut build =
+            encoder.encode_descriptor("pinion_build", "Facts of the build.", None, MetricType::Info)?;
         build.encode_info(&[
             ("version", env!("CARGO_PKG_VERSION")),
             ("commit", env!("PINION_COMMIT")),
@@ -88,7 +86,11 @@ impl Sources {
             ("draining", NodeState::Draining),
         ] {
             let labels = Labels(Some(("state", name)), None);
-            put(&mut states.encode_family(&labels)?, Kind::Gauge, u64::from(state == value))?;
+            put(
+                &mut states.encode_family(&labels)?,
+                Kind::Gauge,
+                u64::from(state == value),
+            )?;
         }
         let limits = [
             (
@@ -107,7 +109,10 @@ impl Sources {
             put(&mut gauge, Kind::Gauge, u64::from(value))?;
         }
         if let Some(dropped) = &self.dropped_log_lines {
-            let about = ("pinion_log_lines_dropped_total", "Log lines dropped because the writer was behind.");
+            let about = (
+                "pinion_log_lines_dropped_total",
+                "Log lines dropped because the writer was behind.",
+            );
             let mut counter = family_encoder(encoder, about, Kind::Counter)?;
             put(&mut counter, Kind::Counter, dropped.dropped_lines() as u64)?;
         }
@@ -164,7 +169,10 @@ mod tests {
         let busy = Block::default();
         busy.publish(&tally);
         let sources = Sources {
-            blocks: vec![("0".to_owned(), Arc::new(busy)), ("rpc0".to_owned(), Arc::default())],
+            blocks: vec![
+                ("0".to_owned(), Arc::new(busy)),
+                ("rpc0".to_owned(), Arc::default()),
+            ],
             admission: Arc::new(Admission::new(10)),
             dropped_log_lines: None,
         };

@@ -145,7 +145,8 @@ impl Metadata {
     /// `operationid` is `operationID error` and never `missing metadata`.
     pub(super) fn read(headers: &HeaderMap) -> Result<Self, Status> {
         let refused = |text: String| Status::new(code::INVALID_ARGUMENT, text);
-        let operation_id = only(headers, "operationid").ok_or_else(|| refused("operationID error".to_owned()))?;
+        let operation_id =
+            only(headers, "operationid").ok_or_else(|| refused("operationID error".to_owned()))?;
         let mut temp_admin = false;
         for key in headers.get_all("customheader") {
             let key = key.to_str().unwrap_or_default();
@@ -191,21 +192,43 @@ mod tests {
         let table: [(&str, &[(&str, &str)], Result<Option<u64>, (u16, i32)>); 13] = [
             (push, &[GRPC], Ok(None)),
             (push, &[("content-type", "application/grpc+proto")], Ok(None)),
-            (push, &[GRPC, ("grpc-timeout", "2S"), ("grpc-encoding", "identity")], Ok(Some(2_000))),
+            (
+                push,
+                &[GRPC, ("grpc-timeout", "2S"), ("grpc-encoding", "identity")],
+                Ok(Some(2_000)),
+            ),
             (push, &[], Err((415, 3))),
             (push, &[("content-type", "application/grpcx")], Err((415, 3))),
             (push, &[GRPC, ("grpc-timeout", "soon")], Err((200, 13))),
             (push, &[GRPC, ("grpc-encoding", "gzip")], Err((200, 12))),
-            ("/openim.msggateway.msgGateway/OnlinePushMsg", &[GRPC], Err((200, 12))),
-            ("/openim.msggateway.msgGateway/OnlineBatchPushOneMsg", &[GRPC], Err((200, 12))),
-            ("/openim.msggateway.msgGateway/kickuseroffline", &[GRPC], Err((200, 12))),
-            ("/OpenIMServer.msggateway.msgGateway/KickUserOffline", &[GRPC], Err((200, 12))),
+            (
+                "/openim.msggateway.msgGateway/OnlinePushMsg",
+                &[GRPC],
+                Err((200, 12)),
+            ),
+            (
+                "/openim.msggateway.msgGateway/OnlineBatchPushOneMsg",
+                &[GRPC],
+                Err((200, 12)),
+            ),
+            (
+                "/openim.msggateway.msgGateway/kickuseroffline",
+                &[GRPC],
+                Err((200, 12)),
+            ),
+            (
+                "/OpenIMServer.msggateway.msgGateway/KickUserOffline",
+                &[GRPC],
+                Err((200, 12)),
+            ),
             ("/x", &[GRPC], Err((200, 12))),
             ("/", &[GRPC], Err((200, 12))),
         ];
         for (path, headers, expected) in table {
             let got = CallHead::read(&head(path, headers));
-            let got = got.map(|h| h.timeout_ms).map_err(|r| (r.http.as_u16(), r.status.code));
+            let got = got
+                .map(|h| h.timeout_ms)
+                .map_err(|r| (r.http.as_u16(), r.status.code));
             assert_eq!(got, expected, "{path} {headers:?}");
         }
         let (get, ()) = Request::get("http://g/").body(()).unwrap().into_parts();
@@ -217,7 +240,10 @@ mod tests {
         let read = |headers: &[(&str, &str)]| Metadata::read(&head("/", headers).headers);
         let operation_error = Err(Status::new(3, "operationID error"));
         assert_eq!(read(&[]), operation_error);
-        assert_eq!(read(&[("operationid", "a"), ("operationid", "b")]), operation_error);
+        assert_eq!(
+            read(&[("operationid", "a"), ("operationid", "b")]),
+            operation_error
+        );
         assert_eq!(read(&[("operationid", "")]).unwrap().operation_id.as_str(), "");
 
         let two_users = read(&[("operationid", "a"), ("opuserid", "u"), ("opuserid", "v")]).unwrap();

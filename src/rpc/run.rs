@@ -42,12 +42,17 @@ pub(super) async fn run(start: RpcStart, turns: Turns) {
 
 async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
     let source = first_source(start.id);
-    let backend = (start.id == RpcId(0)).then(|| Backend::new(&start.config, SourceId(source)));
+    let backend = (start.id == RpcId(0)).then(|| Backend::new(&start.config.auth.secret, SourceId(source)));
     let router = Router::new(start.id, View::of_one_node(start.ownership), RPC_CALLS_MAX);
     let exchange = Exchange::new(router, start.shards, backend, source);
     let inbox = Rc::new(start.inbox);
     let doorbell = TcpStream::from_std(std::net::TcpStream::from(inbox.doorbell_fd()?))?;
-    monoio::spawn(read_mail(Rc::clone(&inbox), doorbell, exchange.clone(), turns.clone()));
+    monoio::spawn(read_mail(
+        Rc::clone(&inbox),
+        doorbell,
+        exchange.clone(),
+        turns.clone(),
+    ));
 
     let mut listeners = vec![start.grpc.try_clone()?];
     let service = Rc::new(Service {

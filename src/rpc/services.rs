@@ -159,7 +159,10 @@ fn undecodable(service: &Service, fault: Malformed) -> Status {
         Malformed::TooMany => code::RESOURCE_EXHAUSTED,
         _ => code::INTERNAL,
     };
-    Status::new(code, format!("grpc: error unmarshalling request: {}", fault.text()))
+    Status::new(
+        code,
+        format!("grpc: error unmarshalling request: {}", fault.text()),
+    )
 }
 
 fn failed(outcome: &Outcome) -> Status {
