@@ -7,6 +7,8 @@
 
 /// Largest HTTP request head. Larger: 431 and close. Upstream takes 1 MiB (spec 1.1); real heads are below 2 KiB.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Connections that may wait in the kernel's accept queue of one listener. More: the kernel drops the SYN.
+pub const LISTEN_BACKLOG_MAX: i32 = 4096;
 /// Headers of one request head. More: 431 and close.
 pub const HEADERS_MAX: usize = 64;
 /// A head must be complete this long after accept. Later: 408 and close. Upstream waits for ever (spec 1.1).
@@ -156,6 +158,8 @@ pub const H2_RESET_STREAM_MS: u64 = 1_000;
 pub const H2_STREAM_ERRORS_MAX: usize = 1024;
 /// From accept to a complete HTTP/2 preface. Later: closed.
 pub const H2_HANDSHAKE_MS: u64 = 5_000;
+/// Bytes of answers that h2 queues on one connection on one stream before `poll_capacity` holds the sender back.
+pub const H2_SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Granularity of the deadlines that an rpc thread keeps.
 pub const RPC_TICK_MS: u64 = 20;
 /// Admin HTTP/1.1: connections at once. More: closed at accept, counted.
@@ -223,6 +227,10 @@ pub const EMBEDDED_ITEMS_MAX: usize = 2_000;
 pub const EMBEDDED_TOKENS_MAX: usize = 100_000;
 
 const _: () = assert!(
+    RPC_HELD_BYTES > 2 * GRPC_MESSAGE_BYTES_MAX,
+    "the largest request must fit beside its answer"
+);
+const _: () = assert!(
     EMBEDDED_ANSWER_BYTES / 3 * 4 + 16 * 1024 < FRAME_SENT_BYTES_MAX,
     "an answer fits one frame, also as base64 in JSON"
 );
@@ -234,10 +242,6 @@ const _: () = assert!(
     // Both maps of a GetMaxSeq answer: key of two ids, sequence number, tags and lengths.
     EMBEDDED_USER_CONVERSATIONS_MAX * 2 * (2 * EMBEDDED_USER_ID_BYTES + 4 + 20) < EMBEDDED_ANSWER_BYTES,
     "all conversations of a user fit an answer"
-);
-const _: () = assert!(
-    RPC_HELD_BYTES > 2 * GRPC_MESSAGE_BYTES_MAX,
-    "the largest request must fit beside its answer"
 );
 const _: () = assert!(
     OUTBOX_BYTES_MAX > FRAME_SENT_BYTES_MAX,

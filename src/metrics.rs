@@ -162,7 +162,6 @@ metrics! {
     RpcRefused Counter "pinion_rpc_connections_refused_total" "Connections to the gRPC port closed at accept or before their preface was complete.";
     HttpRequests Counter "pinion_http_requests_total" "Admin HTTP requests.";
     HttpRefused Counter "pinion_http_refused_total" "Admin HTTP requests refused: too long, too slow or malformed.";
-    LogLinesDropped Counter "pinion_log_lines_dropped_total" "Log lines lost because the log's reader was too slow.";
     BackendMessages Gauge "pinion_embedded_messages" "Messages held by the embedded backend.";
     BackendBytes Gauge "pinion_embedded_bytes" "Bytes of messages held by the embedded backend.";
 }

@@ -14,13 +14,14 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::admission::{Admission, NodeState};
 use crate::config::layout::Layout;
 use crate::config::machine::Machine;
 use crate::config::{Config, Driver};
 use crate::limits::STALL_WATCH_MS;
-use crate::metrics::{Block, Metric, Tally};
+use crate::metrics::Block;
 use crate::shard::mailbox::{Control, RpcAddress, ShardAddress};
 use crate::shard::pulse::Pulse;
 use crate::shard::{DriverKind, NodeEvent, probe_io_uring};
@@ -67,9 +68,6 @@ pub struct Node {
     rpcs: Vec<Rpc>,
     events: Receiver<NodeEvent>,
     signals: Signals,
-    /// The main thread's own counts.
-    block: Arc<Block>,
-    lines_dropped: Box<dyn Fn() -> u64>,
 }
 
 /// A test switch.
@@ -82,21 +80,21 @@ pub struct PlantedStall {
 }
 
 impl Node {
-    /// Starts everything; when it returns, clients are served. `lines_dropped` tells how many log lines were lost.
+    /// Starts everything; when it returns, clients are served. `dropped_log_lines` is shown in `/metrics`.
     ///
     /// # Errors
     /// What went wrong, in words for the operator. Threads that run already end with the process.
     pub fn start(
         config: &Config,
         machine: &Machine,
-        lines_dropped: impl Fn() -> u64 + 'static,
+        dropped_log_lines: ErrorCounter,
     ) -> Result<Self, String> {
         // First of all, so that a signal during the start is not lost and the default action does not cut it short.
         let signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| format!("cannot catch signals: {e}"))?;
         let (driver, driver_reason) = choose_driver(config.shards.driver, probe_io_uring)?;
         let mut config = config.clone();
         config.websocket.address = claim_websocket(&config)?;
-        let started = threads::start(Arc::new(config), machine, driver)?;
+        let started = threads::start(Arc::new(config), machine, driver, dropped_log_lines)?;
         let facts = Facts {
             websocket: started.websocket,
             grpc: started.grpc,
@@ -113,8 +111,6 @@ impl Node {
             rpcs: started.rpcs,
             events: started.events,
             signals,
-            block: started.block,
-            lines_dropped: Box::new(lines_dropped),
         })
     }
 
@@ -146,7 +142,6 @@ impl Node {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err("all threads have ended".into()),
             }
-            self.publish();
             if let Some(signal) = self.signals.pending().next() {
                 tracing::info!(signal, deadline_ms = self.config.drain_deadline_ms, "draining");
                 return self.drain();
@@ -154,12 +149,6 @@ impl Node {
         }
     }
 
-    /// Publishes the main thread's own counts.
-    fn publish(&self) {
-        let mut tally = Tally::default();
-        tally.set(Metric::LogLinesDropped, (self.lines_dropped)());
-        self.block.publish(&tally);
-    }
 }
 
 /// Decides on the driver, and says why.

@@ -30,9 +30,8 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
 
 fn serve(loaded: &Loaded, stall: Option<PlantedStall>) -> Result<(), String> {
     let files = raise_open_files().map_err(|e| format!("cannot raise the open-file limit: {e}"))?;
-    let logging = std::rc::Rc::new(Logging::start(&loaded.config.log)?);
-    let counter = std::rc::Rc::clone(&logging);
-    let node = Node::start(&loaded.config, &Machine::probe(), move || counter.lines_dropped())?;
+    let logging = Logging::start(&loaded.config.log)?;
+    let node = Node::start(&loaded.config, &Machine::probe(), logging.dropped())?;
     output::print(&banner::text(loaded, node.facts(), files));
     if let Some(stall) = stall {
         node.plant(stall)?;

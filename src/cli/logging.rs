@@ -52,8 +52,8 @@ impl Logging {
         })
     }
 
-    /// Lines dropped so far.
-    pub(super) fn lines_dropped(&self) -> u64 {
-        u64::try_from(self.dropped.dropped_lines()).unwrap_or(u64::MAX)
+    /// Counts the lines that were dropped.
+    pub(super) fn dropped(&self) -> ErrorCounter {
+        self.dropped.clone()
     }
 }

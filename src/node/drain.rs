@@ -38,7 +38,6 @@ impl Node {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.publish();
             let now = clock::now().mono;
             if self.signals.pending().next().is_some() && deadline > now {
                 tracing::warn!("second signal: closing everything now");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use tracing_appender::non_blocking::ErrorCounter;
 
 use super::{NodeState, Rpc, Shard, bind_fault, claim};
 use crate::admission::Admission;
@@ -32,7 +33,6 @@ pub(super) struct Started {
     pub(super) shards: Vec<Shard>,
     pub(super) rpcs: Vec<Rpc>,
     pub(super) events: Receiver<NodeEvent>,
-    pub(super) block: Arc<Block>,
 }
 
 /// What all threads are given alike.
@@ -46,13 +46,19 @@ struct Common {
     rpc_addresses: Vec<RpcAddress>,
     shard_blocks: Vec<Arc<Block>>,
     rpc_blocks: Vec<Arc<Block>>,
-    main_block: Arc<Block>,
+    pulses: Vec<Arc<Pulse>>,
+    dropped_log_lines: ErrorCounter,
     events: Sender<NodeEvent>,
 }
 
 /// Starts all threads and waits until they serve.
-pub(super) fn start(config: Arc<Config>, machine: &Machine, driver: DriverKind) -> Result<Started, String> {
-    let (common, shard_inboxes, rpc_inboxes, events) = prepare(config, machine, driver)?;
+pub(super) fn start(
+    config: Arc<Config>,
+    machine: &Machine,
+    driver: DriverKind,
+    dropped_log_lines: ErrorCounter,
+) -> Result<Started, String> {
+    let (common, shard_inboxes, rpc_inboxes, events) = prepare(config, machine, driver, dropped_log_lines)?;
     let (rpcs, grpc, http) = start_rpcs(&common, rpc_inboxes)?;
     let mut shards = start_shards(&common, shard_inboxes)?;
     await_ready(&events, shards.len() + rpcs.len())?;
@@ -68,13 +74,17 @@ pub(super) fn start(config: Arc<Config>, machine: &Machine, driver: DriverKind) 
         shards,
         rpcs,
         events,
-        block: common.main_block,
     })
 }
 
 type Prepared = (Common, Vec<ShardInbox>, Vec<RpcInbox>, Receiver<NodeEvent>);
 
-fn prepare(config: Arc<Config>, machine: &Machine, driver: DriverKind) -> Result<Prepared, String> {
+fn prepare(
+    config: Arc<Config>,
+    machine: &Machine,
+    driver: DriverKind,
+    dropped_log_lines: ErrorCounter,
+) -> Result<Prepared, String> {
     let counts = Counts {
         shards: config.shards.count,
         rpcs: config.shards.rpc_count,
@@ -107,7 +117,8 @@ fn prepare(config: Arc<Config>, machine: &Machine, driver: DriverKind) -> Result
         rpc_addresses,
         shard_blocks: (0..counts.shards).map(|_| Arc::default()).collect(),
         rpc_blocks: (0..counts.rpcs).map(|_| Arc::default()).collect(),
-        main_block: Arc::default(),
+        pulses: (0..counts.shards).map(|_| Arc::default()).collect(),
+        dropped_log_lines,
         events,
         config,
     };
@@ -127,10 +138,8 @@ impl Common {
             .iter()
             .enumerate()
             .map(|(n, block)| (format!("rpc{n}"), block));
-        let main = std::iter::once(("main".to_owned(), &self.main_block));
         shards
             .chain(rpcs)
-            .chain(main)
             .map(|(label, block)| (label, Arc::clone(block)))
             .collect()
     }
@@ -167,6 +176,8 @@ fn start_rpcs(common: &Common, inboxes: Vec<RpcInbox>) -> Result<(Vec<Rpc>, Sock
             http: admin.take(), // thread 0 only
             block: common.rpc_blocks.get(n).cloned().unwrap_or_default(),
             blocks: common.blocks(),
+            pulses: common.pulses.clone(),
+            dropped_log_lines: Some(common.dropped_log_lines.clone()),
             events: common.events.clone(),
         };
         let thread = rpc::spawn(start).map_err(|e| format!("cannot start rpc thread {n}: {e}"))?;
@@ -179,7 +190,7 @@ fn start_rpcs(common: &Common, inboxes: Vec<RpcInbox>) -> Result<(Vec<Rpc>, Sock
 fn start_shards(common: &Common, inboxes: Vec<ShardInbox>) -> Result<Vec<Shard>, String> {
     let mut shards = Vec::new();
     for (n, inbox) in inboxes.into_iter().enumerate() {
-        let pulse: Arc<Pulse> = Arc::default();
+        let pulse = common.pulses.get(n).cloned().unwrap_or_default();
         let block = common.shard_blocks.get(n).cloned().unwrap_or_default();
         let start = ShardStart {
             id: ShardId(u16::try_from(n).unwrap_or(u16::MAX)), // as many as a u16 count
