@@ -36,7 +36,8 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
-/// Preemptions of one execution that are tried. A lost wake-up needs one; two more let all three threads interleave.
+/// Preemptions of one execution that are tried. A lost wake-up needs one. Three take about a second in release, five
+/// take minutes.
 const PREEMPTIONS_MAX: usize = 3;
 
 /// The stand-in queue: bit n is mail n.
