@@ -7,6 +7,8 @@
 
 pub mod envelope;
 pub mod frame;
+pub(crate) mod gojson;
 pub mod mask;
 pub mod message;
+pub mod text;
 pub mod upgrade;
