@@ -148,7 +148,6 @@ impl Node {
             }
         }
     }
-
 }
 
 /// Decides on the driver, and says why.
