@@ -56,7 +56,9 @@ mod tests {
     #[test]
     fn news_come_only_when_the_union_over_shards_changes() {
         let mut presence = Presence::default();
-        let table: [(u16, &[i32], Option<&[i32]>); 8] = [
+        /// Shard, what it says is online, what subscribers hear.
+        type Row = (u16, &'static [i32], Option<&'static [i32]>);
+        let table: [Row; 8] = [
             (0, &[], None),
             (0, &[5, 1, 5], Some(&[1, 5])),
             (0, &[1, 5], None),

@@ -180,7 +180,9 @@ fn a_sent_message_is_numbered_answered_and_pushed_to_both() {
 
 #[test]
 fn options_decide_who_is_pushed_and_what_is_kept() {
-    let table: [(&str, &str, &[(&str, bool)], &[&str], &str, i64); 6] = [
+    type Options = &'static [(&'static str, bool)];
+    type Recipients = &'static [&'static str];
+    let table: [(&str, &str, Options, Recipients, &str, i64); 6] = [
         ("a", "b", &[], &["b", "a"], "si_a_b", 1),
         ("a", "b", &[("senderSync", true)], &["b", "a"], "si_a_b", 1),
         ("a", "b", &[("senderSync", false)], &["b"], "si_a_b", 1),

@@ -48,8 +48,9 @@ fn newest_and_read_numbers_follow_the_history() {
 #[test]
 fn a_range_gives_its_newest_messages() {
     use PullOrder::{Asc, Desc};
-    // (begin, end, num, order) -> (numbers, isEnd, endSeq); 3..=10 are kept, one answer takes 5.
-    let table: [((i64, i64, i64, PullOrder), (&[i64], bool, i64)); 13] = [
+    /// (begin, end, num, order) -> (numbers, isEnd, endSeq); 3..=10 are kept, one answer takes 5.
+    type Row = ((i64, i64, i64, PullOrder), (&'static [i64], bool, i64));
+    let table: [Row; 13] = [
         ((0, 10, 1, Asc), (&[10], true, 10)), // first login
         ((9, 10, 10, Asc), (&[9, 10], true, 10)),
         ((9, 12, 10, Asc), (&[9, 10], true, 10)), // beyond the newest
@@ -94,7 +95,9 @@ fn a_range_gives_its_newest_messages() {
 #[test]
 fn numbers_are_given_once_each_and_missing_ones_are_absent() {
     use PullOrder::{Asc, Desc};
-    let table: [(&[i64], PullOrder, &[i64], bool, i64); 6] = [
+    /// Numbers wanted, order; numbers given, isEnd, endSeq.
+    type Row = (&'static [i64], PullOrder, &'static [i64], bool, i64);
+    let table: [Row; 6] = [
         (&[5, 4, 5, 99, 1], Asc, &[4, 5], true, 10),
         (&[5, 4], Asc, &[4, 5], false, 10),
         (&[5, 3], Desc, &[3, 5], true, 3),
