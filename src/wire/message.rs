@@ -211,6 +211,10 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// The fault that ends this stream; asked again, the same.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "lending: an iterator's items cannot borrow from it"
+    )]
     pub fn next(&mut self) -> Result<Option<Event<'_>>, Fault> {
         if let Some(fault) = self.fault {
             return Err(fault);
