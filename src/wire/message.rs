@@ -18,7 +18,7 @@ use crate::limits;
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Inbound(Option<Box<Partial>>);
 
-/// What is kept of an incomplete frame or message. Never empty: see [`Partial::is_vacant`].
+/// What is kept of an incomplete frame or message. Never vacant.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Partial {
     /// Without `frame`: the first bytes of a header (below 14). With one: the payload so far of that control frame.
