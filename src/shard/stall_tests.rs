@@ -1,5 +1,8 @@
 //! Tests of the watcher: its decisions in virtual time, and the backtrace of a thread that really does not come back.
-#![expect(clippy::disallowed_methods, reason = "a test with real threads waits in real time")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test with real threads waits in real time"
+)]
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
