@@ -6,6 +6,8 @@ pub mod doorbell;
 pub mod mailbox;
 pub mod pulse;
 mod rpc_mailbox;
+pub mod stall;
+pub mod stall_trace;
 
 use std::sync::Arc;
 
