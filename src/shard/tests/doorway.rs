@@ -36,7 +36,14 @@ fn guest(admission: &Arc<Admission>) -> (TcpStream, Guest) {
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (far, peer) = listener.accept().unwrap();
     let socket = Rc::new(Socket::adopt(far).unwrap());
-    (near, Guest { socket, peer, place: Place::take(admission) })
+    (
+        near,
+        Guest {
+            socket,
+            peer,
+            place: Place::take(admission),
+        },
+    )
 }
 
 /// A client that sends a byte now and then must not keep its descriptor for ever; nor may one that was refused and
@@ -86,7 +93,11 @@ fn a_refused_client_that_does_not_close_is_closed_after_a_while() {
             let task = monoio::spawn(head::refuse(Rc::clone(&door), guest, head::No::busy()));
             turns.turn().await;
             turns.turn().await;
-            assert_eq!((door.handshakes(), admission.open()), (1, 1), "{driver:?}: it may still read");
+            assert_eq!(
+                (door.handshakes(), admission.open()),
+                (1, 1),
+                "{driver:?}: it may still read"
+            );
             door.expire(clock::now().mono.plus_ms(LINGER_MS + 1));
             task.await;
             assert_eq!((door.handshakes(), admission.open()), (0, 0), "{driver:?}");
