@@ -104,6 +104,27 @@ pub const STALL_FRAMES_MAX: usize = 32;
 /// Default of `stall.abort_ms`: a shard that stalled for so long ends the process, for the supervisor to restart.
 pub const STALL_ABORT_MS: u64 = 15_000;
 
+// ---- accepting and sending (shard) ---------------------------------------------------------------------------
+
+/// Connections that may wait in the kernel's accept queue of one listener. More: the kernel drops the SYN.
+pub const LISTEN_QUEUE_MAX: usize = 4096;
+/// Connections accepted before the accept loop gives up its turn.
+pub const ACCEPT_BATCH_MAX: usize = 64;
+/// After a failed accept (no descriptors, no memory) the accept loop waits this long instead of spinning.
+pub const ACCEPT_PAUSE_MS: u64 = 100;
+/// A refused client may take this long to read its answer and close. Later: closed under it.
+pub const LINGER_MS: u64 = 1_000;
+/// Bytes that a refused client may still send meanwhile. More: closed, and the answer may be lost.
+pub const LINGER_BYTES: usize = 64 * 1024;
+/// Connections flushed in one turn. More: they are next in the following turn.
+pub const FLUSH_BATCH_MAX: usize = 1024;
+/// Submission queue of a thread's io_uring; monoio submits early when it is full. Completion queue: twice this.
+pub const RING_ENTRIES_MAX: u32 = 4096;
+/// An unanswered TCP connection is probed this often (Go's default, spec 1.1) ...
+pub const KEEP_ALIVE_MS: u64 = 15_000;
+/// ... and dropped by the kernel when sent data or probes stay unacknowledged for so long.
+pub const TCP_USER_TIMEOUT_MS: u32 = 30_000;
+
 // ---- the rpc side --------------------------------------------------------------------------------------------
 
 /// Largest gRPC message, both ways (OpenIM's `rpcMaxBodySize`, spec 4.7). More: RESOURCE_EXHAUSTED.
