@@ -39,7 +39,9 @@ impl Turns {
     /// The process is out of descriptors.
     pub fn start() -> io::Result<Self> {
         let bell = Bell::new()?;
-        let turns = Self { shared: Rc::default() };
+        let turns = Self {
+            shared: Rc::default(),
+        };
         monoio::spawn(give_turns(Rc::clone(&turns.shared), bell));
         Ok(turns)
     }
@@ -128,7 +130,7 @@ impl Bell {
 mod tests {
     use super::*;
     use crate::shard::DriverKind;
-    use crate::shard::thread::{tests::drivers, block_on};
+    use crate::shard::thread::{block_on, tests::drivers};
 
     /// A task that never waits for anything but turns must not keep timers or sockets from being served.
     fn others_run_beside_a_busy_task(driver: DriverKind) {
@@ -166,8 +168,14 @@ mod tests {
             }
             (ticks.get(), echoed.get(), taken)
         });
-        assert!(ticks >= 20 && echoed, "{driver:?}: {ticks} ticks, echoed {echoed}");
-        assert!(turns_taken > 100, "{driver:?}: a turn takes too long: {turns_taken}");
+        assert!(
+            ticks >= 20 && echoed,
+            "{driver:?}: {ticks} ticks, echoed {echoed}"
+        );
+        assert!(
+            turns_taken > 100,
+            "{driver:?}: a turn takes too long: {turns_taken}"
+        );
     }
 
     #[test]
