@@ -154,6 +154,15 @@ fn what_is_not_http2_is_closed_and_counted() {
     });
 }
 
+/// Ends the flood, also when the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_flood_of_tiny_frames_does_not_stop_other_callers() {
     on_each_driver(Shards::Answer, |node| {
@@ -170,11 +179,11 @@ fn a_flood_of_tiny_frames_does_not_stop_other_callers() {
                     stream.write_all(&flood).unwrap();
                 }
             });
+            let _stop = Stop(&stop);
             for _ in 0..20 {
                 let answer = node.call::<OnlineBatchPushOneMsgResp>(PUSH, &push_request(&["on1", "on2"]));
                 assert_eq!(answer.map(|a| a.single_push_result.len()), Ok(2));
             }
-            stop.store(true, Ordering::Relaxed);
         });
     });
 }
