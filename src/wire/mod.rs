@@ -7,6 +7,7 @@
 
 pub mod envelope;
 pub mod frame;
+pub(crate) mod gojson;
 pub mod grpc;
 pub mod mask;
 pub mod message;
