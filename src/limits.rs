@@ -149,6 +149,31 @@ pub const RPC_CONNECTIONS_MAX: usize = 1024;
 pub const H2_HEADER_LIST_BYTES: u32 = 16 * 1024;
 /// Bytes read from one HTTP/2 connection before it gives up its turn (platform.md rule 2).
 pub const H2_TURN_BYTES: usize = 64 * 1024;
+/// Users named in one push, kick or status request. More: RESOURCE_EXHAUSTED. 8 MiB could name millions.
+pub const RPC_USERS_MAX: usize = 262_144;
+/// Bytes of requests and answers that one rpc thread holds. More: the call gets RESOURCE_EXHAUSTED.
+pub const RPC_HELD_BYTES: usize = 256 * 1024 * 1024;
+/// Flow-control window of one HTTP/2 stream: what a caller may send before its call is read.
+pub const H2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// Flow-control window of one HTTP/2 connection: what its calls may have unread together.
+pub const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Largest HTTP/2 frame taken (the protocol's smallest allowed value). Larger: connection error.
+pub const H2_FRAME_BYTES: u32 = 16_384;
+/// Calls reset by the peer before we accepted them. More: GOAWAY `too_many_resets`. Above the streams of one
+/// connection, since a client that gives up all its calls at once is honest.
+pub const H2_PENDING_RESETS_MAX: usize = 2 * H2_STREAMS_MAX as usize;
+/// Streams that we reset and still remember, for frames in flight. More: the oldest is forgotten.
+pub const H2_RESET_STREAMS_MAX: usize = 1024;
+/// How long such a stream is remembered.
+pub const H2_RESET_STREAM_MS: u64 = 1_000;
+/// Protocol errors on streams of one connection. More: GOAWAY.
+pub const H2_STREAM_ERRORS_MAX: usize = 1024;
+/// From accept to a complete HTTP/2 preface. Later: closed.
+pub const H2_HANDSHAKE_MS: u64 = 5_000;
+/// Bytes of answers that h2 queues on one connection on one stream before `poll_capacity` holds the sender back.
+pub const H2_SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// Granularity of the deadlines that an rpc thread keeps.
+pub const RPC_TICK_MS: u64 = 20;
 /// Admin HTTP/1.1: connections at once. More: closed at accept, counted.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Admin HTTP/1.1: bytes of one request, head and body.
@@ -192,6 +217,10 @@ pub const EMBEDDED_ITEMS_MAX: usize = 2_000;
 /// Tokens whose state is remembered. More: the one that expires first is forgotten, so it counts as not kicked.
 pub const EMBEDDED_TOKENS_MAX: usize = 100_000;
 
+const _: () = assert!(
+    RPC_HELD_BYTES > 2 * GRPC_MESSAGE_BYTES_MAX,
+    "the largest request must fit beside its answer"
+);
 const _: () = assert!(
     EMBEDDED_ANSWER_BYTES / 3 * 4 + 16 * 1024 < FRAME_SENT_BYTES_MAX,
     "an answer fits one frame, also as base64 in JSON"

@@ -9,6 +9,7 @@
 pub mod envelope;
 pub mod frame;
 pub(crate) mod gojson;
+pub mod grpc;
 pub mod mask;
 pub mod message;
 pub mod text;
