@@ -8,6 +8,7 @@
 pub mod envelope;
 pub mod frame;
 pub mod grpc;
+pub(crate) mod gojson;
 pub mod mask;
 pub mod message;
 pub mod text;

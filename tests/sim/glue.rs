@@ -425,6 +425,7 @@ impl World {
 
     /// A reply takes the slot that was reserved for it.
     pub fn answered(&mut self, shard: usize, reply: UpstreamReply) {
+        self.upstream.replied(shard, reply.ticket);
         self.shards[shard].replies.push_back(reply);
         self.wake(shard);
     }
