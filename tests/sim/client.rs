@@ -155,12 +155,13 @@ impl World {
             return self.stall(client, link);
         }
         if self.chance(resets) {
-            return match self.rng.u8(0..8) {
+            return match self.rng.u8(0..9) {
                 0..4 => self.reset(client),
                 4 => self.send_close(client, link),
                 5 => self.send_garbage(client, link),
                 6 => self.request(client, link, 2003),
-                _ => self.request(client, link, [9999, 2001][self.rng.usize(0..2)]),
+                7 => self.request(client, link, 9999),
+                _ => self.request(client, link, 2001),
             };
         }
         match self.rng.u8(0..20) {
@@ -221,8 +222,8 @@ impl World {
     /// Notes what may end a connection besides itself.
     fn excuse_login(&mut self, link: &mut Link) {
         let policy = self.plan.policy;
-        for other in self.links.iter_mut().filter(|l| l.user == link.user && !l.closed) {
-            if conflicts(policy, other.platform, link.platform) {
+        for other in &mut self.links {
+            if other.user == link.user && !other.closed && conflicts(policy, other.platform, link.platform) {
                 other.excuse("login policy");
                 link.excuse("login policy");
             }
