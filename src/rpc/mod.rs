@@ -104,3 +104,6 @@ pub fn bind_listener(address: SocketAddr) -> io::Result<TcpListener> {
     listen(&socket, LISTEN_BACKLOG_MAX)?;
     Ok(TcpListener::from(socket))
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ const ENTRY_BYTES: usize = 64;
 
 /// See the module's documentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct History {
+pub(super) struct History {
     /// Serialized `MsgData`, oldest first.
     messages: VecDeque<Bytes>,
     /// Sequence number of the newest message ever; 0 if there was none.
@@ -23,40 +23,40 @@ pub struct History {
 
 impl History {
     /// The number that the next message gets.
-    pub fn next_seq(&self) -> i64 {
+    pub(super) fn next_seq(&self) -> i64 {
         self.max_seq.saturating_add(1)
     }
 
     /// Of the newest message, kept or not.
-    pub fn max_seq(&self) -> i64 {
+    pub(super) fn max_seq(&self) -> i64 {
         self.max_seq
     }
 
     /// Of the oldest kept message; one above `max_seq` if none is kept.
-    pub fn min_seq(&self) -> i64 {
+    pub(super) fn min_seq(&self) -> i64 {
         let kept = i64::try_from(self.messages.len()).unwrap_or(i64::MAX);
         self.max_seq.saturating_sub(kept).saturating_add(1)
     }
 
     /// Kept messages.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.messages.len()
     }
 
     /// Bytes that count against the limits.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Appends the message with number [`Self::next_seq`].
-    pub fn push(&mut self, message: Bytes) {
+    pub(super) fn push(&mut self, message: Bytes) {
         self.max_seq = self.next_seq();
         self.bytes += message.len() + ENTRY_BYTES;
         self.messages.push_back(message);
     }
 
     /// Forgets the oldest message. False if there was none.
-    pub fn forget_oldest(&mut self) -> bool {
+    pub(super) fn forget_oldest(&mut self) -> bool {
         let Some(message) = self.messages.pop_front() else {
             return false;
         };
@@ -65,13 +65,13 @@ impl History {
     }
 
     /// The message with this number, if it is kept.
-    pub fn get(&self, seq: i64) -> Option<&Bytes> {
+    pub(super) fn get(&self, seq: i64) -> Option<&Bytes> {
         let offset = seq.checked_sub(self.min_seq())?;
         self.messages.get(usize::try_from(offset).ok()?)
     }
 
     /// The newest message, if it is kept.
-    pub fn last(&self) -> Option<&Bytes> {
+    pub(super) fn last(&self) -> Option<&Bytes> {
         self.messages.back()
     }
 }

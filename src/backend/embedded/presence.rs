@@ -12,13 +12,13 @@ use crate::ids::ShardId;
 
 /// See the module's documentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Presence {
+pub(super) struct Presence {
     users: BTreeMap<Box<str>, BTreeMap<ShardId, BTreeSet<i32>>>,
 }
 
 impl Presence {
     /// Takes a record in. `Some`: the user's platforms on this node changed, and these they are now.
-    pub fn record(&mut self, record: &PresenceRecord, from: ShardId) -> Option<UserPlatforms> {
+    pub(super) fn record(&mut self, record: &PresenceRecord, from: ShardId) -> Option<UserPlatforms> {
         let before = self.platforms(&record.user);
         let online: BTreeSet<i32> = record.online.iter().copied().collect();
         if !online.is_empty() {
@@ -35,7 +35,7 @@ impl Presence {
     }
 
     /// Sorted and without duplicates; empty = offline.
-    pub fn status(&self, user: &str) -> UserPlatforms {
+    pub(super) fn status(&self, user: &str) -> UserPlatforms {
         UserPlatforms {
             user: user.into(),
             platforms: self.platforms(user),
@@ -56,7 +56,9 @@ mod tests {
     #[test]
     fn news_come_only_when_the_union_over_shards_changes() {
         let mut presence = Presence::default();
-        let table: [(u16, &[i32], Option<&[i32]>); 8] = [
+        /// Shard, what it says is online, what subscribers hear.
+        type Row = (u16, &'static [i32], Option<&'static [i32]>);
+        let table: [Row; 8] = [
             (0, &[], None),
             (0, &[5, 1, 5], Some(&[1, 5])),
             (0, &[1, 5], None),

@@ -8,6 +8,7 @@ use prost::Message as _;
 
 use super::conversations::{Conversations, Refusal};
 use super::{BackendPush, HistoryLimits};
+use crate::hub::conversation::{MessageKind, Parties, SESSION_SINGLE, conversation_key};
 use crate::hub::upstream::{CallMetadata, UpstreamError};
 use crate::ids::Text;
 use crate::limits;
@@ -15,8 +16,6 @@ use crate::pb::openim::msg::SendMsgResp;
 use crate::pb::openim::sdkws::MsgData;
 use crate::time::UnixMs;
 
-/// One-to-one (spec 3.4).
-const SESSION_SINGLE: i32 = 1;
 /// `MsgData.status` of a message that was sent.
 const STATUS_SENT: i32 = 2;
 
@@ -49,7 +48,7 @@ pub(super) fn send(
         send_time: message.send_time,
         modify: None,
     };
-    let conversation = conversation_key(&message);
+    let conversation = key(&message);
     let mut users = vec![Text::from(message.recv_id.as_str())];
     if wants(&message, "senderSync") && message.send_id != message.recv_id {
         users.push(Text::from(message.send_id.as_str()));
@@ -96,18 +95,19 @@ fn wants(message: &MsgData, option: &str) -> bool {
     message.options.get(option).copied().unwrap_or(true)
 }
 
-/// The key of a one-to-one message (spec 3.3).
-fn conversation_key(message: &MsgData) -> String {
-    let prefix = if wants(message, "isNotNotification") {
-        "si"
-    } else {
-        "n"
+/// What the message is filed under.
+fn key(message: &MsgData) -> String {
+    let parties = Parties {
+        sender: &message.send_id,
+        receiver: &message.recv_id,
+        group: &message.group_id,
     };
-    let (first, second) = (
-        message.send_id.as_str().min(&message.recv_id),
-        message.send_id.as_str().max(&message.recv_id),
-    );
-    format!("{prefix}_{first}_{second}")
+    let kind = if wants(message, "isNotNotification") {
+        MessageKind::Chat
+    } else {
+        MessageKind::Notification
+    };
+    conversation_key(message.session_type, parties, kind)
 }
 
 fn refusal(refusal: Refusal) -> UpstreamError {

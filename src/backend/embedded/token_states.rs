@@ -22,7 +22,7 @@ type Digest = Box<str>;
 
 /// See the module's documentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenStates {
+pub(super) struct TokenStates {
     /// (user, platform) -> token -> state.
     logins: BTreeMap<Digest, BTreeMap<Digest, TokenState>>,
     /// (`exp`, (user, platform), token), soonest first.
@@ -37,7 +37,7 @@ struct TokenState {
 
 impl TokenStates {
     /// Remembers a token that is good by signature and time; whether a kick has marked it.
-    pub fn seen(&mut self, now: UnixMs, token: &str, claims: &Claims) -> Standing {
+    pub(super) fn seen(&mut self, now: UnixMs, token: &str, claims: &Claims) -> Standing {
         self.forget_expired(now);
         let kicked = self.state(token, claims).kicked;
         self.keep_bound();
@@ -49,14 +49,14 @@ impl TokenStates {
     }
 
     /// Marks one token (policy 4).
-    pub fn kick(&mut self, now: UnixMs, token: &str, claims: &Claims) {
+    pub(super) fn kick(&mut self, now: UnixMs, token: &str, claims: &Claims) {
         self.forget_expired(now);
         self.state(token, claims).kicked = true;
         self.keep_bound();
     }
 
     /// Marks every known token of the user on the platform but one (policies 1 and 5).
-    pub fn invalidate(&mut self, now: UnixMs, login: (&str, i32), preserved: &str) {
+    pub(super) fn invalidate(&mut self, now: UnixMs, login: (&str, i32), preserved: &str) {
         self.forget_expired(now);
         let preserved = digest(&[preserved]);
         if let Some(tokens) = self.logins.get_mut(&login_digest(login)) {
@@ -113,7 +113,7 @@ impl TokenStates {
 
 /// What is remembered of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub(super) enum Standing {
     /// Usable.
     Normal,
     /// Ended by a kick: 1506.

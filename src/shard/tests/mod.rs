@@ -1,6 +1,9 @@
 //! Tests of the shard's parts over real sockets, on every driver that the machine allows.
 
+mod doorway;
 mod engine;
+mod node;
+mod smoke;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
