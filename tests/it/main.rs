@@ -15,3 +15,4 @@ mod commands;
 mod harness;
 mod shutdown;
 mod start;
+mod tidy;
