@@ -101,5 +101,5 @@ fn receive(door: &Rc<Door>, socket: TcpStream, peer: Option<SocketAddr>) {
         peer: canonical(peer),
         place: Place::take(&door.plan.admission),
     };
-    monoio::spawn(head::greet(Rc::clone(door), guest));
+    head::greet(door, guest);
 }

@@ -53,13 +53,30 @@ impl No {
     }
 }
 
-/// Takes an accepted connection to the hub of its user's shard, or refuses it.
-pub(super) async fn greet(door: Rc<Door>, guest: Guest) {
+/// Takes an accepted connection to the hub of its user's shard, or refuses it. The handshake is known to the door
+/// before its task runs, so that a drain does not overlook it.
+pub(super) fn greet(door: &Rc<Door>, guest: Guest) {
     let deadline = clock::now().mono.plus_ms(HEAD_DEADLINE_MS);
-    let Some(id) = door.begin(&guest.socket, Stage::Head, deadline) else {
-        door.count(Metric::HandshakeBusy);
-        return;
+    match door.begin(&guest.socket, Stage::Head, deadline) {
+        Some(id) => drop(monoio::spawn(converse(Rc::clone(door), id, guest))),
+        None => door.count(Metric::HandshakeBusy),
+    }
+}
+
+/// Refuses a connection that is beyond its head: no room in the hub or in the owner's lane.
+pub(super) fn refuse(door: &Rc<Door>, guest: Guest, no: No) {
+    let deadline = clock::now().mono.plus_ms(LINGER_MS);
+    let Some(id) = door.begin(&guest.socket, Stage::Lingering, deadline) else {
+        return door.count(no.outcome);
     };
+    let door = Rc::clone(door);
+    monoio::spawn(async move {
+        say_no(&door, id, &guest, no).await;
+        door.end(id);
+    });
+}
+
+async fn converse(door: Rc<Door>, id: SlotId, guest: Guest) {
     let verdict = match read_head(&door, id, &guest.socket).await {
         Ok(head) => decide(&door, &guest, &head),
         Err(no) => Err(no),
@@ -67,24 +84,13 @@ pub(super) async fn greet(door: Rc<Door>, guest: Guest) {
     match verdict {
         Ok(login) => {
             door.end(id);
-            pass_on(&door, guest, login).await;
+            pass_on(&door, guest, login);
         }
         Err(no) => {
             say_no(&door, id, &guest, no).await;
             door.end(id);
         }
     }
-}
-
-/// Refuses a connection that is beyond its head: no room in the hub or in the owner's lane.
-pub(super) async fn refuse(door: Rc<Door>, guest: Guest, no: No) {
-    let deadline = clock::now().mono.plus_ms(LINGER_MS);
-    let Some(id) = door.begin(&guest.socket, Stage::Lingering, deadline) else {
-        door.count(no.outcome);
-        return;
-    };
-    say_no(&door, id, &guest, no).await;
-    door.end(id);
 }
 
 async fn read_head(door: &Door, id: SlotId, socket: &Socket) -> Result<Head, No> {
@@ -164,7 +170,7 @@ fn decide(door: &Door, guest: &Guest, head: &Head) -> Result<Box<Login>, No> {
 }
 
 /// To our own loop, or to the shard that owns the user.
-async fn pass_on(door: &Rc<Door>, guest: Guest, login: Box<Login>) {
+fn pass_on(door: &Rc<Door>, guest: Guest, login: Box<Login>) {
     let owner = door.plan.ownership.owner(&login.user);
     if owner == door.plan.me {
         return door.arrive(Arrival { guest, login });
@@ -192,7 +198,7 @@ async fn pass_on(door: &Rc<Door>, guest: Guest, login: Box<Login>) {
                     peer,
                     place,
                 };
-                refuse(Rc::clone(door), guest, No::busy()).await;
+                refuse(door, guest, No::busy());
             }
             Err(_) => door.count(Metric::HandshakeBusy),
         },

@@ -137,6 +137,7 @@ impl Loop {
         loop {
             let pace = self.turn();
             if self.is_drained() {
+                self.record();
                 return self.publish();
             }
             match pace {
@@ -264,11 +265,7 @@ impl Loop {
                 self.engine.adopt(conn, guest.socket);
                 guest.place.into_iter().for_each(Place::pass_on); // to `Above::closed`
             }
-            None => drop(monoio::spawn(head::refuse(
-                Rc::clone(&self.door),
-                guest,
-                No::busy(),
-            ))),
+            None => head::refuse(&self.door, guest, No::busy()),
         }
     }
 
@@ -285,9 +282,7 @@ impl Loop {
         tally.set(Metric::LoopLagMs, now.since_ms(due));
         tally.raise(Metric::LoopLagMaxMs, now.since_ms(due));
         self.publish();
-        if let Some(recording) = &mut self.recording {
-            recording.write(&mut self.hub);
-        }
+        self.record();
     }
 
     fn run_effects(&mut self) {
@@ -379,10 +374,19 @@ impl Loop {
         self.block.publish(tally);
     }
 
+    fn record(&mut self) {
+        if let Some(recording) = &mut self.recording {
+            recording.write(&mut self.hub);
+        }
+    }
+
     /// Nobody is left: no session, no socket, no handshake, and nothing that rpc threads should hear of.
     fn is_drained(&self) -> bool {
         let Some(deadline) = self.drain else { return false };
-        let empty = self.hub.connections() == 0 && self.engine.sockets() == 0 && self.door.handshakes() == 0;
+        let empty = self.hub.connections() == 0
+            && self.engine.sockets() == 0
+            && self.door.handshakes() == 0
+            && self.inbox.depths().hand_over == 0;
         // An rpc thread that takes no presence must not keep the node from ending.
         let said = self.presence.is_none() || self.now.mono > deadline.plus_ms(LINGER_MS);
         empty && said && !self.hub.has_work()

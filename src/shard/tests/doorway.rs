@@ -17,6 +17,7 @@ use crate::shard::nudge::Nudge;
 use crate::shard::pulse::Pulse;
 use crate::shard::socket::Socket;
 use crate::shard::thread::{block_on, tests::drivers};
+use crate::shard::turn::Turns;
 
 fn door(admission: &Arc<Admission>) -> Rc<Door> {
     let plan = DoorPlan {
@@ -46,6 +47,18 @@ fn guest(admission: &Arc<Admission>) -> (TcpStream, Guest) {
     )
 }
 
+/// Waits until no handshake is open, or fails after five seconds.
+async fn all_gone(door: &Door, turns: &Turns) {
+    let start = clock::now().mono;
+    while door.handshakes() > 0 {
+        turns.turn().await;
+        assert!(
+            clock::now().mono.since_ms(start) < 5_000,
+            "a handshake does not end"
+        );
+    }
+}
+
 /// A client that sends a byte now and then must not keep its descriptor for ever; nor may one that was refused and
 /// never closes.
 #[test]
@@ -55,11 +68,8 @@ fn a_slow_head_gets_408_and_a_lingering_client_is_closed_at_its_deadline() {
             let admission = Arc::new(Admission::new(10));
             let door = door(&admission);
             let (mut near, guest) = guest(&admission);
-            let task = monoio::spawn(head::greet(Rc::clone(&door), guest));
+            head::greet(&door, guest);
             near.write_all(b"GET / HT").unwrap();
-            while door.handshakes() == 0 {
-                turns.turn().await;
-            }
             let start = clock::now().mono;
             door.expire(start.plus_ms(HEAD_DEADLINE_MS / 2));
             turns.turn().await;
@@ -74,7 +84,7 @@ fn a_slow_head_gets_408_and_a_lingering_client_is_closed_at_its_deadline() {
             assert_eq!(&answer, b"HTTP/1.1 408", "{driver:?}");
             // It keeps its side open. Reading had ended with the deadline, so it may be gone already.
             door.expire(clock::now().mono.plus_ms(LINGER_MS + 1));
-            task.await;
+            all_gone(&door, &turns).await;
             assert_eq!((door.handshakes(), admission.open()), (0, 0), "{driver:?}");
             let mut tally = Tally::default();
             door.move_counts(&mut tally);
@@ -90,7 +100,7 @@ fn a_refused_client_that_does_not_close_is_closed_after_a_while() {
             let admission = Arc::new(Admission::new(10));
             let door = door(&admission);
             let (near, guest) = guest(&admission);
-            let task = monoio::spawn(head::refuse(Rc::clone(&door), guest, head::No::busy()));
+            head::refuse(&door, guest, head::No::busy());
             turns.turn().await;
             turns.turn().await;
             assert_eq!(
@@ -99,7 +109,7 @@ fn a_refused_client_that_does_not_close_is_closed_after_a_while() {
                 "{driver:?}: it may still read"
             );
             door.expire(clock::now().mono.plus_ms(LINGER_MS + 1));
-            task.await;
+            all_gone(&door, &turns).await;
             assert_eq!((door.handshakes(), admission.open()), (0, 0), "{driver:?}");
             drop(near);
         });

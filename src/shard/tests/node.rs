@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 use tungstenite::WebSocket;
@@ -18,6 +18,7 @@ use crate::hub::mail::RpcOutcome;
 use crate::hub::upstream::{UpstreamError, UpstreamOutcome, UpstreamReply, UpstreamRequest};
 use crate::ids::{Ownership, RpcId, RpcTicket, ShardId, SlotId};
 use crate::metrics::{Block, Metric};
+use crate::shard::clock;
 use crate::shard::mailbox::{Control, RpcInbox, RpcMail, ShardAddress, rpc_mailbox, shard_mailbox};
 use crate::shard::pulse::Pulse;
 use crate::shard::{DriverKind, NodeEvent, ShardStart, bind_listener, spawn};
@@ -116,7 +117,7 @@ impl Node {
     /// Drains all shards and joins them.
     pub(super) fn drain(mut self, ms: u64) {
         for shard in &self.shards {
-            let deadline = crate::shard::clock::now().mono.plus_ms(ms);
+            let deadline = clock::now().mono.plus_ms(ms);
             shard.control(Control::Drain(deadline)).unwrap();
         }
         for _ in 0..SHARDS {
@@ -148,14 +149,13 @@ pub(super) fn ticket() -> RpcTicket {
 
 /// Waits for a condition, ten seconds at most.
 pub(super) fn await_that(what: &str, condition: impl Fn() -> bool) {
-    let start = Instant::now();
+    let start = clock::now().mono;
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(10), "still not so: {what}");
+        assert!(clock::now().mono.since_ms(start) < 10_000, "still not so: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "a test fails by the real clock")]
 fn answer_calls(inbox: RpcInbox, shards: Vec<ShardAddress>, stop: Arc<AtomicBool>) -> Receiver<RpcOutcome> {
     let (sender, receiver) = bounded(1024);
     let body = move || {

@@ -196,6 +196,34 @@ fn bad_input_at_the_door_gets_its_answer_and_its_counter() {
 }
 
 #[test]
+fn beyond_the_handshake_limit_a_connection_waits_in_the_kernel() {
+    for driver in drivers() {
+        let node = Node::start(driver, |config| config.websocket.handshakes_max = 1);
+        let silent = connect(node.ports[0]);
+        node.await_metric(Metric::HandshakesOpen, 1);
+        let mut waiting = connect(node.ports[0]);
+        waiting.write_all(head(&node.user_of(0, 0)).as_bytes()).unwrap();
+        let turns = node.metric(Metric::Turns);
+        await_that("the shards have looked again and again", || {
+            node.metric(Metric::Turns) > turns + 10
+        });
+        assert_eq!(
+            node.metric(Metric::Accepted),
+            1,
+            "{driver:?}: the second one is not accepted"
+        );
+        drop(silent);
+        assert_eq!(
+            read_start(&mut waiting),
+            "HTTP/1.1 101",
+            "{driver:?}: it was only late"
+        );
+        drop(waiting);
+        node.drain(0);
+    }
+}
+
+#[test]
 fn a_drain_answers_half_a_head_and_closes_sessions_with_a_frame() {
     for driver in drivers() {
         let node = Node::start(driver, |_| {});
