@@ -20,6 +20,8 @@ mod probe;
 pub mod pulse;
 mod recording;
 mod rpc_mailbox;
+pub mod stall;
+pub mod stall_trace;
 mod run;
 pub mod socket;
 pub mod thread;
