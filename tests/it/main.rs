@@ -14,5 +14,6 @@
 mod commands;
 mod harness;
 mod shutdown;
+mod stall;
 mod start;
 mod tidy;
