@@ -187,8 +187,8 @@ fn choose_driver(
     }
 }
 
-/// Makes sure that nobody else listens on an address. SO_REUSEPORT, which the threads' listeners use, would let a second
-/// gateway of the same user join in silence, and the kernel would then deal clients out between the two.
+/// Makes sure that nobody else listens on an address. SO_REUSEPORT, which the threads' listeners use, would let a
+/// second gateway of the same user join in silence, and the kernel would then deal clients out between the two.
 fn claim(address: SocketAddr) -> std::io::Result<()> {
     if address.port() == 0 {
         return Ok(()); // the kernel gives a port that nobody uses

@@ -35,6 +35,10 @@ fn start(stall: &str, abort_ms: &str) -> Gateway {
     Gateway::start(&flags)
 }
 
+fn asking(user: &str) -> GetMaxSeqReq {
+    GetMaxSeqReq { user_id: user.into() }
+}
+
 fn stalled(gateway: &Gateway, shard: &str) -> bool {
     let label = format!("shard=\"{shard}\"");
     gateway.metrics().sum("pinion_shard_stalled", &[&label]) > 0.0
@@ -43,7 +47,7 @@ fn stalled(gateway: &Gateway, shard: &str) -> bool {
 #[test]
 fn a_stall_is_seen_told_and_outlived_by_the_other_shard() {
     let start_of_stall = Instant::now();
-    let gateway = start("0:4000", "60s");
+    let gateway = start("0:10000", "60s");
     let (status, body) = eventually("/readyz to tell of the stall", || {
         gateway.get("/readyz").ok().filter(|(status, _)| *status != 200)
     });
@@ -67,7 +71,7 @@ fn a_stall_is_seen_told_and_outlived_by_the_other_shard() {
         let asked = Instant::now();
         let mut client = gateway.connect(&user, 1 + n % 9);
         assert_eq!(
-            client.request(GET_NEWEST_SEQ, &GetMaxSeqReq::default()).err_code,
+            client.request(GET_NEWEST_SEQ, &asking(&user)).err_code,
             0
         );
         assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
@@ -83,13 +87,14 @@ fn a_stall_is_seen_told_and_outlived_by_the_other_shard() {
 #[test]
 fn a_shard_that_never_turns_again_ends_the_process_for_the_supervisor() {
     let mut gateway = start("0:600000", "3s");
+    let user = user_of(1);
     let mut client = eventually("a login on the other shard", || {
         let ready = gateway.get("/readyz").ok()?.0;
-        (ready != 200).then(|| gateway.connect(&user_of(1), 1))
+        (ready != 200).then(|| gateway.connect(&user, 1))
     });
     for _ in 0..5 {
         assert_eq!(
-            client.request(GET_NEWEST_SEQ, &GetMaxSeqReq::default()).err_code,
+            client.request(GET_NEWEST_SEQ, &asking(&user)).err_code,
             0
         );
     }
