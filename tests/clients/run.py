@@ -16,6 +16,7 @@ import suite_grpc
 import suite_sdk
 from checks import Checks
 from gateway import Gateway
+from sdk import CLIENTS
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SUITES = {
@@ -31,7 +32,10 @@ SHARDS = 3
 def api_stub():
     """The address of a running api_stub.js."""
     process = subprocess.Popen(
-        ["node", os.path.join(HERE, "api_stub.js")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ["node", os.path.join(HERE, "api_stub.js"), os.path.join(CLIENTS, "js")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         yield process.stdout.readline().strip()
