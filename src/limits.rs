@@ -7,6 +7,8 @@
 
 /// Largest HTTP request head. Larger: 431 and close. Upstream takes 1 MiB (spec 1.1); real heads are below 2 KiB.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Connections that may wait in the kernel's accept queue of one listener. More: the kernel drops the SYN.
+pub const LISTEN_BACKLOG_MAX: i32 = 4096;
 /// Headers of one request head. More: 431 and close.
 pub const HEADERS_MAX: usize = 64;
 /// A head must be complete this long after accept. Later: 408 and close. Upstream waits for ever (spec 1.1).
@@ -24,6 +26,20 @@ pub const MESSAGE_BYTES_MAX: usize = 51_200;
 pub const INFLATED_BYTES_MAX: usize = 1024 * 1024;
 /// Fragments of one message. More: close frame 1008.
 pub const FRAGMENTS_MAX: u32 = 4096;
+/// Gzip members in one message; clients send one. More: close. Each costs a reset of the inflater.
+pub const GZIP_MEMBERS_MAX: usize = 64;
+/// Type definitions in one gob message; clients send one. More: close.
+pub const GOB_TYPES_MAX: usize = 64;
+/// Struct fields over all type definitions of one gob message; clients send six. More: close.
+pub const GOB_FIELDS_MAX: usize = 1024;
+/// Nesting of an unknown gob field. Deeper: close. Bounds the stack.
+pub const GOB_DEPTH_MAX: usize = 64;
+/// Up to this size gzip output is a stored block: 0.06 us instead of 4 (platform.md 18).
+pub const GZIP_STORED_BYTES: usize = 256;
+/// What an envelope codec keeps of each buffer between two calls.
+pub const CODEC_SCRATCH_BYTES: usize = 64 * 1024;
+/// What our own client (`pinion listen`) inflates at most. More: an error.
+pub const CLIENT_INFLATED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Without an inbound frame for this long the connection is closed (spec 1.5).
 pub const READ_DEADLINE_MS: u64 = 30_000;
 /// The gateway pings Web clients, which cannot ping, this often (spec 1.5).
@@ -90,6 +106,27 @@ pub const STALL_FRAMES_MAX: usize = 32;
 /// Default of `stall.abort_ms`: a shard that stalled for so long ends the process, for the supervisor to restart.
 pub const STALL_ABORT_MS: u64 = 15_000;
 
+// ---- accepting and sending (shard) ---------------------------------------------------------------------------
+
+/// Connections that may wait in the kernel's accept queue of one listener. More: the kernel drops the SYN.
+pub const LISTEN_QUEUE_MAX: usize = 4096;
+/// Connections accepted before the accept loop gives up its turn.
+pub const ACCEPT_BATCH_MAX: usize = 64;
+/// After a failed accept (no descriptors, no memory) the accept loop waits this long instead of spinning.
+pub const ACCEPT_PAUSE_MS: u64 = 100;
+/// A refused client may take this long to read its answer and close. Later: closed under it.
+pub const LINGER_MS: u64 = 1_000;
+/// Bytes that a refused client may still send meanwhile. More: closed, and the answer may be lost.
+pub const LINGER_BYTES: usize = 64 * 1024;
+/// Connections flushed in one turn. More: they are next in the following turn.
+pub const FLUSH_BATCH_MAX: usize = 1024;
+/// Submission queue of a thread's io_uring; monoio submits early when it is full. Completion queue: twice this.
+pub const RING_ENTRIES_MAX: u32 = 4096;
+/// An unanswered TCP connection is probed this often (Go's default, spec 1.1) ...
+pub const KEEP_ALIVE_MS: u64 = 15_000;
+/// ... and dropped by the kernel when sent data or probes stay unacknowledged for so long.
+pub const TCP_USER_TIMEOUT_MS: u32 = 30_000;
+
 // ---- the rpc side --------------------------------------------------------------------------------------------
 
 /// Largest gRPC message, both ways (OpenIM's `rpcMaxBodySize`, spec 4.7). More: RESOURCE_EXHAUSTED.
@@ -114,6 +151,31 @@ pub const RPC_CONNECTIONS_MAX: usize = 1024;
 pub const H2_HEADER_LIST_BYTES: u32 = 16 * 1024;
 /// Bytes read from one HTTP/2 connection before it gives up its turn (platform.md rule 2).
 pub const H2_TURN_BYTES: usize = 64 * 1024;
+/// Users named in one push, kick or status request. More: RESOURCE_EXHAUSTED. 8 MiB could name millions.
+pub const RPC_USERS_MAX: usize = 262_144;
+/// Bytes of requests and answers that one rpc thread holds. More: the call gets RESOURCE_EXHAUSTED.
+pub const RPC_HELD_BYTES: usize = 256 * 1024 * 1024;
+/// Flow-control window of one HTTP/2 stream: what a caller may send before its call is read.
+pub const H2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// Flow-control window of one HTTP/2 connection: what its calls may have unread together.
+pub const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Largest HTTP/2 frame taken (the protocol's smallest allowed value). Larger: connection error.
+pub const H2_FRAME_BYTES: u32 = 16_384;
+/// Calls reset by the peer before we accepted them. More: GOAWAY `too_many_resets`. Above the streams of one
+/// connection, since a client that gives up all its calls at once is honest.
+pub const H2_PENDING_RESETS_MAX: usize = 2 * H2_STREAMS_MAX as usize;
+/// Streams that we reset and still remember, for frames in flight. More: the oldest is forgotten.
+pub const H2_RESET_STREAMS_MAX: usize = 1024;
+/// How long such a stream is remembered.
+pub const H2_RESET_STREAM_MS: u64 = 1_000;
+/// Protocol errors on streams of one connection. More: GOAWAY.
+pub const H2_STREAM_ERRORS_MAX: usize = 1024;
+/// From accept to a complete HTTP/2 preface. Later: closed.
+pub const H2_HANDSHAKE_MS: u64 = 5_000;
+/// Bytes of answers that h2 queues on one connection on one stream before `poll_capacity` holds the sender back.
+pub const H2_SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// Granularity of the deadlines that an rpc thread keeps.
+pub const RPC_TICK_MS: u64 = 20;
 /// Admin HTTP/1.1: connections at once. More: closed at accept, counted.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Admin HTTP/1.1: bytes of one request, head and body.
@@ -129,10 +191,31 @@ pub const FILES_RESERVED_MAX: u64 = 1_500;
 pub const CONNECTIONS_MAX: u32 = 100_000;
 /// Default of `drain.deadline_ms`.
 pub const DRAIN_DEADLINE_MS: u64 = 10_000;
+/// From a drain's deadline to the exit, for threads to end. Later: the process ends without them.
+pub const DRAIN_GRACE_MS: u64 = 2_000;
+/// All threads must report ready this long after start. Later: the start fails.
+pub const START_DEADLINE_MS: u64 = 15_000;
+/// News waiting for the main thread. More: dropped (each thread has few to tell).
+pub const NODE_EVENTS_MAX: usize = 8_192;
 /// Lines waiting for the log writer. More: dropped and counted.
 pub const LOG_LINES_MAX: usize = 16_384;
 /// Default of `record.bytes_max`: a recording stops there.
 pub const RECORDING_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+// ---- the configuration and the commands -----------------------------------------------------------------------
+
+/// Largest configuration file. Larger: a fault.
+pub const CONFIG_FILE_BYTES: usize = 1024 * 1024;
+/// Settings in one file. More: a fault.
+pub const CONFIG_ENTRIES_MAX: usize = 1_000;
+/// Levels of mappings in a configuration file. More: a fault.
+pub const CONFIG_DEPTH_MAX: usize = 8;
+/// `pinion listen` pings this often, as the SDKs do (spec 1.5).
+pub const LISTEN_PING_INTERVAL_MS: u64 = 24_000;
+/// `pinion listen` waits at most this long before it connects again; it starts at 1 s and doubles, as the SDKs do.
+pub const LISTEN_BACKOFF_MS: u64 = 16_000;
+/// `pinion listen` and `pinion push` give up connecting after this long.
+pub const CLIENT_CONNECT_MS: u64 = 5_000;
 
 // ---- the embedded backend ------------------------------------------------------------------------------------
 
@@ -144,7 +227,36 @@ pub const EMBEDDED_HISTORY_BYTES: usize = 256 * 1024 * 1024;
 pub const EMBEDDED_CONVERSATIONS_MAX: usize = 100_000;
 /// Messages in one answer to a pull.
 pub const EMBEDDED_PULL_MAX: usize = 200;
+/// Bytes of one answer, before encoding for the client. More: the answer is shortened.
+pub const EMBEDDED_ANSWER_BYTES: usize = 512 * 1024;
+/// Bytes of one message with all its fields. More: SendMsg is refused.
+pub const EMBEDDED_MESSAGE_BYTES: usize = 256 * 1024;
+/// Bytes of a user id that takes part in a conversation. More: SendMsg is refused.
+pub const EMBEDDED_USER_ID_BYTES: usize = 64;
+/// Conversations of one user, so that a list of all of them fits one answer. More: SendMsg is refused.
+pub const EMBEDDED_USER_CONVERSATIONS_MAX: usize = 1_500;
+/// Ranges, sequence numbers or conversation ids named by one request. More: ArgsError.
+pub const EMBEDDED_ITEMS_MAX: usize = 2_000;
+/// Tokens whose state is remembered. More: the one that expires first is forgotten, so it counts as not kicked.
+pub const EMBEDDED_TOKENS_MAX: usize = 100_000;
 
+const _: () = assert!(
+    RPC_HELD_BYTES > 2 * GRPC_MESSAGE_BYTES_MAX,
+    "the largest request must fit beside its answer"
+);
+const _: () = assert!(
+    EMBEDDED_ANSWER_BYTES / 3 * 4 + 16 * 1024 < FRAME_SENT_BYTES_MAX,
+    "an answer fits one frame, also as base64 in JSON"
+);
+const _: () = assert!(
+    EMBEDDED_MESSAGE_BYTES + 4 * 1024 < EMBEDDED_ANSWER_BYTES,
+    "the largest message fits an answer"
+);
+const _: () = assert!(
+    // Both maps of a GetMaxSeq answer: key of two ids, sequence number, tags and lengths.
+    EMBEDDED_USER_CONVERSATIONS_MAX * 2 * (2 * EMBEDDED_USER_ID_BYTES + 4 + 20) < EMBEDDED_ANSWER_BYTES,
+    "all conversations of a user fit an answer"
+);
 const _: () = assert!(
     OUTBOX_BYTES_MAX > FRAME_SENT_BYTES_MAX,
     "the largest frame must fit an empty outbox"

@@ -12,6 +12,7 @@
 
 mod audit;
 mod calls;
+pub mod conversation;
 mod dispatch;
 mod encoder;
 mod lifecycle;

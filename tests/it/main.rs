@@ -11,4 +11,8 @@
     reason = "a test fails by panicking and uses the real clock"
 )]
 
+mod commands;
+mod harness;
+mod shutdown;
+mod start;
 mod tidy;

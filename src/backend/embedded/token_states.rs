@@ -1,0 +1,214 @@
+//! Which tokens a kick has ended (spec 7.2), in memory.
+//!
+//! Only tokens that a login showed, or that a kick named, are known; every other good token counts as normal. So
+//! a token that was issued but not yet used survives `InvalidateToken`: OpenIM would refuse it (1507 or 1506), a
+//! development backend that keeps no list of issued tokens cannot. A restart forgets all marks.
+//!
+//! What always holds: at most `limits::EMBEDDED_TOKENS_MAX` states; `expiry` names exactly the tokens of `logins`.
+//! Tokens and user ids are kept as digests, so a state that was written out opens no door.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use sha1::{Digest as _, Sha1};
+
+use super::token::Claims;
+use crate::limits;
+use crate::time::UnixMs;
+
+/// Hex of the first 16 bytes of a SHA-1: a name, not a proof; the signature is the proof.
+type Digest = Box<str>;
+
+/// See the module's documentation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TokenStates {
+    /// (user, platform) -> token -> state.
+    logins: BTreeMap<Digest, BTreeMap<Digest, TokenState>>,
+    /// (`exp`, (user, platform), token), soonest first.
+    expiry: BTreeSet<(i64, Digest, Digest)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct TokenState {
+    expires_s: i64,
+    kicked: bool,
+}
+
+impl TokenStates {
+    /// Remembers a token that is good by signature and time; whether a kick has marked it.
+    pub(super) fn seen(&mut self, now: UnixMs, token: &str, claims: &Claims) -> Standing {
+        self.forget_expired(now);
+        let kicked = self.state(token, claims).kicked;
+        self.keep_bound();
+        if kicked {
+            Standing::Kicked
+        } else {
+            Standing::Normal
+        }
+    }
+
+    /// Marks one token (policy 4).
+    pub(super) fn kick(&mut self, now: UnixMs, token: &str, claims: &Claims) {
+        self.forget_expired(now);
+        self.state(token, claims).kicked = true;
+        self.keep_bound();
+    }
+
+    /// Marks every known token of the user on the platform but one (policies 1 and 5).
+    pub(super) fn invalidate(&mut self, now: UnixMs, login: (&str, i32), preserved: &str) {
+        self.forget_expired(now);
+        let preserved = digest(&[preserved]);
+        if let Some(tokens) = self.logins.get_mut(&login_digest(login)) {
+            for (token, state) in tokens {
+                state.kicked |= *token != preserved;
+            }
+        }
+    }
+
+    fn state(&mut self, token: &str, claims: &Claims) -> &mut TokenState {
+        let login = login_digest((&claims.user, claims.platform));
+        let token = digest(&[token]);
+        let expires_s = claims.expires_s.unwrap_or(i64::MAX);
+        self.expiry.insert((expires_s, login.clone(), token.clone()));
+        self.logins
+            .entry(login)
+            .or_default()
+            .entry(token)
+            .or_insert(TokenState {
+                expires_s,
+                kicked: false,
+            })
+    }
+
+    fn forget_expired(&mut self, now: UnixMs) {
+        let now_s = now.0.div_euclid(1000);
+        while self
+            .expiry
+            .first()
+            .is_some_and(|(expires_s, ..)| *expires_s <= now_s)
+        {
+            self.forget_first();
+        }
+    }
+
+    fn keep_bound(&mut self) {
+        while self.expiry.len() > limits::EMBEDDED_TOKENS_MAX {
+            self.forget_first();
+        }
+    }
+
+    fn forget_first(&mut self) {
+        let Some((_, login, token)) = self.expiry.pop_first() else {
+            return;
+        };
+        if let Some(tokens) = self.logins.get_mut(&login) {
+            tokens.remove(&token);
+            if tokens.is_empty() {
+                self.logins.remove(&login);
+            }
+        }
+    }
+}
+
+/// What is remembered of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Usable.
+    Normal,
+    /// Ended by a kick: 1506.
+    Kicked,
+}
+
+fn login_digest((user, platform): (&str, i32)) -> Digest {
+    digest(&[user, &platform.to_string()])
+}
+
+/// Each part with its length in front, so that no two lists of parts look the same.
+fn digest(parts: &[&str]) -> Digest {
+    let mut hash = Sha1::new();
+    for part in parts {
+        hash.update(part.len().to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    hex(&hash.finalize()).into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .take(16)
+        .fold(String::with_capacity(32), |mut text, byte| {
+            // Writing to a String cannot fail.
+            write!(text, "{byte:02x}").unwrap_or_default();
+            text
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Standing::{Kicked, Normal};
+
+    fn claims(user: &str, platform: i32, expires_s: i64) -> Claims {
+        Claims {
+            user: user.into(),
+            platform,
+            expires_s: Some(expires_s),
+        }
+    }
+
+    #[test]
+    fn invalidation_marks_the_known_tokens_of_one_login_but_the_preserved() {
+        let mut states = TokenStates::default();
+        let now = UnixMs(0);
+        for (token, user, platform) in [("t1", "a", 1), ("t2", "a", 1), ("t3", "a", 2), ("t4", "b", 1)] {
+            assert_eq!(states.seen(now, token, &claims(user, platform, 10)), Normal);
+        }
+        states.invalidate(now, ("a", 1), "t2");
+        for (token, user, platform, standing) in [
+            ("t1", "a", 1, Kicked),
+            ("t2", "a", 1, Normal),
+            ("t3", "a", 2, Normal),
+            ("t4", "b", 1, Normal),
+            ("t5", "a", 1, Normal), // not seen before: see the module's documentation
+        ] {
+            assert_eq!(
+                states.seen(now, token, &claims(user, platform, 10)),
+                standing,
+                "{token}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_named_token_is_marked_even_if_no_login_showed_it() {
+        let mut states = TokenStates::default();
+        states.kick(UnixMs(0), "t1", &claims("a", 1, 10));
+        assert_eq!(states.seen(UnixMs(0), "t1", &claims("a", 1, 10)), Kicked);
+        assert_eq!(states.seen(UnixMs(0), "t2", &claims("a", 1, 10)), Normal);
+    }
+
+    #[test]
+    fn expired_tokens_leave_nothing_behind() {
+        let mut states = TokenStates::default();
+        states.kick(UnixMs(0), "t1", &claims("a", 1, 10));
+        states.invalidate(UnixMs(9_999), ("b", 1), "");
+        assert_ne!(states, TokenStates::default());
+        states.invalidate(UnixMs(10_000), ("b", 1), "");
+        assert_eq!(states, TokenStates::default());
+    }
+
+    #[test]
+    fn beyond_the_limit_the_token_that_expires_first_is_forgotten() {
+        let mut states = TokenStates::default();
+        states.kick(UnixMs(0), "first", &claims("a", 1, 1));
+        for n in 1..limits::EMBEDDED_TOKENS_MAX {
+            states.seen(UnixMs(0), &n.to_string(), &claims("a", 1, 2));
+        }
+        assert_eq!(states.seen(UnixMs(0), "first", &claims("a", 1, 1)), Kicked);
+        states.seen(UnixMs(0), "one more", &claims("a", 1, 2));
+        assert_eq!(states.expiry.len(), limits::EMBEDDED_TOKENS_MAX);
+        assert_eq!(states.seen(UnixMs(0), "first", &claims("a", 1, 1)), Normal);
+    }
+}

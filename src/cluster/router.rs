@@ -1,0 +1,401 @@
+//! The gather of a call: split by owner shard, one mail per shard, one slot for the answers, a deadline.
+//!
+//! Call order: [`Router::push`] (or `kick`, `online_status`, `remote_login`) takes the slot and gives the mail; the
+//! caller posts it and says [`Router::not_posted`] for what a lane refused, then [`Router::posted`] once. After that
+//! [`Router::outcome`] and [`Router::expire`] finish the call, or [`Router::cancel`] forgets it.
+//!
+//! What always holds: a slot is finished exactly once, by whoever removes it; an answer that finds no slot is dropped
+//! and counted. A finished push has one result per requested user, in the order of the request, duplicates kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::view::{Place, View};
+use crate::arena::Arena;
+use crate::hub::mail::{
+    DeviceStatus, DeviceVerdict, KickMail, OnlineStatusMail, PushBody, PushMail, Recipient, RemoteLoginMail,
+    RpcOutcome, ShardMail,
+};
+use crate::ids::{Platform, RpcId, RpcTicket, ShardId, SlotId, SourceId, Text};
+use crate::metrics::{Metric, Tally};
+use crate::time::Mono;
+
+/// The mail of one call: at most one per shard.
+pub type Mails = Vec<(ShardId, ShardMail)>;
+
+/// A push to be routed.
+#[derive(Clone, Debug)]
+pub struct Push {
+    /// Its unit of order.
+    pub source: SourceId,
+    /// What is pushed.
+    pub body: PushBody,
+    /// To whom.
+    pub users: Vec<Text>,
+    /// When the verdict is due.
+    pub deadline: Mono,
+}
+
+/// A login on another gateway (spec 4.6).
+#[derive(Clone, Debug)]
+pub struct RemoteLogin {
+    /// Metadata of the RPC.
+    pub operation_id: Text,
+    /// Who.
+    pub user: Text,
+    /// Where.
+    pub platform: Platform,
+    /// With which token.
+    pub token: Text,
+}
+
+/// All slots are taken: UNAVAILABLE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
+
+/// A call is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Which.
+    pub ticket: RpcTicket,
+    /// How.
+    pub outcome: Outcome,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// One result per requested user, in order.
+    Push(Vec<PushResult>),
+    /// The users, as requested, and their connections; users without one have none.
+    OnlineStatus(Vec<(Text, Vec<DeviceStatus>)>),
+    /// How many connections a kick ended.
+    Kicked(u32),
+    /// The policy has been applied.
+    RemoteLogin,
+    /// A lane was full: UNAVAILABLE. Shards that did get their mail act on it all the same.
+    Refused,
+    /// Not a push, and the deadline passed: DEADLINE_EXCEEDED.
+    Expired,
+}
+
+/// What became of one requested user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushResult {
+    /// Who.
+    pub user: Text,
+    /// One per connection; `None` = the owner shard was not reached in time.
+    pub devices: Option<Vec<DeviceVerdict>>,
+}
+
+#[derive(Debug)]
+struct Gather {
+    deadline: Mono,
+    /// Shards that were asked and have not answered.
+    awaited: BTreeSet<ShardId>,
+    refused: bool,
+    so_far: SoFar,
+}
+
+#[derive(Debug)]
+enum SoFar {
+    Push(Vec<PushResult>),
+    OnlineStatus(Vec<(Text, Vec<DeviceStatus>)>),
+    Kicked(u32),
+    RemoteLogin,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Router {
+    rpc: RpcId,
+    view: View,
+    gathers: Arena<Gather>,
+    /// Open calls by deadline.
+    due: BTreeSet<(Mono, SlotId)>,
+    tally: Tally,
+}
+
+impl Router {
+    /// A router for one rpc thread with at most `calls_max` calls at once.
+    pub fn new(rpc: RpcId, view: View, calls_max: u32) -> Self {
+        Self {
+            rpc,
+            view,
+            gathers: Arena::new(calls_max),
+            due: BTreeSet::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// The counts of the thread that the router belongs to.
+    pub fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+
+    /// The shard of this node that owns a user.
+    pub fn owner(&self, user: &str) -> ShardId {
+        let Place::Here(shard) = self.view.place(user);
+        shard
+    }
+
+    /// Calls that wait.
+    pub fn open(&self) -> usize {
+        self.gathers.len()
+    }
+
+    /// Starts a push that somebody waits for.
+    pub fn push(&mut self, push: Push) -> Result<(RpcTicket, Mails), Busy> {
+        let results = push
+            .users
+            .iter()
+            .cloned()
+            .map(|user| PushResult { user, devices: None });
+        let split = self.split(&push.users);
+        let ticket = self.reserve(push.deadline, split.keys(), SoFar::Push(results.collect()))?;
+        Ok((ticket, push_mails(Some(ticket), &push, split)))
+    }
+
+    /// Starts a push that nobody waits for.
+    pub fn push_unwaited(&self, push: &Push) -> Mails {
+        push_mails(None, push, self.split(&push.users))
+    }
+
+    /// Starts a kick.
+    pub fn kick(
+        &mut self,
+        deadline: Mono,
+        platform: Platform,
+        users: &[Text],
+    ) -> Result<(RpcTicket, Mails), Busy> {
+        let split = self.split(users);
+        let ticket = self.reserve(deadline, split.keys(), SoFar::Kicked(0))?;
+        let mail = |(shard, recipients): (ShardId, Vec<Recipient>)| {
+            let mail = KickMail {
+                ticket,
+                platform,
+                users: recipients.into_iter().map(|r| r.user).collect(),
+            };
+            (shard, ShardMail::Kick(Box::new(mail)))
+        };
+        Ok((ticket, split.into_iter().map(mail).collect()))
+    }
+
+    /// Starts a status request.
+    pub fn online_status(&mut self, deadline: Mono, users: &[Text]) -> Result<(RpcTicket, Mails), Busy> {
+        let split = self.split(users);
+        let found = users.iter().map(|user| (user.clone(), Vec::new())).collect();
+        let ticket = self.reserve(deadline, split.keys(), SoFar::OnlineStatus(found))?;
+        let mail = |(shard, users)| {
+            (
+                shard,
+                ShardMail::OnlineStatus(Box::new(OnlineStatusMail { ticket, users })),
+            )
+        };
+        Ok((ticket, split.into_iter().map(mail).collect()))
+    }
+
+    /// Starts a remote login.
+    pub fn remote_login(&mut self, deadline: Mono, login: RemoteLogin) -> Result<(RpcTicket, Mails), Busy> {
+        let shard = self.owner(&login.user);
+        let ticket = self.reserve(deadline, std::iter::once(&shard), SoFar::RemoteLogin)?;
+        let mail = RemoteLoginMail {
+            ticket,
+            operation_id: login.operation_id,
+            user: login.user,
+            platform: login.platform,
+            token: login.token,
+        };
+        Ok((ticket, vec![(shard, ShardMail::RemoteLogin(Box::new(mail)))]))
+    }
+
+    /// A lane was full. Recipients of a push are not reached; any other call is refused as a whole.
+    pub fn not_posted(&mut self, shard: ShardId, mail: &ShardMail) {
+        let ticket = match mail {
+            ShardMail::Push(push) => {
+                if push.ticket.is_none() {
+                    self.count_not_reached(push.recipients.len());
+                }
+                push.ticket
+            }
+            ShardMail::Kick(kick) => Some(kick.ticket),
+            ShardMail::RemoteLogin(login) => Some(login.ticket),
+            ShardMail::OnlineStatus(status) => Some(status.ticket),
+            ShardMail::PresenceNews(_) | ShardMail::CancelPush(_) => None,
+        };
+        let Some(gather) = ticket.and_then(|t| self.gathers.get_mut(t.slot)) else {
+            return;
+        };
+        gather.awaited.remove(&shard);
+        gather.refused = !matches!(mail, ShardMail::Push(_));
+    }
+
+    /// All mail of a call was posted or refused: finishes it if nothing is awaited.
+    pub fn posted(&mut self, ticket: RpcTicket) -> Option<Finished> {
+        let gather = self.gathers.get(ticket.slot)?;
+        if gather.refused {
+            self.remove(ticket.slot)?;
+            return Some(Finished {
+                ticket,
+                outcome: Outcome::Refused,
+            });
+        }
+        self.finish_if_complete(ticket)
+    }
+
+    /// A shard answered. An answer without an open question is dropped and counted.
+    pub fn outcome(&mut self, shard: ShardId, ticket: RpcTicket, outcome: RpcOutcome) -> Option<Finished> {
+        let gather = self
+            .gathers
+            .get_mut(ticket.slot)
+            .filter(|_| ticket.rpc == self.rpc);
+        let Some(gather) = gather.filter(|g| g.awaited.contains(&shard) && g.so_far.accepts(&outcome)) else {
+            self.tally.count(Metric::RpcLate);
+            return None;
+        };
+        gather.awaited.remove(&shard);
+        gather.so_far.take(outcome);
+        self.finish_if_complete(ticket)
+    }
+
+    /// Ends the calls whose deadline has come. A push is answered with what is there.
+    pub fn expire(&mut self, now: Mono) -> Vec<Finished> {
+        let mut finished = Vec::new();
+        while let Some(&(deadline, slot)) = self.due.first() {
+            if deadline > now {
+                break;
+            }
+            let Some(gather) = self.remove(slot) else { break };
+            let outcome = match gather.so_far {
+                SoFar::Push(results) => self.push_outcome(results),
+                _ => Outcome::Expired,
+            };
+            let ticket = self.ticket(slot);
+            finished.push(Finished { ticket, outcome });
+        }
+        finished
+    }
+
+    /// The caller is gone. Mail for the shards that still work on the call, if it is a push.
+    pub fn cancel(&mut self, ticket: RpcTicket) -> Mails {
+        match self.remove(ticket.slot) {
+            Some(gather) if matches!(gather.so_far, SoFar::Push(_)) => {
+                let mail = |shard| (shard, ShardMail::CancelPush(ticket));
+                gather.awaited.into_iter().map(mail).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Recipients by owner shard, with their position in the request. Shards without recipients are absent.
+    fn split(&self, users: &[Text]) -> BTreeMap<ShardId, Vec<Recipient>> {
+        let mut split: BTreeMap<ShardId, Vec<Recipient>> = BTreeMap::new();
+        for (slot, user) in (0u32..).zip(users) {
+            let (shard, user) = (self.owner(user), user.clone());
+            split.entry(shard).or_default().push(Recipient { slot, user });
+        }
+        split
+    }
+
+    fn reserve<'a>(
+        &mut self,
+        deadline: Mono,
+        shards: impl Iterator<Item = &'a ShardId>,
+        so_far: SoFar,
+    ) -> Result<RpcTicket, Busy> {
+        let gather = Gather {
+            deadline,
+            awaited: shards.copied().collect(),
+            refused: false,
+            so_far,
+        };
+        let slot = self.gathers.insert(gather).map_err(|_| Busy)?;
+        self.due.insert((deadline, slot));
+        Ok(self.ticket(slot))
+    }
+
+    fn ticket(&self, slot: SlotId) -> RpcTicket {
+        RpcTicket { rpc: self.rpc, slot }
+    }
+
+    /// The only way out of the table.
+    fn remove(&mut self, slot: SlotId) -> Option<Gather> {
+        let gather = self.gathers.remove(slot)?;
+        let was_due = self.due.remove(&(gather.deadline, slot));
+        assert!(was_due, "every open call has its deadline noted");
+        Some(gather)
+    }
+
+    fn finish_if_complete(&mut self, ticket: RpcTicket) -> Option<Finished> {
+        if !self.gathers.get(ticket.slot)?.awaited.is_empty() {
+            return None;
+        }
+        let outcome = match self.remove(ticket.slot)?.so_far {
+            SoFar::Push(results) => self.push_outcome(results),
+            SoFar::OnlineStatus(found) => Outcome::OnlineStatus(found),
+            SoFar::Kicked(connections) => Outcome::Kicked(connections),
+            SoFar::RemoteLogin => Outcome::RemoteLogin,
+        };
+        Some(Finished { ticket, outcome })
+    }
+
+    fn push_outcome(&mut self, results: Vec<PushResult>) -> Outcome {
+        let missing = results.iter().filter(|r| r.devices.is_none()).count();
+        self.count_not_reached(missing);
+        Outcome::Push(results)
+    }
+
+    fn count_not_reached(&mut self, users: usize) {
+        self.tally.add(Metric::PushNotReached, users as u64);
+    }
+}
+
+impl SoFar {
+    fn accepts(&self, outcome: &RpcOutcome) -> bool {
+        matches!(
+            (self, outcome),
+            (Self::Push(_), RpcOutcome::Push(_))
+                | (Self::OnlineStatus(_), RpcOutcome::OnlineStatus(_))
+                | (Self::Kicked(_), RpcOutcome::Kicked { .. })
+                | (Self::RemoteLogin, RpcOutcome::RemoteLogin)
+        )
+    }
+
+    fn take(&mut self, outcome: RpcOutcome) {
+        match (self, outcome) {
+            (Self::Push(results), RpcOutcome::Push(verdicts)) => {
+                for verdict in verdicts {
+                    if let Some(result) = results.get_mut(verdict.slot as usize) {
+                        result.devices = Some(verdict.devices);
+                    }
+                }
+            }
+            (Self::OnlineStatus(found), RpcOutcome::OnlineStatus(statuses)) => {
+                for status in statuses {
+                    if let Some((_, devices)) = found.get_mut(status.slot as usize) {
+                        *devices = status.devices;
+                    }
+                }
+            }
+            (Self::Kicked(sum), RpcOutcome::Kicked { connections }) => *sum = sum.saturating_add(connections),
+            _ => {} // `accepts` was asked
+        }
+    }
+}
+
+fn push_mails(ticket: Option<RpcTicket>, push: &Push, split: BTreeMap<ShardId, Vec<Recipient>>) -> Mails {
+    let mail = |(shard, recipients)| {
+        let mail = PushMail {
+            ticket,
+            source: push.source,
+            deadline: push.deadline,
+            body: push.body.clone(),
+            recipients,
+        };
+        (shard, ShardMail::Push(Box::new(mail)))
+    };
+    split.into_iter().map(mail).collect()
+}
+
+#[cfg(test)]
+#[path = "router_tests.rs"]
+mod tests;
