@@ -13,7 +13,7 @@ import threading
 import time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
-BINARY = os.environ.get("PINION_BIN", os.path.join(ROOT, "target", "release", "pinion"))
+BINARY = os.environ.get("GATEWAY_BIN", os.path.join(ROOT, "target", "release", "pinion"))
 START_SECONDS = 20
 STOP_SECONDS = 20
 SECRET = "tests/clients"

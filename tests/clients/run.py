@@ -4,7 +4,7 @@
     work/clients/venv/bin/python tests/clients/run.py [SUITE..]
 
 Install first: tests/clients/packages.sh and `cargo build --release`. Suites: native-patch.10 native-patch.15.1 js grpc.
-PINION_BIN names another binary; SDK_LOG_LEVEL=6 shows what the native SDK thinks.
+GATEWAY_BIN names another binary; SDK_LOG_LEVEL=6 shows what the native SDK thinks.
 """
 
 import contextlib
