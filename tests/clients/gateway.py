@@ -38,6 +38,7 @@ class Gateway:
         except (queue.Empty, RuntimeError) as fault:
             self.process.kill()
             raise RuntimeError("no gateway:\n" + "\n".join(self.lines)) from fault
+        self.engine = self._banner("engine", r"(.+)")
         self.websocket = self._banner("websocket", r"(ws://\S+)")
         self.grpc = self._banner("grpc", r"(\S+:\d+)")
         self.http = self._banner("http", r"(http://[^/\s]+)")

@@ -11,7 +11,7 @@ npm_set() {
     local folder="$CLIENTS/$1" wanted
     shift
     wanted="$*"
-    [ "$(cat "$folder/installed" 2>/dev/null)" = "$wanted" ] && return
+    [ "$(cat "$folder/installed" 2>/dev/null)" = "$wanted" ] && return 0
     rm -rf "$folder"
     mkdir -p "$folder"
     echo '{"private":true}' >"$folder/package.json"

@@ -51,6 +51,7 @@ def main():
         for name in chosen:
             # A gateway per suite: no suite depends on what another left behind.
             with Gateway(SHARDS) as gateway:
+                print(f"{name}: {gateway.engine}")
                 SUITES[name](checks, gateway, api)
 
                 def clean_stop(gateway=gateway):
