@@ -13,6 +13,7 @@
 
 mod commands;
 mod harness;
+mod login;
 mod shutdown;
 mod stall;
 mod start;
