@@ -73,7 +73,7 @@ pub(super) fn collect(sources: &Sources, faults: &mut Vec<Fault>) -> Given {
 fn from_file(path: &Path, given: &mut Given, faults: &mut Vec<Fault>) {
     let entries = match read(path) {
         Ok(entries) => entries,
-        Err(fault) => return faults.push(fault),
+        Err(fault) => return faults.push(*fault),
     };
     let mut lines: BTreeMap<String, usize> = BTreeMap::new();
     for entry in entries {
@@ -118,14 +118,14 @@ fn misplaced(entry: &yaml::Entry, origin: &Origin) -> Option<Fault> {
     })
 }
 
-fn read(path: &Path) -> Result<Vec<yaml::Entry>, Fault> {
-    let fault = |origin, expected| Fault {
+fn read(path: &Path) -> Result<Vec<yaml::Entry>, Box<Fault>> {
+    let fault = |origin, expected| Box::new(Fault {
         key: "configuration file".into(),
         value: Some(path.display().to_string()),
         origin,
         expected,
         example: String::new(),
-    };
+    });
     let whole = Origin::File(path.display().to_string());
     let text = std::fs::read(path).map_err(|e| fault(whole.clone(), format!("cannot be read: {e}")))?;
     if text.len() > CONFIG_FILE_BYTES {
