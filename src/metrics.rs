@@ -159,7 +159,7 @@ metrics! {
     RpcBadRequest Counter "pinion_rpc_bad_requests_total" "gRPC bodies that could not be decoded.";
     RpcCancelled Counter "pinion_rpc_cancelled_total" "gRPC calls that their caller gave up.";
     RpcLate Counter "pinion_rpc_late_verdicts_total" "Answers of shards that came after their call was over.";
-    RpcRefused Counter "pinion_rpc_connections_refused_total" "Connections to the gRPC port closed at accept or before their preface was complete.";
+    RpcRefused Counter "pinion_rpc_connections_refused_total" "gRPC connections closed before a complete preface.";
     HttpRequests Counter "pinion_http_requests_total" "Admin HTTP requests.";
     HttpRefused Counter "pinion_http_refused_total" "Admin HTTP requests refused: too long, too slow or malformed.";
     BackendMessages Gauge "pinion_embedded_messages" "Messages held by the embedded backend.";

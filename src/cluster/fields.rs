@@ -152,7 +152,8 @@ mod tests {
 
     #[test]
     fn every_wire_type_has_its_outcome() {
-        let table: [(&[u8], Result<(u32, Value), Malformed>); 12] = [
+        type Row = (&'static [u8], Result<(u32, Value), Malformed>);
+        let table: [Row; 12] = [
             (b"\x08\x96\x01", Ok((1, Value::Varint(150)))),
             (b"\x0a\x01x", Ok((1, Value::Bytes(Bytes::from_static(b"x"))))),
             (b"\x09\0\0\0\0\0\0\0\0", Ok((1, Value::Fixed))),

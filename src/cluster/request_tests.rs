@@ -213,7 +213,10 @@ proptest! {
     }
 
     #[test]
-    fn a_truncated_request_is_what_prost_says_it_is(users in prop::collection::vec("[a-z]{0,5}", 0..4), cut in any::<prop::sample::Index>()) {
+    fn a_truncated_request_is_what_prost_says_it_is(
+        users in prop::collection::vec("[a-z]{0,5}", 0..4),
+        cut in any::<prop::sample::Index>(),
+    ) {
         let request = OnlineBatchPushOneMsgReq { msg_data: Some(message()), push_to_user_i_ds: users };
         let bytes = request.encode_to_vec();
         let cut = Bytes::copy_from_slice(&bytes[..cut.index(bytes.len())]);

@@ -189,7 +189,9 @@ mod tests {
     fn paths_and_transport_headers_have_their_outcomes() {
         const GRPC: (&str, &str) = ("content-type", "application/grpc");
         let push = "/openim.msggateway.msgGateway/SuperGroupOnlineBatchPushOneMsg";
-        let table: [(&str, &[(&str, &str)], Result<Option<u64>, (u16, i32)>); 13] = [
+        /// Path, headers, and the timeout or HTTP status and grpc-status.
+        type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], Result<Option<u64>, (u16, i32)>);
+        let table: [Row<'_>; 13] = [
             (push, &[GRPC], Ok(None)),
             (push, &[("content-type", "application/grpc+proto")], Ok(None)),
             (

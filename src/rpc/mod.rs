@@ -22,6 +22,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use tracing_appender::non_blocking::ErrorCounter;
@@ -29,7 +30,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::ids::{Ownership, RpcId};
-use crate::limits::LISTEN_BACKLOG_MAX;
+use crate::limits::{KEEP_ALIVE_MS, LISTEN_QUEUE_MAX, TCP_USER_TIMEOUT_MS};
 use crate::metrics::Block;
 use crate::shard::mailbox::{RpcInbox, ShardAddress};
 use crate::shard::pulse::Pulse;
@@ -98,10 +99,16 @@ pub fn bind_listener(address: SocketAddr) -> io::Result<TcpListener> {
     sockopt::set_socket_reuseaddr(&socket, true)?;
     sockopt::set_socket_reuseport(&socket, true)?;
     if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, false)?;
+        sockopt::set_ipv6_v6only(&socket, !address.ip().is_unspecified())?;
     }
+    // Inherited by accepted sockets: a peer that vanished must not keep its place for ever.
+    sockopt::set_socket_keepalive(&socket, true)?;
+    sockopt::set_tcp_keepidle(&socket, Duration::from_millis(KEEP_ALIVE_MS))?;
+    sockopt::set_tcp_keepintvl(&socket, Duration::from_millis(KEEP_ALIVE_MS))?;
+    sockopt::set_tcp_user_timeout(&socket, TCP_USER_TIMEOUT_MS)?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
     bind(&socket, &address)?;
-    listen(&socket, LISTEN_BACKLOG_MAX)?;
+    listen(&socket, i32::try_from(LISTEN_QUEUE_MAX).unwrap_or(i32::MAX))?;
     Ok(TcpListener::from(socket))
 }
 

@@ -51,9 +51,6 @@ pub(super) async fn accept(listener: StdTcpListener, service: Rc<Service>, turns
 
 /// One connection, from accept to close.
 async fn serve(stream: TcpStream, service: Rc<Service>, place: ConnectionPlace, turns: Turns) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY");
-    }
     let stream = match stream.into_poll_io() {
         Ok(stream) => Budgeted::new(stream, turns),
         Err(error) => {

@@ -17,6 +17,9 @@ use crate::metrics::Metric;
 use crate::pb::openim::msggateway as pb;
 use crate::wire::grpc::{Status, code};
 
+/// Upstream's words (spec 4.4).
+pub(super) const ADMINS_ONLY: &str = "only app manager";
+
 /// The framed answer to a call.
 pub(super) async fn answer(service: &Rc<Service>, call: Call) -> Result<Bytes, Status> {
     match call.method {
@@ -94,7 +97,7 @@ async fn online_status(service: &Service, call: Call) -> Result<Bytes, Status> {
         return Err(Status::openim(
             code::NO_PERMISSION,
             "NoPermissionError",
-            "only app manager",
+            ADMINS_ONLY,
         ));
     }
     match service

@@ -284,7 +284,10 @@ mod tests {
     use proptest::prelude::*;
 
     /// Spec A.3.
-    const KICKED_DETAILS: &str = "COILEhBUb2tlbktpY2tlZEVycm9yGkMKLXR5cGUuZ29vZ2xlYXBpcy5jb20vb3BlbmltLnByb3RvYnVmLkVycm9ySW5mbxISIhBUb2tlbktpY2tlZEVycm9y";
+    const KICKED_DETAILS: &str = concat!(
+        "COILEhBUb2tlbktpY2tlZEVycm9yGkMKLXR5cGUuZ29vZ2xlYXBpcy5jb20v",
+        "b3BlbmltLnByb3RvYnVmLkVycm9ySW5mbxISIhBUb2tlbktpY2tlZEVycm9y"
+    );
 
     #[test]
     fn details_equal_the_vector_of_the_specification_and_come_back() {
@@ -308,7 +311,7 @@ mod tests {
     fn padded_details_are_read_too() {
         let status = Status::openim(1001, "ArgsError", "content is empty");
         let mut details = status.details_bin().expect("attached");
-        while details.len() % 4 != 0 {
+        while !details.len().is_multiple_of(4) {
             details.push('=');
         }
         assert_eq!(Status::parse(1001, "ArgsError", Some(&details)), status);
@@ -357,7 +360,8 @@ mod tests {
 
     #[test]
     fn a_body_that_is_not_one_message_is_refused() {
-        let table: [(&[u8], Result<&[u8], BodyFault>); 8] = [
+        type Row = (&'static [u8], Result<&'static [u8], BodyFault>);
+        let table: [Row; 8] = [
             (b"\0\0\0\0\x02ab", Ok(b"ab")),
             (b"\0\0\0\0\0", Ok(b"")),
             (b"", Err(BodyFault::Truncated)),
@@ -378,7 +382,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_cut_of_a_body_gives_the_same_message(message in prop::collection::vec(any::<u8>(), 0..200), cut in 1usize..40) {
+        fn any_cut_of_a_body_gives_the_same_message(
+            message in prop::collection::vec(any::<u8>(), 0..200),
+            cut in 1usize..40,
+        ) {
             let body = frame(&message).expect("short");
             let mut assembler = Assembler::new(200);
             for chunk in body.chunks(cut) {

@@ -146,7 +146,9 @@ impl World {
     }
 
     fn act_open(&mut self, client: usize) {
-        let Some(link) = self.clients[client].link else { return };
+        let Some(link) = self.clients[client].link else {
+            return;
+        };
         if self.clients[client].last_sent_ms + PING_MS < self.now.mono.0 {
             self.ping(client, link);
         }
@@ -184,7 +186,9 @@ impl World {
         }
         let id = self.links.len();
         let bad = self.plan.bad_tokens;
-        let bad = self.chance(bad).then(|| ["kicked", "other", "down"][self.rng.usize(0..3)]);
+        let bad = self
+            .chance(bad)
+            .then(|| ["kicked", "other", "down"][self.rng.usize(0..3)]);
         let again = self.rng.u8(0..10) == 0;
         let upgrade_fault = bad.is_some() && self.rng.u8(0..4) == 0;
         let state = &mut self.clients[client];
@@ -206,13 +210,21 @@ impl World {
             variant: state.variant,
             wants_response: state.wants_response,
             forwarded_for: None,
-            upgrade: if upgrade_fault { Err(UpgradeFault::BadVersion) } else { Ok(accept) },
+            upgrade: if upgrade_fault {
+                Err(UpgradeFault::BadVersion)
+            } else {
+                Ok(accept)
+            },
         };
         let (user, platform) = (state.user.clone(), state.platform);
         let shard = usize::from(self.ownership.owner(&user).0);
         let number = u16::try_from(id).expect("fewer than 4000 links");
         let mut link = Link::new(client, shard, number, (&user, platform));
-        link.room = if self.plan.tight { self.rng.usize(300..3_000) } else { self.rng.usize(2_000..65_000) };
+        link.room = if self.plan.tight {
+            self.rng.usize(300..3_000)
+        } else {
+            self.rng.usize(2_000..65_000)
+        };
         self.excuse_login(&mut link);
         self.links.push(link);
         let delay = self.rng.u64(0..50);
@@ -243,7 +255,11 @@ impl World {
     pub fn send(&mut self, client: usize, link: LinkId, mut bytes: Vec<u8>) {
         self.clients[client].last_sent_ms = self.now.mono.0;
         while !bytes.is_empty() {
-            let cut = if self.rng.u8(0..4) == 0 { self.rng.usize(1..=bytes.len()) } else { bytes.len() };
+            let cut = if self.rng.u8(0..4) == 0 {
+                self.rng.usize(1..=bytes.len())
+            } else {
+                bytes.len()
+            };
             let rest = bytes.split_off(cut);
             self.arrives(link, Up::Bytes(std::mem::replace(&mut bytes, rest)));
         }
@@ -364,7 +380,9 @@ impl World {
     /// A stalled client reads again.
     pub fn client_resumes(&mut self, client: usize) {
         let state = &mut self.clients[client];
-        let Some(link) = state.link.filter(|_| state.stalled) else { return };
+        let Some(link) = state.link.filter(|_| state.stalled) else {
+            return;
+        };
         state.stalled = false;
         let due = self.shards[self.links[link].shard].ticks + RESUME_TICKS;
         for pending in state.pending.values_mut() {
@@ -398,11 +416,13 @@ impl World {
         let late = self.clients.iter().find_map(|client| {
             let link = &self.links[client.link?];
             let waits = link.shard == shard && link.is_live() && link.is_quiet() && !client.stalled;
-            let overdue = |(id, p): (&String, &Pending)| (p.due_tick < ticks).then(|| (id.clone(), p.request.id));
+            let overdue =
+                |(id, p): (&String, &Pending)| (p.due_tick < ticks).then(|| (id.clone(), p.request.id));
             client.pending.iter().find_map(overdue).filter(|_| waits)
         });
         if let Some((msg_incr, id)) = late {
-            self.checker.fail(Property::OneReply, format!("no reply to {id} {msg_incr}"));
+            self.checker
+                .fail(Property::OneReply, format!("no reply to {id} {msg_incr}"));
         }
     }
 }

@@ -41,7 +41,9 @@ use world::{Options, Report, World};
 const SEEDS: u64 = 200;
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().expect("a number"))
 }
 
 /// The fixed seeds and one that nobody has seen before, or the one that is asked for.
@@ -51,7 +53,9 @@ fn seeds(fixed: u64) -> Vec<u64> {
     }
     let fresh = fastrand::u64(..) >> 16;
     println!("fresh seed: {fresh}");
-    (0..number("PINION_SIM_SEEDS").unwrap_or(fixed)).chain([fresh]).collect()
+    (0..number("PINION_SIM_SEEDS").unwrap_or(fixed))
+        .chain([fresh])
+        .collect()
 }
 
 /// Runs one world; a panic inside prints the way back to it.
@@ -63,8 +67,9 @@ fn try_run(test: &str, seed: u64, options: Options) -> Result<Report, Violation>
 }
 
 fn run(test: &str, seed: u64, options: Options) -> Report {
-    try_run(test, seed, options)
-        .unwrap_or_else(|violation| panic!("{violation}\nPINION_SIM_SEED={seed} cargo test --test sim {test}"))
+    try_run(test, seed, options).unwrap_or_else(|violation| {
+        panic!("{violation}\nPINION_SIM_SEED={seed} cargo test --test sim {test}")
+    })
 }
 
 #[test]
@@ -78,7 +83,10 @@ fn every_property_holds_in_every_world() {
         followed += report.pushes_followed;
         kicks += report.kicks;
     }
-    println!("{logins} logins, {replies} replies, {followed} pushes followed, {kicks} kicks in {} worlds", all.len());
+    println!(
+        "{logins} logins, {replies} replies, {followed} pushes followed, {kicks} kicks in {} worlds",
+        all.len()
+    );
     if all.len() > 50 {
         let little = logins < 1_000 || replies < 5_000 || followed < 2_000 || kicks < 100;
         assert!(!little, "the worlds are too quiet to prove anything");
@@ -92,7 +100,10 @@ fn the_same_seed_gives_the_same_trace() {
             run("the_same_seed_gives_the_same_trace", seed, Options::default()),
             run("the_same_seed_gives_the_same_trace", seed, Options::default()),
         );
-        assert_eq!(first, second, "PINION_SIM_SEED={seed} cargo test --test sim the_same_seed");
+        assert_eq!(
+            first, second,
+            "PINION_SIM_SEED={seed} cargo test --test sim the_same_seed"
+        );
     }
 }
 
@@ -105,7 +116,10 @@ fn a_hub_that_was_written_out_and_read_back_goes_on_the_same() {
     for seed in seeds(SEEDS / 5) {
         let plain = run("a_hub_that_was_written_out", seed, Options::default());
         let thawed = run("a_hub_that_was_written_out", seed, frozen);
-        assert_eq!(plain, thawed, "PINION_SIM_SEED={seed} cargo test --test sim a_hub_that_was_written_out");
+        assert_eq!(
+            plain, thawed,
+            "PINION_SIM_SEED={seed} cargo test --test sim a_hub_that_was_written_out"
+        );
     }
 }
 
@@ -123,7 +137,10 @@ fn first_violation(plant: Plant) -> (u64, Violation) {
 
 #[test]
 fn a_planted_unregister_before_register_is_found() {
-    assert_eq!(first_violation(Plant::UnregisterFirst).1.property, Property::Zombie);
+    assert_eq!(
+        first_violation(Plant::UnregisterFirst).1.property,
+        Property::Zombie
+    );
 }
 
 #[test]
@@ -150,9 +167,15 @@ fn a_recording_replays_to_the_same_trace() {
             for (trace, recording) in report.hub_traces.iter().zip(&report.recordings) {
                 let replayed = replay(recording).unwrap_or_else(|e| panic!("{e}, {mode:?}, seed {seed}"));
                 assert_eq!(replayed.trace_hash, *trace, "{mode:?}, seed {seed}");
-                assert!(replayed.compared > 10 && !replayed.truncated, "{mode:?}, seed {seed}");
+                assert!(
+                    replayed.compared > 10 && !replayed.truncated,
+                    "{mode:?}, seed {seed}"
+                );
                 let told = ["secret-token", "mmmmmmmm"].map(|secret| recording.contains(secret));
-                assert_eq!(told, [mode == Mode::Full && told[0], mode == Mode::Full && told[1]]);
+                assert_eq!(
+                    told,
+                    [mode == Mode::Full && told[0], mode == Mode::Full && told[1]]
+                );
             }
         }
     }
@@ -167,7 +190,10 @@ fn a_changed_recording_diverges() {
     let report = run("a_changed_recording_diverges", 3, options);
     let recording = report.recordings.iter().max_by_key(|r| r.len()).expect("a shard");
     let lines: Vec<&str> = recording.lines().collect();
-    let accepted = lines.iter().position(|line| line.contains("Accepted")).expect("a login");
+    let accepted = lines
+        .iter()
+        .position(|line| line.contains("Accepted"))
+        .expect("a login");
     let changed = [&lines[..accepted], &lines[accepted + 1..]].concat().join("\n");
     assert!(matches!(replay(&changed), Err(ReplayError::Diverged { .. })));
 }

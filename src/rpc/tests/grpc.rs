@@ -148,7 +148,7 @@ fn refusals_carry_openims_codes_texts_and_causes() {
             node.call_with::<GetUsersOnlineStatusResp>("GetUsersOnlineStatus", metadata, &request)
                 .map(|s| s.success_result.len())
         };
-        let denied = Status::openim(1002, "NoPermissionError", "only app manager");
+        let denied = Status::openim(1002, "NoPermissionError", services::ADMINS_ONLY);
         assert_eq!(status(&[("operationid", "a")]), Err(denied.clone()));
         assert_eq!(status(&[("operationid", "a"), ("opuserid", "u1")]), Err(denied));
         let marker = [

@@ -3,6 +3,7 @@
 mod admin;
 mod grpc;
 mod raw;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

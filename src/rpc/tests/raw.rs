@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use h2::client::SendRequest;
@@ -154,32 +153,24 @@ fn what_is_not_http2_is_closed_and_counted() {
     });
 }
 
-/// Ends the flood, also when the test fails.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn a_flood_of_tiny_frames_does_not_stop_other_callers() {
     on_each_driver(Shards::Answer, |node| {
-        let stop = AtomicBool::new(false);
+        // Dropped at the end of the scope's closure, also when the test fails.
+        let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let _stop = stop;
+            scope.spawn(move || {
                 let mut stream = TcpStream::connect(node.grpc).unwrap();
                 stream
                     .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
                     .unwrap();
                 // PRIORITY frames of stream 1, which a server ignores.
                 let flood = b"\0\0\x05\x02\0\0\0\0\x01\0\0\0\0\x10".repeat(4_096);
-                while !stop.load(Ordering::Relaxed) {
+                while stopped.try_recv() == Err(crossbeam_channel::TryRecvError::Empty) {
                     stream.write_all(&flood).unwrap();
                 }
             });
-            let _stop = Stop(&stop);
             for _ in 0..20 {
                 let answer = node.call::<OnlineBatchPushOneMsgResp>(PUSH, &push_request(&["on1", "on2"]));
                 assert_eq!(answer.map(|a| a.single_push_result.len()), Ok(2));
