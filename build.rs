@@ -19,6 +19,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(["."])
         .btree_map(["."])
         .compile_fds(descriptors)?;
+    // A new commit is a new fact. Outside a repository there is no such file, and nothing to watch.
+    if let Some(log) = line_of(Command::new("git").args(["rev-parse", "--git-path", "logs/HEAD"]))
+        && std::path::Path::new(&log).exists()
+    {
+        println!("cargo::rerun-if-changed={log}");
+    }
     record(
         "PINION_COMMIT",
         Command::new("git").args(["rev-parse", "--short=12", "HEAD"]),
@@ -34,13 +40,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Puts the first line of a command's output into the environment of the build, or "unknown".
 fn record(name: &str, command: &mut Command) {
-    let text = command
-        .output()
-        .ok()
-        .filter(|o| o.status.success())
-        .map(|o| o.stdout)
-        .unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let line = text.lines().next().filter(|l| !l.is_empty()).unwrap_or("unknown");
+    let line = line_of(command).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env={name}={line}");
+}
+
+/// The first line of a command's output, if it worked and said something.
+fn line_of(command: &mut Command) -> Option<String> {
+    let output = command.output().ok().filter(|o| o.status.success())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().next().filter(|l| !l.is_empty()).map(str::to_owned)
 }

@@ -110,7 +110,7 @@ run "clippy" gate cargo clippy --workspace --all-targets --locked -- -D warnings
 run "unit tests" suite cargo test --locked --lib --bins
 run "it" suite cargo test --locked --test it
 run "seccomp filter" suite "${denied[@]}" --self-test
-run "unit tests without io_uring" suite "${denied[@]}" cargo test --locked --lib shard::
+run "unit tests without io_uring" suite "${denied[@]}" cargo test --locked --lib -- shard:: rpc::
 run "it without io_uring" suite "${denied[@]}" cargo test --locked --test it -- --skip tidy::
 run "sim" suite cargo test --locked --test sim
 run "loom" suite cargo test --locked -p pinion-loom --release
@@ -120,6 +120,7 @@ run "release build" gate cargo build --locked --release
 run "the commands of README.md" suite python3 scripts/quickstart.py
 run "client packages" gate bash tests/clients/packages.sh
 run "clients" suite "$WORK/clients/venv/bin/python" tests/clients/run.py
+run "clients without io_uring" suite "${denied[@]}" "$WORK/clients/venv/bin/python" tests/clients/run.py
 run "cargo-deny" gate bash -c deny_tool
 run "licences, bans, sources" gate "$WORK/tools/bin/cargo-deny" check bans licenses sources
 advisories

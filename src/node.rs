@@ -5,6 +5,7 @@
 
 mod drain;
 mod threads;
+mod watch;
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -20,11 +21,11 @@ use crate::admission::{Admission, NodeState};
 use crate::config::layout::Layout;
 use crate::config::machine::Machine;
 use crate::config::{Config, Driver};
+use crate::ids::ShardId;
 use crate::limits::STALL_WATCH_MS;
-use crate::metrics::Block;
 use crate::shard::mailbox::{Control, RpcAddress, ShardAddress};
-use crate::shard::pulse::Pulse;
-use crate::shard::{DriverKind, NodeEvent, probe_io_uring};
+use crate::shard::stall::Watcher;
+use crate::shard::{DriverKind, NodeEvent, probe_io_uring, stall_trace};
 
 /// What a started node turned out to be, for the banner.
 #[derive(Clone, Debug)]
@@ -43,11 +44,18 @@ pub struct Facts {
     pub layout: Layout,
 }
 
+/// Why a node ended other than by a drain.
+#[derive(Debug)]
+pub enum Failure {
+    /// In words for the operator.
+    Said(String),
+    /// This shard does not turn any more: abort, for the supervisor to restart.
+    Stalled(ShardId),
+}
+
 /// A shard, seen from the main thread.
 struct Shard {
     address: ShardAddress,
-    pulse: Arc<Pulse>,
-    block: Arc<Block>,
     /// The shard's own listener once more, to take it out of the accept group when the shard cannot.
     listener: Option<TcpListener>,
     thread: JoinHandle<()>,
@@ -68,6 +76,10 @@ pub struct Node {
     rpcs: Vec<Rpc>,
     events: Receiver<NodeEvent>,
     signals: Signals,
+    /// Out only while it reports.
+    watcher: Option<Watcher>,
+    /// The shard that stalled for longer than `stall.abort_ms`.
+    condemned: Option<ShardId>,
 }
 
 /// A test switch.
@@ -91,10 +103,12 @@ impl Node {
     ) -> Result<Self, String> {
         // First of all, so that a signal during the start is not lost and the default action does not cut it short.
         let signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| format!("cannot catch signals: {e}"))?;
+        stall_trace::install().map_err(|e| format!("cannot prepare backtraces of stalled shards: {e}"))?;
         let (driver, driver_reason) = choose_driver(config.shards.driver, probe_io_uring)?;
         let mut config = config.clone();
         config.websocket.address = claim_websocket(&config)?;
         let started = threads::start(Arc::new(config), machine, driver, dropped_log_lines)?;
+        let stall_abort_ms = started.config.stall_abort_ms;
         let facts = Facts {
             websocket: started.websocket,
             grpc: started.grpc,
@@ -111,6 +125,8 @@ impl Node {
             rpcs: started.rpcs,
             events: started.events,
             signals,
+            watcher: Some(Watcher::new(started.watched, stall_abort_ms)),
+            condemned: None,
         })
     }
 
@@ -134,14 +150,17 @@ impl Node {
     ///
     /// # Errors
     /// A thread failed, or the node could not be drained in time.
-    pub fn run(mut self) -> Result<(), String> {
+    pub fn run(mut self) -> Result<(), Failure> {
         loop {
             match self.events.recv_timeout(Duration::from_millis(STALL_WATCH_MS)) {
-                Ok(NodeEvent::Failed(why)) => return Err(why),
+                Ok(NodeEvent::Failed(why)) => return Err(Failure::Said(why)),
                 Ok(event) => tracing::debug!(?event, "unexpected news"),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Err("all threads have ended".into()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Failure::Said("all threads have ended".into()));
+                }
             }
+            self.watch()?;
             if let Some(signal) = self.signals.pending().next() {
                 tracing::info!(signal, deadline_ms = self.config.drain_deadline_ms, "draining");
                 return self.drain();
@@ -168,8 +187,8 @@ fn choose_driver(
     }
 }
 
-/// Makes sure that nobody else listens on an address. SO_REUSEPORT, which the threads' listeners use, would let a second
-/// gateway of the same user join in silence, and the kernel would then deal clients out between the two.
+/// Makes sure that nobody else listens on an address. SO_REUSEPORT, which the threads' listeners use, would let a
+/// second gateway of the same user join in silence, and the kernel would then deal clients out between the two.
 fn claim(address: SocketAddr) -> std::io::Result<()> {
     if address.port() == 0 {
         return Ok(()); // the kernel gives a port that nobody uses

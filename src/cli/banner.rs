@@ -40,8 +40,8 @@ pub(super) fn text(loaded: &Loaded, facts: &Facts, files: u64) -> String {
     lines.extend(backend());
     if loaded.config.auth.secret == DEFAULT_SECRET {
         lines.push(format!(
-            "warning    auth.secret is OpenIM's default ({DEFAULT_SECRET}), which everybody knows: anyone can make tokens. Set \
-             {} or auth.secret in the file.",
+            "warning    auth.secret is OpenIM's default ({DEFAULT_SECRET}), which everybody knows: anyone can \
+             make tokens. Set {} or auth.secret in the file.",
             setting("auth.secret").map(|s| s.env_name()).unwrap_or_default()
         ));
     }
@@ -130,9 +130,10 @@ fn limits_in_force(loaded: &Loaded, files: u64) -> Vec<String> {
 
 fn backend() -> [String; 2] {
     [
-        "backend    embedded: the development backend. It speaks for OpenIM's services from memory; messages, tokens and".into(),
+        "backend    embedded: the development backend. It speaks for OpenIM's services from memory; messages,".into(),
         format!(
-            "           presence are gone at exit. It keeps {} messages per conversation, {} MiB and {} conversations in all.",
+            "           tokens and presence are gone at exit. It keeps {} messages per conversation, {} MiB and {} \
+             conversations in all.",
             limits::EMBEDDED_HISTORY_MAX,
             limits::EMBEDDED_HISTORY_BYTES >> 20,
             limits::EMBEDDED_CONVERSATIONS_MAX

@@ -212,8 +212,8 @@ fn refusal(socket: &TcpStream, mut body: Vec<u8>, status: &str) -> Refused {
         tracing::debug!("the body ended early: {e}");
     }
     let body = String::from_utf8_lossy(&body).trim().to_owned();
-    let json: Option<serde_json::Value> = serde_json::from_str(&body).ok();
-    match json.as_ref().and_then(|json| json.get("errCode")?.as_i64()) {
+    let json = serde_json::from_str::<serde_json::Value>(&body);
+    match json.iter().find_map(|json| json.get("errCode")?.as_i64()) {
         Some(code) => Refused::Json { code, body },
         None => Refused::Other(format!("{status} {body}")),
     }

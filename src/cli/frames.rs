@@ -87,11 +87,11 @@ fn push_lines(push: &PushMessages) -> Vec<String> {
 
 fn message_text(message: &MsgData) -> String {
     let content = String::from_utf8_lossy(&message.content);
-    let json: Option<serde_json::Value> = serde_json::from_str(&content).ok();
+    let json = serde_json::from_str::<serde_json::Value>(&content);
     let text = json
-        .as_ref()
+        .iter()
         .filter(|_| message.content_type == TEXT)
-        .and_then(|json| json.get("content")?.as_str());
+        .find_map(|json| json.get("content")?.as_str());
     let what = match text {
         Some(text) => format!("text {text:?}"),
         None => {

@@ -8,7 +8,7 @@ use super::logging::Logging;
 use super::{EXIT_FAILED, args, banner, fail, load, output};
 use crate::config::Loaded;
 use crate::config::machine::{Machine, raise_open_files};
-use crate::node::{Node, PlantedStall};
+use crate::node::{Failure, Node, PlantedStall};
 
 /// Runs the command.
 pub(super) fn run(matches: &ArgMatches) -> ExitCode {
@@ -39,8 +39,15 @@ fn serve(loaded: &Loaded, stall: Option<PlantedStall>) -> Result<(), String> {
     let ended = node.run();
     match &ended {
         Ok(()) => tracing::info!("drained; end"),
-        Err(why) => tracing::error!("{why}"),
+        Err(Failure::Said(why)) => tracing::error!("{why}"),
+        Err(Failure::Stalled(shard)) => tracing::error!(shard = shard.0, "aborting"),
     }
+    // Writes what is queued, within a bound.
     drop(logging);
-    ended
+    match ended {
+        Ok(()) => Ok(()),
+        Err(Failure::Said(why)) => Err(why),
+        // Not an exit: what the stuck thread holds is not to be torn down around it, and a core dump shows it.
+        Err(Failure::Stalled(_)) => std::process::abort(),
+    }
 }

@@ -125,7 +125,8 @@ fn claims(token: &str) -> Result<(String, i64), String> {
         Some((user, claims.get("PlatformID")?.as_i64()?))
     };
     parse().ok_or_else(|| {
-        "--token: expected a token with the claims UserID and PlatformID; `pinion token --user u1 --platform 1` makes one"
+        "--token: expected a token with the claims UserID and PlatformID; \
+         `pinion token --user u1 --platform 1` makes one"
             .to_owned()
     })
 }
@@ -217,7 +218,9 @@ mod tests {
     #[test]
     fn claims_are_read_without_the_secret() {
         // Spec A.5.
-        let token = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJVc2VySUQiOiJ1MSIsIlBsYXRmb3JtSUQiOjEsImV4cCI6MTgwMDAwMDAwMCwiaWF0IjoxNzAwMDAwMDAwfQ.di_ejGECUyuK_JdnwMaTqPAtI6-afGebnLYJcHAh-S0";
+        let token = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.\
+                     eyJVc2VySUQiOiJ1MSIsIlBsYXRmb3JtSUQiOjEsImV4cCI6MTgwMDAwMDAwMCwiaWF0IjoxNzAwMDAwMDAwfQ.\
+                     di_ejGECUyuK_JdnwMaTqPAtI6-afGebnLYJcHAh-S0";
         assert_eq!(claims(token), Ok(("u1".to_owned(), 1)));
         for bad in ["", "a.b.c", "a", "..", "a.e30.c"] {
             assert!(claims(bad).is_err(), "{bad:?}");

@@ -173,8 +173,8 @@ fn cross_faults(config: &Config, machine: &Machine, origins: &BTreeMap<&'static 
     if asked > room || asked == 0 {
         let needed = asked.max(1) + FILES_RESERVED_MAX;
         let expected = format!(
-            "the open-file limit of {} allows {room} connections beside a reserve of {FILES_RESERVED_MAX} files; raise the \
-             hard limit to {needed} (ulimit -Hn, LimitNOFILE= of systemd) or ask for less",
+            "the open-file limit of {} allows {room} connections beside a reserve of {FILES_RESERVED_MAX} files; \
+             raise the hard limit to {needed} (ulimit -Hn, LimitNOFILE= of systemd) or ask for less",
             machine.files_max
         );
         let example = if room > 0 { room.to_string() } else { String::new() };

@@ -71,7 +71,8 @@ fn quota(root: &Path, cgroups: &str) -> Option<usize> {
         } else {
             continue;
         };
-        // In a container the path may name directories that only the host has; those yield nothing, the mount's root does.
+        // In a container the path may name directories that only the host has; those yield nothing, the mount's
+        // root does.
         for directory in Path::new(path.trim_start_matches('/')).ancestors() {
             smallest = [smallest, read(&base.join(directory))]
                 .into_iter()

@@ -338,7 +338,7 @@ pub static SETTINGS: &[Setting] = &[
         "1",
         "0, 1, 4 or 5",
         "1",
-        "Which older logins a login ends (OpenIM's multiLogin.policy); 0 none, 1 same platform, 4 same class, 5 PC and others apart",
+        "Which older logins a login ends (OpenIM's multiLogin.policy)",
         |d, t| d.config.login_policy = named(t, &[("0", 0), ("1", 1), ("4", 4), ("5", 5)])?,
         |c| c.login_policy
     ),

@@ -1,4 +1,5 @@
-//! The configuration file: YAML to a flat list of settings, each with its line. What the settings mean is not known here.
+//! The configuration file: YAML to a flat list of settings, each with its line. What the settings mean is not
+//! known here.
 //!
 //! Accepted: one document that is a mapping of scalars, of lists of scalars, and of mappings of those. `a: {b: 1}` and
 //! `a.b: 1` are the same. Anchors, aliases and tags are refused: a configuration has no need of them.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
 
-use super::{Node, NodeState};
+use super::{Failure, Node, NodeState};
 use crate::limits::{DRAIN_GRACE_MS, STALL_WATCH_MS};
 use crate::shard::mailbox::{Control, RpcMail};
 use crate::shard::{NodeEvent, clock};
@@ -12,7 +12,7 @@ use crate::time::Mono;
 
 impl Node {
     /// Drains the shards, then the rpc threads.
-    pub(super) fn drain(mut self) -> Result<(), String> {
+    pub(super) fn drain(mut self) -> Result<(), Failure> {
         self.admission.set_state(NodeState::Draining);
         let drained = self.drain_shards();
         // Also if a shard is stuck: the others' last answers still leave through the rpc threads.
@@ -20,7 +20,7 @@ impl Node {
         drained
     }
 
-    fn drain_shards(&mut self) -> Result<(), String> {
+    fn drain_shards(&mut self) -> Result<(), Failure> {
         let mut deadline = clock::now().mono.plus_ms(self.config.drain_deadline_ms);
         // Taken out of the accept group by the shards themselves, after they have emptied the accept queue.
         self.shards.iter_mut().for_each(|shard| shard.listener = None);
@@ -33,11 +33,12 @@ impl Node {
                     tracing::info!(shard = shard.0, "drained");
                     open -= 1;
                 }
-                Ok(NodeEvent::Failed(why)) => return Err(why),
+                Ok(NodeEvent::Failed(why)) => return Err(Failure::Said(why)),
                 Ok(event) => tracing::debug!(?event, "unexpected news"),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            self.watch()?;
             let now = clock::now().mono;
             if self.signals.pending().next().is_some() && deadline > now {
                 tracing::warn!("second signal: closing everything now");
@@ -45,7 +46,7 @@ impl Node {
                 untold = (0..self.shards.len()).collect();
             }
             if now.since_ms(deadline) > DRAIN_GRACE_MS {
-                return Err(format!("{open} shards did not drain in time"));
+                return Err(Failure::Said(format!("{open} shards did not drain in time")));
             }
         }
         Ok(())

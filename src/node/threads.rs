@@ -20,6 +20,7 @@ use crate::shard::mailbox::{
     Control, RpcAddress, RpcInbox, ShardAddress, ShardInbox, rpc_mailbox, shard_mailbox,
 };
 use crate::shard::pulse::Pulse;
+use crate::shard::stall::Watched;
 use crate::shard::{self, DriverKind, NodeEvent, ShardStart, clock};
 
 /// Everything that runs.
@@ -33,6 +34,7 @@ pub(super) struct Started {
     pub(super) shards: Vec<Shard>,
     pub(super) rpcs: Vec<Rpc>,
     pub(super) events: Receiver<NodeEvent>,
+    pub(super) watched: Vec<Watched>,
 }
 
 /// What all threads are given alike.
@@ -63,6 +65,7 @@ pub(super) fn start(
     let mut shards = start_shards(&common, shard_inboxes)?;
     await_ready(&events, shards.len() + rpcs.len())?;
     let websocket = listen(&common, &mut shards)?;
+    let watched = common.watched();
     common.admission.set_state(NodeState::Ready);
     Ok(Started {
         config: common.config,
@@ -74,6 +77,7 @@ pub(super) fn start(
         shards,
         rpcs,
         events,
+        watched,
     })
 }
 
@@ -143,6 +147,22 @@ impl Common {
             .map(|(label, block)| (label, Arc::clone(block)))
             .collect()
     }
+
+    /// The shards as the stall watcher sees them.
+    fn watched(&self) -> Vec<Watched> {
+        let parts = self
+            .pulses
+            .iter()
+            .zip(&self.shard_blocks)
+            .zip(&self.shard_addresses);
+        let watched = parts.zip(0..).map(|(((pulse, block), address), shard)| Watched {
+            shard: ShardId(shard),
+            pulse: Arc::clone(pulse),
+            block: Arc::clone(block),
+            address: address.clone(),
+        });
+        watched.collect()
+    }
 }
 
 /// Starts the rpc threads; gives the addresses of gRPC and HTTP as bound.
@@ -202,16 +222,14 @@ fn start_shards(common: &Common, inboxes: Vec<ShardInbox>) -> Result<Vec<Shard>,
             rpcs: common.rpc_addresses.clone(),
             ownership: common.ownership.clone(),
             admission: Arc::clone(&common.admission),
-            block: Arc::clone(&block),
-            pulse: Arc::clone(&pulse),
+            block,
+            pulse,
             events: common.events.clone(),
         };
         let thread = shard::spawn(start).map_err(|e| format!("cannot start shard {n}: {e}"))?;
         let address = common.shard_addresses.get(n).cloned();
         shards.extend(address.map(|address| Shard {
             address,
-            pulse,
-            block,
             listener: None,
             thread,
         }));

@@ -39,7 +39,9 @@ pub struct Terms {
 }
 
 macro_rules! reasons {
-    ($($name:ident $label:literal $frame:expr, $flush:literal $fault:ident $metric:ident $next:expr, $doc:literal;)*) => {
+    ($(
+        $name:ident $label:literal $frame:expr, $flush:literal $fault:ident $metric:ident $next:expr, $doc:literal;
+    )*) => {
         /// Why a session ends.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum Disconnect { $(#[doc = $doc] $name,)* }

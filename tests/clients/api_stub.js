@@ -1,8 +1,11 @@
 // A stand-in for OpenIM's HTTP API: just enough for its SDKs to finish their sync and to create messages.
-// Prints its URL. Ends when standard input closes.
+// Argument: the folder with the JavaScript SDK and OpenIM's protobuf codec. Prints its URL. Ends when standard input closes.
 'use strict';
 
 const http = require('http');
+const path = require('path');
+
+const { PbCoder } = require(path.join(process.argv[2], 'node_modules', '@openim', 'protocol'));
 
 const VERSION = { version: 1, versionID: '000000000000000000000001', full: false, sortVersion: 0 };
 
@@ -16,55 +19,37 @@ const person = (userID) => ({
   globalRecvMsgOpt: 0,
 });
 
-const conversationOf = (owner, conversationID) => ({
-  ownerUserID: owner,
-  conversationID,
-  conversationType: 1,
-  userID: peerOf(owner, conversationID),
-  groupID: '',
-  recvMsgOpt: 0,
-  isPinned: false,
-  isPrivateChat: false,
-  burnDuration: 0,
-  groupAtType: 0,
-  attachedInfo: '',
-  ex: '',
-  maxSeq: 0,
-  minSeq: 0,
-});
+// A message of OpenIM's codec: nothing decodes to all defaults.
+const message = (type, fields) => Object.assign(PbCoder[type].decode(new Uint8Array()), fields);
+
+const SINGLE_CHAT = 1;
+
+function conversationMsg(owner, conversationID) {
+  const peer = peerOf(owner, conversationID);
+  const conversation = { ownerUserID: owner, conversationID, conversationType: SINGLE_CHAT, userID: peer };
+  return message('ConversationMsg', {
+    conversation: message('Conversation', conversation),
+    user: message('UserInfo', { userID: peer, nickname: `nick_${peer}` }),
+  });
+}
 
 // si_<a>_<b>: the one who is not the owner. Ids of the tests have no underscore.
 function peerOf(owner, conversationID) {
   return conversationID.split('_').slice(1).find((user) => user !== owner) || owner;
 }
 
-// Protobuf {1: owner, 2: repeated conversation id}: strings only.
-function stringsOf(body) {
-  const found = {};
-  for (let at = 0; at + 2 <= body.length; ) {
-    const field = body[at] >> 3;
-    if ((body[at] & 7) !== 2) break;
-    const length = body[at + 1];
-    (found[field] ||= []).push(body.subarray(at + 2, at + 2 + length).toString());
-    at += 2 + length;
-  }
-  return found;
-}
-
+// The /jssdk/ calls carry protobuf: bare in the request, as base64 in `data` of the answer. The JavaScript SDK throws
+// when a conversation that it asks for is not in the answer.
 function jssdkConversations(body) {
-  const { 1: owners = [''], 2: ids = [] } = stringsOf(body);
-  return ids.map((id) => ({
-    conversation: conversationOf(owners[0], id),
-    lastMsg: null,
-    user: person(peerOf(owners[0], id)),
-    maxSeq: 0,
-    readSeq: 0,
-  }));
+  const { ownerUserID, conversationIDs } = PbCoder.GetConversationsReq.decode(new Uint8Array(body));
+  const conversations = conversationIDs.map((id) => conversationMsg(ownerUserID, id));
+  const answer = message('GetConversationsResp', { conversations });
+  return Buffer.from(PbCoder.GetConversationsResp.encode(answer).finish()).toString('base64');
 }
 
-function answer(path, body) {
+function answer(route, body) {
   const json = () => JSON.parse(body.toString() || '{}');
-  switch (path) {
+  switch (route) {
     case '/user/get_users_info':
       return { usersInfo: (json().userIDs || []).map(person) };
     case '/friend/get_incremental_friends':
@@ -74,7 +59,7 @@ function answer(path, body) {
     case '/group/get_full_join_group_ids':
       return VERSION;
     case '/jssdk/get_conversations':
-      return { conversations: jssdkConversations(body) };
+      return jssdkConversations(body);
     default:
       return {};
   }
@@ -84,8 +69,8 @@ const server = http.createServer((request, response) => {
   const parts = [];
   request.on('data', (part) => parts.push(part));
   request.on('end', () => {
-    const path = request.url.split('?')[0];
-    const data = answer(path, Buffer.concat(parts));
+    const route = request.url.split('?')[0];
+    const data = answer(route, Buffer.concat(parts));
     response.setHeader('content-type', 'application/json');
     response.end(JSON.stringify({ errCode: 0, errMsg: '', errDlt: '', data }));
   });

@@ -34,3 +34,12 @@ class Checks:
 
 def equal(got, wanted, what=""):
     assert got == wanted, f"{what}: got {got!r}, wanted {wanted!r}"
+
+
+def until(condition, what, seconds=15):
+    """Waits for a condition; `what` says what is there instead."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(what())
+        time.sleep(0.02)

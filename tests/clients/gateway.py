@@ -13,7 +13,7 @@ import threading
 import time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
-BINARY = os.environ.get("PINION_BIN", os.path.join(ROOT, "target", "release", "pinion"))
+BINARY = os.environ.get("GATEWAY_BIN", os.path.join(ROOT, "target", "release", "pinion"))
 START_SECONDS = 20
 STOP_SECONDS = 20
 SECRET = "tests/clients"
@@ -38,6 +38,7 @@ class Gateway:
         except (queue.Empty, RuntimeError) as fault:
             self.process.kill()
             raise RuntimeError("no gateway:\n" + "\n".join(self.lines)) from fault
+        self.engine = self._banner("engine", r"(.+)")
         self.websocket = self._banner("websocket", r"(ws://\S+)")
         self.grpc = self._banner("grpc", r"(\S+:\d+)")
         self.http = self._banner("http", r"(http://[^/\s]+)")

@@ -9,10 +9,15 @@ const { event, serve } = require('./user_lines.js');
 
 const modules = path.join(process.argv[2], 'node_modules');
 const load = Module._load;
-// The package wants two things of Electron; neither matters here.
+// Two stand-ins. The package wants two things of Electron; neither matters here. And patch.15.1 takes its event names from
+// a table `SdkEvent` that no published wasm package has; the published ones call it `CbEvents`, and a name that is in
+// neither stands for itself.
 Module._load = function (name, ...rest) {
   if (name === 'electron') return { powerMonitor: { on() {} }, ipcMain: { handle() {} } };
-  return load.call(this, name, ...rest);
+  const loaded = load.call(this, name, ...rest);
+  if (name !== '@openim/wasm-client-sdk' || loaded.SdkEvent) return loaded;
+  const names = new Proxy(loaded.CbEvents, { get: (table, key) => table[key] || key });
+  return { ...loaded, SdkEvent: names };
 };
 
 const folder = path.join(modules, '@openim', 'electron-client-sdk');

@@ -11,7 +11,7 @@ npm_set() {
     local folder="$CLIENTS/$1" wanted
     shift
     wanted="$*"
-    [ "$(cat "$folder/installed" 2>/dev/null)" = "$wanted" ] && return
+    [ "$(cat "$folder/installed" 2>/dev/null)" = "$wanted" ] && return 0
     rm -rf "$folder"
     mkdir -p "$folder"
     echo '{"private":true}' >"$folder/package.json"
@@ -19,7 +19,8 @@ npm_set() {
     echo "$wanted" >"$folder/installed"
 }
 
-# The wasm package is there for its table of event names. There is no patch.15 of it; patch.13 has the same names.
+# The wasm package is there for its table of event names. There is no patch.15 of it;
+# native_user.js bridges the difference.
 npm_set native-patch.10 @openim/electron-client-sdk@3.8.3-patch.10 @openim/wasm-client-sdk@3.8.3-patch.10
 npm_set native-patch.15.1 @openim/electron-client-sdk@3.8.3-patch.15.1 @openim/wasm-client-sdk@3.8.3-patch.13
 npm_set js @openim/client-sdk@0.0.14 ws@8.18.3

@@ -4,7 +4,7 @@
     work/clients/venv/bin/python tests/clients/run.py [SUITE..]
 
 Install first: tests/clients/packages.sh and `cargo build --release`. Suites: native-patch.10 native-patch.15.1 js grpc.
-PINION_BIN names another binary; SDK_LOG_LEVEL=6 shows what the native SDK thinks.
+GATEWAY_BIN names another binary; SDK_LOG_LEVEL=6 shows what the native SDK thinks.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import suite_grpc
 import suite_sdk
 from checks import Checks
 from gateway import Gateway
+from sdk import CLIENTS
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SUITES = {
@@ -31,7 +32,10 @@ SHARDS = 3
 def api_stub():
     """The address of a running api_stub.js."""
     process = subprocess.Popen(
-        ["node", os.path.join(HERE, "api_stub.js")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ["node", os.path.join(HERE, "api_stub.js"), os.path.join(CLIENTS, "js")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         yield process.stdout.readline().strip()
@@ -47,6 +51,7 @@ def main():
         for name in chosen:
             # A gateway per suite: no suite depends on what another left behind.
             with Gateway(SHARDS) as gateway:
+                print(f"{name}: {gateway.engine}")
                 SUITES[name](checks, gateway, api)
 
                 def clean_stop(gateway=gateway):

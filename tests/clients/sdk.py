@@ -113,8 +113,9 @@ class User:
         return answer.get("ok")
 
     def _seen(self):
-        names = [event["event"] for event in self.events]
-        return f"events so far: {names}; last output: {self.noise[-5:]}"
+        names = [event["event"] for event in self.events if not event["event"].startswith("sdk-")]
+        faults = [event["data"] for event in self.events if event["event"].startswith("sdk-")]
+        return f"events so far: {names}; faults of the SDK itself: {faults}; last output: {self.noise[-5:]}"
 
     def _read(self):
         for line in self.process.stdout:

@@ -4,18 +4,16 @@ import os
 import re
 import subprocess
 import threading
-import time
 import urllib.request
 
 import grpc
 
-from checks import equal
+from checks import equal, until
 from gateway import BINARY
 from push_api import PushApi, message, msggateway_pb2, openim_error
 
 USERS = [f"user{n}" for n in range(12)]
 LINUX, WEB = 7, 5
-WAIT_SECONDS = 15
 
 
 class Listener:
@@ -37,14 +35,6 @@ class Listener:
     def close(self):
         self.process.kill()
         self.process.wait()
-
-
-def until(condition, what):
-    end = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(what())
-        time.sleep(0.02)
 
 
 def run(checks, gateway, _api):

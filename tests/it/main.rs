@@ -13,6 +13,8 @@
 
 mod commands;
 mod harness;
+mod login;
 mod shutdown;
+mod stall;
 mod start;
 mod tidy;

@@ -140,12 +140,17 @@ impl Client {
         PushMessages::decode(response.data.unwrap_or_default()).unwrap()
     }
 
-    /// Waits for the text of the next pushed text message.
+    /// Waits for the text of the next pushed text message of somebody else. (A sender's own message is pushed to all
+    /// its devices.)
     pub fn pushed_text(&mut self) -> String {
-        let push = self.push();
-        let message = &push.msgs.values().next().unwrap().msgs[0];
-        let content: serde_json::Value = serde_json::from_slice(&message.content).unwrap();
-        content["content"].as_str().unwrap().to_owned()
+        loop {
+            let push = self.push();
+            let message = &push.msgs.values().next().unwrap().msgs[0];
+            if message.send_id != self.user {
+                let content: serde_json::Value = serde_json::from_slice(&message.content).unwrap();
+                return content["content"].as_str().unwrap().to_owned();
+            }
+        }
     }
 
     /// The next frame, in order.

@@ -10,6 +10,7 @@ mod seccomp;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ pub use seccomp::spawn_without_io_uring;
 
 /// Everything that a test waits for must be there by then.
 pub const DEADLINE: Duration = Duration::from_secs(20);
+/// Tokens made so far.
+static TOKENS: AtomicI64 = AtomicI64::new(0);
 /// The secret of a gateway that was given none.
 const SECRET: &str = "openIM123";
 
@@ -181,10 +184,11 @@ impl Gateway {
         self.logs.lock().unwrap().clone()
     }
 
-    /// A login token.
+    /// A login token; each call gives another one (a login with the same token kicks nobody, spec 8.3).
     pub fn token(&self, user: &str, platform: i64) -> String {
         let platform = Platform::new(platform).unwrap();
-        token::issue(SECRET, user, platform, clock::now().unix, 3600).unwrap()
+        let ttl_s = 3600 + TOKENS.fetch_add(1, Ordering::Relaxed);
+        token::issue(SECRET, user, platform, clock::now().unix, ttl_s).unwrap()
     }
 
     /// Logs a user in with plain gob, as `sdkType=go` without compression.

@@ -10,7 +10,7 @@ use super::source::{Source, Token};
 const LAYERS: &[&[&str]] = &[
     &["main", "cli", "node"],
     &["rpc"],
-    &["shard"],
+    &["shard", "control"],
     &["config", "admission"],
     &["cluster", "backend"],
     &["hub"],

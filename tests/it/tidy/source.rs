@@ -116,11 +116,17 @@ impl Source {
         found
     }
 
-    /// Constant tables: `const` or `static` items whose value is an array that spans lines.
+    /// Constant tables: `const` or `static` items whose value is an array, and rows given to a macro outside functions.
     pub fn tables(&self) -> Vec<Range<usize>> {
         let tokens = self.tokens();
         let mut found = Vec::new();
+        let mut depth = 0usize;
         for (i, token) in tokens.iter().enumerate() {
+            depth += usize::from(token.text == "{");
+            depth -= usize::from(token.text == "}").min(depth);
+            if token.text == "{" && depth == 1 && i > 1 && tokens[i - 1].text == "!" {
+                found.push(token.at..self.close_of(token.at));
+            }
             if token.text != "const" && token.text != "static" {
                 continue;
             }

@@ -1,0 +1,77 @@
+//! What the node does about a stalled shard: its listener leaves the accept group and comes back, or the process ends.
+
+use std::net::{Shutdown, TcpListener};
+use std::sync::Arc;
+
+use super::{Failure, Node, NodeState};
+use crate::ids::ShardId;
+use crate::shard::mailbox::Control;
+use crate::shard::stall::StallResponse;
+use crate::shard::{bind_listener, clock};
+
+impl Node {
+    /// Looks at all heartbeats.
+    ///
+    /// # Errors
+    /// A shard is stuck for so long that the process must end.
+    pub(super) fn watch(&mut self) -> Result<(), Failure> {
+        // Taken out for the round: the watcher reports to the node that holds it.
+        let Some(mut watcher) = self.watcher.take() else {
+            return Ok(());
+        };
+        watcher.round(clock::now().mono, self);
+        self.watcher = Some(watcher);
+        self.condemned
+            .map_or(Ok(()), |shard| Err(Failure::Stalled(shard)))
+    }
+
+    /// A new listener for a shard whose old one was shut down.
+    fn relisten(&mut self, shard: ShardId) -> Result<(), String> {
+        let (config, port) = (Arc::clone(&self.config), self.facts.websocket.port());
+        let Some(shard) = self.shards.get_mut(usize::from(shard.0)) else {
+            return Ok(());
+        };
+        let listener = bind_listener(&config, port).map_err(|e| e.to_string())?;
+        let ours = listener.try_clone().map_err(|e| e.to_string())?;
+        let sent = shard.address.control(Control::Listen(listener));
+        sent.map_err(|_| "its control lane is full".to_owned())?;
+        shard.listener = Some(ours);
+        Ok(())
+    }
+}
+
+impl StallResponse for Node {
+    fn leave_accept_group(&mut self, shard: ShardId) {
+        let listener = self
+            .shards
+            .get_mut(usize::from(shard.0))
+            .and_then(|s| s.listener.take());
+        if let Some(Err(error)) = listener.map(|listener| shut(&listener)) {
+            tracing::error!(shard = shard.0, %error, "the listener could not leave the accept group");
+        }
+    }
+
+    fn rejoin_accept_group(&mut self, shard: ShardId) {
+        if self.admission.state() == NodeState::Draining {
+            return;
+        }
+        if let Err(why) = self.relisten(shard) {
+            // The other shards accept for it; its users still reach it by hand-over.
+            tracing::error!(
+                shard = shard.0,
+                why,
+                "the shard accepts no connections of its own any more"
+            );
+        }
+    }
+
+    fn abort(&mut self, shard: ShardId) {
+        self.condemned = Some(shard);
+    }
+}
+
+/// `shutdown(2)` wakes the shard's accept loop and takes the socket out of the group at once.
+fn shut(listener: &TcpListener) -> std::io::Result<()> {
+    let duplicate = std::net::TcpStream::from(std::os::fd::OwnedFd::from(listener.try_clone()?));
+    duplicate.shutdown(Shutdown::Both)
+}
