@@ -23,10 +23,13 @@ mod client;
 mod frames;
 mod freeze;
 mod glue;
+mod hub_behaviour;
 mod link;
+mod login_behaviour;
 mod plan;
 mod planted;
 mod reader;
+mod rig;
 mod upstream;
 mod world;
 
