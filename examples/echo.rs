@@ -2,7 +2,11 @@
 //!
 //! `cargo run --release --example echo -- 127.0.0.1:0` prints `listening on ADDRESS` and serves until it is killed. The
 //! limits are raised to what Autobahn sends; a thread per connection is good enough for a test peer.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test peer fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test peer fails by panicking"
+)]
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -49,7 +53,10 @@ fn serve(mut socket: TcpStream) -> io::Result<()> {
         Ok(accept) => socket.write_all(&upgrade::switching(accept))?,
         Err(fault) => return socket.write_all(&upgrade::refused_upgrade(fault)),
     }
-    let limits = ReadLimits { check_utf8: true, ..ReadLimits::server(MESSAGE_BYTES_MAX, FRAGMENTS_MAX) };
+    let limits = ReadLimits {
+        check_utf8: true,
+        ..ReadLimits::server(MESSAGE_BYTES_MAX, FRAGMENTS_MAX)
+    };
     let mut inbound = Inbound::default();
     loop {
         let n = socket.read(&mut buffer)?;
@@ -60,7 +67,12 @@ fn serve(mut socket: TcpStream) -> io::Result<()> {
 }
 
 /// Answers what was received. `false`: the connection is over.
-fn echo(inbound: &mut Inbound, bytes: &mut [u8], limits: &ReadLimits, socket: &mut TcpStream) -> io::Result<bool> {
+fn echo(
+    inbound: &mut Inbound,
+    bytes: &mut [u8],
+    limits: &ReadLimits,
+    socket: &mut TcpStream,
+) -> io::Result<bool> {
     let mut feed = inbound.feed(bytes, limits);
     loop {
         let (answer, goes_on) = match feed.next() {

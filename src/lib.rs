@@ -19,7 +19,11 @@ pub mod wire;
 #[cfg(feature = "gateway")]
 pub mod admission;
 #[cfg(feature = "gateway")]
+pub mod cli;
+#[cfg(feature = "gateway")]
 pub mod config;
+#[cfg(feature = "gateway")]
+pub mod node;
 #[cfg(feature = "gateway")]
 pub mod rpc;
 #[cfg(feature = "gateway")]

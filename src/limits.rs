@@ -7,6 +7,8 @@
 
 /// Largest HTTP request head. Larger: 431 and close. Upstream takes 1 MiB (spec 1.1); real heads are below 2 KiB.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Connections that may wait in the kernel's accept queue of one listener. More: the kernel drops the SYN.
+pub const LISTEN_BACKLOG_MAX: i32 = 4096;
 /// Headers of one request head. More: 431 and close.
 pub const HEADERS_MAX: usize = 64;
 /// A head must be complete this long after accept. Later: 408 and close. Upstream waits for ever (spec 1.1).
@@ -107,7 +109,7 @@ pub const STALL_ABORT_MS: u64 = 15_000;
 // ---- accepting and sending (shard) ---------------------------------------------------------------------------
 
 /// Connections that may wait in the kernel's accept queue of one listener. More: the kernel drops the SYN.
-pub const LISTEN_BACKLOG_MAX: i32 = 4096;
+pub const LISTEN_QUEUE_MAX: usize = 4096;
 /// Connections accepted before the accept loop gives up its turn.
 pub const ACCEPT_BATCH_MAX: usize = 64;
 /// After a failed accept (no descriptors, no memory) the accept loop waits this long instead of spinning.
@@ -170,6 +172,8 @@ pub const H2_RESET_STREAM_MS: u64 = 1_000;
 pub const H2_STREAM_ERRORS_MAX: usize = 1024;
 /// From accept to a complete HTTP/2 preface. Later: closed.
 pub const H2_HANDSHAKE_MS: u64 = 5_000;
+/// Bytes of answers that h2 queues on one connection on one stream before `poll_capacity` holds the sender back.
+pub const H2_SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Granularity of the deadlines that an rpc thread keeps.
 pub const RPC_TICK_MS: u64 = 20;
 /// Admin HTTP/1.1: connections at once. More: closed at accept, counted.
@@ -187,10 +191,31 @@ pub const FILES_RESERVED_MAX: u64 = 1_500;
 pub const CONNECTIONS_MAX: u32 = 100_000;
 /// Default of `drain.deadline_ms`.
 pub const DRAIN_DEADLINE_MS: u64 = 10_000;
+/// From a drain's deadline to the exit, for threads to end. Later: the process ends without them.
+pub const DRAIN_GRACE_MS: u64 = 2_000;
+/// All threads must report ready this long after start. Later: the start fails.
+pub const START_DEADLINE_MS: u64 = 15_000;
+/// News waiting for the main thread. More: dropped (each thread has few to tell).
+pub const NODE_EVENTS_MAX: usize = 8_192;
 /// Lines waiting for the log writer. More: dropped and counted.
 pub const LOG_LINES_MAX: usize = 16_384;
 /// Default of `record.bytes_max`: a recording stops there.
 pub const RECORDING_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+// ---- the configuration and the commands -----------------------------------------------------------------------
+
+/// Largest configuration file. Larger: a fault.
+pub const CONFIG_FILE_BYTES: usize = 1024 * 1024;
+/// Settings in one file. More: a fault.
+pub const CONFIG_ENTRIES_MAX: usize = 1_000;
+/// Levels of mappings in a configuration file. More: a fault.
+pub const CONFIG_DEPTH_MAX: usize = 8;
+/// `pinion listen` pings this often, as the SDKs do (spec 1.5).
+pub const LISTEN_PING_INTERVAL_MS: u64 = 24_000;
+/// `pinion listen` waits at most this long before it connects again; it starts at 1 s and doubles, as the SDKs do.
+pub const LISTEN_BACKOFF_MS: u64 = 16_000;
+/// `pinion listen` and `pinion push` give up connecting after this long.
+pub const CLIENT_CONNECT_MS: u64 = 5_000;
 
 // ---- the embedded backend ------------------------------------------------------------------------------------
 

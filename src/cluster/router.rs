@@ -132,6 +132,12 @@ impl Router {
         &mut self.tally
     }
 
+    /// The shard of this node that owns a user.
+    pub fn owner(&self, user: &str) -> ShardId {
+        let Place::Here(shard) = self.view.place(user);
+        shard
+    }
+
     /// Calls that wait.
     pub fn open(&self) -> usize {
         self.gathers.len()
@@ -190,7 +196,7 @@ impl Router {
 
     /// Starts a remote login.
     pub fn remote_login(&mut self, deadline: Mono, login: RemoteLogin) -> Result<(RpcTicket, Mails), Busy> {
-        let Place::Here(shard) = self.view.place(&login.user);
+        let shard = self.owner(&login.user);
         let ticket = self.reserve(deadline, std::iter::once(&shard), SoFar::RemoteLogin)?;
         let mail = RemoteLoginMail {
             ticket,
@@ -284,8 +290,7 @@ impl Router {
     fn split(&self, users: &[Text]) -> BTreeMap<ShardId, Vec<Recipient>> {
         let mut split: BTreeMap<ShardId, Vec<Recipient>> = BTreeMap::new();
         for (slot, user) in (0u32..).zip(users) {
-            let Place::Here(shard) = self.view.place(user);
-            let user = user.clone();
+            let (shard, user) = (self.owner(user), user.clone());
             split.entry(shard).or_default().push(Recipient { slot, user });
         }
         split

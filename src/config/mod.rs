@@ -1,4 +1,22 @@
 //! The configuration: text to a checked value, once. A `Config` is valid by construction.
+//!
+//! `settings` is the one table that everything derives from; `sources` collects texts from file (`yaml`), environment and
+//! flags; `load` turns them into a [`Config`] or into every [`Fault`] at once; `machine` reads what the machine allows and
+//! `layout` decides threads and CPUs from it. No command line is parsed here (that is `cli`).
+
+mod fault;
+pub mod layout;
+mod load;
+pub mod machine;
+mod settings;
+mod sources;
+mod value;
+mod yaml;
+
+pub use fault::{Fault, Faults, Origin};
+pub use load::{Loaded, load};
+pub use settings::{DEFAULT_SECRET, SETTINGS, Setting, Visibility, setting};
+pub use sources::{CONFIG_ENV, Sources};
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -184,7 +184,7 @@ impl Hub {
                 msg_incr,
                 operation_id,
             };
-            self.call(now, conn, pending, metadata, question)
+            self.call(now, conn, pending, (metadata, question))
                 .then_some(())
                 .ok_or_else(UpstreamError::internal)
         });

@@ -59,8 +59,7 @@ impl Hub {
             now,
             conn,
             Pending::Token,
-            metadata,
-            UpstreamRequest::ParseToken { token },
+            (metadata, UpstreamRequest::ParseToken { token }),
         ) {
             self.tally.count(Metric::HandshakeBusy);
             self.refuse_busy(now, conn, Disconnect::LoginRefused);
@@ -74,8 +73,7 @@ impl Hub {
         now: Now,
         conn: ConnId,
         pending: Pending,
-        metadata: CallMetadata,
-        request: UpstreamRequest,
+        (metadata, request): (CallMetadata, UpstreamRequest),
     ) -> bool {
         let deadline = now.mono.plus_ms(limits::UPSTREAM_DEADLINE_MS);
         let Some(ticket) = self.calls.open(conn, pending, deadline) else {

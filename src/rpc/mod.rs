@@ -1,13 +1,39 @@
 //! gRPC and admin HTTP on the rpc threads.
+//!
+//! `run` is the life of a thread; `exchange` its state; `server`, `call`, `metadata` and `services` the push API;
+//! `upstream` answers the shards' questions; `admin` is HTTP for operators; `client` makes one call from the command
+//! line. `budget`, `bounded` and `stream` keep peers within limits. No user state is here: the shards own users.
 
-use std::net::TcpListener;
+mod admin;
+mod bounded;
+mod budget;
+mod call;
+pub mod client;
+mod exchange;
+mod exposition;
+mod metadata;
+mod run;
+mod server;
+mod services;
+mod stream;
+mod upstream;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::ids::{Ownership, RpcId};
+use crate::limits::LISTEN_BACKLOG_MAX;
 use crate::metrics::Block;
 use crate::shard::mailbox::{RpcInbox, ShardAddress};
+use crate::shard::pulse::Pulse;
+use crate::shard::thread::{Seat, spawn_on};
 use crate::shard::{DriverKind, NodeEvent};
 
 /// What an rpc thread is started with.
@@ -36,18 +62,48 @@ pub struct RpcStart {
     pub block: Arc<Block>,
     /// The blocks of all threads, with the value of their `shard` label ("0", "1", .. and "rpc0", ..), for `/metrics`.
     pub blocks: Vec<(String, Arc<Block>)>,
+    /// The heartbeats of the shards by id, for `/readyz`.
+    pub pulses: Vec<Arc<Pulse>>,
+    /// How many lines the log writer dropped, for `/metrics`; `None` if there is no such writer.
+    pub dropped_log_lines: Option<ErrorCounter>,
     /// News for the main thread.
     pub events: crossbeam_channel::Sender<NodeEvent>,
 }
 
-/// Starts the thread.
-pub fn spawn(start: RpcStart) -> std::io::Result<std::thread::JoinHandle<()>> {
-    let _ = start;
-    todo!()
+/// Starts the thread. It says [`NodeEvent::RpcReady`] when it serves, and ends after `RpcMail::Drain`.
+///
+/// # Errors
+/// The system gives no thread. Later failures come as [`NodeEvent::Failed`].
+pub fn spawn(start: RpcStart) -> io::Result<JoinHandle<()>> {
+    let seat = Seat {
+        name: format!("rpc{}", start.id.0),
+        cpu: start.cpu,
+        driver: start.driver,
+    };
+    let events = start.events.clone();
+    spawn_on(seat, events, |turns| run::run(start, turns))
 }
 
-/// Builds a SO_REUSEPORT listener for gRPC or HTTP.
-pub fn bind_listener(address: std::net::SocketAddr) -> std::io::Result<TcpListener> {
-    let _ = address;
-    todo!()
+/// Builds a SO_REUSEPORT listener for gRPC or HTTP, dual stack when the address is `::`.
+///
+/// # Errors
+/// The address is in use, is not ours, or its port needs a privilege.
+pub fn bind_listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    bind(&socket, &address)?;
+    listen(&socket, LISTEN_BACKLOG_MAX)?;
+    Ok(TcpListener::from(socket))
 }
+
+#[cfg(test)]
+mod tests;

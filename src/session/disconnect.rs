@@ -7,50 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::metrics::Metric;
 
-/// Why a session ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Disconnect {
-    /// The client sent a close frame; it is echoed.
-    PeerClosed,
-    /// The peer is gone: end of stream, reset, or the socket failed.
-    TransportLost,
-    /// RFC 6455 violation.
-    ProtocolError,
-    /// Inbound message above the limit.
-    MessageTooBig,
-    /// More fragments than the limit.
-    TooManyFragments,
-    /// gzip, gob or JSON that does not decode.
-    BadEnvelope,
-    /// gzip that expands above the limit.
-    InflatedTooBig,
-    /// A text frame that is no ping or pong (spec 1.6).
-    BadText,
-    /// A request identifier that clients must not send (spec 3.1).
-    UnknownRequest,
-    /// `SendID` differs from the connection's user (spec 3.2).
-    SenderMismatch,
-    /// Nothing was heard for the read deadline.
-    ReadDeadline,
-    /// The outbox limit of the connection.
-    SlowConsumer,
-    /// The outbox budget of the shard.
-    ShardBudget,
-    /// More requests waiting than the limit.
-    TooManyRequests,
-    /// Login policy or RPC; the kick frame goes first.
-    Kicked,
-    /// Request 2003; its reply goes first.
-    Logout,
-    /// The node leaves.
-    Drain,
-    /// Token or upgrade refused; the answer goes first.
-    LoginRefused,
-    /// The token check took too long.
-    LoginTimeout,
-    /// A bug met by this session alone.
-    Internal,
-}
+/// What most SDKs do after any close that is no kick and no logout (clients.md 3.5).
+const RETRY: &str = "reconnects with backoff";
 
 /// Who caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,116 +38,74 @@ pub struct Terms {
     pub client_next: &'static str,
 }
 
-impl Disconnect {
-    /// Every reason.
-    pub const ALL: [Self; 20] = [
-        Self::PeerClosed,
-        Self::TransportLost,
-        Self::ProtocolError,
-        Self::MessageTooBig,
-        Self::TooManyFragments,
-        Self::BadEnvelope,
-        Self::InflatedTooBig,
-        Self::BadText,
-        Self::UnknownRequest,
-        Self::SenderMismatch,
-        Self::ReadDeadline,
-        Self::SlowConsumer,
-        Self::ShardBudget,
-        Self::TooManyRequests,
-        Self::Kicked,
-        Self::Logout,
-        Self::Drain,
-        Self::LoginRefused,
-        Self::LoginTimeout,
-        Self::Internal,
-    ];
+macro_rules! reasons {
+    ($($name:ident $label:literal $frame:expr, $flush:literal $fault:ident $metric:ident $next:expr, $doc:literal;)*) => {
+        /// Why a session ends.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum Disconnect { $(#[doc = $doc] $name,)* }
 
-    /// The row of this reason.
-    pub fn terms(self) -> Terms {
-        use Fault::{Client, Node};
-        use Metric as M;
-        const RETRY: &str = "reconnects with backoff";
-        let row = |label, close_frame, flush, fault, metric, client_next| Terms {
-            label,
-            close_frame,
-            flush,
-            fault,
-            metric,
-            client_next,
-        };
-        match self {
-            Self::PeerClosed => row(
-                "peer_closed",
-                None,
-                true,
-                Fault::None,
-                M::ClosePeer,
-                "as it intended",
-            ),
-            Self::TransportLost => row("transport_lost", None, false, Client, M::CloseLost, RETRY),
-            Self::ProtocolError => row(
-                "protocol_error",
-                Some((1002, "protocol error")),
-                true,
-                Client,
-                M::CloseProtocol,
-                RETRY,
-            ),
-            Self::MessageTooBig => row(
-                "message_too_big",
-                Some((1009, "")),
-                true,
-                Client,
-                M::CloseTooBig,
-                RETRY,
-            ),
-            Self::TooManyFragments => row(
-                "too_many_fragments",
-                Some((1008, "too many fragments")),
-                true,
-                Client,
-                M::CloseFragments,
-                RETRY,
-            ),
-            Self::BadEnvelope => row("bad_envelope", None, false, Client, M::CloseEnvelope, RETRY),
-            Self::InflatedTooBig => row("inflated_too_big", None, false, Client, M::CloseInflated, RETRY),
-            Self::BadText => row("bad_text_frame", None, false, Client, M::CloseText, RETRY),
-            Self::UnknownRequest => row("unknown_request", None, false, Client, M::CloseRequest, RETRY),
-            Self::SenderMismatch => row("sender_mismatch", None, false, Client, M::CloseSender, RETRY),
-            Self::ReadDeadline => row("read_deadline", None, false, Client, M::CloseSilent, RETRY),
-            Self::SlowConsumer => row("slow_consumer", None, false, Client, M::CloseSlow, RETRY),
-            Self::ShardBudget => row("shard_budget", None, false, Node, M::CloseBudget, RETRY),
-            Self::TooManyRequests => row("too_many_requests", None, false, Client, M::CloseOverload, RETRY),
-            Self::Kicked => row(
-                "kicked",
-                None,
-                true,
-                Fault::None,
-                M::CloseKicked,
-                "stops: OnKickedOffline",
-            ),
-            Self::Logout => row("logout", None, true, Fault::None, M::CloseLogout, "stops"),
-            Self::Drain => row(
-                "drain",
-                Some((1001, "going away")),
-                true,
-                Fault::None,
-                M::CloseDrain,
-                RETRY,
-            ),
-            Self::LoginRefused => row(
-                "login_refused",
-                None,
-                true,
-                Client,
-                M::CloseRefused,
-                "stops at 1501 to 1507, else retries",
-            ),
-            Self::LoginTimeout => row("login_timeout", None, true, Node, M::CloseLogin, RETRY),
-            Self::Internal => row("internal", Some((1011, "")), true, Node, M::CloseInternal, RETRY),
+        impl Disconnect {
+            /// Every reason.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The row of this reason.
+            pub fn terms(self) -> Terms {
+                match self {
+                    $(Self::$name => Terms {
+                        label: $label,
+                        close_frame: $frame,
+                        flush: $flush,
+                        fault: Fault::$fault,
+                        metric: Metric::$metric,
+                        client_next: $next,
+                    },)*
+                }
+            }
         }
-    }
+    };
+}
+
+reasons! {
+    PeerClosed "peer_closed" None, true None ClosePeer "as it intended",
+        "The client sent a close frame; it is echoed.";
+    TransportLost "transport_lost" None, false Client CloseLost RETRY,
+        "The peer is gone: end of stream, reset, or the socket failed.";
+    ProtocolError "protocol_error" Some((1002, "protocol error")), true Client CloseProtocol RETRY,
+        "RFC 6455 violation.";
+    MessageTooBig "message_too_big" Some((1009, "")), true Client CloseTooBig RETRY,
+        "Inbound message above the limit.";
+    TooManyFragments "too_many_fragments" Some((1008, "too many fragments")), true Client CloseFragments RETRY,
+        "More fragments than the limit.";
+    BadEnvelope "bad_envelope" None, false Client CloseEnvelope RETRY,
+        "gzip, gob or JSON that does not decode.";
+    InflatedTooBig "inflated_too_big" None, false Client CloseInflated RETRY,
+        "gzip that expands above the limit.";
+    BadText "bad_text_frame" None, false Client CloseText RETRY,
+        "A text frame that is no ping or pong (spec 1.6).";
+    UnknownRequest "unknown_request" None, false Client CloseRequest RETRY,
+        "A request identifier that clients must not send (spec 3.1).";
+    SenderMismatch "sender_mismatch" None, false Client CloseSender RETRY,
+        "`SendID` differs from the connection's user (spec 3.2).";
+    ReadDeadline "read_deadline" None, false Client CloseSilent RETRY,
+        "Nothing was heard for the read deadline.";
+    SlowConsumer "slow_consumer" None, false Client CloseSlow RETRY,
+        "The outbox limit of the connection.";
+    ShardBudget "shard_budget" None, false Node CloseBudget RETRY,
+        "The outbox budget of the shard.";
+    TooManyRequests "too_many_requests" None, false Client CloseOverload RETRY,
+        "More requests waiting than the limit.";
+    Kicked "kicked" None, true None CloseKicked "stops: OnKickedOffline",
+        "Login policy or RPC; the kick frame goes first.";
+    Logout "logout" None, true None CloseLogout "stops",
+        "Request 2003; its reply goes first.";
+    Drain "drain" Some((1001, "going away")), true None CloseDrain RETRY,
+        "The node leaves.";
+    LoginRefused "login_refused" None, true Client CloseRefused "stops at 1501 to 1507, else retries",
+        "Token or upgrade refused; the answer goes first.";
+    LoginTimeout "login_timeout" None, true Node CloseLogin RETRY,
+        "The token check took too long.";
+    Internal "internal" Some((1011, "")), true Node CloseInternal RETRY,
+        "A bug met by this session alone.";
 }
 
 #[cfg(test)]
@@ -207,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_close_frame_is_never_promised_without_a_flush() {
-        for reason in Disconnect::ALL {
+        for reason in Disconnect::ALL.iter().copied() {
             let terms = reason.terms();
             assert!(terms.flush || terms.close_frame.is_none(), "{reason:?}");
         }

@@ -25,7 +25,7 @@ impl Alarm {
     /// # Errors
     /// epoll does not take the eventfd.
     pub fn start(doorbell: OwnedFd, nudge: Nudge) -> io::Result<Self> {
-        let bell = Socket::adopt(doorbell.into())?;
+        let bell = Socket::adopt_pollable(doorbell)?;
         let (armed, rearm) = (Rc::new(Cell::new(false)), Nudge::default());
         let alarm = Self {
             armed: Rc::clone(&armed),

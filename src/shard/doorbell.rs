@@ -41,6 +41,10 @@ pub trait Bell {
 pub struct Doorbell<B> {
     /// The reader waits for the bell, or is about to. Set by the reader only; taken back by the reader, or by the one
     /// sender that will ring.
+    ///
+    /// Every write is a swap, the reader's too, where a store would do: loom 0.7 does not know that a store cannot slip
+    /// between the two halves of a sender's swap, and reports wake-ups as lost that no machine loses. Beside the
+    /// system calls of a sleep it costs nothing.
     asleep: AtomicBool,
     bell: B,
 }
@@ -80,7 +84,7 @@ impl<B: Bell> Doorbell<B> {
     /// Call [`Doorbell::woken`] after a wait, whatever ended it.
     #[must_use]
     pub fn prepare_sleep(&self, queues: &impl Inlet) -> bool {
-        self.asleep.store(true, Ordering::Relaxed);
+        self.asleep.swap(true, Ordering::Relaxed);
         fence(Ordering::SeqCst); // loom: reader fence
         let empty = queues.is_empty(); // loom: re-check
         if !empty {
@@ -89,9 +93,9 @@ impl<B: Bell> Doorbell<B> {
         empty
     }
 
-    /// Reader: is awake; senders need not ring. A sender that saw the flag before may still ring once, which costs
-    /// one wake-up for nothing.
+    /// Reader: is awake; senders need not ring. A sender that took the flag before may still be about to ring, which
+    /// costs one wake-up for nothing.
     pub fn woken(&self) {
-        self.asleep.store(false, Ordering::Relaxed);
+        self.asleep.swap(false, Ordering::Relaxed);
     }
 }

@@ -112,7 +112,10 @@ impl<T: Transform> Engine<T> {
             slots: Vec::new(),
             sockets: 0,
             ready: VecDeque::new(),
-            signals: Rc::new(Signals { nudge, ..Signals::default() }),
+            signals: Rc::new(Signals {
+                nudge,
+                ..Signals::default()
+            }),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             batch: SendBatch::default(),
             sends: 0,
@@ -128,7 +131,10 @@ impl<T: Transform> Engine<T> {
             self.slots.resize_with(conn.index() + 1, || None);
         }
         let slot = &mut self.slots[conn.index()];
-        assert!(slot.is_none(), "connection {conn} was accepted over an open socket");
+        assert!(
+            slot.is_none(),
+            "connection {conn} was accepted over an open socket"
+        );
         *slot = Some(Slot {
             generation: conn.0.generation,
             waits: Waits::default(),
@@ -263,7 +269,11 @@ impl<T: Transform> Engine<T> {
         if slot.waits.read || slot.waits.write {
             return;
         }
-        assert_eq!(Rc::strong_count(&slot.socket), 1, "a joined wait of {conn} holds its socket");
+        assert_eq!(
+            Rc::strong_count(&slot.socket),
+            1,
+            "a joined wait of {conn} holds its socket"
+        );
         self.slots[conn.index()] = None;
         self.sockets -= 1;
         upper.closed(conn);
@@ -280,11 +290,14 @@ impl<T: Transform> Engine<T> {
     fn read(&mut self, conn: ConnId, upper: &mut impl Upper) {
         for _ in 0..READS_PER_TURN_MAX {
             // Not `self.slot`: the scratch buffer is borrowed beside the slot.
-            let Some(Some(slot)) = self.slots.get_mut(conn.index()) else { return };
+            let Some(Some(slot)) = self.slots.get_mut(conn.index()) else {
+                return;
+            };
             if slot.generation != conn.0.generation || slot.life != Life::Open {
                 return;
             }
-            let received = match rustix::net::recv(&*slot.socket, &mut self.scratch[..], RecvFlags::DONTWAIT) {
+            let received = match rustix::net::recv(&*slot.socket, &mut self.scratch[..], RecvFlags::DONTWAIT)
+            {
                 Ok((_, 0)) => return self.lose(conn, upper),
                 Ok((_, n)) => n,
                 Err(Errno::AGAIN) => return self.wait_for_bytes(conn),
@@ -308,7 +321,9 @@ impl<T: Transform> Engine<T> {
         if offered == 0 {
             return;
         }
-        let Some(Some(slot)) = self.slots.get(conn.index()) else { return };
+        let Some(Some(slot)) = self.slots.get(conn.index()) else {
+            return;
+        };
         let sent = send_batch(&slot.socket, &self.batch);
         self.sends += 1;
         self.batch.frames.clear(); // frames are shared: let go of them before the next connection's
@@ -326,13 +341,16 @@ impl<T: Transform> Engine<T> {
     /// As `flush_frames` with a copy: what was encoded once cannot be asked for again, so it waits here until the
     /// socket has taken all of it, and only then the hub hears that its frames were sent.
     fn flush_encoded(&mut self, conn: ConnId, upper: &mut impl Upper) {
-        let Some(Some(slot)) = self.slots.get_mut(conn.index()) else { return };
+        let Some(Some(slot)) = self.slots.get_mut(conn.index()) else {
+            return;
+        };
         let encoded = slot.encoded.get_or_insert_default();
         if encoded.wire.is_empty() {
             encoded.frames = upper.fill(conn, &mut self.batch);
             let mut skip = self.batch.skip;
             for frame in self.batch.frames.drain(..) {
-                slot.transform.outbound(frame.bytes().get(skip..).unwrap_or_default(), &mut encoded.wire);
+                slot.transform
+                    .outbound(frame.bytes().get(skip..).unwrap_or_default(), &mut encoded.wire);
                 skip = 0;
             }
         }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use crate::config::Config;
-use crate::limits::{KEEP_ALIVE_MS, LISTEN_BACKLOG_MAX, TCP_USER_TIMEOUT_MS};
+use crate::limits::{KEEP_ALIVE_MS, LISTEN_QUEUE_MAX, TCP_USER_TIMEOUT_MS};
 
 /// Builds the SO_REUSEPORT listener of one shard (dual stack when the address is `::`), with the socket options that
 /// accepted sockets inherit. Called by main once shards and backend are ready; handed over by `Control::Listen`.
@@ -30,7 +30,11 @@ pub fn bind_listener(config: &Config, port: u16) -> io::Result<TcpListener> {
 }
 
 fn bind(config: &Config, address: SocketAddr) -> Result<OwnedFd, Errno> {
-    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let family = if address.is_ipv6() {
+        AddressFamily::INET6
+    } else {
+        AddressFamily::INET
+    };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
@@ -47,12 +51,12 @@ fn bind(config: &Config, address: SocketAddr) -> Result<OwnedFd, Errno> {
     sockopt::set_tcp_keepintvl(&fd, Duration::from_millis(KEEP_ALIVE_MS))?;
     sockopt::set_tcp_user_timeout(&fd, TCP_USER_TIMEOUT_MS)?;
     rustix::net::bind(&fd, &address)?;
-    rustix::net::listen(&fd, LISTEN_BACKLOG_MAX)?;
+    rustix::net::listen(&fd, i32::try_from(LISTEN_QUEUE_MAX).unwrap_or(i32::MAX))?;
     Ok(fd)
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use std::net::TcpStream;
 
     use super::*;
@@ -60,7 +64,7 @@ pub(crate) mod tests {
 
     #[test]
     fn any_address_takes_ipv4_and_ipv6_and_shows_ipv4_as_such() {
-        let config = crate::shard::test_config();
+        let config = crate::shard::tests::config();
         let listener = bind_listener(&config, 0).unwrap();
         let port = listener.local_addr().unwrap().port();
         listener.set_nonblocking(false).unwrap();
@@ -79,7 +83,7 @@ pub(crate) mod tests {
 
     #[test]
     fn accepted_sockets_inherit_the_options() {
-        let config = crate::shard::test_config();
+        let config = crate::shard::tests::config();
         let listener = bind_listener(&config, 0).unwrap();
         listener.set_nonblocking(false).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -87,7 +91,10 @@ pub(crate) mod tests {
         let (far, _) = listener.accept().unwrap();
         assert!(far.nodelay().unwrap());
         assert!(sockopt::socket_keepalive(&far).unwrap());
-        assert_eq!(sockopt::tcp_keepidle(&far).unwrap().as_millis(), u128::from(KEEP_ALIVE_MS));
+        assert_eq!(
+            sockopt::tcp_keepidle(&far).unwrap().as_millis(),
+            u128::from(KEEP_ALIVE_MS)
+        );
         assert_eq!(sockopt::tcp_user_timeout(&far).unwrap(), TCP_USER_TIMEOUT_MS);
         // The kernel doubles what it is asked for, to pay for its own records.
         assert_eq!(
@@ -98,7 +105,7 @@ pub(crate) mod tests {
 
     #[test]
     fn several_shards_share_a_port() {
-        let config = crate::shard::test_config();
+        let config = crate::shard::tests::config();
         let first = bind_listener(&config, 0).unwrap();
         let port = first.local_addr().unwrap().port();
         let second = bind_listener(&config, port).unwrap();

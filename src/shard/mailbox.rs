@@ -283,7 +283,7 @@ pub(super) fn count(refused: &AtomicU64) {
 
 /// The oldest mail of a lane. The inbox holds a sender of each lane, so "empty" is the only other answer.
 pub(super) fn next<T>(lane: &Receiver<T>) -> Option<T> {
-    lane.try_recv().map_or(None, Some)
+    lane.try_recv().ok()
 }
 
 #[cfg(test)]

@@ -1,11 +1,32 @@
 //! Threads and sockets of the shards.
+//!
+//! `run.rs` is the loop that owns hub and sockets; `engine.rs` moves bytes; `listener.rs`, `acceptor.rs`, `door.rs` and
+//! `head.rs` let connections in; `mailbox.rs` is how threads meet; `thread.rs`, `turn.rs`,
+//! `alarm.rs` and `clock.rs` serve rpc threads too.
 
+mod acceptor;
+pub mod alarm;
 mod atomics;
 pub mod bell;
+pub mod clock;
+mod door;
 pub mod doorbell;
+pub mod engine;
+mod head;
+mod listener;
 pub mod mailbox;
+pub mod nudge;
+mod probe;
 pub mod pulse;
+mod recording;
 mod rpc_mailbox;
+pub mod stall;
+pub mod stall_trace;
+mod run;
+pub mod socket;
+pub mod thread;
+pub mod transform;
+pub mod turn;
 
 use std::sync::Arc;
 
@@ -13,7 +34,9 @@ use crate::admission::Admission;
 use crate::config::Config;
 use crate::ids::{Ownership, ShardId};
 use crate::metrics::Block;
+pub use listener::bind_listener;
 use mailbox::{RpcAddress, ShardAddress, ShardInbox};
+pub use probe::probe_io_uring;
 use pulse::Pulse;
 
 /// What a shard thread is started with.
@@ -66,20 +89,27 @@ pub enum NodeEvent {
     Failed(String),
 }
 
-/// Starts the thread.
+impl std::fmt::Display for DriverKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
+        })
+    }
+}
+
+/// Starts the thread. It says [`NodeEvent::ShardReady`] when its loop runs, and ends after `Control::Drain`.
+///
+/// # Errors
+/// The system gives no thread.
 pub fn spawn(start: ShardStart) -> std::io::Result<std::thread::JoinHandle<()>> {
-    let _ = start;
-    todo!()
+    let seat = thread::Seat {
+        name: format!("shard{}", start.id.0),
+        cpu: start.cpu,
+        driver: start.driver,
+    };
+    thread::spawn_on(seat, start.events.clone(), move |turns| run::run(start, turns))
 }
 
-/// Builds the SO_REUSEPORT listener of one shard (dual stack when the address is `::`), with the socket options that
-/// accepted sockets inherit. Called by main once shards and backend are ready; handed over by `Control::Listen`.
-pub fn bind_listener(config: &Config, port: u16) -> std::io::Result<std::net::TcpListener> {
-    let _ = (config, port);
-    todo!()
-}
-
-/// Tries io_uring once. `Err` says in one line why not and what to do.
-pub fn probe_io_uring() -> Result<(), String> {
-    todo!()
-}
+#[cfg(test)]
+mod tests;

@@ -1,17 +1,20 @@
-//! A client's socket on its way between owners: the hand-over, and the only descriptor that engines borrow.
+//! A socket in the hands of one thread: waits for readiness, lends its descriptor, and is handed over.
 //!
 //! What always holds: the descriptor lives as long as its [`Socket`], and a socket changes threads only when nothing
 //! of it is in flight.
-#![expect(unsafe_code, reason = "monoio's streams lend and return their descriptor as a bare number only")]
+#![expect(
+    unsafe_code,
+    reason = "monoio's streams lend and return their descriptor as a bare number only"
+)]
 
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use monoio::net::TcpStream;
 use rustix::net::Shutdown;
 
-/// A connected TCP socket, non-blocking, registered with the runtime of this thread.
+/// A TCP socket (or another pollable descriptor), non-blocking, registered with the runtime of this thread.
 #[derive(Debug)]
 pub struct Socket {
     stream: TcpStream,
@@ -24,7 +27,17 @@ impl Socket {
     /// epoll does not take it (out of memory, or of its watch limit). The socket is closed.
     pub fn adopt(socket: StdTcpStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { stream: TcpStream::from_std(socket)? })
+        Ok(Self {
+            stream: TcpStream::from_std(socket)?,
+        })
+    }
+
+    /// As [`Socket::adopt`] for a listener or an eventfd: their readiness is waited for in the same way.
+    ///
+    /// # Errors
+    /// As [`Socket::adopt`].
+    pub fn adopt_pollable(fd: OwnedFd) -> io::Result<Self> {
+        Self::adopt(StdTcpStream::from(fd))
     }
 
     /// Takes the socket out of this thread's runtime, for another thread.
@@ -35,7 +48,7 @@ impl Socket {
     pub fn release(self) -> StdTcpStream {
         let fd = self.stream.into_raw_fd();
         // SAFETY: `into_raw_fd` gave up the ownership of this open descriptor (it panics if an operation still holds
-        // it), so nobody else closes it, and it is a TCP socket because `adopt` takes nothing else.
+        // it), so nobody else closes it.
         unsafe { StdTcpStream::from_raw_fd(fd) }
     }
 

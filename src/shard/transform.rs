@@ -40,4 +40,7 @@ impl Transform for Identity {
     }
 }
 
-const _: () = assert!(size_of::<Identity>() == 0, "plain TCP costs no byte per connection");
+const _: () = assert!(
+    size_of::<Identity>() == 0,
+    "plain TCP costs no byte per connection"
+);

@@ -12,11 +12,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use monoio::net::TcpStream;
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fd::OwnedFd;
 
 use super::nudge::Nudge;
+use super::socket::Socket;
 
 /// Gives turns to the tasks of one thread. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,7 +38,9 @@ impl Turns {
     /// The process is out of descriptors.
     pub fn start() -> io::Result<Self> {
         let bell = Bell::new()?;
-        let turns = Self { shared: Rc::default() };
+        let turns = Self {
+            shared: Rc::default(),
+        };
         monoio::spawn(give_turns(Rc::clone(&turns.shared), bell));
         Ok(turns)
     }
@@ -94,32 +95,23 @@ async fn give_turns(shared: Rc<Shared>, bell: Bell) {
     }
 }
 
-/// An eventfd. monoio waits for sockets only, but its readiness wait takes any pollable descriptor.
-struct Bell {
-    pollable: TcpStream,
-    /// The same eventfd: monoio's stream gives no descriptor out without `unsafe`.
-    eventfd: OwnedFd,
-}
+/// An eventfd.
+struct Bell(Socket);
 
 impl Bell {
     fn new() -> io::Result<Self> {
         let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let pollable = std::net::TcpStream::from(eventfd.try_clone()?);
-        Ok(Self {
-            pollable: TcpStream::from_std(pollable)?,
-            eventfd,
-        })
+        Ok(Self(Socket::adopt_pollable(eventfd)?))
     }
 
     async fn ring_while_waiting(&self) -> io::Result<()> {
-        let mut readable = pin!(self.pollable.readable(false));
+        let mut readable = pin!(self.0.readable());
         let early = std::future::poll_fn(|cx| Poll::Ready(readable.as_mut().poll(cx))).await;
-        rustix::io::write(&self.eventfd, &1u64.to_ne_bytes())?;
-        match early {
-            Poll::Ready(result) => result?,
-            Poll::Pending => readable.await?,
+        rustix::io::write(&self.0, &1u64.to_ne_bytes())?;
+        if early.is_pending() {
+            readable.await;
         }
-        rustix::io::read(&self.eventfd, &mut [0u8; 8])?;
+        rustix::io::read(&self.0, &mut [0u8; 8])?;
         Ok(())
     }
 }
@@ -128,7 +120,7 @@ impl Bell {
 mod tests {
     use super::*;
     use crate::shard::DriverKind;
-    use crate::shard::thread::{tests::drivers, block_on};
+    use crate::shard::thread::{block_on, tests::drivers};
 
     /// A task that never waits for anything but turns must not keep timers or sockets from being served.
     fn others_run_beside_a_busy_task(driver: DriverKind) {
@@ -166,8 +158,14 @@ mod tests {
             }
             (ticks.get(), echoed.get(), taken)
         });
-        assert!(ticks >= 20 && echoed, "{driver:?}: {ticks} ticks, echoed {echoed}");
-        assert!(turns_taken > 100, "{driver:?}: a turn takes too long: {turns_taken}");
+        assert!(
+            ticks >= 20 && echoed,
+            "{driver:?}: {ticks} ticks, echoed {echoed}"
+        );
+        assert!(
+            turns_taken > 100,
+            "{driver:?}: a turn takes too long: {turns_taken}"
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::limits;
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Inbound(Option<Box<Partial>>);
 
-/// What is kept of an incomplete frame or message. Never empty: see [`Partial::is_vacant`].
+/// What is kept of an incomplete frame or message. Never vacant.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Partial {
     /// Without `frame`: the first bytes of a header (below 14). With one: the payload so far of that control frame.
@@ -211,6 +211,10 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// The fault that ends this stream; asked again, the same.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "lending: an iterator's items cannot borrow from it"
+    )]
     pub fn next(&mut self) -> Result<Option<Event<'_>>, Fault> {
         if let Some(fault) = self.fault {
             return Err(fault);

@@ -103,6 +103,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn captured_text_pings_get_the_captured_pong() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/openim-handshake.json");
+        let file: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let frames = file["text_frames"].as_array().unwrap();
+        let ping = frames
+            .iter()
+            .position(|frame| frame["direction"] == "client->gateway")
+            .unwrap();
+        let text = |at: usize| frames[at]["text"].as_str().unwrap();
+        assert_eq!(
+            answer(text(ping).as_bytes()),
+            Ok(TextAnswer::Pong(text(ping + 1).into()))
+        );
+    }
+
     proptest! {
         #[test]
         fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {

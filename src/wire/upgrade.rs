@@ -64,8 +64,8 @@ impl HeadFault {
 /// RFC 6455 section 1.3.
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Up to this many bytes an incomplete head is parsed again on each call, so that garbage is refused at once. Above, only
-/// when its end is there: a head that trickles in byte by byte must not cost the square of its length.
+/// Up to this many bytes an incomplete head is parsed again on each call, so that garbage is refused at once. Above,
+/// only when its end is there: a head that trickles in byte by byte must not cost the square of its length.
 const EAGER_BYTES_MAX: usize = 1024;
 
 /// As Go decodes: bits after the last byte need not be zero.

@@ -1,1 +1,18 @@
-fn main() {}
+//! Behaviour of the whole gateway, seen from outside, and the rules of the source tree.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::let_underscore_must_use,
+    unreachable_pub,
+    missing_docs,
+    reason = "a test fails by panicking and uses the real clock"
+)]
+
+mod commands;
+mod harness;
+mod shutdown;
+mod start;
+mod tidy;

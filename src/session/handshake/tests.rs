@@ -251,7 +251,7 @@ fn v_holds_all_arguments() {
         )
     ));
     head.compression = Some("gzip".into());
-    let login = super::tests::login(&head, Strictness::Strict);
+    let login = self::login(&head, Strictness::Strict);
     assert_eq!(
         (&*login.token, login.variant.gzip, login.wants_response),
         ("T", false, false)
@@ -302,7 +302,7 @@ fn v_is_refused_with_its_own_words() {
         assert_eq!(refusal(&v(json), Strictness::Strict), (1602, detail.into()));
     }
     assert_eq!(
-        refusal(&format!("v=&{}", ""), Strictness::Strict).1,
+        refusal("v=&", Strictness::Strict).1,
         "platformID is not int",
         "empty v is no v"
     );
@@ -345,7 +345,10 @@ fn refusals_are_json_with_gos_escapes() {
     );
     assert_eq!(
         refusal.json(),
-        r#"{"errCode":1502,"errMsg":"TokenInvalidError","errDlt":"token uid \u003ca\u003e != userID \"b\" \u0026 more"}"#
+        concat!(
+            r#"{"errCode":1502,"errMsg":"TokenInvalidError","#,
+            r#""errDlt":"token uid \u003ca\u003e != userID \"b\" \u0026 more"}"#
+        )
     );
     assert_eq!(Refusal::new((0, ""), "").json(), SUCCESS_JSON);
 }
@@ -379,12 +382,6 @@ fn captured_clients_are_let_in() {
         assert_eq!(login.variant, Variant { encoding, gzip });
         assert_eq!(login.wants_response, wants_response);
         assert!(login.upgrade.is_ok(), "{client}");
-    }
-    for frame in file["text_frames"].as_array().unwrap() {
-        if frame["client"] == "js" && frame["direction"] == "gateway->client" {
-            let text = frame["text"].as_str().unwrap();
-            assert!([SUCCESS_JSON, r#"{"type":"pong","body":null}"#].contains(&text));
-        }
     }
 }
 

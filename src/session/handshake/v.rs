@@ -23,23 +23,22 @@ pub(super) fn arguments(v: &str) -> Result<Arguments, Refusal> {
     let json = String::from_utf8_lossy(&json);
     let mut arguments = Arguments::default();
     let outcome = gojson::fields(&json, |key, value| {
-        let is = |name: &str| name.eq_ignore_ascii_case(key);
-        let text = match () {
-            () if is("token") => &mut arguments.token,
-            () if is("userID") => &mut arguments.user,
-            () if is("operationID") => &mut arguments.operation_id,
-            () if is("compression") => &mut arguments.compression,
-            () if is("sdkType") => &mut arguments.sdk_type,
-            () if is("platformID") => {
+        let text = match key.to_ascii_lowercase().as_str() {
+            "token" => &mut arguments.token,
+            "userid" => &mut arguments.user,
+            "operationid" => &mut arguments.operation_id,
+            "compression" => &mut arguments.compression,
+            "sdktype" => &mut arguments.sdk_type,
+            "platformid" => {
                 arguments.platform = gojson::integer(value)?.unwrap_or(arguments.platform);
                 return Ok(());
             }
-            () if is("sendResponse") => {
+            "sendresponse" => {
                 arguments.wants_response = gojson::boolean(value)?.unwrap_or(arguments.wants_response);
                 return Ok(());
             }
-            () if is("background") => return gojson::boolean(value).map(drop), // has no effect, but a type
-            () => return Ok(()),
+            "background" => return gojson::boolean(value).map(drop), // has no effect, but a type
+            _ => return Ok(()),
         };
         if let Some(new) = gojson::string(value)? {
             *text = new.into_owned();

@@ -94,7 +94,7 @@ impl Gzip {
         state.reset(false);
         loop {
             // Doubles up to the limit, so that a bomb stops close behind it.
-            out.reserve(
+            out.reserve_exact(
                 out.len()
                     .max(STEP_BYTES)
                     .min(bytes_max.saturating_sub(out.len()) + 1),
@@ -247,11 +247,11 @@ mod tests {
 
     #[test]
     fn the_limit_is_exact_and_stops_a_bomb() {
-        let bomb = pack(&vec![0; 10_000_000]);
+        let bomb = pack(&vec![0; 400_000]);
         let mut out = Vec::new();
         let fault = Gzip::default().unpack(&bomb, 100_000, &mut out);
         assert_eq!(fault, Err(EnvelopeFault::InflatedTooBig));
-        assert!(out.capacity() < 300_000, "{}", out.capacity());
+        assert!(out.capacity() <= 100_001, "{}", out.capacity());
         assert!(unpack(&pack(&[0; 1000]), 1000).is_ok());
         assert_eq!(
             unpack(&pack(&[0; 1001]), 1000),

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::frame::{Frame, Opcode};
 use crate::limits;
-use parts::{Field, Parts, REQUEST_FIELDS, RESPONSE_FIELDS};
+use parts::Structure;
 
 /// How a connection encodes its envelopes (spec 2.1, 2.4): 4 variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -135,9 +135,7 @@ impl Codec {
         message: &[u8],
         inflated_bytes_max: usize,
     ) -> Result<Request, EnvelopeFault> {
-        self.decode_parts(variant, message, inflated_bytes_max, &REQUEST_FIELDS, |parts| {
-            parts.into_request()
-        })
+        self.decode_as(variant, message, inflated_bytes_max)
     }
 
     /// Encodes one binary WebSocket frame.
@@ -174,23 +172,19 @@ impl Codec {
         variant: Variant,
         message: &[u8],
     ) -> Result<OwnedResponse, EnvelopeFault> {
-        let bytes_max = limits::CLIENT_INFLATED_BYTES_MAX;
-        self.decode_parts(variant, message, bytes_max, &RESPONSE_FIELDS, |parts| {
-            parts.into_response()
-        })
+        self.decode_as(variant, message, limits::CLIENT_INFLATED_BYTES_MAX)
     }
 
-    fn decode_parts<T>(
+    fn decode_as<T: Structure>(
         &mut self,
         variant: Variant,
         message: &[u8],
         inflated_bytes_max: usize,
-        known: &[Field],
-        finish: fn(Parts<'_>) -> T,
     ) -> Result<T, EnvelopeFault> {
-        let unpacked = match variant.gzip {
-            true => self.gzip.unpack(message, inflated_bytes_max, &mut self.plain),
-            false => Ok(()),
+        let unpacked = if variant.gzip {
+            self.gzip.unpack(message, inflated_bytes_max, &mut self.plain)
+        } else {
+            Ok(())
         };
         let outcome = unpacked.and_then(|()| {
             let plain = if variant.gzip {
@@ -199,11 +193,11 @@ impl Codec {
                 message
             };
             match variant.encoding {
-                Encoding::Gob => gob::decode(&mut self.types, plain, known)
-                    .map(finish)
+                Encoding::Gob => gob::decode(&mut self.types, plain, &T::FIELDS)
+                    .map(T::from_parts)
                     .map_err(|_| EnvelopeFault::Gob),
-                Encoding::Json => json::decode(&String::from_utf8_lossy(plain), known)
-                    .map(finish)
+                Encoding::Json => json::decode(&String::from_utf8_lossy(plain), &T::FIELDS)
+                    .map(T::from_parts)
                     .ok_or(EnvelopeFault::Json),
             }
         });
@@ -227,12 +221,11 @@ impl Codec {
                 self.plain = text.into_bytes();
             }
         }
-        let payload = match variant.gzip {
-            true => {
-                self.gzip.pack(&self.plain, &mut self.packed);
-                &self.packed
-            }
-            false => &self.plain,
+        let payload = if variant.gzip {
+            self.gzip.pack(&self.plain, &mut self.packed);
+            &self.packed
+        } else {
+            &self.plain
         };
         let outcome = finish(payload);
         self.empty();

@@ -19,24 +19,13 @@ pub(super) enum Field {
     Data,
 }
 
-/// What a gateway reads.
-pub(super) const REQUEST_FIELDS: [Field; 6] = [
-    Field::ReqIdentifier,
-    Field::Token,
-    Field::SendId,
-    Field::OperationId,
-    Field::MsgIncr,
-    Field::Data,
-];
-/// What a client reads.
-pub(super) const RESPONSE_FIELDS: [Field; 6] = [
-    Field::ReqIdentifier,
-    Field::MsgIncr,
-    Field::OperationId,
-    Field::ErrCode,
-    Field::ErrMsg,
-    Field::Data,
-];
+/// One of the two structures, as a decoder sees it.
+pub(super) trait Structure {
+    /// What it has. Others are unknown to it, also those of the other structure.
+    const FIELDS: [Field; 6];
+
+    fn from_parts(parts: Parts<'_>) -> Self;
+}
 
 impl Field {
     pub(super) fn by_gob_name(name: &[u8]) -> Option<Self> {
@@ -110,25 +99,47 @@ impl<'a> Parts<'a> {
             Field::ReqIdentifier | Field::ErrCode | Field::Data => None,
         }
     }
+}
 
-    pub(super) fn into_request(self) -> Request {
-        Request {
-            id: self.id,
-            send_id: self.send_id.into(),
-            operation_id: self.operation_id.into(),
-            msg_incr: self.msg_incr.into(),
-            data: self.data.map(into_bytes).unwrap_or_default(),
+impl Structure for Request {
+    const FIELDS: [Field; 6] = [
+        Field::ReqIdentifier,
+        Field::Token,
+        Field::SendId,
+        Field::OperationId,
+        Field::MsgIncr,
+        Field::Data,
+    ];
+
+    fn from_parts(parts: Parts<'_>) -> Self {
+        Self {
+            id: parts.id,
+            send_id: parts.send_id.into(),
+            operation_id: parts.operation_id.into(),
+            msg_incr: parts.msg_incr.into(),
+            data: parts.data.map(into_bytes).unwrap_or_default(),
         }
     }
+}
 
-    pub(super) fn into_response(self) -> OwnedResponse {
-        OwnedResponse {
-            id: self.id,
-            msg_incr: self.msg_incr.into(),
-            operation_id: self.operation_id.into(),
-            err_code: self.err_code,
-            err_msg: self.err_msg.into(),
-            data: self.data.map(into_bytes),
+impl Structure for OwnedResponse {
+    const FIELDS: [Field; 6] = [
+        Field::ReqIdentifier,
+        Field::MsgIncr,
+        Field::OperationId,
+        Field::ErrCode,
+        Field::ErrMsg,
+        Field::Data,
+    ];
+
+    fn from_parts(parts: Parts<'_>) -> Self {
+        Self {
+            id: parts.id,
+            msg_incr: parts.msg_incr.into(),
+            operation_id: parts.operation_id.into(),
+            err_code: parts.err_code,
+            err_msg: parts.err_msg.into(),
+            data: parts.data.map(into_bytes),
         }
     }
 }

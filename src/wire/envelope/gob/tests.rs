@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::super::parts::{Parts, REQUEST_FIELDS, RESPONSE_FIELDS};
+use super::super::OwnedResponse;
+use super::super::parts::Structure;
 use super::*;
 use crate::limits;
 
@@ -18,9 +19,11 @@ const RESP_65: &str = "60ff81030101045265737001ff82000106010d5265714964656e74696
 const RESP_64: &str = "5f7f030101045265737001ff80000106010d5265714964656e74696669657201040001074d7367496e6372010c00010b\
     4f7065726174696f6e4944010c000107457272436f646501040001064572724d7367010c00010444617461010a000000";
 const REQ_64: &str = "657f0301010c47656e6572616c577352657101ff80000106010d5265714964656e746966696572010400010554\
-    6f6b656e010c00010653656e644944010c00010b4f7065726174696f6e4944010c0001074d7367496e6372010c00010444617461010a000000";
+    6f6b656e010c00010653656e644944010c00010b4f7065726174696f6e4944010c0001074d7367496e6372010c00\
+    010444617461010a000000";
 const REQ_65: &str = "66ff810301010c47656e6572616c577352657101ff82000106010d5265714964656e74696669657201040001\
-    05546f6b656e010c00010653656e644944010c00010b4f7065726174696f6e4944010c0001074d7367496e6372010c00010444617461010a000000";
+    05546f6b656e010c00010653656e644944010c00010b4f7065726174696f6e4944010c0001074d7367496e6372010c00\
+    010444617461010a000000";
 const REQUEST_VALUE: &str = "1bff8201fe07d20202753101026f70010475315f3101040a02753100";
 
 fn sample() -> Request {
@@ -34,90 +37,87 @@ fn sample() -> Request {
 }
 
 fn read(bytes: &[u8]) -> Result<Request, ()> {
-    decode(&mut Types::default(), bytes, &REQUEST_FIELDS)
-        .map(Parts::into_request)
+    decode(&mut Types::default(), bytes, &Request::FIELDS)
+        .map(Request::from_parts)
         .map_err(drop)
 }
 
-#[test]
-fn the_vectors_of_the_spec_are_written_byte_for_byte() {
-    let data = [0xab; 300];
-    let reply = Response {
-        id: 1001,
-        msg_incr: "u1_1",
-        operation_id: "op",
-        data: Some(b"\x0a\x01"),
-        ..Response::default()
-    };
-    let error = Response {
-        id: 1003,
-        msg_incr: "m",
-        operation_id: "op",
-        err_code: 1001,
-        err_msg: "ArgsError",
-        data: None,
-    };
-    for (response, value) in [
-        (reply, "15ff8201fe07d2010475315f3101026f7003020a0100".to_owned()),
+/// Spec A.1: a reply and its value message with type id 65.
+fn response_vectors() -> [(Response<'static>, String); 6] {
+    let zero = Response::default();
+    let (op, id) = ("op", 1001);
+    [
         (
             Response {
-                id: 2002,
-                ..Response::default()
+                id,
+                msg_incr: "u1_1",
+                operation_id: op,
+                data: Some(b"\x0a\x01"),
+                ..zero
             },
-            "07ff8201fe0fa400".to_owned(),
+            "15ff8201fe07d2010475315f3101026f7003020a0100".into(),
         ),
+        (Response { id: 2002, ..zero }, "07ff8201fe0fa400".into()),
         (
-            error,
-            "1dff8201fe07d601016d01026f7001fe07d20109417267734572726f7200".to_owned(),
+            Response {
+                id: 1003,
+                msg_incr: "m",
+                operation_id: op,
+                err_code: 1001,
+                err_msg: "ArgsError",
+                data: None,
+            },
+            "1dff8201fe07d601016d01026f7001fe07d20109417267734572726f7200".into(),
         ),
         (
             Response {
                 id: -5,
                 err_code: -2,
-                ..Response::default()
+                ..zero
             },
-            "07ff820109030300".to_owned(),
+            "07ff820109030300".into(),
         ),
-        (Response::default(), "03ff8200".to_owned()),
+        (zero, "03ff8200".into()),
         (
             Response {
                 id: 2001,
-                data: Some(&data),
-                ..Response::default()
+                data: Some(&[0xab; 300]),
+                ..zero
             },
             format!("fe0137ff8201fe0fa205fe012c{}00", "ab".repeat(300)),
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn the_reply_vectors_of_the_spec_are_written_and_read_byte_for_byte() {
+    for (response, value) in response_vectors() {
         let mut out = Vec::new();
         encode_response(&mut out, &response);
         assert_eq!(out, hex(&format!("{RESP_65}{value}")), "{response:?}");
         // With type id 64, as newer Go writes it, the same is read.
-        for frame in [
-            out,
-            hex(&format!("{RESP_64}{}", value.replacen("ff82", "ff80", 1))),
-        ] {
-            let got = decode(&mut Types::default(), &frame, &RESPONSE_FIELDS)
-                .unwrap()
-                .into_response();
+        let newer = hex(&format!("{RESP_64}{}", value.replacen("ff82", "ff80", 1)));
+        for frame in [out, newer] {
+            let parts = decode(&mut Types::default(), &frame, &OwnedResponse::FIELDS).unwrap();
+            let got = OwnedResponse::from_parts(parts);
             assert_eq!((got.id, got.err_code), (response.id, response.err_code));
             assert_eq!(
-                (&*got.msg_incr, &*got.err_msg),
-                (response.msg_incr, response.err_msg)
+                (&*got.msg_incr, &*got.operation_id, &*got.err_msg),
+                (response.msg_incr, response.operation_id, response.err_msg)
             );
             assert_eq!(got.data.unwrap_or_default(), response.data.unwrap_or_default());
         }
     }
+}
+
+#[test]
+fn the_request_vectors_of_the_spec_are_written_and_read_byte_for_byte() {
     let mut out = Vec::new();
     encode_request(&mut out, &sample());
     assert_eq!(out, hex(&format!("{REQ_65}{REQUEST_VALUE}")));
     assert_eq!(read(&out), Ok(sample()));
-    assert_eq!(
-        read(&hex(&format!(
-            "{REQ_64}{}",
-            REQUEST_VALUE.replacen("ff82", "ff80", 1)
-        ))),
-        Ok(sample())
-    );
+    let newer = hex(&format!("{REQ_64}{}", REQUEST_VALUE.replacen("ff82", "ff80", 1)));
+    assert_eq!(read(&newer), Ok(sample()));
 }
 
 #[test]
@@ -180,6 +180,12 @@ impl Gob {
 
     fn then(mut self, other: &Self) -> Self {
         self.0.extend_from_slice(&other.0);
+        self
+    }
+
+    /// A message whose length is set again after bytes were added. (Below 128 bytes: the length is one byte.)
+    fn resized(mut self) -> Self {
+        self.0[0] = u8::try_from(self.0.len() - 1).unwrap();
         self
     }
 
@@ -309,86 +315,66 @@ fn unknown_fields_of_every_type_are_skipped() {
 }
 
 #[test]
-fn what_go_refuses_is_refused() {
+fn definitions_that_go_refuses_are_refused() {
+    let value = gob().int(65).uint(0).message();
     let good = define(65, &[("ReqIdentifier", 2), ("SendID", 6)]);
-    let value = gob().int(65).uint(1).int(1).uint(1).text("u").uint(0).message();
     assert!(read(&good.clone().then(&value).0).is_ok());
-    for (why, frame) in [
-        ("empty", gob()),
-        ("no value", good.clone()),
-        ("defined twice", good.clone().then(&good).then(&value)),
-        ("undefined type", value.clone()),
-        ("value of a basic type", gob().int(2).uint(2).message()),
+    for (why, definitions) in [
+        ("none", gob()),
+        ("the same id twice", good.clone().then(&good)),
+        ("no field known", define(65, &[("Foo", 2)])),
+        ("bytes for string", define(65, &[("SendID", 5)])),
+        ("uint for int", define(65, &[("ReqIdentifier", 3)])),
         (
-            "value of id 0",
-            good.clone().then(&gob().int(0).uint(0).message()),
+            "unknown type of a field that is not sent",
+            define(65, &[("SendID", 6), ("X", 99)]),
         ),
-        ("empty message", good.clone().then(&gob().uint(0))),
-        (
-            "no field known",
-            define(65, &[("Foo", 2)]).then(&gob().int(65).uint(0).message()),
-        ),
-        (
-            "wrong wire type",
-            define(65, &[("SendID", 5)]).then(&gob().int(65).uint(0).message()),
-        ),
-        (
-            "uint for int",
-            define(65, &[("ReqIdentifier", 3)]).then(&gob().int(65).uint(0).message()),
-        ),
-        (
-            "unknown type of an unused field",
-            define(65, &[("SendID", 6), ("X", 99)]).then(&gob().int(65).uint(0).message()),
-        ),
-        (
-            "field without name",
-            define(65, &[("SendID", 6), ("", 6)]).then(&gob().int(65).uint(0).message()),
-        ),
-        (
-            "above int32",
-            good.clone()
-                .then(&gob().int(65).uint(1).int(1 << 31).uint(0).message()),
-        ),
+        ("field without name", define(65, &[("SendID", 6), ("", 6)])),
+        ("a slice", define_other(65, 2, &[6])),
+        ("something behind it", Gob([&good.0[..], &[0]].concat()).resized()),
+    ] {
+        assert_eq!(read(&definitions.then(&value).0), Err(()), "{why}");
+    }
+    let own = define(20, &[("SendID", 6)]).then(&gob().int(20).uint(0).message());
+    assert_eq!(read(&own.0), Err(()), "an id of Go's own");
+}
+
+#[test]
+fn values_that_go_refuses_are_refused() {
+    let good = define(65, &[("ReqIdentifier", 2), ("SendID", 6)]);
+    let value = || gob().int(65);
+    for (why, message) in [
+        ("nothing", gob()),
+        ("empty message", gob().message()),
+        ("a basic type", gob().int(2).uint(2).message()),
+        ("id 0", gob().int(0).uint(0).message()),
+        ("above int32", value().uint(1).int(1 << 31).uint(0).message()),
         (
             "below int32",
-            good.clone()
-                .then(&gob().int(65).uint(1).int(-(1 << 31) - 1).uint(0).message()),
+            value().uint(1).int(-(1 << 31) - 1).uint(0).message(),
         ),
-        (
-            "field out of range",
-            good.clone().then(&gob().int(65).uint(3).int(1).uint(0).message()),
-        ),
+        ("field out of range", value().uint(3).int(1).uint(0).message()),
         (
             "delta overflow",
-            good.clone()
-                .then(&gob().int(65).uint(1).int(1).uint(u64::MAX).uint(0).message()),
+            value().uint(1).int(1).uint(u64::MAX).uint(0).message(),
         ),
-        (
-            "no end mark",
-            good.clone().then(&gob().int(65).uint(1).int(1).message()),
-        ),
+        ("no end mark", value().uint(1).int(1).message()),
         (
             "string longer than the message",
-            good.clone().then(&gob().int(65).uint(2).uint(9).message()),
+            value().uint(2).uint(9).message(),
         ),
         (
             "message longer than the frame",
-            good.clone().then(&gob().uint(99).int(65).uint(0)),
+            gob().uint(99).then(&value()).uint(0),
         ),
         ("huge length", gob().uint(u64::MAX)),
-        (
-            "id of Go's own",
-            define(20, &[("SendID", 6)]).then(&gob().int(20).uint(0).message()),
-        ),
-        (
-            "slice",
-            define_other(65, 2, &[6]).then(&gob().int(65).uint(0).message()),
-        ),
     ] {
-        assert_eq!(read(&frame.0), Err(()), "{why}");
+        assert_eq!(read(&good.clone().then(&message).0), Err(()), "{why}");
     }
-    for cut in 0..good.0.len() + value.0.len() {
-        assert_eq!(read(&good.clone().then(&value).0[..cut]), Err(()), "cut {cut}");
+    let whole = good.then(&value().uint(1).int(1).uint(1).text("u").uint(0).message());
+    assert!(read(&whole.0).is_ok());
+    for cut in 0..whole.0.len() {
+        assert_eq!(read(&whole.0[..cut]), Err(()), "cut {cut}");
     }
 }
 

@@ -101,7 +101,7 @@ impl Types {
         Ok(())
     }
 
-    /// `kind` is the field of `wireType`: ArrayT, SliceT, StructT, MapT, and three kinds of types that encode themselves.
+    /// `kind` is the field of `wireType`: ArrayT, SliceT, StructT, MapT, and three for types that encode themselves.
     fn read_shape(&mut self, kind: usize, message: &mut Reader<'_>) -> Result<Shape, Malformed> {
         let (mut first, mut second) = (None, None);
         let fields_from = self.fields.len();

@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# The whole of CI, the same here and there: installs what it needs, stops at the first failure and names the step,
+# ends with one line `N passed, M failed` over all suites. A step without a count of its own (formatting, lints, docs,
+# builds) counts as one. Everything it installs or writes is under work/ and target/.
+set -u -o pipefail
+cd "$(dirname "$0")/.." || exit 1
+export CARGO_TERM_COLOR=never
+ROOT=$PWD
+WORK=$ROOT/work
+LOGS=$WORK/ci
+mkdir -p "$LOGS"
+
+# Kept in step with tests/clients/packages.sh, which pins what the client tests install.
+CARGO_DENY_VERSION=0.20.2
+# No step may hang: the whole run must stay under 30 minutes.
+STEP_SECONDS=1200
+
+passed=0
+failed=0
+skipped=0
+
+finish() {
+    local line="$passed passed, $failed failed"
+    [ "$skipped" -eq 0 ] || line="$line, $skipped skipped"
+    echo "$line"
+    [ "$failed" -eq 0 ] || exit 1
+    exit 0
+}
+
+# stop STEP WHY: a failure that no suite has counted is counted here.
+stop() {
+    [ "$failed" -gt 0 ] || failed=1
+    echo "ci: FAILED at step: $1 ($2)"
+    finish
+}
+
+# count LOG: adds the totals of cargo's and our own suites, as `passed failed skipped`.
+count() {
+    awk '
+        /^test result: / { gsub(/[;.]/, ""); for (i = 2; i <= NF; i++) {
+            if ($i == "passed") p += $(i-1); if ($i == "failed") f += $(i-1); if ($i == "ignored") s += $(i-1) } }
+        /^[a-z-]+: [0-9]+ passed, [0-9]+ failed/ { gsub(/,/, ""); p += $2; f += $4; if ($7 == "skipped") s += $6 }
+        END { print p + 0, f + 0, s + 0 }' "$1"
+}
+
+# run STEP KIND COMMAND..: KIND is `gate` (one pass if it succeeds) or `suite` (brings its own counts).
+run() {
+    local step=$1 kind=$2 log status started p f s
+    shift 2
+    log="$LOGS/$(echo "$step" | tr -c 'a-z0-9\n' '-').log"
+    started=$SECONDS
+    echo "== $step: $*"
+    timeout --kill-after=30 "$STEP_SECONDS" "$@" 2>&1 | tee "$log"
+    status=${PIPESTATUS[0]}
+    p=1 f=0 s=0
+    if [ "$kind" = suite ]; then
+        read -r p f s < <(count "$log")
+        passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    elif [ "$status" -eq 0 ]; then
+        passed=$((passed + 1))
+    fi
+    [ "$status" -eq 0 ] || stop "$step" "exit status $status, log in $log"
+    [ "$f" -eq 0 ] || stop "$step" "$f failed, log in $log"
+    [ "$p" -gt 0 ] || stop "$step" "it ran no test, log in $log"
+    echo "== $step: ok, $p passed, $((SECONDS - started)) s"
+}
+
+# Debian packages, only when something is missing.
+packages() {
+    local missing=()
+    command -v cc >/dev/null || missing+=(build-essential)
+    command -v git >/dev/null || missing+=(git)
+    command -v curl >/dev/null || missing+=(curl ca-certificates)
+    command -v node >/dev/null && command -v npm >/dev/null || missing+=(nodejs npm)
+    python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
+    if [ "${#missing[@]}" -gt 0 ]; then
+        apt-get update && apt-get install -y --no-install-recommends "${missing[@]}" || return 1
+    fi
+    command -v cargo >/dev/null || { echo "cargo is missing: install rustup"; return 1; }
+    node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 18 ? 0 : 1)' || {
+        echo "Node 18 or newer is needed for OpenIM's clients, found $(node --version)"
+        return 1
+    }
+}
+
+deny_tool() {
+    "$WORK/tools/bin/cargo-deny" --version 2>/dev/null | grep -qx "cargo-deny $CARGO_DENY_VERSION" ||
+        cargo install cargo-deny --locked --version "$CARGO_DENY_VERSION" --root "$WORK/tools" \
+            --target-dir "$WORK/tools-target"
+}
+
+# The database of advisories is on a host that may be unreachable: then this is skipped, and counted.
+advisories() {
+    local deny="$WORK/tools/bin/cargo-deny"
+    if timeout 60 "$deny" fetch db >"$LOGS/advisories-fetch.log" 2>&1; then
+        run advisories gate "$deny" check --disable-fetch advisories
+    else
+        echo "== advisories: SKIPPED, the database cannot be reached ($(tail -n 1 "$LOGS/advisories-fetch.log"))"
+        skipped=$((skipped + 1))
+    fi
+}
+
+export -f packages deny_tool
+export WORK CARGO_DENY_VERSION
+denied=(python3 scripts/without-io-uring.py)
+
+run "prerequisites" gate bash -c packages
+run "format" gate cargo fmt --all --check
+run "clippy" gate cargo clippy --workspace --all-targets --locked -- -D warnings
+run "unit tests" suite cargo test --locked --lib --bins
+run "it" suite cargo test --locked --test it
+run "seccomp filter" suite "${denied[@]}" --self-test
+run "unit tests without io_uring" suite "${denied[@]}" cargo test --locked --lib shard::
+run "it without io_uring" suite "${denied[@]}" cargo test --locked --test it -- --skip tidy::
+run "sim" suite cargo test --locked --test sim
+run "loom" suite cargo test --locked -p pinion-loom --release
+run "docs" gate env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items
+run "pure layers alone" gate cargo check --locked --lib --no-default-features
+run "release build" gate cargo build --locked --release
+run "the commands of README.md" suite python3 scripts/quickstart.py
+run "client packages" gate bash tests/clients/packages.sh
+run "clients" suite "$WORK/clients/venv/bin/python" tests/clients/run.py
+run "cargo-deny" gate bash -c deny_tool
+run "licences, bans, sources" gate "$WORK/tools/bin/cargo-deny" check bans licenses sources
+advisories
+echo "ci: all steps ok in $SECONDS s"
+finish

@@ -1,0 +1,204 @@
+//! What a started gateway prints: where it is, what it runs on, what bounds it, and two lines to try it with.
+//!
+//! The harness of `tests/it` and CI read it: the first word of a line names it, the two lines can be run as they
+//! stand, and the last line is `ready`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::version;
+use crate::backend::embedded::token;
+use crate::config::{Config, DEFAULT_SECRET, Loaded, setting};
+use crate::ids::Platform;
+use crate::limits;
+use crate::node::Facts;
+use crate::shard::{DriverKind, clock};
+
+/// The user of the two lines.
+const TRIAL_USER: &str = "alice";
+/// How long the printed token is good.
+const TRIAL_TTL_S: i64 = 86_400;
+/// Settings shown as limits.
+const LIMITS: [&str; 9] = [
+    "websocket.connections_max",
+    "websocket.handshakes_max",
+    "websocket.send_buffer_bytes",
+    "websocket.receive_buffer_bytes",
+    "outbox.frames_max",
+    "outbox.bytes_max",
+    "outbox.shard_bytes_max",
+    "drain.deadline_ms",
+    "stall.abort_ms",
+];
+
+/// The whole banner. `files` is the open-file limit in force.
+pub(super) fn text(loaded: &Loaded, facts: &Facts, files: u64) -> String {
+    let mut lines = vec![format!("pinion {}", version::SHORT)];
+    lines.extend(addresses(facts));
+    lines.push(engine(facts));
+    lines.push(threads(facts));
+    lines.extend(limits_in_force(loaded, files));
+    lines.extend(backend());
+    if loaded.config.auth.secret == DEFAULT_SECRET {
+        lines.push(format!(
+            "warning    auth.secret is OpenIM's default ({DEFAULT_SECRET}), which everybody knows: anyone can make tokens. Set \
+             {} or auth.secret in the file.",
+            setting("auth.secret").map(|s| s.env_name()).unwrap_or_default()
+        ));
+    }
+    lines.extend(trial(&loaded.config, facts));
+    lines.push("ready".into());
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// An address that can be dialled from this machine: "all addresses" is none.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        ip if !ip.is_unspecified() => address,
+        // Dual stack: IPv4 works, and needs no brackets.
+        IpAddr::V4(_) | IpAddr::V6(_) => SocketAddr::from(([127, 0, 0, 1], address.port())),
+    }
+}
+
+fn addresses(facts: &Facts) -> [String; 3] {
+    let all = |address: SocketAddr| match address.ip() {
+        ip if !ip.is_unspecified() => String::new(),
+        IpAddr::V4(_) => "  (all IPv4 addresses)".into(),
+        IpAddr::V6(_) => "  (all addresses, IPv4 and IPv6)".into(),
+    };
+    [
+        format!(
+            "websocket  ws://{}{}",
+            reachable(facts.websocket),
+            all(facts.websocket)
+        ),
+        format!("grpc       {}{}", reachable(facts.grpc), all(facts.grpc)),
+        format!(
+            "http       http://{}/readyz{} (also /healthz, /metrics)",
+            reachable(facts.http),
+            all(facts.http)
+        ),
+    ]
+}
+
+fn engine(facts: &Facts) -> String {
+    let name = match facts.driver {
+        DriverKind::IoUring => "io_uring",
+        DriverKind::Epoll => "epoll",
+    };
+    format!("engine     {name} ({})", facts.driver_reason)
+}
+
+fn threads(facts: &Facts) -> String {
+    let place = |kind: &str, n: usize, cpu: Option<usize>| match cpu {
+        Some(cpu) => format!("{kind} {n} on CPU {cpu}"),
+        None => format!("{kind} {n} not pinned"),
+    };
+    let shards = facts
+        .layout
+        .shards
+        .iter()
+        .enumerate()
+        .map(|(n, cpu)| place("shard", n, *cpu));
+    let rpcs = facts
+        .layout
+        .rpcs
+        .iter()
+        .enumerate()
+        .map(|(n, cpu)| place("rpc", n, *cpu));
+    let all: Vec<_> = shards.chain(rpcs).collect();
+    format!("threads    {}; main and log not pinned", all.join(", "))
+}
+
+fn limits_in_force(loaded: &Loaded, files: u64) -> Vec<String> {
+    let mut lines = vec!["limits".to_owned()];
+    lines.push(format!(
+        "  {:<32} {files:>11}  rlimit: soft limit raised to the hard one",
+        "open files"
+    ));
+    lines.push(format!(
+        "  {:<32} {:>11}  fixed by OpenIM",
+        "message bytes from a client",
+        limits::MESSAGE_BYTES_MAX
+    ));
+    lines.extend(LIMITS.iter().map(|key| {
+        let value = setting(key).map(|s| s.shown(&loaded.config)).unwrap_or_default();
+        format!("  {key:<32} {value:>11}  {}", loaded.origin(key))
+    }));
+    lines
+}
+
+fn backend() -> [String; 2] {
+    [
+        "backend    embedded: the development backend. It speaks for OpenIM's services from memory; messages, tokens and".into(),
+        format!(
+            "           presence are gone at exit. It keeps {} messages per conversation, {} MiB and {} conversations in all.",
+            limits::EMBEDDED_HISTORY_MAX,
+            limits::EMBEDDED_HISTORY_BYTES >> 20,
+            limits::EMBEDDED_CONVERSATIONS_MAX
+        ),
+    ]
+}
+
+/// Two lines that make a push visible.
+fn trial(config: &Config, facts: &Facts) -> Vec<String> {
+    let program = std::env::current_exe().map_or_else(|_| "pinion".into(), |path| path.display().to_string());
+    let program = shell_word(&program);
+    // A desktop platform: phones and browsers have rules of their own about background and pings.
+    let platform = Platform::all()
+        .find(|p| p.name() == "Linux")
+        .unwrap_or(Platform::WEB);
+    let now = clock::now().unix;
+    match token::issue(&config.auth.secret, TRIAL_USER, platform, now, TRIAL_TTL_S) {
+        Ok(token) => vec![
+            format!("try it     as {TRIAL_USER} in one terminal, the push in another:"),
+            format!(
+                "  {program} listen --token {token} --url ws://{}",
+                reachable(facts.websocket)
+            ),
+            format!(
+                "  {program} push --to {TRIAL_USER} --text hello --rpc {}",
+                reachable(facts.grpc)
+            ),
+        ],
+        Err(fault) => vec![format!("warning    no trial token could be made: {fault:?}")],
+    }
+}
+
+/// Quotes a word for a shell if it has to be.
+fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive_a_shell() {
+        for (word, want) in [
+            ("/usr/bin/pinion", "/usr/bin/pinion"),
+            ("/a b/pinion", "'/a b/pinion'"),
+            ("it's", r"'it'\''s'"),
+        ] {
+            assert_eq!(shell_word(word), want);
+        }
+    }
+
+    #[test]
+    fn addresses_can_be_dialled() {
+        for (bound, want) in [
+            ("[::]:1", "127.0.0.1:1"),
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("10.0.0.1:1", "10.0.0.1:1"),
+            ("[::1]:1", "[::1]:1"),
+        ] {
+            assert_eq!(reachable(bound.parse().unwrap()).to_string(), want);
+        }
+    }
+}

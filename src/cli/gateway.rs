@@ -1,0 +1,46 @@
+//! `pinion gateway`: configuration, limits, logging, then the node; prints the banner and runs until a signal.
+
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+
+use super::logging::Logging;
+use super::{EXIT_FAILED, args, banner, fail, load, output};
+use crate::config::Loaded;
+use crate::config::machine::{Machine, raise_open_files};
+use crate::node::{Node, PlantedStall};
+
+/// Runs the command.
+pub(super) fn run(matches: &ArgMatches) -> ExitCode {
+    let loaded = match load(matches) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    if matches.get_flag(args::PRINT_CONFIG) {
+        output::print(&loaded.print());
+        return ExitCode::SUCCESS;
+    }
+    let stall = matches.get_one::<(u16, u64)>(args::PLANT_STALL);
+    let stall = stall.map(|&(shard, milliseconds)| PlantedStall { shard, milliseconds });
+    match serve(&loaded, stall) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => fail(EXIT_FAILED, &why),
+    }
+}
+
+fn serve(loaded: &Loaded, stall: Option<PlantedStall>) -> Result<(), String> {
+    let files = raise_open_files().map_err(|e| format!("cannot raise the open-file limit: {e}"))?;
+    let logging = Logging::start(&loaded.config.log)?;
+    let node = Node::start(&loaded.config, &Machine::probe(), logging.dropped())?;
+    output::print(&banner::text(loaded, node.facts(), files));
+    if let Some(stall) = stall {
+        node.plant(stall)?;
+    }
+    let ended = node.run();
+    match &ended {
+        Ok(()) => tracing::info!("drained; end"),
+        Err(why) => tracing::error!("{why}"),
+    }
+    drop(logging);
+    ended
+}

@@ -1,0 +1,218 @@
+//! From sources and machine to a [`Config`]: parse every text once, fill in what was left open, check values against
+//! each other and against the machine. Reports every fault, not the first.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::Config;
+use super::fault::{Fault, Faults, Origin};
+use super::layout::{self, Counts};
+use super::machine::Machine;
+use super::settings::{AUTO, Draft, SETTINGS, Visibility, setting};
+use super::sources::{self, Given, Sources};
+use crate::limits::{CONNECTIONS_MAX, FILES_RESERVED_MAX};
+
+/// A configuration that is good, and where each value came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The values.
+    pub config: Config,
+    /// By key; every setting has one.
+    origins: BTreeMap<&'static str, Origin>,
+}
+
+impl Loaded {
+    /// Where the value of a setting came from.
+    pub fn origin(&self, key: &str) -> &Origin {
+        self.origins.get(key).unwrap_or(&Origin::Default)
+    }
+
+    /// A file that sets what is in force, with the source of each value behind it.
+    pub fn print(&self) -> String {
+        let lines = SETTINGS.iter().map(|s| {
+            let value = s.shown(&self.config);
+            let value = if s.visibility == Visibility::Public {
+                quoted(&value)
+            } else {
+                value
+            };
+            format!("{}: {value}  # {}\n", s.key, self.origin(s.key))
+        });
+        lines.collect()
+    }
+}
+
+/// Quotes what YAML would not read back as the same text.
+fn quoted(value: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+    if value.starts_with(|c: char| c.is_ascii_alphanumeric()) && value.chars().all(plain) {
+        value.to_owned()
+    } else {
+        format!("{value:?}")
+    }
+}
+
+/// Loads the configuration. `draw` gives two random numbers for `shards.owner_key`.
+///
+/// # Errors
+/// All that is wrong, at once.
+pub fn load(sources: &Sources, machine: &Machine, draw: impl FnOnce() -> [u64; 2]) -> Result<Loaded, Faults> {
+    let mut faults = Vec::new();
+    let given = sources::collect(sources, &mut faults);
+    let mut draft = Draft::blank();
+    let mut origins = BTreeMap::new();
+    for setting in SETTINGS {
+        let (text, origin) = match given.get(setting.key) {
+            Some((text, origin)) => (text.as_str(), origin.clone()),
+            None => (setting.default, Origin::Default),
+        };
+        if (setting.apply)(&mut draft, text).is_none() {
+            faults.push(Fault {
+                key: setting.key.into(),
+                value: Some(shown(setting.visibility, text)),
+                origin: origin.clone(),
+                expected: format!("expected {}", setting.expected),
+                example: setting.example.into(),
+            });
+        }
+        origins.insert(setting.key, origin);
+    }
+    fill_in(&mut draft, machine, &given, &mut origins);
+    draft.config.shards.owner_key = draft.owner_key.unwrap_or_else(draw);
+    // Values that did not parse would give follow-up faults about values that nobody wrote.
+    let sound = |key: &str| !faults.iter().any(|f: &Fault| f.key == key);
+    let cross: Vec<Fault> = cross_faults(&draft.config, machine, &origins)
+        .into_iter()
+        .filter(|fault| sound(&fault.key))
+        .collect();
+    faults.extend(cross);
+    if faults.is_empty() {
+        Ok(Loaded {
+            config: draft.config,
+            origins,
+        })
+    } else {
+        Err(Faults(faults))
+    }
+}
+
+fn shown(visibility: Visibility, text: &str) -> String {
+    match visibility {
+        Visibility::Public => text.to_owned(),
+        Visibility::Secret if text.is_empty() => String::new(),
+        Visibility::Secret => "(hidden)".into(),
+    }
+}
+
+/// Works out what was left to `auto`.
+fn fill_in(
+    draft: &mut Draft,
+    machine: &Machine,
+    given: &Given,
+    origins: &mut BTreeMap<&'static str, Origin>,
+) {
+    let Counts { shards, rpcs } = layout::counts(machine, draft.shards, draft.rpcs);
+    let room = connections_room(machine).min(u64::from(CONNECTIONS_MAX));
+    let room = u32::try_from(room).unwrap_or(CONNECTIONS_MAX);
+    let config = &mut draft.config;
+    config.shards.count = shards;
+    config.shards.rpc_count = rpcs;
+    config.shards.pin = draft.pin.unwrap_or_else(|| layout::pins_by_default(machine));
+    config.websocket.connections_max = draft.connections_max.unwrap_or(room);
+    let cpus = format!("{} CPUs in the set, {}", machine.cpus.len(), quota_text(machine));
+    let files = if room < CONNECTIONS_MAX {
+        format!(
+            "open-file limit {} less a reserve of {FILES_RESERVED_MAX}",
+            machine.files_max
+        )
+    } else {
+        "OpenIM's; the open-file limit allows more".to_owned()
+    };
+    for (key, from) in [
+        ("websocket.connections_max", files),
+        ("shards.count", cpus),
+        ("shards.rpc_count", "one per 8 shards".to_owned()),
+        ("shards.pin", quota_text(machine)),
+        ("shards.owner_key", "drawn at start".to_owned()),
+    ] {
+        let open = given
+            .get(key)
+            .is_none_or(|(text, _)| text == AUTO || text == "random");
+        if open {
+            origins.insert(key, Origin::Derived(from));
+        }
+    }
+}
+
+fn quota_text(machine: &Machine) -> String {
+    match machine.quota {
+        Some(quota) => format!("cgroup quota of {quota} CPUs"),
+        None => "no cgroup quota".to_owned(),
+    }
+}
+
+/// How many connections the open-file limit allows beside the reserve.
+fn connections_room(machine: &Machine) -> u64 {
+    machine.files_max.saturating_sub(FILES_RESERVED_MAX)
+}
+
+/// Faults that no single value has.
+fn cross_faults(config: &Config, machine: &Machine, origins: &BTreeMap<&'static str, Origin>) -> Vec<Fault> {
+    let fault = |key: &'static str, expected: String, example: String| Fault {
+        key: key.into(),
+        value: setting(key).map(|s| s.shown(config)),
+        origin: origins.get(key).cloned().unwrap_or(Origin::Default),
+        expected,
+        example,
+    };
+    let mut faults = Vec::new();
+    let (asked, room) = (
+        u64::from(config.websocket.connections_max),
+        connections_room(machine),
+    );
+    if asked > room || asked == 0 {
+        let needed = asked.max(1) + FILES_RESERVED_MAX;
+        let expected = format!(
+            "the open-file limit of {} allows {room} connections beside a reserve of {FILES_RESERVED_MAX} files; raise the \
+             hard limit to {needed} (ulimit -Hn, LimitNOFILE= of systemd) or ask for less",
+            machine.files_max
+        );
+        let example = if room > 0 { room.to_string() } else { String::new() };
+        faults.push(fault("websocket.connections_max", expected, example));
+    }
+    if config.shard_outbox_bytes_max < config.outbox_bytes_max {
+        let expected = format!("must not be below outbox.bytes_max ({})", config.outbox_bytes_max);
+        faults.push(fault("outbox.shard_bytes_max", expected, "256MiB".into()));
+    }
+    let websocket = SocketAddr::new(config.websocket.address, config.websocket.port);
+    let listeners = [
+        ("websocket.port", websocket),
+        ("rpc.listen", config.rpc_listen),
+        ("http.listen", config.http_listen),
+    ];
+    for (n, (key, address)) in listeners.iter().enumerate() {
+        if let Some((other, _)) = listeners
+            .iter()
+            .take(n)
+            .find(|(_, other)| overlap(*other, *address))
+        {
+            let free = setting(key).map(|s| s.default.to_owned()).unwrap_or_default();
+            faults.push(fault(
+                key,
+                format!("{other} uses this port already; choose another"),
+                free,
+            ));
+        }
+    }
+    faults
+}
+
+/// Whether two listeners would meet on a port. `::` takes IPv4 as well.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let takes_all = |ip: IpAddr| ip.is_unspecified();
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || takes_all(a.ip()) || takes_all(b.ip()))
+}
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

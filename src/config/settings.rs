@@ -1,0 +1,526 @@
+//! The one table of settings. File keys, environment names, flags, `--help`, `--print-config` and every message about a
+//! bad value are derived from it; adding a setting is adding an entry here and a field to [`Config`].
+//!
+//! What always holds: defaults are text and go through the same parser as what operators write.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::value::{boolean, bytes, key_pair, millis, names, number};
+use super::{AuthConfig, Config, Driver, LogConfig, RecordConfig, RecordMode, ShardsConfig, WebsocketConfig};
+use crate::limits;
+
+/// The default of settings that are worked out from the machine.
+pub(super) const AUTO: &str = "auto";
+/// The default of `auth.secret`, known to everybody (spec 7.1); a gateway that runs with it warns.
+pub const DEFAULT_SECRET: &str = "openIM123";
+
+/// One setting.
+pub struct Setting {
+    /// As in the file, for example `websocket.port`.
+    pub key: &'static str,
+    /// One sentence for `--help`.
+    pub doc: &'static str,
+    /// As text.
+    pub default: &'static str,
+    /// Completes "expected ...".
+    pub expected: &'static str,
+    /// A good value.
+    pub example: &'static str,
+    /// Whether the value may be shown.
+    pub visibility: Visibility,
+    /// Parses and stores; `None`: not what was expected.
+    pub(super) apply: fn(&mut Draft, &str) -> Option<()>,
+    /// The value in force.
+    pub(super) show: fn(&Config) -> String,
+}
+
+/// Whether a value may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visibility {
+    /// In `--print-config`, the banner and in faults.
+    Public,
+    /// Never; shown as `(set)`.
+    Secret,
+}
+
+impl Setting {
+    /// `PINION_WEBSOCKET_PORT`.
+    pub fn env_name(&self) -> String {
+        format!("PINION_{}", self.key.replace('.', "_").to_uppercase())
+    }
+
+    /// `websocket-port`, without dashes in front.
+    pub fn flag_name(&self) -> String {
+        self.key.replace(['.', '_'], "-")
+    }
+
+    /// What `--print-config` shows.
+    pub fn shown(&self, config: &Config) -> String {
+        match self.visibility {
+            Visibility::Public => (self.show)(config),
+            Visibility::Secret => "(set)".into(),
+        }
+    }
+}
+
+/// The setting of a key.
+pub fn setting(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|s| s.key == key)
+}
+
+/// A configuration in the making: what is left open is worked out once all texts are in.
+pub(super) struct Draft {
+    pub(super) config: Config,
+    pub(super) connections_max: Option<u32>,
+    pub(super) shards: Option<u16>,
+    pub(super) rpcs: Option<u16>,
+    pub(super) pin: Option<bool>,
+    pub(super) owner_key: Option<[u64; 2]>,
+}
+
+impl Draft {
+    /// Holds no defaults: every field is overwritten by the table's.
+    pub(super) fn blank() -> Self {
+        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let config = Config {
+            websocket: WebsocketConfig {
+                address: nowhere.ip(),
+                port: 0,
+                connections_max: 0,
+                handshakes_max: 0,
+                send_buffer_bytes: 0,
+                receive_buffer_bytes: 0,
+            },
+            rpc_listen: nowhere,
+            http_listen: nowhere,
+            shards: ShardsConfig {
+                count: 0,
+                rpc_count: 0,
+                pin: false,
+                driver: Driver::Auto,
+                owner_key: [0; 2],
+            },
+            auth: AuthConfig {
+                secret: String::new(),
+                admin_users: Vec::new(),
+            },
+            login_policy: 0,
+            lenient: false,
+            outbox_bytes_max: 0,
+            outbox_frames_max: 0,
+            shard_outbox_bytes_max: 0,
+            drain_deadline_ms: 0,
+            stall_abort_ms: 0,
+            record: RecordConfig {
+                mode: RecordMode::Off,
+                dir: std::path::PathBuf::new(),
+                bytes_max: 0,
+            },
+            log: LogConfig {
+                level: String::new(),
+                json: false,
+            },
+        };
+        Self {
+            config,
+            connections_max: None,
+            shards: None,
+            rpcs: None,
+            pin: None,
+            owner_key: None,
+        }
+    }
+}
+
+/// `auto` leaves a value open; anything else must parse.
+fn auto<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
+    if text == AUTO {
+        Some(None)
+    } else {
+        parse(text).map(Some)
+    }
+}
+
+fn size(text: &str, least: usize, most: usize) -> Option<usize> {
+    let range = u64::try_from(least).ok()?..=u64::try_from(most).ok()?;
+    usize::try_from(bytes(text, range)?).ok()
+}
+
+/// A number from a table of names.
+fn named<T: Copy>(text: &str, table: &[(&str, T)]) -> Option<T> {
+    table
+        .iter()
+        .find(|(name, _)| *name == text)
+        .map(|(_, value)| *value)
+}
+
+const DRIVERS: [(&str, Driver); 3] = [
+    ("auto", Driver::Auto),
+    ("io_uring", Driver::IoUring),
+    ("epoll", Driver::Epoll),
+];
+const RECORD_MODES: [(&str, RecordMode); 3] = [
+    ("off", RecordMode::Off),
+    ("shape", RecordMode::Shape),
+    ("full", RecordMode::Full),
+];
+const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+const LOG_FORMATS: [(&str, bool); 2] = [("text", false), ("json", true)];
+
+fn name_of<T: PartialEq + Copy>(value: T, table: &[(&str, T)]) -> String {
+    let name = table.iter().find(|(_, v)| *v == value).map(|(name, _)| *name);
+    name.unwrap_or_default().to_owned()
+}
+
+/// Builds an entry: key, doc, default, expected, example, how it is stored, how it is shown.
+macro_rules! setting {
+    ($key:literal, $default:expr, $expected:literal, $example:literal, $doc:literal,
+     |$draft:ident, $text:ident| $apply:expr, |$config:ident| $show:expr $(, $visibility:ident)?) => {
+        Setting {
+            key: $key,
+            doc: $doc,
+            default: $default,
+            expected: $expected,
+            example: $example,
+            visibility: setting!(@visibility $($visibility)?),
+            apply: |$draft, $text| {
+                $apply;
+                Some(())
+            },
+            show: |$config| $show.to_string(),
+        }
+    };
+    (@visibility) => { Visibility::Public };
+    (@visibility Secret) => { Visibility::Secret };
+}
+
+/// Every setting, in the order of `--help` and `--print-config`.
+pub static SETTINGS: &[Setting] = &[
+    setting!(
+        "websocket.address",
+        "::",
+        "an IP address (:: = all, IPv4 included)",
+        "0.0.0.0",
+        "Address that clients reach",
+        |d, t| d.config.websocket.address = t.parse::<IpAddr>().ok()?,
+        |c| c.websocket.address
+    ),
+    setting!(
+        "websocket.port",
+        "10001",
+        "a port from 0 to 65535 (0 = any free one)",
+        "10001",
+        "Port that clients reach",
+        |d, t| d.config.websocket.port = number(t, 0..=u16::MAX)?,
+        |c| c.websocket.port
+    ),
+    setting!(
+        "websocket.connections_max",
+        AUTO,
+        "`auto` or a number from 1 to 4000000",
+        "50000",
+        "Most client connections of the node; auto = 100000, or what the open-file limit allows less a reserve",
+        |d, t| d.connections_max = auto(t, |t| number(t, 1..=4_000_000))?,
+        |c| c.websocket.connections_max
+    ),
+    setting!(
+        "websocket.handshakes_max",
+        "4096",
+        "a number from 1 to 100000",
+        "4096",
+        "Request heads that a shard reads at once; more wait to be accepted",
+        |d, t| d.config.websocket.handshakes_max = number(t, 1..=100_000)?,
+        |c| c.websocket.handshakes_max
+    ),
+    setting!(
+        "websocket.send_buffer_bytes",
+        "32KiB",
+        "a size from 4KiB to 16MiB",
+        "32KiB",
+        "SO_SNDBUF of client sockets (the kernel doubles it)",
+        |d, t| d.config.websocket.send_buffer_bytes = size(t, 4 << 10, 16 << 20)?,
+        |c| c.websocket.send_buffer_bytes
+    ),
+    setting!(
+        "websocket.receive_buffer_bytes",
+        "32KiB",
+        "a size from 4KiB to 16MiB",
+        "32KiB",
+        "SO_RCVBUF of client sockets (the kernel doubles it)",
+        |d, t| d.config.websocket.receive_buffer_bytes = size(t, 4 << 10, 16 << 20)?,
+        |c| c.websocket.receive_buffer_bytes
+    ),
+    setting!(
+        "rpc.listen",
+        "127.0.0.1:10140",
+        "an IP address and port (port 0 = any free one)",
+        "127.0.0.1:10140",
+        "Where gRPC listens; it checks no caller, so keep it inside",
+        |d, t| d.config.rpc_listen = t.parse().ok()?,
+        |c| c.rpc_listen
+    ),
+    setting!(
+        "http.listen",
+        "127.0.0.1:12140",
+        "an IP address and port (port 0 = any free one)",
+        "127.0.0.1:12140",
+        "Where health and metrics are served",
+        |d, t| d.config.http_listen = t.parse().ok()?,
+        |c| c.http_listen
+    ),
+    setting!(
+        "shards.count",
+        AUTO,
+        "`auto` or a number from 1 to 1024",
+        "4",
+        "Shard threads; auto = one per CPU, less the rpc threads from 4 CPUs up",
+        |d, t| d.shards = auto(t, |t| number(t, 1..=1024))?,
+        |c| c.shards.count
+    ),
+    setting!(
+        "shards.rpc_count",
+        AUTO,
+        "`auto` or a number from 1 to 128",
+        "1",
+        "rpc threads; auto = one per 8 shards",
+        |d, t| d.rpcs = auto(t, |t| number(t, 1..=128))?,
+        |c| c.shards.rpc_count
+    ),
+    setting!(
+        "shards.pin",
+        AUTO,
+        "`auto`, `true` or `false`",
+        "true",
+        "Pin shard i to the i-th CPU of the set; auto = unless a cgroup quota is smaller than the set",
+        |d, t| d.pin = auto(t, boolean)?,
+        |c| c.shards.pin
+    ),
+    setting!(
+        "shards.driver",
+        "auto",
+        "`auto`, `io_uring` or `epoll`",
+        "auto",
+        "What waits for sockets; auto = io_uring if the kernel lets us, else epoll",
+        |d, t| d.config.shards.driver = named(t, &DRIVERS)?,
+        |c| name_of(c.shards.driver, &DRIVERS)
+    ),
+    setting!(
+        "shards.owner_key",
+        "random",
+        "`random` or two hexadecimal numbers of 64 bits joined by a colon",
+        "1f:2e",
+        "Key of the hash that gives users to shards; give it in tests only",
+        |d, t| d.owner_key = if t == "random" { None } else { Some(key_pair(t)?) },
+        |c| format!("{:x}:{:x}", c.shards.owner_key[0], c.shards.owner_key[1]),
+        Secret
+    ),
+    setting!(
+        "auth.secret",
+        DEFAULT_SECRET,
+        "a secret that is not empty",
+        "the `secret` of OpenIM's share.yml",
+        "Key that tokens are signed with; prefer file or environment, flags show in the process list",
+        |d, t| d.config.auth.secret = (!t.is_empty()).then(|| t.to_owned())?,
+        |c| c.auth.secret,
+        Secret
+    ),
+    setting!(
+        "auth.admin_users",
+        "imAdmin",
+        "user ids joined by commas",
+        "imAdmin",
+        "Who may ask for the online status of users over gRPC",
+        |d, t| d.config.auth.admin_users = names(t)?,
+        |c| c.auth.admin_users.join(",")
+    ),
+    setting!(
+        "login.policy",
+        "1",
+        "0, 1, 4 or 5",
+        "1",
+        "Which older logins a login ends (OpenIM's multiLogin.policy); 0 none, 1 same platform, 4 same class, 5 PC and others apart",
+        |d, t| d.config.login_policy = named(t, &[("0", 0), ("1", 1), ("4", 4), ("5", 5)])?,
+        |c| c.login_policy
+    ),
+    setting!(
+        "login.lenient",
+        "false",
+        "`true` or `false`",
+        "false",
+        "Accept logins without operationID and isBackground, as OpenIM did up to 3.8.3-patch.13",
+        |d, t| d.config.lenient = boolean(t)?,
+        |c| c.lenient
+    ),
+    setting!(
+        "outbox.bytes_max",
+        "2MiB",
+        "a size from 1025KiB to 64MiB",
+        "2MiB",
+        "Bytes that may wait for one connection; more: it is closed as a slow consumer",
+        |d, t| d.config.outbox_bytes_max = size(t, limits::FRAME_SENT_BYTES_MAX + 1024, 64 << 20)?,
+        |c| c.outbox_bytes_max
+    ),
+    setting!(
+        "outbox.frames_max",
+        "256",
+        "a number from 16 to 65536",
+        "256",
+        "Frames that may wait for one connection; more: it is closed as a slow consumer",
+        |d, t| d.config.outbox_frames_max = number(t, 16..=65_536)?,
+        |c| c.outbox_frames_max
+    ),
+    setting!(
+        "outbox.shard_bytes_max",
+        "256MiB",
+        "a size from 4MiB to 64GiB",
+        "256MiB",
+        "Bytes that may wait for all connections of a shard",
+        |d, t| d.config.shard_outbox_bytes_max = size(t, 4 << 20, 64 << 30)?,
+        |c| c.shard_outbox_bytes_max
+    ),
+    setting!(
+        "drain.deadline_ms",
+        "10s",
+        "a time from 0 to 3600s (plain number = milliseconds)",
+        "10s",
+        "After SIGTERM all connections are closed within this time",
+        |d, t| d.config.drain_deadline_ms = millis(t, 0..=3_600_000)?,
+        |c| c.drain_deadline_ms
+    ),
+    setting!(
+        "stall.abort_ms",
+        "15s",
+        "a time from 2s to 3600s (plain number = milliseconds)",
+        "15s",
+        "A shard that does not turn for so long ends the process, for the supervisor to restart",
+        |d, t| d.config.stall_abort_ms = millis(t, 2 * limits::STALL_REPORT_MS..=3_600_000)?,
+        |c| c.stall_abort_ms
+    ),
+    setting!(
+        "record.mode",
+        "off",
+        "`off`, `shape` or `full`",
+        "shape",
+        "Record the inputs of shards; shape: no bodies, no tokens; full: raw bytes, tokens included",
+        |d, t| d.config.record.mode = named(t, &RECORD_MODES)?,
+        |c| name_of(c.record.mode, &RECORD_MODES)
+    ),
+    setting!(
+        "record.dir",
+        "recordings",
+        "the path of a directory",
+        "/var/lib/pinion/recordings",
+        "Where recordings go, one file per shard, readable by the owner only",
+        |d, t| d.config.record.dir = (!t.is_empty()).then(|| t.into())?,
+        |c| c.record.dir.display()
+    ),
+    setting!(
+        "record.bytes_max",
+        "256MiB",
+        "a size from 64KiB to 1024GiB",
+        "256MiB",
+        "A shard's recording stops there",
+        |d, t| d.config.record.bytes_max = bytes(t, 64 << 10..=1 << 40)?,
+        |c| c.record.bytes_max
+    ),
+    setting!(
+        "log.level",
+        "info",
+        "`error`, `warn`, `info`, `debug` or `trace`",
+        "info",
+        "Least severe lines that are logged",
+        |d, t| d.config.log.level = LOG_LEVELS.iter().find(|l| **l == t)?.to_string(),
+        |c| c.log.level
+    ),
+    setting!(
+        "log.format",
+        "text",
+        "`text` or `json`",
+        "json",
+        "How lines are logged, on standard error",
+        |d, t| d.config.log.json = named(t, &LOG_FORMATS)?,
+        |c| name_of(c.log.json, &LOG_FORMATS)
+    ),
+];
+
+// The table's texts and limits.rs name the same defaults; `every_default_and_example_is_accepted` compares them.
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_and_example_is_accepted() {
+        let mut draft = Draft::blank();
+        for setting in SETTINGS {
+            for text in [setting.example, setting.default] {
+                assert!(
+                    (setting.apply)(&mut draft, text).is_some(),
+                    "{} = {text}",
+                    setting.key
+                );
+            }
+        }
+        let config = draft.config;
+        assert_eq!(config.websocket.handshakes_max, limits::HANDSHAKES_MAX);
+        assert_eq!(config.outbox_bytes_max, limits::OUTBOX_BYTES_MAX);
+        assert_eq!(config.outbox_frames_max, limits::OUTBOX_FRAMES_MAX);
+        assert_eq!(config.shard_outbox_bytes_max, limits::SHARD_OUTBOX_BYTES_MAX);
+        assert_eq!(config.drain_deadline_ms, limits::DRAIN_DEADLINE_MS);
+        assert_eq!(config.stall_abort_ms, limits::STALL_ABORT_MS);
+        assert_eq!(config.record.bytes_max, limits::RECORDING_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_is_shown_is_accepted_again() {
+        let mut draft = Draft::blank();
+        for setting in SETTINGS {
+            (setting.apply)(&mut draft, setting.example).unwrap();
+        }
+        draft.config.websocket.connections_max = 7;
+        draft.config.shards.count = 2;
+        draft.config.shards.rpc_count = 1;
+        for setting in SETTINGS {
+            let shown = (setting.show)(&draft.config);
+            assert!(
+                (setting.apply)(&mut Draft::blank(), &shown).is_some(),
+                "{} = {shown}",
+                setting.key
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_unique_in_all_three_spellings() {
+        let mut seen = std::collections::BTreeSet::new();
+        for setting in SETTINGS {
+            assert!(seen.insert(setting.key.to_owned()));
+            assert!(seen.insert(setting.env_name()));
+            assert!(seen.insert(format!("--{}", setting.flag_name())));
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for (key, text) in [
+            ("websocket.port", "65536"),
+            ("websocket.port", "ten"),
+            ("websocket.address", "localhost"),
+            ("websocket.connections_max", "0"),
+            ("rpc.listen", "10140"),
+            ("shards.count", "0"),
+            ("shards.driver", "kqueue"),
+            ("auth.secret", ""),
+            ("login.policy", "2"),
+            ("outbox.bytes_max", "1MiB"),
+            ("stall.abort_ms", "1s"),
+            ("log.level", "loud"),
+        ] {
+            let setting = setting(key).unwrap();
+            assert!(
+                (setting.apply)(&mut Draft::blank(), text).is_none(),
+                "{key} = {text}"
+            );
+        }
+    }
+}

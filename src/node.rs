@@ -1,0 +1,241 @@
+//! One node: builds mailboxes, listeners and threads, watches them, and takes them down.
+//!
+//! `threads` starts them and waits until they are ready; `drain` ends them. Everything here runs on the main thread,
+//! which is the only one that may block. Not here: what the threads do (`shard`, `rpc`), and what is printed (`cli`).
+
+mod drain;
+mod threads;
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing_appender::non_blocking::ErrorCounter;
+
+use crate::admission::{Admission, NodeState};
+use crate::config::layout::Layout;
+use crate::config::machine::Machine;
+use crate::config::{Config, Driver};
+use crate::limits::STALL_WATCH_MS;
+use crate::metrics::Block;
+use crate::shard::mailbox::{Control, RpcAddress, ShardAddress};
+use crate::shard::pulse::Pulse;
+use crate::shard::{DriverKind, NodeEvent, probe_io_uring};
+
+/// What a started node turned out to be, for the banner.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Where clients connect; the real port.
+    pub websocket: SocketAddr,
+    /// Where gRPC listens; the real port.
+    pub grpc: SocketAddr,
+    /// Where admin HTTP listens; the real port.
+    pub http: SocketAddr,
+    /// What waits for sockets.
+    pub driver: DriverKind,
+    /// Why that one, in words.
+    pub driver_reason: String,
+    /// Which thread runs where.
+    pub layout: Layout,
+}
+
+/// A shard, seen from the main thread.
+struct Shard {
+    address: ShardAddress,
+    pulse: Arc<Pulse>,
+    block: Arc<Block>,
+    /// The shard's own listener once more, to take it out of the accept group when the shard cannot.
+    listener: Option<TcpListener>,
+    thread: JoinHandle<()>,
+}
+
+/// An rpc thread, seen from the main thread.
+struct Rpc {
+    address: RpcAddress,
+    thread: JoinHandle<()>,
+}
+
+/// A running node.
+pub struct Node {
+    facts: Facts,
+    config: Arc<Config>,
+    admission: Arc<Admission>,
+    shards: Vec<Shard>,
+    rpcs: Vec<Rpc>,
+    events: Receiver<NodeEvent>,
+    signals: Signals,
+}
+
+/// A test switch.
+#[derive(Clone, Copy, Debug)]
+pub struct PlantedStall {
+    /// Which shard loops.
+    pub shard: u16,
+    /// For how long.
+    pub milliseconds: u64,
+}
+
+impl Node {
+    /// Starts everything; when it returns, clients are served. `dropped_log_lines` is shown in `/metrics`.
+    ///
+    /// # Errors
+    /// What went wrong, in words for the operator. Threads that run already end with the process.
+    pub fn start(
+        config: &Config,
+        machine: &Machine,
+        dropped_log_lines: ErrorCounter,
+    ) -> Result<Self, String> {
+        // First of all, so that a signal during the start is not lost and the default action does not cut it short.
+        let signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| format!("cannot catch signals: {e}"))?;
+        let (driver, driver_reason) = choose_driver(config.shards.driver, probe_io_uring)?;
+        let mut config = config.clone();
+        config.websocket.address = claim_websocket(&config)?;
+        let started = threads::start(Arc::new(config), machine, driver, dropped_log_lines)?;
+        let facts = Facts {
+            websocket: started.websocket,
+            grpc: started.grpc,
+            http: started.http,
+            driver,
+            driver_reason,
+            layout: started.layout,
+        };
+        Ok(Self {
+            facts,
+            config: started.config,
+            admission: started.admission,
+            shards: started.shards,
+            rpcs: started.rpcs,
+            events: started.events,
+            signals,
+        })
+    }
+
+    /// What the node turned out to be.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Sends a shard into a loop (tests).
+    ///
+    /// # Errors
+    /// There is no such shard, or its control lane is full.
+    pub fn plant(&self, stall: PlantedStall) -> Result<(), String> {
+        let shard = self.shards.get(usize::from(stall.shard));
+        let shard = shard.ok_or_else(|| format!("there is no shard {}", stall.shard))?;
+        let sent = shard.address.control(Control::Stall(stall.milliseconds));
+        sent.map_err(|_| "the shard's control lane is full".to_owned())
+    }
+
+    /// Watches the threads until a signal asks for the end, then drains.
+    ///
+    /// # Errors
+    /// A thread failed, or the node could not be drained in time.
+    pub fn run(mut self) -> Result<(), String> {
+        loop {
+            match self.events.recv_timeout(Duration::from_millis(STALL_WATCH_MS)) {
+                Ok(NodeEvent::Failed(why)) => return Err(why),
+                Ok(event) => tracing::debug!(?event, "unexpected news"),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err("all threads have ended".into()),
+            }
+            if let Some(signal) = self.signals.pending().next() {
+                tracing::info!(signal, deadline_ms = self.config.drain_deadline_ms, "draining");
+                return self.drain();
+            }
+        }
+    }
+}
+
+/// Decides on the driver, and says why.
+fn choose_driver(
+    wanted: Driver,
+    probe: impl FnOnce() -> Result<(), String>,
+) -> Result<(DriverKind, String), String> {
+    match wanted {
+        Driver::Epoll => Ok((DriverKind::Epoll, "asked for by shards.driver".into())),
+        Driver::IoUring => match probe() {
+            Ok(()) => Ok((DriverKind::IoUring, "asked for by shards.driver".into())),
+            Err(why) => Err(format!("shards.driver is io_uring, but {why}")),
+        },
+        Driver::Auto => match probe() {
+            Ok(()) => Ok((DriverKind::IoUring, "the kernel allows it".into())),
+            Err(why) => Ok((DriverKind::Epoll, format!("no io_uring: {why}"))),
+        },
+    }
+}
+
+/// Makes sure that nobody else listens on an address. SO_REUSEPORT, which the threads' listeners use, would let a second
+/// gateway of the same user join in silence, and the kernel would then deal clients out between the two.
+fn claim(address: SocketAddr) -> std::io::Result<()> {
+    if address.port() == 0 {
+        return Ok(()); // the kernel gives a port that nobody uses
+    }
+    TcpListener::bind(address).map(drop)
+}
+
+/// As [`claim`], for the clients' port; gives the address to use: without IPv6, `::` means all of IPv4.
+fn claim_websocket(config: &Config) -> Result<IpAddr, String> {
+    let address = SocketAddr::new(config.websocket.address, config.websocket.port);
+    let unspecified = IpAddr::from([0_u16; 8]);
+    let bound = claim(address).map(|()| address.ip()).or_else(|e| {
+        let no_ipv6 = rustix::io::Errno::from_io_error(&e).is_some_and(|errno| {
+            [rustix::io::Errno::AFNOSUPPORT, rustix::io::Errno::ADDRNOTAVAIL].contains(&errno)
+        });
+        if address.ip() == unspecified && no_ipv6 {
+            let address = SocketAddr::from(([0, 0, 0, 0], address.port()));
+            claim(address).map(|()| address.ip())
+        } else {
+            Err(e)
+        }
+    });
+    bound.map_err(|e| bind_fault("websocket.port", address, &e))
+}
+
+/// What an operator reads when a port is taken.
+fn bind_fault(key: &str, address: SocketAddr, error: &std::io::Error) -> String {
+    let remedy = match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!(
+                "; another program, perhaps another gateway, listens there: end it, or set {key} to a free one"
+            )
+        }
+        std::io::ErrorKind::PermissionDenied => format!("; ports below 1024 need a capability: set {key}"),
+        _ => String::new(),
+    };
+    format!("cannot listen on {address} ({key}): {error}{remedy}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_driver_follows_wish_and_probe() {
+        let broken = || Err("seccomp".to_owned());
+        let works = || Ok(());
+        let kind = |result: Result<(DriverKind, String), String>| result.map(|(kind, _)| kind);
+        assert_eq!(kind(choose_driver(Driver::Auto, works)), Ok(DriverKind::IoUring));
+        assert_eq!(kind(choose_driver(Driver::Epoll, works)), Ok(DriverKind::Epoll));
+        let (kind, why) = choose_driver(Driver::Auto, broken).unwrap();
+        assert_eq!((kind, why.as_str()), (DriverKind::Epoll, "no io_uring: seccomp"));
+        let error = choose_driver(Driver::IoUring, broken).unwrap_err();
+        assert!(
+            error.contains("shards.driver is io_uring, but seccomp"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused_with_the_setting_that_mends_it() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = claim(address).unwrap_err();
+        let text = bind_fault("http.listen", address, &error);
+        assert!(text.contains("set http.listen to a free one"), "{text}");
+        assert!(claim(SocketAddr::from(([127, 0, 0, 1], 0))).is_ok());
+    }
+}

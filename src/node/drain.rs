@@ -1,0 +1,82 @@
+//! The end: stop accepting, close all connections by the deadline, end the threads. A second signal means now.
+
+use std::time::Duration;
+
+use crossbeam_channel::RecvTimeoutError;
+
+use super::{Node, NodeState};
+use crate::limits::{DRAIN_GRACE_MS, STALL_WATCH_MS};
+use crate::shard::mailbox::{Control, RpcMail};
+use crate::shard::{NodeEvent, clock};
+use crate::time::Mono;
+
+impl Node {
+    /// Drains the shards, then the rpc threads.
+    pub(super) fn drain(mut self) -> Result<(), String> {
+        self.admission.set_state(NodeState::Draining);
+        let drained = self.drain_shards();
+        // Also if a shard is stuck: the others' last answers still leave through the rpc threads.
+        self.end_rpcs();
+        drained
+    }
+
+    fn drain_shards(&mut self) -> Result<(), String> {
+        let mut deadline = clock::now().mono.plus_ms(self.config.drain_deadline_ms);
+        // Taken out of the accept group by the shards themselves, after they have emptied the accept queue.
+        self.shards.iter_mut().for_each(|shard| shard.listener = None);
+        let mut untold: Vec<usize> = (0..self.shards.len()).collect();
+        let mut open = self.shards.len();
+        while open > 0 {
+            untold.retain(|&n| !self.tell(n, deadline));
+            match self.events.recv_timeout(Duration::from_millis(STALL_WATCH_MS)) {
+                Ok(NodeEvent::ShardDrained(shard)) => {
+                    tracing::info!(shard = shard.0, "drained");
+                    open -= 1;
+                }
+                Ok(NodeEvent::Failed(why)) => return Err(why),
+                Ok(event) => tracing::debug!(?event, "unexpected news"),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let now = clock::now().mono;
+            if self.signals.pending().next().is_some() && deadline > now {
+                tracing::warn!("second signal: closing everything now");
+                deadline = now;
+                untold = (0..self.shards.len()).collect();
+            }
+            if now.since_ms(deadline) > DRAIN_GRACE_MS {
+                return Err(format!("{open} shards did not drain in time"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells a shard to drain. `false`: its control lane is full, try again.
+    fn tell(&self, shard: usize, deadline: Mono) -> bool {
+        let shard = self.shards.get(shard);
+        shard.is_none_or(|shard| shard.address.control(Control::Drain(deadline)).is_ok())
+    }
+
+    fn end_rpcs(&self) {
+        let deadline = clock::now().mono.plus_ms(DRAIN_GRACE_MS);
+        let mut untold: Vec<_> = self.rpcs.iter().collect();
+        loop {
+            untold.retain(|rpc| rpc.address.post(RpcMail::Drain(deadline)).is_err());
+            let shards = self.shards.iter().map(|shard| &shard.thread);
+            let threads = || shards.clone().chain(self.rpcs.iter().map(|rpc| &rpc.thread));
+            if threads().all(|thread| thread.is_finished()) {
+                return;
+            }
+            if clock::now().mono > deadline.plus_ms(DRAIN_GRACE_MS) {
+                let names: Vec<_> = threads()
+                    .filter(|thread| !thread.is_finished())
+                    .filter_map(|thread| thread.thread().name())
+                    .collect();
+                // Not joined: the exit must not wait for a thread that does not end.
+                tracing::warn!(?names, "threads did not end in time");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The start: mailboxes first, then rpc threads and shards, and the clients' listeners only when all of them run.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use tracing_appender::non_blocking::ErrorCounter;
+
+use super::{NodeState, Rpc, Shard, bind_fault, claim};
+use crate::admission::Admission;
+use crate::config::Config;
+use crate::config::layout::{Counts, Layout, Pinning, layout};
+use crate::config::machine::Machine;
+use crate::ids::{Ownership, RpcId, ShardId};
+use crate::limits::{NODE_EVENTS_MAX, START_DEADLINE_MS};
+use crate::metrics::Block;
+use crate::rpc::{self, RpcStart};
+use crate::shard::mailbox::{
+    Control, RpcAddress, RpcInbox, ShardAddress, ShardInbox, rpc_mailbox, shard_mailbox,
+};
+use crate::shard::pulse::Pulse;
+use crate::shard::{self, DriverKind, NodeEvent, ShardStart, clock};
+
+/// Everything that runs.
+pub(super) struct Started {
+    pub(super) config: Arc<Config>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) layout: Layout,
+    pub(super) websocket: SocketAddr,
+    pub(super) grpc: SocketAddr,
+    pub(super) http: SocketAddr,
+    pub(super) shards: Vec<Shard>,
+    pub(super) rpcs: Vec<Rpc>,
+    pub(super) events: Receiver<NodeEvent>,
+}
+
+/// What all threads are given alike.
+struct Common {
+    config: Arc<Config>,
+    driver: DriverKind,
+    layout: Layout,
+    ownership: Ownership,
+    admission: Arc<Admission>,
+    shard_addresses: Vec<ShardAddress>,
+    rpc_addresses: Vec<RpcAddress>,
+    shard_blocks: Vec<Arc<Block>>,
+    rpc_blocks: Vec<Arc<Block>>,
+    pulses: Vec<Arc<Pulse>>,
+    dropped_log_lines: ErrorCounter,
+    events: Sender<NodeEvent>,
+}
+
+/// Starts all threads and waits until they serve.
+pub(super) fn start(
+    config: Arc<Config>,
+    machine: &Machine,
+    driver: DriverKind,
+    dropped_log_lines: ErrorCounter,
+) -> Result<Started, String> {
+    let (common, shard_inboxes, rpc_inboxes, events) = prepare(config, machine, driver, dropped_log_lines)?;
+    let (rpcs, grpc, http) = start_rpcs(&common, rpc_inboxes)?;
+    let mut shards = start_shards(&common, shard_inboxes)?;
+    await_ready(&events, shards.len() + rpcs.len())?;
+    let websocket = listen(&common, &mut shards)?;
+    common.admission.set_state(NodeState::Ready);
+    Ok(Started {
+        config: common.config,
+        admission: common.admission,
+        layout: common.layout,
+        websocket,
+        grpc,
+        http,
+        shards,
+        rpcs,
+        events,
+    })
+}
+
+type Prepared = (Common, Vec<ShardInbox>, Vec<RpcInbox>, Receiver<NodeEvent>);
+
+fn prepare(
+    config: Arc<Config>,
+    machine: &Machine,
+    driver: DriverKind,
+    dropped_log_lines: ErrorCounter,
+) -> Result<Prepared, String> {
+    let counts = Counts {
+        shards: config.shards.count,
+        rpcs: config.shards.rpc_count,
+    };
+    let pinning = if config.shards.pin {
+        Pinning::On
+    } else {
+        Pinning::Off
+    };
+    let mailbox = |e: std::io::Error| format!("cannot make a mailbox: {e}");
+    let (mut shard_addresses, mut shard_inboxes) = (Vec::new(), Vec::new());
+    for _ in 0..counts.shards {
+        let (address, inbox) = shard_mailbox().map_err(mailbox)?;
+        shard_addresses.push(address);
+        shard_inboxes.push(inbox);
+    }
+    let (mut rpc_addresses, mut rpc_inboxes) = (Vec::new(), Vec::new());
+    for _ in 0..counts.rpcs {
+        let (address, inbox) = rpc_mailbox(counts.shards).map_err(mailbox)?;
+        rpc_addresses.push(address);
+        rpc_inboxes.push(inbox);
+    }
+    let (events, news) = bounded(NODE_EVENTS_MAX);
+    let common = Common {
+        driver,
+        layout: layout(machine, counts, pinning),
+        ownership: Ownership::new(config.shards.owner_key, counts.shards),
+        admission: Arc::new(Admission::new(config.websocket.connections_max)),
+        shard_addresses,
+        rpc_addresses,
+        shard_blocks: (0..counts.shards).map(|_| Arc::default()).collect(),
+        rpc_blocks: (0..counts.rpcs).map(|_| Arc::default()).collect(),
+        pulses: (0..counts.shards).map(|_| Arc::default()).collect(),
+        dropped_log_lines,
+        events,
+        config,
+    };
+    Ok((common, shard_inboxes, rpc_inboxes, news))
+}
+
+impl Common {
+    /// The blocks of all threads, with the value of their `shard` label.
+    fn blocks(&self) -> Vec<(String, Arc<Block>)> {
+        let shards = self
+            .shard_blocks
+            .iter()
+            .enumerate()
+            .map(|(n, block)| (n.to_string(), block));
+        let rpcs = self
+            .rpc_blocks
+            .iter()
+            .enumerate()
+            .map(|(n, block)| (format!("rpc{n}"), block));
+        shards
+            .chain(rpcs)
+            .map(|(label, block)| (label, Arc::clone(block)))
+            .collect()
+    }
+}
+
+/// Starts the rpc threads; gives the addresses of gRPC and HTTP as bound.
+fn start_rpcs(common: &Common, inboxes: Vec<RpcInbox>) -> Result<(Vec<Rpc>, SocketAddr, SocketAddr), String> {
+    let bind = |key, address| {
+        claim(address)
+            .and_then(|()| rpc::bind_listener(address))
+            .and_then(|listener| Ok((listener.local_addr()?, listener)))
+            .map_err(|e| bind_fault(key, address, &e))
+    };
+    // The first bind decides what port 0 means.
+    let (grpc, first) = bind("rpc.listen", common.config.rpc_listen)?;
+    let (http, admin) = bind("http.listen", common.config.http_listen)?;
+    let (mut first, mut admin) = (Some(first), Some(admin));
+    let mut rpcs = Vec::new();
+    for (n, inbox) in inboxes.into_iter().enumerate() {
+        let listener = match first.take() {
+            Some(listener) => listener,
+            None => rpc::bind_listener(grpc).map_err(|e| bind_fault("rpc.listen", grpc, &e))?,
+        };
+        let start = RpcStart {
+            id: RpcId(u16::try_from(n).unwrap_or(u16::MAX)), // as many as a u16 count
+            cpu: common.layout.rpcs.get(n).copied().flatten(),
+            config: Arc::clone(&common.config),
+            driver: common.driver,
+            inbox,
+            shards: common.shard_addresses.clone(),
+            ownership: common.ownership.clone(),
+            admission: Arc::clone(&common.admission),
+            grpc: listener,
+            http: admin.take(), // thread 0 only
+            block: common.rpc_blocks.get(n).cloned().unwrap_or_default(),
+            blocks: common.blocks(),
+            pulses: common.pulses.clone(),
+            dropped_log_lines: Some(common.dropped_log_lines.clone()),
+            events: common.events.clone(),
+        };
+        let thread = rpc::spawn(start).map_err(|e| format!("cannot start rpc thread {n}: {e}"))?;
+        let address = common.rpc_addresses.get(n).cloned();
+        rpcs.extend(address.map(|address| Rpc { address, thread }));
+    }
+    Ok((rpcs, grpc, http))
+}
+
+fn start_shards(common: &Common, inboxes: Vec<ShardInbox>) -> Result<Vec<Shard>, String> {
+    let mut shards = Vec::new();
+    for (n, inbox) in inboxes.into_iter().enumerate() {
+        let pulse = common.pulses.get(n).cloned().unwrap_or_default();
+        let block = common.shard_blocks.get(n).cloned().unwrap_or_default();
+        let start = ShardStart {
+            id: ShardId(u16::try_from(n).unwrap_or(u16::MAX)), // as many as a u16 count
+            cpu: common.layout.shards.get(n).copied().flatten(),
+            config: Arc::clone(&common.config),
+            driver: common.driver,
+            inbox,
+            shards: common.shard_addresses.clone(),
+            rpcs: common.rpc_addresses.clone(),
+            ownership: common.ownership.clone(),
+            admission: Arc::clone(&common.admission),
+            block: Arc::clone(&block),
+            pulse: Arc::clone(&pulse),
+            events: common.events.clone(),
+        };
+        let thread = shard::spawn(start).map_err(|e| format!("cannot start shard {n}: {e}"))?;
+        let address = common.shard_addresses.get(n).cloned();
+        shards.extend(address.map(|address| Shard {
+            address,
+            pulse,
+            block,
+            listener: None,
+            thread,
+        }));
+    }
+    Ok(shards)
+}
+
+/// Waits until so many threads have said that they run.
+fn await_ready(events: &Receiver<NodeEvent>, threads: usize) -> Result<(), String> {
+    let deadline = clock::now().mono.plus_ms(START_DEADLINE_MS);
+    let mut ready = 0;
+    while ready < threads {
+        let left = Duration::from_millis(deadline.since_ms(clock::now().mono));
+        match events.recv_timeout(left) {
+            Ok(NodeEvent::ShardReady(_) | NodeEvent::RpcReady(_)) => ready += 1,
+            Ok(NodeEvent::Failed(why)) => return Err(why),
+            Ok(NodeEvent::ShardDrained(shard)) => return Err(format!("shard {} ended early", shard.0)),
+            Err(RecvTimeoutError::Disconnected) => return Err("the threads ended".into()),
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(format!(
+                    "{} of {threads} threads were not ready after {START_DEADLINE_MS} ms",
+                    threads - ready
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Binds a listener per shard and hands it over; from now on clients are accepted.
+fn listen(common: &Common, shards: &mut [Shard]) -> Result<SocketAddr, String> {
+    let mut address = SocketAddr::new(common.config.websocket.address, common.config.websocket.port);
+    for shard in shards {
+        let fault = |e: std::io::Error| bind_fault("websocket.port", address, &e);
+        let listener = shard::bind_listener(&common.config, address.port()).map_err(fault)?;
+        let bound = listener.local_addr().map_err(fault)?;
+        shard.listener = Some(listener.try_clone().map_err(fault)?);
+        let sent = shard.address.control(Control::Listen(listener));
+        sent.map_err(|_| "a shard's control lane is full at start".to_owned())?;
+        address.set_port(bound.port());
+    }
+    Ok(address)
+}

@@ -1,0 +1,174 @@
+//! The admin HTTP/1.1 server: `/healthz`, `/readyz`, `/metrics`. One request per connection.
+//!
+//! Trusted to be reachable by operators only (loopback unless told otherwise), yet bounded in connections, bytes and
+//! time all the same.
+
+use std::net::TcpListener as StdTcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, Version, header};
+use monoio::io::sink::{Sink, SinkExt};
+use monoio::io::stream::Stream;
+use monoio::net::{TcpListener, TcpStream};
+use monoio_http::common::response::Response;
+use monoio_http::h1::codec::ServerCodec;
+use monoio_http::h1::payload::{FixedPayload, Payload};
+use prometheus_client::registry::Registry;
+
+use super::bounded::{Bounded, Bounds, Excess};
+use super::exchange::Exchange;
+use super::exposition;
+use crate::admission::{Admission, NodeState};
+use crate::limits::{
+    ACCEPT_PAUSE_MS, ADMIN_CONNECTIONS_MAX, ADMIN_REQUEST_BYTES, ADMIN_REQUEST_MS, STALL_REPORT_MS,
+};
+use crate::metrics::Metric;
+use crate::shard::clock;
+use crate::shard::pulse::{Phase, Pulse};
+use crate::shard::turn::Turns;
+use crate::time::Mono;
+
+/// What the endpoints answer from.
+pub(super) struct Admin {
+    pub(super) exchange: Exchange,
+    pub(super) admission: Arc<Admission>,
+    /// By shard.
+    pub(super) pulses: Vec<Arc<Pulse>>,
+    pub(super) registry: Registry,
+}
+
+/// An answer: status, content type, body.
+type Answer = (StatusCode, &'static str, String);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Accepts until the listener is shut down.
+pub(super) async fn accept(listener: StdTcpListener, admin: Rc<Admin>, turns: Turns) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "the admin listener cannot be used");
+            return;
+        }
+    };
+    let places = Rc::new(()); // each connection holds a clone
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) if Rc::strong_count(&places) <= ADMIN_CONNECTIONS_MAX => {
+                let (admin, place) = (Rc::clone(&admin), Rc::clone(&places));
+                monoio::spawn(async move {
+                    serve(stream, &admin).await;
+                    drop(place);
+                });
+            }
+            Ok(_) => admin.exchange.count(Metric::HttpRefused),
+            Err(_) if admin.exchange.draining().is_some() => return,
+            Err(error) => {
+                tracing::warn!(%error, "admin accept");
+                monoio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+            }
+        }
+        turns.turn().await;
+    }
+}
+
+/// One connection: one request, one answer, close.
+async fn serve(stream: TcpStream, admin: &Admin) {
+    let bounds = Bounds::new(ADMIN_REQUEST_BYTES, clock::now().mono.plus_ms(ADMIN_REQUEST_MS));
+    let mut codec = ServerCodec::new(Bounded::new(stream, Rc::clone(&bounds)));
+    let request = codec.next().await;
+    let answer = match (&request, bounds.excess()) {
+        (Some(Ok(request)), _) => {
+            admin.exchange.count(Metric::HttpRequests);
+            admin.answer(request.method(), request.uri().path())
+        }
+        (None, None) => return, // closed without a request
+        (_, excess) => {
+            admin.exchange.count(Metric::HttpRefused);
+            let status = match excess {
+                Some(Excess::TooLong) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                Some(Excess::TooSlow) => StatusCode::REQUEST_TIMEOUT,
+                None => StatusCode::BAD_REQUEST,
+            };
+            (status, TEXT, format!("{status}\n"))
+        }
+    };
+    bounds.extend(clock::now().mono.plus_ms(ADMIN_REQUEST_MS));
+    if let Err(error) = codec.send_and_flush(response(answer)).await {
+        tracing::debug!(%error, "admin answer");
+    }
+    let closed: Result<(), _> = Sink::<Response>::close(&mut codec).await;
+    if let Err(error) = closed {
+        tracing::debug!(%error, "admin close");
+    }
+}
+
+fn response((status, content_type, body): Answer) -> Response {
+    let mut response = Response::new(Payload::Fixed(FixedPayload::new(Bytes::from(body))));
+    *response.status_mut() = status;
+    *response.version_mut() = Version::HTTP_11;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
+    }
+    response
+}
+
+impl Admin {
+    fn answer(&self, method: &Method, path: &str) -> Answer {
+        let known = matches!(path, "/healthz" | "/readyz" | "/metrics");
+        match path {
+            _ if known && method != Method::GET => {
+                (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n".to_owned())
+            }
+            "/healthz" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
+            "/readyz" => match self.not_ready(clock::now().mono) {
+                None => (StatusCode::OK, TEXT, "ready\n".to_owned()),
+                Some(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, why),
+            },
+            "/metrics" => match exposition::text(&self.registry) {
+                Ok(text) => (StatusCode::OK, exposition::CONTENT_TYPE, text),
+                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+            },
+            _ => (
+                StatusCode::NOT_FOUND,
+                TEXT,
+                "try /healthz, /readyz or /metrics\n".to_owned(),
+            ),
+        }
+    }
+
+    /// Why the node should get no new clients.
+    fn not_ready(&self, now: Mono) -> Option<String> {
+        match self.admission.state() {
+            NodeState::Starting => return Some("starting\n".to_owned()),
+            NodeState::Draining => return Some("draining\n".to_owned()),
+            NodeState::Ready => {}
+        }
+        let stalled = self
+            .pulses
+            .iter()
+            .enumerate()
+            .filter(|(_, pulse)| is_stalled(pulse, now));
+        let lines: String = stalled
+            .map(|(shard, pulse)| {
+                let seen = pulse.glimpse();
+                let age = now.since_ms(seen.stamp);
+                format!("shard {shard} stalled for {age} ms in {}\n", seen.activity.text())
+            })
+            .collect();
+        (!lines.is_empty()).then_some(lines)
+    }
+}
+
+/// As the watcher judges; it logs and acts, this only reports.
+fn is_stalled(pulse: &Pulse, now: Mono) -> bool {
+    let seen = pulse.glimpse();
+    let watched = matches!(seen.phase, Phase::Turning | Phase::Parked);
+    watched && now.since_ms(seen.stamp) > STALL_REPORT_MS
+}

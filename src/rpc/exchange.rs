@@ -1,0 +1,352 @@
+//! All state of an rpc thread in one place: the router, who waits for an answer, what is open and what it holds.
+//!
+//! Handles are cheap clones of one `Rc<RefCell<..>>`. What always holds: no borrow outlives a method, no method awaits,
+//! and wakers are called after the borrow has ended.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use slab::Slab;
+
+use super::upstream::{Backend, Work};
+use crate::cluster::router::{Busy, Finished, Mails, Outcome, Router};
+use crate::hub::mail::ShardMail;
+use crate::ids::{RpcTicket, ShardId, SourceId};
+use crate::limits::{RPC_CALLS_MAX, RPC_CONNECTIONS_MAX, RPC_HELD_BYTES};
+use crate::metrics::{Block, Metric};
+use crate::shard::clock;
+use crate::shard::mailbox::{Control, RpcInbox, RpcMail, ShardAddress};
+use crate::time::Mono;
+use crate::wire::grpc::{Status, code};
+
+/// See the module's documentation.
+#[derive(Clone)]
+pub(super) struct Exchange {
+    state: Rc<RefCell<State>>,
+}
+
+struct State {
+    router: Router,
+    shards: Vec<ShardAddress>,
+    answers: BTreeMap<RpcTicket, Answer>,
+    backend: Option<Backend>,
+    /// Open gRPC connections; each leaves its waker here to hear of the drain.
+    connections: Slab<Option<Waker>>,
+    calls_open: u32,
+    held_bytes: usize,
+    next_source: u64,
+    drain: Option<Mono>,
+}
+
+enum Answer {
+    Awaited(Option<Waker>),
+    Here(Outcome),
+}
+
+impl Exchange {
+    /// `backend` on rpc thread 0 only.
+    pub(super) fn new(
+        router: Router,
+        shards: Vec<ShardAddress>,
+        backend: Option<Backend>,
+        first_source: u64,
+    ) -> Self {
+        let state = State {
+            router,
+            shards,
+            answers: BTreeMap::new(),
+            backend,
+            connections: Slab::new(),
+            calls_open: 0,
+            held_bytes: 0,
+            next_source: first_source,
+            drain: None,
+        };
+        Self {
+            state: Rc::new(RefCell::new(state)),
+        }
+    }
+
+    /// Adds one to a counter.
+    pub(super) fn count(&self, metric: Metric) {
+        self.state.borrow_mut().router.tally().count(metric);
+    }
+
+    /// A name for the pushes of one unary call.
+    pub(super) fn source(&self) -> SourceId {
+        let mut state = self.state.borrow_mut();
+        state.next_source += 1;
+        SourceId(state.next_source)
+    }
+
+    /// Starts a call: `start` asks the router, the mail is posted, and the answer is awaited.
+    pub(super) fn ask(
+        &self,
+        start: impl FnOnce(&mut Router) -> Result<(RpcTicket, Mails), Busy>,
+    ) -> Result<Waiting, Status> {
+        let mut state = self.state.borrow_mut();
+        let (ticket, mails) = start(&mut state.router)
+            .map_err(|Busy| Status::new(code::UNAVAILABLE, "too many calls are waiting for the shards"))?;
+        state.answers.insert(ticket, Answer::Awaited(None));
+        state.post(mails);
+        let finished = state.router.posted(ticket);
+        let waker = finished.and_then(|f| state.finish(f));
+        drop(state);
+        wake(waker);
+        Ok(Waiting {
+            exchange: self.clone(),
+            ticket,
+        })
+    }
+
+    /// Takes one mail of this thread.
+    pub(super) fn mail(&self, mail: RpcMail) {
+        let now = clock::now();
+        let mut state = self.state.borrow_mut();
+        let mut wakers = Vec::new();
+        match mail {
+            RpcMail::Outcome {
+                shard,
+                ticket,
+                outcome,
+            } => {
+                let finished = state.router.outcome(shard, ticket, *outcome);
+                wakers.extend(finished.and_then(|f| state.finish(f)));
+            }
+            RpcMail::Call(call) => {
+                let work = match &mut state.backend {
+                    Some(backend) => backend.call(now, &call),
+                    None => Work::no_backend(&call),
+                };
+                state.do_work(call.shard, work);
+            }
+            RpcMail::Presence(record) => {
+                let owner = state.router.owner(&record.user);
+                if let Some(backend) = &mut state.backend {
+                    let work = backend.presence(now, &record, owner);
+                    state.do_work(owner, work);
+                }
+            }
+            RpcMail::Drain(deadline) => {
+                state.drain = Some(deadline);
+                wakers.extend(state.connections.iter_mut().filter_map(|(_, waker)| waker.take()));
+            }
+        }
+        drop(state);
+        wake(wakers);
+    }
+
+    /// Ends the calls whose deadline has come.
+    pub(super) fn expire(&self, now: Mono) {
+        let mut state = self.state.borrow_mut();
+        let finished = state.router.expire(now);
+        let wakers: Vec<Waker> = finished.into_iter().filter_map(|f| state.finish(f)).collect();
+        drop(state);
+        wake(wakers);
+    }
+
+    /// Publishes the counts of the thread.
+    pub(super) fn publish(&self, inbox: &RpcInbox, block: &Block) {
+        let mut state = self.state.borrow_mut();
+        let State {
+            router,
+            backend,
+            connections,
+            calls_open,
+            ..
+        } = &mut *state;
+        let tally = router.tally();
+        tally.set(Metric::RpcConnections, connections.len() as u64);
+        tally.set(Metric::RpcOpen, u64::from(*calls_open));
+        if let Some(backend) = backend {
+            backend.publish(tally);
+        }
+        inbox.publish(tally);
+        block.publish(tally);
+    }
+
+    /// A place for a connection; `None`: there are too many, or the thread drains.
+    pub(super) fn enter_connection(&self) -> Option<ConnectionPlace> {
+        let mut state = self.state.borrow_mut();
+        if state.connections.len() >= RPC_CONNECTIONS_MAX || state.drain.is_some() {
+            return None;
+        }
+        let key = state.connections.insert(None);
+        Some(ConnectionPlace {
+            exchange: self.clone(),
+            key,
+        })
+    }
+
+    /// A place for a call; `None`: there are too many.
+    pub(super) fn enter_call(&self) -> Option<CallPlace> {
+        let mut state = self.state.borrow_mut();
+        if state.calls_open >= RPC_CALLS_MAX {
+            return None;
+        }
+        state.calls_open += 1;
+        Some(CallPlace {
+            exchange: self.clone(),
+            held_bytes: 0,
+        })
+    }
+
+    /// The deadline of the drain, once it has begun.
+    pub(super) fn draining(&self) -> Option<Mono> {
+        self.state.borrow().drain
+    }
+
+    /// Whether a connection is open.
+    pub(super) fn has_connections(&self) -> bool {
+        !self.state.borrow().connections.is_empty()
+    }
+}
+
+impl State {
+    /// Posts mail; what a lane refuses goes back to the router.
+    fn post(&mut self, mails: Mails) {
+        for (shard, mail) in mails {
+            let Some(address) = self.shards.get(usize::from(shard.0)) else {
+                self.router.not_posted(shard, &mail);
+                continue;
+            };
+            let refused = match mail {
+                ShardMail::Push(_) | ShardMail::PresenceNews(_) => address.push(mail).err(),
+                _ => match address.control(Control::Hub(mail)) {
+                    Err(Control::Hub(mail)) => Some(mail),
+                    _ => None,
+                },
+            };
+            if let Some(mail) = refused {
+                self.router.not_posted(shard, &mail);
+            }
+        }
+    }
+
+    /// Keeps the outcome for the one who waits, if somebody still does.
+    fn finish(&mut self, finished: Finished) -> Option<Waker> {
+        let answer = self.answers.get_mut(&finished.ticket)?;
+        match std::mem::replace(answer, Answer::Here(finished.outcome)) {
+            Answer::Awaited(waker) => waker,
+            Answer::Here(_) => None,
+        }
+    }
+
+    /// Carries out what the backend asks for.
+    fn do_work(&mut self, asker: ShardId, work: Work) {
+        if let (Some(reply), Some(address)) = (work.reply, self.shards.get(usize::from(asker.0))) {
+            address.reply(reply);
+        }
+        for push in work.pushes {
+            let mails = self.router.push_unwaited(&push);
+            self.post(mails);
+        }
+        if let Some(news) = work.news {
+            let mail = |shard| (shard, ShardMail::PresenceNews(Box::new(news.clone())));
+            let shards = u16::try_from(self.shards.len()).unwrap_or(u16::MAX);
+            self.post((0..shards).map(ShardId).map(mail).collect());
+        }
+    }
+}
+
+fn wake(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        waker.wake();
+    }
+}
+
+/// The answer to a call. Dropped before it came: the call is cancelled.
+pub(super) struct Waiting {
+    exchange: Exchange,
+    ticket: RpcTicket,
+}
+
+impl Future for Waiting {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let mut state = self.exchange.state.borrow_mut();
+        match state.answers.remove(&self.ticket) {
+            Some(Answer::Here(outcome)) => Poll::Ready(outcome),
+            Some(Answer::Awaited(_)) => {
+                let answer = Answer::Awaited(Some(cx.waker().clone()));
+                state.answers.insert(self.ticket, answer);
+                Poll::Pending
+            }
+            None => Poll::Pending, // polled again after it was ready: never does anything
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut state = self.exchange.state.borrow_mut();
+        if let Some(Answer::Awaited(_)) = state.answers.remove(&self.ticket) {
+            let mails = state.router.cancel(self.ticket);
+            state.post(mails);
+        }
+    }
+}
+
+/// A place among the connections; given back when dropped.
+pub(super) struct ConnectionPlace {
+    exchange: Exchange,
+    key: usize,
+}
+
+impl ConnectionPlace {
+    /// Whether the thread drains; if not, the task is woken when it does.
+    pub(super) fn poll_draining(&self, cx: &mut Context<'_>) -> bool {
+        let mut state = self.exchange.state.borrow_mut();
+        if state.drain.is_some() {
+            return true;
+        }
+        if let Some(waker) = state.connections.get_mut(self.key)
+            && !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker()))
+        {
+            *waker = Some(cx.waker().clone());
+        }
+        false
+    }
+}
+
+impl Drop for ConnectionPlace {
+    fn drop(&mut self) {
+        let waker = self.exchange.state.borrow_mut().connections.try_remove(self.key);
+        drop(waker); // after the borrow
+    }
+}
+
+/// A place among the calls, with the bytes it holds; given back when dropped.
+pub(super) struct CallPlace {
+    exchange: Exchange,
+    held_bytes: usize,
+}
+
+impl CallPlace {
+    /// Accounts for so many more bytes of request or answer.
+    pub(super) fn hold(&mut self, bytes: usize) -> Result<(), Status> {
+        let mut state = self.exchange.state.borrow_mut();
+        if state.held_bytes + bytes > RPC_HELD_BYTES {
+            return Err(Status::new(
+                code::RESOURCE_EXHAUSTED,
+                "requests and answers in flight exceed the memory set aside for them",
+            ));
+        }
+        state.held_bytes += bytes;
+        self.held_bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for CallPlace {
+    fn drop(&mut self) {
+        let mut state = self.exchange.state.borrow_mut();
+        state.held_bytes -= self.held_bytes;
+        state.calls_open -= 1;
+    }
+}

@@ -1,0 +1,276 @@
+//! The headers of a call: what gRPC wants to know, and OpenIM's metadata with its rules (spec 6.1, 6.2).
+
+use http::{HeaderMap, Method as HttpMethod, StatusCode, header, request};
+
+use bytes::Bytes;
+
+use crate::ids::Text;
+use crate::limits::PUSH_DEADLINE_MS;
+use crate::wire::grpc::{Status, code, parse_timeout};
+
+/// The service that Pinion offers.
+const SERVICE: &str = "openim.msggateway.msgGateway";
+
+/// The calls of the service (spec 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Method {
+    /// `SuperGroupOnlineBatchPushOneMsg`.
+    Push,
+    /// `KickUserOffline`.
+    Kick,
+    /// `GetUsersOnlineStatus`.
+    OnlineStatus,
+    /// `MultiTerminalLoginCheck`.
+    RemoteLogin,
+}
+
+/// A head that is no call that can be served.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// 200, unless the request is not gRPC at all.
+    pub(super) http: StatusCode,
+    /// What is wrong.
+    pub(super) status: Status,
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        Self {
+            http: StatusCode::OK,
+            status,
+        }
+    }
+}
+
+/// What transport needs of a head.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct CallHead {
+    /// Which call.
+    pub(super) method: Method,
+    /// The caller's deadline, if it gave one.
+    pub(super) timeout_ms: Option<u64>,
+}
+
+impl CallHead {
+    /// Judges a head in grpc-go's order: HTTP method, content type, timeout, path, compression.
+    pub(super) fn read(head: &request::Parts) -> Result<Self, Refusal> {
+        if head.method != HttpMethod::POST {
+            return Err(Refusal {
+                http: StatusCode::METHOD_NOT_ALLOWED,
+                status: Status::new(code::INTERNAL, "gRPC requests are POST"),
+            });
+        }
+        if !is_grpc(&head.headers) {
+            return Err(Refusal {
+                http: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                status: Status::new(code::INVALID_ARGUMENT, "invalid gRPC request content-type"),
+            });
+        }
+        let timeout_ms = timeout(&head.headers)?;
+        let method = method(head.uri.path())?;
+        let encoding = head.headers.get("grpc-encoding").map(|v| v.as_bytes());
+        if encoding.is_some_and(|e| e != b"identity") {
+            return Err(Status::new(
+                code::UNIMPLEMENTED,
+                "grpc: Decompressor is not installed for this grpc-encoding",
+            )
+            .into());
+        }
+        Ok(Self { method, timeout_ms })
+    }
+
+    /// How long the call may take: the caller's deadline less a tenth, so that the answer arrives before it, and at
+    /// most `limit_ms`.
+    pub(super) fn budget_ms(&self, limit_ms: u64) -> u64 {
+        const { assert!(PUSH_DEADLINE_MS >= crate::limits::CONTROL_DEADLINE_MS) };
+        self.timeout_ms.map_or(limit_ms, |ms| limit_ms.min(ms - ms / 10))
+    }
+}
+
+/// `application/grpc`, alone or followed by `+` or `;`.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).map(|v| v.as_bytes());
+    match content_type.and_then(|v| v.strip_prefix(b"application/grpc")) {
+        Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),
+        None => false,
+    }
+}
+
+fn timeout(headers: &HeaderMap) -> Result<Option<u64>, Status> {
+    let Some(value) = headers.get("grpc-timeout") else {
+        return Ok(None);
+    };
+    let ms = value.to_str().ok().and_then(parse_timeout);
+    match ms {
+        Some(_) => Ok(ms),
+        None => Err(Status::new(code::INTERNAL, "malformed grpc-timeout")),
+    }
+}
+
+fn method(path: &str) -> Result<Method, Status> {
+    let unknown = |text: String| Err(Status::new(code::UNIMPLEMENTED, text));
+    let Some((service, method)) = path.strip_prefix('/').and_then(|p| p.rsplit_once('/')) else {
+        return unknown(format!("malformed method name: \"{path}\""));
+    };
+    if service != SERVICE {
+        return unknown(format!("unknown service {service}"));
+    }
+    match method {
+        "SuperGroupOnlineBatchPushOneMsg" => Ok(Method::Push),
+        "KickUserOffline" => Ok(Method::Kick),
+        "GetUsersOnlineStatus" => Ok(Method::OnlineStatus),
+        "MultiTerminalLoginCheck" => Ok(Method::RemoteLogin),
+        // Defined by OpenIM and served by nobody (spec 4.1, trap 22).
+        "OnlinePushMsg" | "OnlineBatchPushOneMsg" => unknown(format!("method {method} not implemented")),
+        _ => unknown(format!("unknown method {method} for service {service}")),
+    }
+}
+
+/// OpenIM's metadata of a call.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Metadata {
+    /// `operationid`; may be empty (P16, MAIN).
+    pub(super) operation_id: Text,
+    /// `opuserid`, taken if there is exactly one.
+    pub(super) user: Option<Text>,
+    /// MAIN's marker of internal calls.
+    pub(super) temp_admin: bool,
+}
+
+/// Listed in `customheader` by MAIN's internal callers (spec 6.2).
+const TEMP_ADMIN_KEY: &str = "ctxImTempAdminKey";
+
+impl Metadata {
+    /// Applies spec 6.1. A grpc-go server always finds some metadata (content type, user agent), so a call without
+    /// `operationid` is `operationID error` and never `missing metadata`.
+    pub(super) fn read(headers: &HeaderMap) -> Result<Self, Status> {
+        let refused = |text: String| Status::new(code::INVALID_ARGUMENT, text);
+        let operation_id =
+            only(headers, "operationid").ok_or_else(|| refused("operationID error".to_owned()))?;
+        let mut temp_admin = false;
+        for key in headers.get_all("customheader") {
+            let key = key.to_str().unwrap_or_default();
+            let Some(value) = headers.get(key) else {
+                return Err(refused(format!("missing metadata key {key}")));
+            };
+            temp_admin |= key.eq_ignore_ascii_case(TEMP_ADMIN_KEY) && value.as_bytes() == b"1";
+        }
+        Ok(Self {
+            operation_id,
+            user: only(headers, "opuserid"),
+            temp_admin,
+        })
+    }
+}
+
+/// The value of a key that comes exactly once.
+fn only(headers: &HeaderMap, key: &str) -> Option<Text> {
+    let mut values = headers.get_all(key).iter();
+    let (value, None) = (values.next()?, values.next()) else {
+        return None;
+    };
+    Text::new(Bytes::copy_from_slice(value.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn head(path: &str, headers: &[(&str, &str)]) -> request::Parts {
+        let mut request = Request::post(format!("http://gateway{path}"));
+        for (key, value) in headers {
+            request = request.header(*key, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn paths_and_transport_headers_have_their_outcomes() {
+        const GRPC: (&str, &str) = ("content-type", "application/grpc");
+        let push = "/openim.msggateway.msgGateway/SuperGroupOnlineBatchPushOneMsg";
+        let table: [(&str, &[(&str, &str)], Result<Option<u64>, (u16, i32)>); 13] = [
+            (push, &[GRPC], Ok(None)),
+            (push, &[("content-type", "application/grpc+proto")], Ok(None)),
+            (
+                push,
+                &[GRPC, ("grpc-timeout", "2S"), ("grpc-encoding", "identity")],
+                Ok(Some(2_000)),
+            ),
+            (push, &[], Err((415, 3))),
+            (push, &[("content-type", "application/grpcx")], Err((415, 3))),
+            (push, &[GRPC, ("grpc-timeout", "soon")], Err((200, 13))),
+            (push, &[GRPC, ("grpc-encoding", "gzip")], Err((200, 12))),
+            (
+                "/openim.msggateway.msgGateway/OnlinePushMsg",
+                &[GRPC],
+                Err((200, 12)),
+            ),
+            (
+                "/openim.msggateway.msgGateway/OnlineBatchPushOneMsg",
+                &[GRPC],
+                Err((200, 12)),
+            ),
+            (
+                "/openim.msggateway.msgGateway/kickuseroffline",
+                &[GRPC],
+                Err((200, 12)),
+            ),
+            (
+                "/OpenIMServer.msggateway.msgGateway/KickUserOffline",
+                &[GRPC],
+                Err((200, 12)),
+            ),
+            ("/x", &[GRPC], Err((200, 12))),
+            ("/", &[GRPC], Err((200, 12))),
+        ];
+        for (path, headers, expected) in table {
+            let got = CallHead::read(&head(path, headers));
+            let got = got
+                .map(|h| h.timeout_ms)
+                .map_err(|r| (r.http.as_u16(), r.status.code));
+            assert_eq!(got, expected, "{path} {headers:?}");
+        }
+        let (get, ()) = Request::get("http://g/").body(()).unwrap().into_parts();
+        assert_eq!(CallHead::read(&get).unwrap_err().http.as_u16(), 405);
+    }
+
+    #[test]
+    fn metadata_rules_follow_the_specification() {
+        let read = |headers: &[(&str, &str)]| Metadata::read(&head("/", headers).headers);
+        let operation_error = Err(Status::new(3, "operationID error"));
+        assert_eq!(read(&[]), operation_error);
+        assert_eq!(
+            read(&[("operationid", "a"), ("operationid", "b")]),
+            operation_error
+        );
+        assert_eq!(read(&[("operationid", "")]).unwrap().operation_id.as_str(), "");
+
+        let two_users = read(&[("operationid", "a"), ("opuserid", "u"), ("opuserid", "v")]).unwrap();
+        assert_eq!((two_users.user, two_users.temp_admin), (None, false));
+
+        let custom = [("operationid", "a"), ("customheader", "ctxImTempAdminKey")];
+        assert_eq!(
+            read(&custom),
+            Err(Status::new(3, "missing metadata key ctxImTempAdminKey"))
+        );
+        for (value, admin) in [("1", true), ("0", false), ("", false)] {
+            let metadata = read(&[custom[0], custom[1], ("ctximtempadminkey", value)]).unwrap();
+            assert_eq!(metadata.temp_admin, admin, "{value:?}");
+        }
+        let unlisted = read(&[("operationid", "a"), ("ctximtempadminkey", "1")]).unwrap();
+        assert!(!unlisted.temp_admin);
+    }
+
+    #[test]
+    fn a_call_is_answered_before_the_callers_deadline_and_within_ours() {
+        let budget = |timeout_ms| {
+            let method = Method::Kick;
+            CallHead { method, timeout_ms }.budget_ms(5_000)
+        };
+        assert_eq!(budget(None), 5_000);
+        assert_eq!(budget(Some(1_000)), 900);
+        assert_eq!(budget(Some(60_000)), 5_000);
+        assert_eq!(budget(Some(0)), 0);
+    }
+}

@@ -1,0 +1,135 @@
+//! An rpc thread from start to end: its tasks, its ticker, its drain.
+
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::time::Duration;
+
+use monoio::net::TcpStream;
+use rustix::net::Shutdown;
+
+use super::admin::{self, Admin};
+use super::call::Service;
+use super::exchange::Exchange;
+use super::exposition::{self, Sources};
+use super::upstream::Backend;
+use super::{RpcStart, server};
+use crate::cluster::router::Router;
+use crate::cluster::view::View;
+use crate::ids::{RpcId, SourceId};
+use crate::limits::{LANE_BATCH_MAX, RPC_CALLS_MAX, RPC_TICK_MS};
+use crate::shard::NodeEvent;
+use crate::shard::clock;
+use crate::shard::mailbox::RpcInbox;
+use crate::shard::turn::Turns;
+
+/// Sources of pushes are named by thread and count; count 0 is the embedded backend.
+fn first_source(rpc: RpcId) -> u64 {
+    u64::from(rpc.0) << 48
+}
+
+/// Runs the thread until its drain has ended.
+pub(super) async fn run(start: RpcStart, turns: Turns) {
+    let (id, events) = (start.id, start.events.clone());
+    let news = match serve(start, turns).await {
+        Ok(()) => return,
+        Err(error) => NodeEvent::Failed(format!("rpc thread {}: {error}", id.0)),
+    };
+    if let Err(error) = events.try_send(news) {
+        tracing::error!(%error, "main does not listen");
+    }
+}
+
+async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
+    let source = first_source(start.id);
+    let backend = (start.id == RpcId(0)).then(|| Backend::new(&start.config.auth.secret, SourceId(source)));
+    let router = Router::new(start.id, View::of_one_node(start.ownership), RPC_CALLS_MAX);
+    let exchange = Exchange::new(router, start.shards, backend, source);
+    let inbox = Rc::new(start.inbox);
+    let doorbell = TcpStream::from_std(std::net::TcpStream::from(inbox.doorbell_fd()?))?;
+    monoio::spawn(read_mail(
+        Rc::clone(&inbox),
+        doorbell,
+        exchange.clone(),
+        turns.clone(),
+    ));
+
+    let mut listeners = vec![start.grpc.try_clone()?];
+    let service = Rc::new(Service {
+        exchange: exchange.clone(),
+        admins: start.config.auth.admin_users.clone(),
+    });
+    monoio::spawn(server::accept(start.grpc, service, turns.clone()));
+    if let Some(http) = start.http {
+        listeners.push(http.try_clone()?);
+        let sources = Sources {
+            blocks: start.blocks,
+            admission: start.admission.clone(),
+            dropped_log_lines: start.dropped_log_lines,
+        };
+        let admin = Admin {
+            exchange: exchange.clone(),
+            admission: start.admission,
+            pulses: start.pulses,
+            registry: exposition::registry(sources),
+        };
+        monoio::spawn(admin::accept(http, Rc::new(admin), turns));
+    }
+    if let Err(error) = start.events.try_send(NodeEvent::RpcReady(start.id)) {
+        tracing::error!(%error, "main does not listen");
+    }
+    tick(&exchange, &listeners, || exchange.publish(&inbox, &start.block)).await;
+    Ok(())
+}
+
+/// Deadlines and counts, until the drain has ended.
+async fn tick(exchange: &Exchange, listeners: &[TcpListener], publish: impl Fn()) {
+    let mut shut = false;
+    loop {
+        monoio::time::sleep(Duration::from_millis(RPC_TICK_MS)).await;
+        let now = clock::now().mono;
+        exchange.expire(now);
+        publish();
+        let Some(deadline) = exchange.draining() else {
+            continue;
+        };
+        if !shut {
+            shut = true;
+            stop_accepting(listeners);
+        }
+        if !exchange.has_connections() || now >= deadline {
+            return;
+        }
+    }
+}
+
+/// A pending accept keeps a dropped listener open, and must not be cancelled; `shutdown` ends it (platform.md rule 8).
+fn stop_accepting(listeners: &[TcpListener]) {
+    for listener in listeners {
+        if let Err(error) = rustix::net::shutdown(listener, Shutdown::Both) {
+            tracing::warn!(%error, "shutdown of a listener");
+        }
+    }
+}
+
+/// Takes mail in batches, then sleeps at the doorbell.
+async fn read_mail(inbox: Rc<RpcInbox>, doorbell: TcpStream, exchange: Exchange, turns: Turns) {
+    loop {
+        for _ in 0..LANE_BATCH_MAX {
+            match inbox.next() {
+                Some(mail) => exchange.mail(mail),
+                None => break,
+            }
+        }
+        if !inbox.prepare_sleep() {
+            turns.turn().await;
+            continue;
+        }
+        if let Err(error) = doorbell.readable(false).await {
+            // Must not become a busy loop.
+            tracing::error!(%error, "the doorbell cannot be waited for");
+            monoio::time::sleep(Duration::from_millis(RPC_TICK_MS)).await;
+        }
+        inbox.woken();
+    }
+}

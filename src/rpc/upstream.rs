@@ -1,0 +1,88 @@
+//! Who answers the shards' questions on rpc thread 0: the embedded backend, behind the same mail as OpenIM's services.
+//!
+//! Only its glue is here: the backend is pure and knows neither shards' mailboxes nor push sources.
+
+use crate::backend::embedded::{BackendPush, Embedded, EmbeddedConfig};
+use crate::cluster::router::Push;
+use crate::hub::mail::PushBody;
+use crate::hub::upstream::{
+    PresenceRecord, UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply, UserPlatforms,
+};
+use crate::ids::{ShardId, SourceId};
+use crate::limits::PUSH_DEADLINE_MS;
+use crate::metrics::{Metric, Tally};
+use crate::time::Now;
+
+/// What follows from a question or a presence record.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// For the shard that asked.
+    pub(super) reply: Option<UpstreamReply>,
+    /// Nobody waits for their verdicts.
+    pub(super) pushes: Vec<Push>,
+    /// For all shards.
+    pub(super) news: Option<UserPlatforms>,
+}
+
+impl Work {
+    /// The answer of a thread without a backend: shards ask thread 0 only, so this is a wrong address.
+    pub(super) fn no_backend(call: &UpstreamCall) -> Self {
+        let reply = call.ticket.map(|ticket| UpstreamReply {
+            ticket,
+            outcome: UpstreamOutcome::Failed(UpstreamError::internal()),
+        });
+        Self {
+            reply,
+            ..Self::default()
+        }
+    }
+}
+
+/// The embedded backend as seen by an rpc thread.
+pub(super) struct Backend {
+    embedded: Embedded,
+    /// All its pushes are one source: they keep their order.
+    source: SourceId,
+}
+
+impl Backend {
+    pub(super) fn new(secret: &str, source: SourceId) -> Self {
+        let embedded = Embedded::new(EmbeddedConfig::new(secret));
+        Self { embedded, source }
+    }
+
+    /// Answers one question.
+    pub(super) fn call(&mut self, now: Now, call: &UpstreamCall) -> Work {
+        let answer = self.embedded.call(now, call);
+        let source = self.source;
+        let push = |push: BackendPush| Push {
+            source,
+            body: PushBody {
+                operation_id: push.operation_id,
+                conversation: push.conversation,
+                msg_data: push.msg_data,
+            },
+            users: push.users,
+            deadline: now.mono.plus_ms(PUSH_DEADLINE_MS),
+        };
+        Work {
+            reply: answer.reply,
+            pushes: answer.pushes.into_iter().map(push).collect(),
+            news: None,
+        }
+    }
+
+    /// Takes the presence record of a user that `owner` owns.
+    pub(super) fn presence(&mut self, now: Now, record: &PresenceRecord, owner: ShardId) -> Work {
+        Work {
+            news: self.embedded.presence(now, record, owner),
+            ..Work::default()
+        }
+    }
+
+    /// Writes what it holds into the thread's counts.
+    pub(super) fn publish(&self, tally: &mut Tally) {
+        tally.set(Metric::BackendMessages, self.embedded.messages() as u64);
+        tally.set(Metric::BackendBytes, self.embedded.bytes() as u64);
+    }
+}

@@ -1,0 +1,230 @@
+//! One handshake, from accept to the hub: reads the request head, checks its arguments, refuses or passes on.
+//!
+//! Each runs in a short task of its own that ends with the handshake. Not here: the token check and the upgrade,
+//! which the owner's hub does. What always holds: a head is bounded in bytes and time, a connection changes shards
+//! only before its 101 and with nothing in flight, and every handshake that ends here is counted once.
+
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+
+use super::clock;
+use super::door::{Arrival, Door, Guest, Place, Stage};
+use super::mailbox::HandOver;
+use super::pulse::Activity;
+use super::socket::Socket;
+use crate::ids::SlotId;
+use crate::limits::{HEAD_BYTES_MAX, HEAD_DEADLINE_MS, LINGER_BYTES, LINGER_MS};
+use crate::metrics::Metric;
+use crate::session::handshake::{Judgement, Login, Refusal, judge};
+use crate::wire::upgrade::{self, Head};
+
+/// Room for a typical head, so that the buffer grows seldom.
+const HEAD_BYTES_TYPICAL: usize = 1024;
+
+/// Why a handshake ends here, and what the client is told.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct No {
+    outcome: Metric,
+    answer: Option<Vec<u8>>,
+}
+
+impl No {
+    /// A refusal that the client may try again elsewhere or later: 503 without JSON (spec trap 1).
+    pub(super) fn busy() -> Self {
+        Self::answered(Metric::HandshakeBusy, upgrade::unavailable())
+    }
+
+    fn answered(outcome: Metric, answer: Vec<u8>) -> Self {
+        Self {
+            outcome,
+            answer: Some(answer),
+        }
+    }
+
+    fn silent(outcome: Metric) -> Self {
+        Self {
+            outcome,
+            answer: None,
+        }
+    }
+}
+
+/// Takes an accepted connection to the hub of its user's shard, or refuses it.
+pub(super) async fn greet(door: Rc<Door>, guest: Guest) {
+    let deadline = clock::now().mono.plus_ms(HEAD_DEADLINE_MS);
+    let Some(id) = door.begin(&guest.socket, Stage::Head, deadline) else {
+        door.count(Metric::HandshakeBusy);
+        return;
+    };
+    let verdict = match read_head(&door, id, &guest.socket).await {
+        Ok(head) => decide(&door, &guest, &head),
+        Err(no) => Err(no),
+    };
+    match verdict {
+        Ok(login) => {
+            door.end(id);
+            pass_on(&door, guest, login).await;
+        }
+        Err(no) => {
+            say_no(&door, id, &guest, no).await;
+            door.end(id);
+        }
+    }
+}
+
+/// Refuses a connection that is beyond its head: no room in the hub or in the owner's lane.
+pub(super) async fn refuse(door: Rc<Door>, guest: Guest, no: No) {
+    let deadline = clock::now().mono.plus_ms(LINGER_MS);
+    let Some(id) = door.begin(&guest.socket, Stage::Lingering, deadline) else {
+        door.count(no.outcome);
+        return;
+    };
+    say_no(&door, id, &guest, no).await;
+    door.end(id);
+}
+
+async fn read_head(door: &Door, id: SlotId, socket: &Socket) -> Result<Head, No> {
+    let mut received = Vec::with_capacity(HEAD_BYTES_TYPICAL);
+    loop {
+        door.plan.pulse.enter(Activity::Head, None);
+        match read_more(socket, &mut received) {
+            Ok(0) => return Err(why_it_ended(door, id)),
+            Ok(_) => {}
+            Err(Errno::AGAIN | Errno::INTR) => {
+                socket.readable().await;
+                continue;
+            }
+            Err(_) => return Err(No::silent(Metric::HandshakeGone)),
+        }
+        match upgrade::parse(&received) {
+            // Bytes before the 101 (spec 1.1): upstream closes, and there must be none to carry to another shard.
+            Ok(Some((_, n))) if n < received.len() => return Err(No::silent(Metric::HandshakeBad)),
+            Ok(Some((head, _))) => return Ok(head),
+            Ok(None) => {}
+            Err(fault) => {
+                let outcome = match fault {
+                    upgrade::HeadFault::Malformed => Metric::HandshakeBad,
+                    upgrade::HeadFault::TooLong => Metric::HandshakeTooLong,
+                };
+                return Err(No::answered(outcome, upgrade::bad_head(fault.status())));
+            }
+        }
+    }
+}
+
+/// Appends what is there. The parser refuses a head of `HEAD_BYTES_MAX`, so there is always room for a byte.
+fn read_more(socket: &Socket, received: &mut Vec<u8>) -> Result<usize, Errno> {
+    let room = HEAD_BYTES_MAX
+        .saturating_sub(received.len())
+        .clamp(1, HEAD_BYTES_TYPICAL);
+    received.reserve(room);
+    let (_, n) = rustix::net::recv(socket, spare_capacity(received), RecvFlags::DONTWAIT)?;
+    Ok(n)
+}
+
+/// Nothing more will come: the client left, or the deadline or a drain ended our reading.
+fn why_it_ended(door: &Door, id: SlotId) -> No {
+    if door.stage(id) == Stage::Late {
+        No::answered(Metric::HandshakeTooSlow, upgrade::bad_head(408))
+    } else if door.is_draining() {
+        No::busy()
+    } else {
+        No::silent(Metric::HandshakeGone)
+    }
+}
+
+/// Spec 1.3, checks 1 to 3.
+fn decide(door: &Door, guest: &Guest, head: &Head) -> Result<Box<Login>, No> {
+    if door.is_draining() {
+        return Err(No::busy());
+    }
+    if guest.place.is_none() {
+        let full = Refusal {
+            code: 1601,
+            message: "ConnOverMaxNumLimit".into(),
+            detail: "over max conn num limit".into(),
+        };
+        return Err(No::answered(
+            Metric::HandshakeFull,
+            upgrade::refused(&full.json()),
+        ));
+    }
+    match judge(head, door.plan.strictness) {
+        Judgement::Login(login) => Ok(login),
+        Judgement::Refuse(refusal) => Err(No::answered(
+            Metric::HandshakeArgs,
+            upgrade::refused(&refusal.json()),
+        )),
+        Judgement::Redirect(location) => Err(No::answered(Metric::HandshakeArgs, upgrade::moved(&location))),
+    }
+}
+
+/// To our own loop, or to the shard that owns the user.
+async fn pass_on(door: &Rc<Door>, guest: Guest, login: Box<Login>) {
+    let owner = door.plan.ownership.owner(&login.user);
+    if owner == door.plan.me {
+        return door.arrive(Arrival { guest, login });
+    }
+    let Guest { socket, peer, place } = guest;
+    let (Ok(socket), Some(address)) = (Rc::try_unwrap(socket), door.plan.shards.get(usize::from(owner.0)))
+    else {
+        tracing::error!(%peer, "a connection could not be handed over"); // its head task was its only owner
+        return door.count(Metric::HandshakeBusy);
+    };
+    let sent = address.hand_over(HandOver {
+        socket: socket.release(),
+        peer,
+        login,
+    });
+    match (sent, place) {
+        (Ok(()), place) => {
+            door.count(Metric::HandOversOut);
+            place.into_iter().for_each(Place::pass_on);
+        }
+        (Err(back), place) => match Socket::adopt(back.socket) {
+            Ok(socket) => {
+                let guest = Guest {
+                    socket: Rc::new(socket),
+                    peer,
+                    place,
+                };
+                refuse(Rc::clone(door), guest, No::busy()).await;
+            }
+            Err(_) => door.count(Metric::HandshakeBusy),
+        },
+    }
+}
+
+/// Answers once, as far as the socket takes it, and gives the client some time to read it: a socket closed with unread
+/// bytes sends a reset, which takes the answer away from the client.
+async fn say_no(door: &Door, id: SlotId, guest: &Guest, no: No) {
+    door.count(no.outcome);
+    let Some(answer) = no.answer else { return };
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    if rustix::net::send(&*guest.socket, &answer, flags).is_err() {
+        return;
+    }
+    guest.socket.shut_down(Shutdown::Write);
+    door.set_stage(id, Stage::Lingering, clock::now().mono.plus_ms(LINGER_MS));
+    let mut budget = LINGER_BYTES;
+    while discard(&guest.socket, &mut budget).is_continue() {
+        guest.socket.readable().await;
+    }
+}
+
+/// Reads and forgets what is there. `Break`: the client closed, or sends too much.
+fn discard(socket: &Socket, budget: &mut usize) -> ControlFlow<()> {
+    let mut scratch = [0; 4096]; // not across an await: it would be part of the task
+    loop {
+        match rustix::net::recv(socket, &mut scratch[..], RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => return ControlFlow::Break(()),
+            Ok((_, n)) if n <= *budget => *budget -= n,
+            Err(Errno::AGAIN | Errno::INTR) => return ControlFlow::Continue(()),
+            _ => return ControlFlow::Break(()),
+        }
+    }
+}

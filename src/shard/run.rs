@@ -1,0 +1,467 @@
+//! THE loop of a shard: the one task that owns the hub and the sockets.
+//!
+//! Each turn takes lanes, arrivals, readable sockets and the ticker, each with a budget, lets the hub work, then does
+//! what the hub asks for. It waits only when nothing is left to do. Not here: what any of it means (the hub), how
+//! bytes move (`engine.rs`), who is let in (`acceptor.rs`, `head.rs`).
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::alarm::Alarm;
+use super::door::{Door, DoorPlan, Guest, Place};
+use super::engine::{Engine, Upper};
+use super::head::{self, No};
+use super::mailbox::{Control, HandOver, RpcAddress, RpcMail, ShardInbox};
+use super::nudge::Nudge;
+use super::pulse::{Activity, Pulse};
+use super::recording::Recording;
+use super::socket::Socket;
+use super::transform::Identity;
+use super::turn::Turns;
+use super::{NodeEvent, ShardStart, acceptor, clock};
+use crate::admission::Admission;
+use crate::config::Config;
+use crate::hub::login_policy::LoginPolicy;
+use crate::hub::upstream::{PresenceRecord, UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply};
+use crate::hub::{Accepted, Effect, Hub, HubConfig, Input, SendBatch};
+use crate::ids::{ConnId, RpcTicket, ShardId};
+use crate::limits::{FLUSH_BATCH_MAX, LANE_BATCH_MAX, LINGER_MS, TICK_MS};
+use crate::metrics::{Block, Metric};
+use crate::session::handshake::{Login, Strictness};
+use crate::time::{Mono, Now};
+
+/// Whether the loop may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// Work is left: give up the turn, then go on.
+    Hurry,
+    /// Nothing is left until something happens.
+    Rest,
+}
+
+struct Loop {
+    id: ShardId,
+    hub: Hub,
+    engine: Engine<Identity>,
+    door: Rc<Door>,
+    inbox: ShardInbox,
+    rpcs: Vec<RpcAddress>,
+    admission: Arc<Admission>,
+    block: Arc<Block>,
+    pulse: Arc<Pulse>,
+    recording: Option<Recording>,
+    turns: Turns,
+    nudge: Nudge,
+    alarm: Alarm,
+    now: Now,
+    next_tick: Rc<Cell<Mono>>,
+    /// A record that the rpc thread did not take.
+    presence: Option<Box<PresenceRecord>>,
+    drain: Option<Mono>,
+    turn_count: u64,
+}
+
+/// Runs a shard until it is drained. The thread's only main future.
+pub(super) async fn run(start: ShardStart, turns: Turns) {
+    let (id, events, pulse) = (start.id, start.events.clone(), Arc::clone(&start.pulse));
+    let news = match Loop::new(start, turns) {
+        Ok(mut shard) => {
+            tell(&events, NodeEvent::ShardReady(id));
+            shard.live().await;
+            NodeEvent::ShardDrained(id)
+        }
+        Err(error) => NodeEvent::Failed(format!("shard {}: {error}", id.0)),
+    };
+    pulse.end();
+    tell(&events, news);
+}
+
+fn tell(events: &crossbeam_channel::Sender<NodeEvent>, news: NodeEvent) {
+    if let Err(error) = events.try_send(news) {
+        tracing::error!(%error, "main does not hear");
+    }
+}
+
+impl Loop {
+    fn new(start: ShardStart, turns: Turns) -> io::Result<Self> {
+        let nudge = Nudge::default();
+        let now = clock::now();
+        let next_tick = Rc::new(Cell::new(now.mono.plus_ms(TICK_MS)));
+        monoio::spawn(tick_tock(Rc::clone(&next_tick), nudge.clone()));
+        let hub_config = hub_config(start.id, &start.config);
+        let mut hub = Hub::new(hub_config.clone());
+        let recording = Recording::start(start.id, &start.config, &hub_config, &mut hub)?;
+        let door = Door::new(
+            DoorPlan {
+                me: start.id,
+                ownership: start.ownership,
+                shards: start.shards,
+                admission: Arc::clone(&start.admission),
+                pulse: Arc::clone(&start.pulse),
+                strictness: if start.config.lenient {
+                    Strictness::Lenient
+                } else {
+                    Strictness::Strict
+                },
+                handshakes_max: start.config.websocket.handshakes_max,
+            },
+            nudge.clone(),
+        );
+        start.pulse.begin(now.mono);
+        Ok(Self {
+            id: start.id,
+            hub,
+            engine: Engine::new(nudge.clone()),
+            door: Rc::new(door),
+            alarm: Alarm::start(start.inbox.doorbell_fd()?, nudge.clone())?,
+            inbox: start.inbox,
+            rpcs: start.rpcs,
+            admission: start.admission,
+            block: start.block,
+            pulse: start.pulse,
+            recording,
+            turns,
+            nudge,
+            now,
+            next_tick,
+            presence: None,
+            drain: None,
+            turn_count: 0,
+        })
+    }
+
+    async fn live(&mut self) {
+        loop {
+            let pace = self.turn();
+            if self.is_drained() {
+                return self.publish();
+            }
+            match pace {
+                Pace::Hurry => self.turns.turn().await,
+                Pace::Rest => self.sleep().await,
+            }
+        }
+    }
+
+    /// One turn, in the order of architecture.md section 3.
+    fn turn(&mut self) -> Pace {
+        self.nudge.clear();
+        self.now = clock::now();
+        self.pulse.turn(self.now.mono);
+        self.turn_count += 1;
+        self.read_replies();
+        self.read_control();
+        self.read_pushes();
+        self.read_hand_overs();
+        for arrival in self.door.take_arrivals() {
+            self.admit(arrival.guest, arrival.login);
+        }
+        let (engine, mut above) = self.split();
+        let mut more = engine.serve(&mut above);
+        self.tick_if_due();
+        self.pulse.enter(Activity::HubTurn, None);
+        self.hub.turn(self.now);
+        self.run_effects();
+        self.flush();
+        self.run_effects(); // a last frame that left closes its connection now, not after a wait
+        more |= self.pass_presence();
+        if more || self.hub.has_work() {
+            Pace::Hurry
+        } else {
+            Pace::Rest
+        }
+    }
+
+    /// The sleep protocol of the mailbox; tasks of this thread wake the loop by its nudge.
+    async fn sleep(&mut self) {
+        if !self.inbox.prepare_sleep() {
+            return self.turns.turn().await; // mail: a lane was longer than its budget, or is not read at present
+        }
+        self.alarm.arm();
+        self.pulse.park();
+        self.nudge.wait().await;
+        self.inbox.woken();
+    }
+
+    fn read_replies(&mut self) {
+        for _ in 0..LANE_BATCH_MAX {
+            let Some(reply) = self.inbox.next_reply() else {
+                return;
+            };
+            self.pulse.enter(Activity::Reply, None);
+            self.hub.input(self.now, Input::UpstreamReply(reply));
+        }
+    }
+
+    fn read_control(&mut self) {
+        for _ in 0..LANE_BATCH_MAX {
+            let Some(control) = self.inbox.next_control() else {
+                return;
+            };
+            self.pulse.enter(Activity::Control, None);
+            match control {
+                Control::Hub(mail) => self.hub.input(self.now, Input::Mail(mail)),
+                Control::Listen(listener) => {
+                    if let Err(error) = acceptor::listen(&self.door, listener, &self.turns) {
+                        tracing::error!(shard = self.id.0, %error, "cannot listen");
+                    }
+                }
+                Control::Drain(deadline) => {
+                    self.drain = Some(deadline);
+                    acceptor::drain(&self.door);
+                    self.hub.input(self.now, Input::Drain(deadline));
+                }
+                Control::Stall(ms) => stall(&self.pulse, ms),
+            }
+        }
+    }
+
+    fn read_pushes(&mut self) {
+        for _ in 0..LANE_BATCH_MAX {
+            if !self.hub.wants_push() {
+                return;
+            }
+            let Some(mail) = self.inbox.next_push() else {
+                return;
+            };
+            self.pulse.enter(Activity::Push, None);
+            self.hub.input(self.now, Input::Mail(mail));
+        }
+    }
+
+    fn read_hand_overs(&mut self) {
+        for _ in 0..LANE_BATCH_MAX {
+            let Some(HandOver { socket, peer, login }) = self.inbox.next_hand_over() else {
+                return;
+            };
+            self.pulse.enter(Activity::HandOver, None);
+            self.door.count(Metric::HandOversIn);
+            let place = Some(Place::taken_over(&self.admission));
+            match Socket::adopt(socket) {
+                Ok(socket) => {
+                    let socket = Rc::new(socket);
+                    self.admit(Guest { socket, peer, place }, login);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a handed-over connection could not be taken");
+                    self.door.count(Metric::HandshakeBusy);
+                }
+            }
+        }
+    }
+
+    /// Gives a connection to the hub and its socket to the engine.
+    fn admit(&mut self, guest: Guest, login: Box<Login>) {
+        let accepted = Accepted {
+            peer: guest.peer,
+            login,
+        };
+        match self.hub.accepted(self.now, accepted) {
+            Some(conn) => {
+                self.engine.adopt(conn, guest.socket);
+                guest.place.into_iter().for_each(Place::pass_on); // to `Above::closed`
+            }
+            None => drop(monoio::spawn(head::refuse(
+                Rc::clone(&self.door),
+                guest,
+                No::busy(),
+            ))),
+        }
+    }
+
+    fn tick_if_due(&mut self) {
+        let (now, due) = (self.now.mono, self.next_tick.get());
+        if now < due {
+            return;
+        }
+        self.pulse.enter(Activity::Tick, None);
+        self.next_tick.set(due.plus_ms(TICK_MS).max(now.plus_ms(1)));
+        self.hub.input(self.now, Input::Tick);
+        self.door.expire(now);
+        let tally = self.hub.tally(self.now);
+        tally.set(Metric::LoopLagMs, now.since_ms(due));
+        tally.raise(Metric::LoopLagMaxMs, now.since_ms(due));
+        self.publish();
+        if let Some(recording) = &mut self.recording {
+            recording.write(&mut self.hub);
+        }
+    }
+
+    fn run_effects(&mut self) {
+        self.pulse.enter(Activity::Effects, None);
+        while let Some(effect) = self.hub.next_effect() {
+            match effect {
+                Effect::Close(conn) => {
+                    let (engine, mut above) = self.split();
+                    engine.close(conn, &mut above);
+                }
+                Effect::Call(call) => self.call(call),
+                Effect::Reply(ticket, outcome) => self.reply(ticket, outcome),
+            }
+        }
+    }
+
+    /// A lane that refuses a question answers it: the client gets its error now and not at the deadline.
+    fn call(&mut self, call: Box<UpstreamCall>) {
+        let ticket = call.ticket;
+        let posted = self
+            .rpcs
+            .first()
+            .is_some_and(|rpc| rpc.post(RpcMail::Call(call)).is_ok());
+        if let (false, Some(ticket)) = (posted, ticket) {
+            let outcome = UpstreamOutcome::Failed(UpstreamError::internal());
+            self.hub
+                .input(self.now, Input::UpstreamReply(UpstreamReply { ticket, outcome }));
+        }
+    }
+
+    /// A verdict that finds its lane full is dropped and counted there; its call ends at its deadline.
+    fn reply(&mut self, ticket: RpcTicket, outcome: Box<crate::hub::mail::RpcOutcome>) {
+        let shard = self.id;
+        let mail = RpcMail::Outcome {
+            shard,
+            ticket,
+            outcome,
+        };
+        let rpc = self.rpcs.get(usize::from(ticket.rpc.0));
+        if rpc.is_none_or(|rpc| rpc.post(mail).is_err()) {
+            tracing::warn!(?ticket, "a verdict was not delivered");
+        }
+    }
+
+    /// What is beyond the budget is still listed in the hub, which then has work.
+    fn flush(&mut self) {
+        let (engine, mut above) = self.split();
+        for _ in 0..FLUSH_BATCH_MAX {
+            let Some(conn) = above.hub.next_flush() else {
+                return;
+            };
+            above.pulse.enter(Activity::Send, Some(conn));
+            engine.flush(conn, &mut above);
+        }
+    }
+
+    /// Posts presence while there is room. Returns whether the budget ended it.
+    fn pass_presence(&mut self) -> bool {
+        let Some(rpc) = self.rpcs.first() else {
+            return false;
+        };
+        for _ in 0..LANE_BATCH_MAX {
+            if !rpc.presence_has_room() {
+                return false;
+            }
+            let record = self
+                .presence
+                .take()
+                .or_else(|| self.hub.next_presence().map(Box::new));
+            let Some(record) = record else { return false };
+            if let Err(RpcMail::Presence(record)) = rpc.post(RpcMail::Presence(record)) {
+                self.presence = Some(record); // another shard was faster, or the thread has ended
+                return false;
+            }
+        }
+        true
+    }
+
+    fn publish(&mut self) {
+        self.pulse.enter(Activity::Publish, None);
+        let tally = self.hub.tally(self.now);
+        self.door.move_counts(tally);
+        self.inbox.publish(tally);
+        let handshakes = self.door.handshakes();
+        tally.set(Metric::HandshakesOpen, handshakes as u64);
+        tally.set(Metric::Sockets, (self.engine.sockets() + handshakes) as u64);
+        tally.set(Metric::Turns, self.turn_count);
+        tally.add(Metric::Sends, self.engine.take_sends());
+        self.block.publish(tally);
+    }
+
+    /// Nobody is left: no session, no socket, no handshake, and nothing that rpc threads should hear of.
+    fn is_drained(&self) -> bool {
+        let Some(deadline) = self.drain else { return false };
+        let empty = self.hub.connections() == 0 && self.engine.sockets() == 0 && self.door.handshakes() == 0;
+        // An rpc thread that takes no presence must not keep the node from ending.
+        let said = self.presence.is_none() || self.now.mono > deadline.plus_ms(LINGER_MS);
+        empty && said && !self.hub.has_work()
+    }
+
+    fn split(&mut self) -> (&mut Engine<Identity>, Above<'_>) {
+        let above = Above {
+            hub: &mut self.hub,
+            admission: &self.admission,
+            pulse: &self.pulse,
+            now: self.now,
+        };
+        (&mut self.engine, above)
+    }
+}
+
+/// The hub as the engine sees it.
+struct Above<'a> {
+    hub: &'a mut Hub,
+    admission: &'a Admission,
+    pulse: &'a Pulse,
+    now: Now,
+}
+
+impl Upper for Above<'_> {
+    fn bytes(&mut self, conn: ConnId, bytes: &mut [u8]) {
+        self.pulse.enter(Activity::Bytes, Some(conn));
+        self.hub.bytes(self.now, conn, bytes);
+    }
+
+    fn lost(&mut self, conn: ConnId) {
+        self.pulse.enter(Activity::Lost, Some(conn));
+        self.hub.input(self.now, Input::TransportLost(conn));
+    }
+
+    fn closed(&mut self, conn: ConnId) {
+        self.pulse.enter(Activity::Lost, Some(conn));
+        self.admission.leave();
+        self.hub.input(self.now, Input::TransportClosed(conn));
+    }
+
+    fn fill(&mut self, conn: ConnId, batch: &mut SendBatch) -> usize {
+        self.hub.fill(conn, batch)
+    }
+
+    fn sent(&mut self, conn: ConnId, bytes: usize) {
+        self.hub.sent(self.now, conn, bytes);
+    }
+}
+
+fn hub_config(shard: ShardId, config: &Config) -> HubConfig {
+    let [a, b] = config.shards.owner_key;
+    HubConfig {
+        shard,
+        connections_max: config.websocket.connections_max,
+        // A `Config` is valid by construction; 1 is OpenIM's default.
+        login_policy: LoginPolicy::from_number(config.login_policy).unwrap_or(LoginPolicy::OnePerPlatform),
+        outbox_bytes_max: config.outbox_bytes_max,
+        outbox_frames_max: config.outbox_frames_max,
+        shard_outbox_bytes_max: config.shard_outbox_bytes_max,
+        hash_seed: a ^ b.rotate_left(32) ^ u64::from(shard.0),
+    }
+}
+
+/// Wakes the loop at each tick. The loop moves the tick on, and measures how late it was.
+async fn tick_tock(next_tick: Rc<Cell<Mono>>, nudge: Nudge) {
+    loop {
+        // At least the shortest useful sleep: the loop may not have seen the last tick yet.
+        let wait = next_tick.get().since_ms(clock::now().mono).max(1);
+        monoio::time::sleep(Duration::from_millis(wait)).await;
+        nudge.ring();
+    }
+}
+
+/// `--plant-stall`: what a bug would do, for the tests of the watcher.
+fn stall(pulse: &Pulse, ms: u64) {
+    pulse.enter(Activity::Stall, None);
+    let until = clock::now().mono.plus_ms(ms);
+    while clock::now().mono < until {
+        std::hint::spin_loop();
+    }
+}

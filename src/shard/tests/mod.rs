@@ -1,0 +1,57 @@
+//! Tests of the shard's parts over real sockets, on every driver that the machine allows.
+
+mod doorway;
+mod engine;
+mod node;
+mod smoke;
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use crate::config::{
+    AuthConfig, Config, Driver, LogConfig, RecordConfig, RecordMode, ShardsConfig, WebsocketConfig,
+};
+use crate::limits;
+
+/// A configuration for tests: any free port, two shards, fixed keys.
+pub(crate) fn config() -> Config {
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    Config {
+        websocket: WebsocketConfig {
+            address: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            port: 0,
+            connections_max: 100,
+            handshakes_max: limits::HANDSHAKES_MAX,
+            send_buffer_bytes: 32 * 1024,
+            receive_buffer_bytes: 32 * 1024,
+        },
+        rpc_listen: loopback,
+        http_listen: loopback,
+        shards: ShardsConfig {
+            count: 2,
+            rpc_count: 1,
+            pin: false,
+            driver: Driver::Auto,
+            owner_key: [1, 2],
+        },
+        auth: AuthConfig {
+            secret: "openIM123".into(),
+            admin_users: vec!["imAdmin".into()],
+        },
+        login_policy: 1,
+        lenient: false,
+        outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
+        outbox_frames_max: limits::OUTBOX_FRAMES_MAX,
+        shard_outbox_bytes_max: limits::SHARD_OUTBOX_BYTES_MAX,
+        drain_deadline_ms: limits::DRAIN_DEADLINE_MS,
+        stall_abort_ms: limits::STALL_ABORT_MS,
+        record: RecordConfig {
+            mode: RecordMode::Off,
+            dir: std::env::temp_dir(),
+            bytes_max: limits::RECORDING_BYTES_MAX,
+        },
+        log: LogConfig {
+            level: "info".into(),
+            json: false,
+        },
+    }
+}

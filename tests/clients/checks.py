@@ -1,0 +1,36 @@
+"""Counts checks and prints one line each, as `scripts/ci.sh` reads them."""
+
+import sys
+import time
+import traceback
+
+
+class Checks:
+    def __init__(self):
+        self.passed = 0
+        self.failed = 0
+
+    def run(self, name, check):
+        """One check: it fails by raising. Returns whether it passed."""
+        started = time.monotonic()
+        try:
+            check()
+        except Exception as fault:  # whatever a client throws is a failed check, and the next one still runs
+            self.failed += 1
+            print(f"{name}: FAILED: {fault}")
+            if not isinstance(fault, (AssertionError, TimeoutError)):
+                traceback.print_exc(file=sys.stdout)
+            sys.stdout.flush()
+            return False
+        self.passed += 1
+        print(f"{name}: ok ({time.monotonic() - started:.1f} s)", flush=True)
+        return True
+
+    def close(self, suite):
+        """The closing line; the exit status of the process."""
+        print(f"{suite}: {self.passed} passed, {self.failed} failed")
+        return 1 if self.failed or not self.passed else 0
+
+
+def equal(got, wanted, what=""):
+    assert got == wanted, f"{what}: got {got!r}, wanted {wanted!r}"

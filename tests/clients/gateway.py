@@ -1,0 +1,89 @@
+"""A real gateway process under test: started on free loopback ports, addressed by its banner, ended by its pid."""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import queue
+import re
+import signal
+import subprocess
+import threading
+import time
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+BINARY = os.environ.get("PINION_BIN", os.path.join(ROOT, "target", "release", "pinion"))
+START_SECONDS = 20
+STOP_SECONDS = 20
+SECRET = "tests/clients"
+
+
+class Gateway:
+    """`with Gateway(shards=2) as gateway:`; the addresses are `websocket` (URL), `grpc` (host:port) and `http` (URL)."""
+
+    def __init__(self, shards):
+        self.shards = shards
+        self.lines = []
+
+    def __enter__(self):
+        command = [BINARY, "--websocket-port", "0", "--rpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
+        command += ["--shards-count", str(self.shards), "--shards-pin", "false", "--auth-secret", SECRET]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        ready = queue.Queue()
+        threading.Thread(target=self._read, args=(ready,), daemon=True).start()
+        try:
+            if not ready.get(timeout=START_SECONDS):
+                raise RuntimeError("the gateway ended before it was ready")
+        except (queue.Empty, RuntimeError) as fault:
+            self.process.kill()
+            raise RuntimeError("no gateway:\n" + "\n".join(self.lines)) from fault
+        self.websocket = self._banner("websocket", r"(ws://\S+)")
+        self.grpc = self._banner("grpc", r"(\S+:\d+)")
+        self.http = self._banner("http", r"(http://[^/\s]+)")
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        """SIGTERM, then the exit status; None if it had to be killed."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            return None
+
+    def token(self, user, platform, days=90):
+        """A login token, made by `pinion token`. Other `days` give another token for the same login."""
+        command = [BINARY, "token", "--user", user, "--platform", str(platform), "--ttl", str(days)]
+        environment = dict(os.environ, PINION_AUTH_SECRET=SECRET)
+        made = subprocess.run(command, capture_output=True, text=True, timeout=10, env=environment, check=True)
+        return made.stdout.strip()
+
+    def _read(self, ready):
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+            if line.strip() == "ready":
+                ready.put(True)
+        ready.put(False)
+
+    def _banner(self, name, pattern):
+        for line in self.lines:
+            found = re.match(rf"{name}\s+{pattern}", line)
+            if found:
+                return found.group(1)
+        raise RuntimeError(f"the banner names no {name} address:\n" + "\n".join(self.lines))
+
+
+def expired_token(user, platform):
+    """A token that was good once: no command makes one, so it is signed here (spec 7.1)."""
+    now = int(time.time())
+    part = lambda value: base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=")
+    claims = {"UserID": user, "PlatformID": platform, "exp": now - 60, "iat": now - 3600}
+    signed = part({"alg": "HS256", "typ": "JWT"}) + b"." + part(claims)
+    signature = hmac.new(SECRET.encode(), signed, hashlib.sha256).digest()
+    return (signed + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()

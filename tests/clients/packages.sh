@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Installs what the client tests need into work/clients, pinned, from npm and PyPI. Nothing of it is ever committed: the
+# licence files of OpenIM's SDKs are AGPL and GPL. Does nothing when it is already there.
+set -eu -o pipefail
+cd "$(dirname "$0")/../.."
+CLIENTS=$PWD/work/clients
+mkdir -p "$CLIENTS"
+
+# npm_set FOLDER PACKAGE..: no install scripts (koffi brings its binary), no peers (Electron itself is not needed).
+npm_set() {
+    local folder="$CLIENTS/$1" wanted
+    shift
+    wanted="$*"
+    [ "$(cat "$folder/installed" 2>/dev/null)" = "$wanted" ] && return
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    echo '{"private":true}' >"$folder/package.json"
+    (cd "$folder" && npm install --ignore-scripts --legacy-peer-deps --no-audit --no-fund --no-progress "$@")
+    echo "$wanted" >"$folder/installed"
+}
+
+# The wasm package is there for its table of event names. There is no patch.15 of it; patch.13 has the same names.
+npm_set native-patch.10 @openim/electron-client-sdk@3.8.3-patch.10 @openim/wasm-client-sdk@3.8.3-patch.10
+npm_set native-patch.15.1 @openim/electron-client-sdk@3.8.3-patch.15.1 @openim/wasm-client-sdk@3.8.3-patch.13
+npm_set js @openim/client-sdk@0.0.14 ws@8.18.3
+
+python_wanted="grpcio==1.85.0 grpcio-tools==1.85.0"
+if [ "$(cat "$CLIENTS/venv/installed" 2>/dev/null)" != "$python_wanted" ]; then
+    rm -rf "$CLIENTS/venv"
+    python3 -m venv "$CLIENTS/venv"
+    # shellcheck disable=SC2086 -- two requirements
+    "$CLIENTS/venv/bin/pip" install --quiet --disable-pip-version-check $python_wanted
+    echo "$python_wanted" >"$CLIENTS/venv/installed"
+fi
+
+# Stubs from our own proto files, made anew each time: they are cheap and must not be stale.
+rm -rf "$CLIENTS/stubs"
+mkdir -p "$CLIENTS/stubs"
+"$CLIENTS/venv/bin/python" -m grpc_tools.protoc -I proto \
+    --python_out="$CLIENTS/stubs" --grpc_python_out="$CLIENTS/stubs" \
+    proto/openim/sdkws/sdkws.proto proto/openim/msggateway/msggateway.proto \
+    proto/openim/errinfo/errinfo.proto proto/google/rpc/status.proto
+# `google` is a package of protobuf itself: ours are reached by name through a module of their own.
+mv "$CLIENTS/stubs/google/rpc/status_pb2.py" "$CLIENTS/stubs/rpc_status_pb2.py"
+rm -r "$CLIENTS/stubs/google"
+echo "client packages are in $CLIENTS"

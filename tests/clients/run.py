@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Real clients against the real gateway: OpenIM's native SDK in two versions, its JavaScript SDK, and grpcio.
+
+    work/clients/venv/bin/python tests/clients/run.py [SUITE..]
+
+Install first: tests/clients/packages.sh and `cargo build --release`. Suites: native-patch.10 native-patch.15.1 js grpc.
+PINION_BIN names another binary; SDK_LOG_LEVEL=6 shows what the native SDK thinks.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+
+import suite_grpc
+import suite_sdk
+from checks import Checks
+from gateway import Gateway
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SUITES = {
+    "native-patch.10": lambda checks, gateway, api: suite_sdk.native(checks, gateway, api, "native-patch.10"),
+    "native-patch.15.1": lambda checks, gateway, api: suite_sdk.native(checks, gateway, api, "native-patch.15.1"),
+    "js": suite_sdk.javascript,
+    "grpc": suite_grpc.run,
+}
+SHARDS = 3
+
+
+@contextlib.contextmanager
+def api_stub():
+    """The address of a running api_stub.js."""
+    process = subprocess.Popen(
+        ["node", os.path.join(HERE, "api_stub.js")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def main():
+    chosen = sys.argv[1:] or list(SUITES)
+    checks = Checks()
+    with api_stub() as api:
+        for name in chosen:
+            # A gateway per suite: no suite depends on what another left behind.
+            with Gateway(SHARDS) as gateway:
+                SUITES[name](checks, gateway, api)
+
+                def clean_stop(gateway=gateway):
+                    status = gateway.stop()
+                    assert status == 0, f"exit status {status}\n" + "\n".join(gateway.lines[-20:])
+
+                checks.run(f"{name}: SIGTERM ends the gateway with exit status 0", clean_stop)
+    return checks.close("clients")
+
+
+sys.exit(main())

@@ -1,0 +1,314 @@
+//! Starts the real binary on free ports, talks to it as clients and callers do, and ends it by its id.
+//!
+//! The driver is chosen by `PINION_TEST_DRIVER` (`epoll`, `io_uring`; default: the gateway's own choice), so that the
+//! same tests run on both. Nothing here sleeps to synchronise: [`eventually`] waits for a condition with a deadline.
+
+mod client;
+mod metrics;
+mod seccomp;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use pinion::backend::embedded::token;
+use pinion::ids::Platform;
+use pinion::pb::openim::msggateway::{OnlineBatchPushOneMsgReq, OnlineBatchPushOneMsgResp};
+use pinion::pb::openim::sdkws::MsgData;
+use pinion::rpc::client::{CallError, call_once};
+use pinion::shard::clock;
+use prost::Message;
+use rustix::process::{Pid, Signal, kill_process};
+
+pub use client::{Client, Frame, Options};
+pub use metrics::Metrics;
+pub use seccomp::spawn_without_io_uring;
+
+/// Everything that a test waits for must be there by then.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+/// The secret of a gateway that was given none.
+const SECRET: &str = "openIM123";
+
+/// Waits until `probe` has something, with a deadline.
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(start.elapsed() < DEADLINE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The binary with a clean environment.
+pub fn pinion(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pinion"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PINION_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs a command that ends by itself.
+pub fn run(mut command: Command) -> Output {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ended = || child.try_wait().unwrap();
+    let start = Instant::now();
+    while ended().is_none() {
+        if start.elapsed() > DEADLINE {
+            child.kill().unwrap();
+            panic!("did not end: {command:?}\n{:?}", child.wait_with_output());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().unwrap()
+}
+
+/// What [`run`] gave, as exit code, stdout and stderr.
+pub fn texts(output: &Output) -> (i32, String, String) {
+    (
+        output.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+/// A running gateway.
+pub struct Gateway {
+    child: Child,
+    /// What it printed up to `ready`.
+    pub banner: Vec<String>,
+    logs: Arc<Mutex<String>>,
+    /// Where clients connect.
+    pub websocket: SocketAddr,
+    /// Where gRPC listens.
+    pub grpc: SocketAddr,
+    /// Where admin HTTP listens.
+    pub http: SocketAddr,
+}
+
+impl Gateway {
+    /// Starts it with these flags besides free ports on the loopback interface.
+    pub fn start(flags: &[&str]) -> Self {
+        Self::start_by(|command| command.spawn(), flags)
+    }
+
+    /// As [`Gateway::start`]; `spawn` may do something to the process.
+    pub fn start_by(spawn: impl FnOnce(&mut Command) -> std::io::Result<Child>, flags: &[&str]) -> Self {
+        let driver = std::env::var("PINION_TEST_DRIVER").unwrap_or_else(|_| "auto".into());
+        let mut all: Vec<&str> = Vec::new();
+        for (flag, value) in [
+            ("--websocket-address", "127.0.0.1"),
+            ("--websocket-port", "0"),
+            ("--rpc-listen", "127.0.0.1:0"),
+            ("--http-listen", "127.0.0.1:0"),
+            ("--shards-driver", driver.as_str()),
+        ] {
+            if !flags.contains(&flag) {
+                all.extend([flag, value]);
+            }
+        }
+        all.extend(flags);
+        let mut command = pinion(&all);
+        let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
+        let logs: Arc<Mutex<String>> = Arc::default();
+        // None if `spawn` sent it elsewhere.
+        if let Some(stderr) = child.stderr.take() {
+            let sink = Arc::clone(&logs);
+            std::thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    *sink.lock().unwrap() += &(line + "\n");
+                }
+            });
+        }
+        let lines = lines_of(child.stdout.take().unwrap());
+        let mut banner = Vec::new();
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut gateway = Self {
+            child,
+            banner: Vec::new(),
+            logs,
+            websocket: nowhere,
+            grpc: nowhere,
+            http: nowhere,
+        };
+        loop {
+            match lines.recv_timeout(DEADLINE) {
+                Ok(line) if line == "ready" => break,
+                Ok(line) => banner.push(line),
+                Err(e) => panic!("no `ready`: {e}\n{banner:?}\n{}", gateway.logs()),
+            }
+        }
+        gateway.banner = banner;
+        let address = |name: &str, prefix: &str| {
+            let word = gateway.banner_line(name).split_whitespace().nth(1).unwrap();
+            let rest = word.strip_prefix(prefix).unwrap();
+            rest.split('/').next().unwrap().parse().unwrap()
+        };
+        let (websocket, grpc, http) = (
+            address("websocket", "ws://"),
+            address("grpc", ""),
+            address("http", "http://"),
+        );
+        gateway.websocket = websocket;
+        gateway.grpc = grpc;
+        gateway.http = http;
+        gateway
+    }
+
+    /// The banner's line that begins with a word.
+    pub fn banner_line(&self, word: &str) -> &str {
+        let line = self
+            .banner
+            .iter()
+            .find(|line| line.split_whitespace().next() == Some(word));
+        line.unwrap_or_else(|| panic!("no line {word:?} in {:#?}", self.banner))
+    }
+
+    /// What it logged so far.
+    pub fn logs(&self) -> String {
+        self.logs.lock().unwrap().clone()
+    }
+
+    /// A login token.
+    pub fn token(&self, user: &str, platform: i64) -> String {
+        let platform = Platform::new(platform).unwrap();
+        token::issue(SECRET, user, platform, clock::now().unix, 3600).unwrap()
+    }
+
+    /// Logs a user in with plain gob, as `sdkType=go` without compression.
+    pub fn connect(&self, user: &str, platform: i64) -> Client {
+        self.connect_with(user, platform, &Options::default())
+    }
+
+    /// Logs a user in.
+    pub fn connect_with(&self, user: &str, platform: i64, options: &Options) -> Client {
+        Client::connect(
+            self.websocket,
+            user,
+            platform,
+            &self.token(user, platform),
+            options,
+        )
+        .unwrap_or_else(|e| panic!("{user} cannot log in: {e}\n{}", self.logs()))
+    }
+
+    /// A unary gRPC call.
+    pub fn call<A: Message + Default>(
+        &self,
+        method: &str,
+        metadata: &[(&str, &str)],
+        request: &impl Message,
+    ) -> Result<A, CallError> {
+        let path = format!("/openim.msggateway.msgGateway/{method}");
+        let message = request.encode_to_vec().into();
+        let answer = call_once(self.grpc, &path, metadata, message, 10_000)?;
+        Ok(A::decode(answer).unwrap())
+    }
+
+    /// Pushes a text message of a one-to-one conversation.
+    pub fn push(&self, from: &str, to: &[&str], text: &str) -> OnlineBatchPushOneMsgResp {
+        let request = OnlineBatchPushOneMsgReq {
+            msg_data: Some(MsgData {
+                send_id: from.into(),
+                recv_id: to.first().unwrap().to_string(),
+                session_type: 1,
+                content_type: 101,
+                content: format!("{{\"content\":{text:?}}}").into(),
+                ..MsgData::default()
+            }),
+            push_to_user_i_ds: to.iter().map(|user| user.to_string()).collect(),
+        };
+        let metadata = [("operationid", "it-push"), ("opuserid", from)];
+        self.call("SuperGroupOnlineBatchPushOneMsg", &metadata, &request)
+            .unwrap_or_else(|e| panic!("push: {e}\n{}", self.logs()))
+    }
+
+    /// A GET on the admin port: status and body. `Err`: nobody answers.
+    pub fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
+        let mut socket = TcpStream::connect_timeout(&self.http, DEADLINE)?;
+        socket.set_read_timeout(Some(DEADLINE))?;
+        write!(
+            socket,
+            "GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut text = String::new();
+        socket.read_to_string(&mut text)?;
+        let status = text.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let (_, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+        status
+            .map(|status| (status, body.to_owned()))
+            .ok_or_else(|| std::io::Error::other(format!("not HTTP: {text:?}")))
+    }
+
+    /// All counts.
+    pub fn metrics(&self) -> Metrics {
+        let (status, body) = self.get("/metrics").unwrap();
+        assert_eq!(status, 200, "{body}");
+        Metrics::parse(&body)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("the gateway's end", || self.child.try_wait().unwrap())
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if self.is_running() {
+            self.child.kill().unwrap();
+            self.child.wait().unwrap();
+        }
+        if std::thread::panicking() {
+            eprintln!(
+                "--- banner\n{}\n--- log\n{}---",
+                self.banner.join("\n"),
+                self.logs()
+            );
+        }
+    }
+}
+
+/// The lines of a stream, as they come.
+pub fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            // Read on if nobody listens: a full pipe would block the child.
+            let _ = sender.send(line);
+        }
+    });
+    receiver
+}
+
+/// A child that is ended with the test.
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
