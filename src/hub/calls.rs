@@ -146,6 +146,9 @@ mod tests {
             assert!(calls.deadlines.len() <= DEADLINES_MAX);
         }
         assert!(calls.pop_expired(Mono(9)).is_none());
-        assert!(calls.pop_expired(Mono(10)).is_some(), "the one that hangs is not forgotten");
+        assert!(
+            calls.pop_expired(Mono(10)).is_some(),
+            "the one that hangs is not forgotten"
+        );
     }
 }

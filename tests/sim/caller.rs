@@ -55,11 +55,14 @@ impl Caller {
 
     /// Whether a kick that was called already may yet reach a login that begins now.
     pub fn kick_may_wait(&self, user: &str, platform: Platform, policy: LoginPolicy) -> bool {
-        self.open.values().chain(&self.lingering).any(|asked| match asked {
-            Asked::Kick(users, on) => *on == platform && users.iter().any(|u| **u == *user),
-            Asked::RemoteLogin(who, on) => **who == *user && conflicts(policy, *on, platform),
-            Asked::Push(_) | Asked::Status => false,
-        })
+        self.open
+            .values()
+            .chain(&self.lingering)
+            .any(|asked| match asked {
+                Asked::Kick(users, on) => *on == platform && users.iter().any(|u| **u == *user),
+                Asked::RemoteLogin(who, on) => **who == *user && conflicts(policy, *on, platform),
+                Asked::Push(_) | Asked::Status => false,
+            })
     }
 }
 
@@ -93,7 +96,9 @@ impl World {
     fn some_users(&mut self) -> Vec<Text> {
         let count = self.rng.usize(1..=self.plan.users + 1);
         // One name more than there are users: a recipient that is never here.
-        (0..count).map(|_| Text::from(format!("user{}", self.rng.usize(0..=self.plan.users)))).collect()
+        (0..count)
+            .map(|_| Text::from(format!("user{}", self.rng.usize(0..=self.plan.users))))
+            .collect()
     }
 
     fn call_push(&mut self) {
@@ -104,11 +109,19 @@ impl World {
             stream @ 0..3 => SourceId(stream),
             _ => SourceId(1_000 + push), // a unary call is a source of its own
         };
-        let size = if self.rng.u8(0..30) == 0 { 30_000 } else { self.rng.usize(1..1_500) };
+        let size = if self.rng.u8(0..30) == 0 {
+            30_000
+        } else {
+            self.rng.usize(1..1_500)
+        };
         let mut msg_data = vec![0x0a, 2, b'h', b'i', 0x12]; // two fields of MsgData, the second as long as wanted
         prost::encoding::encode_varint(size as u64, &mut msg_data);
         msg_data.resize(msg_data.len() + size, b'm');
-        let patience = if self.rng.u8(0..20) == 0 { 30 } else { limits::PUSH_DEADLINE_MS };
+        let patience = if self.rng.u8(0..20) == 0 {
+            30
+        } else {
+            limits::PUSH_DEADLINE_MS
+        };
         let request = Push {
             source,
             body: PushBody {
@@ -120,7 +133,9 @@ impl World {
             deadline: self.now.mono.plus_ms(patience),
         };
         let mut listed = BTreeMap::new();
-        users.into_iter().for_each(|user| *listed.entry(user).or_default() += 1);
+        users
+            .into_iter()
+            .for_each(|user| *listed.entry(user).or_default() += 1);
         let facts = PushFacts {
             source,
             step: self.step,
@@ -181,14 +196,17 @@ impl World {
 
     fn busy(&mut self) {
         if self.caller.router.open() < CALLS_MAX as usize {
-            self.checker.fail(Property::Tables, "the router is busy with room left".into());
+            self.checker
+                .fail(Property::Tables, "the router is busy with room left".into());
         }
     }
 
     /// The caller of one open push hangs up.
     fn cancel_one(&mut self) {
         let is_push = |(_, asked): &(&RpcTicket, &Asked)| matches!(asked, Asked::Push(_));
-        let Some((&ticket, _)) = self.caller.open.iter().find(is_push) else { return };
+        let Some((&ticket, _)) = self.caller.open.iter().find(is_push) else {
+            return;
+        };
         self.caller.open.remove(&ticket);
         for (shard, mail) in self.caller.router.cancel(ticket) {
             // A cancel that finds its lane full is dropped: the push runs to its end.
@@ -218,7 +236,9 @@ impl World {
 
     fn finished(&mut self, finished: Finished) {
         let Some(asked) = self.caller.open.remove(&finished.ticket) else {
-            return self.checker.fail(Property::Tables, format!("finished twice: {finished:?}"));
+            return self
+                .checker
+                .fail(Property::Tables, format!("finished twice: {finished:?}"));
         };
         match (asked, finished.outcome) {
             (Asked::Push(push), Outcome::Push(results)) => {

@@ -130,14 +130,22 @@ impl Checker {
         let RpcOutcome::OnlineStatus(users) = outcome else {
             return self.fail(Property::Kick, format!("a status question got {outcome:?}"));
         };
-        if users.iter().flat_map(|u| &u.devices).any(|d| d.platform == platform) {
+        if users
+            .iter()
+            .flat_map(|u| &u.devices)
+            .any(|d| d.platform == platform)
+        {
             self.fail(Property::Kick, format!("still there: {users:?}"));
         }
     }
 
     /// What each tick of a shard looks at.
     pub fn tick(&mut self, shard: usize, ticks: u64, links: &[Link]) {
-        for (id, link) in links.iter().enumerate().filter(|(_, l)| l.shard == shard && !l.closed) {
+        for (id, link) in links
+            .iter()
+            .enumerate()
+            .filter(|(_, l)| l.shard == shard && !l.closed)
+        {
             if link.conn.is_some() && !link.answered && ticks > link.accepted_tick + LOGIN_TICKS {
                 self.fail(Property::LoginDeadline, format!("link {id} waits for its login"));
             }
@@ -150,7 +158,11 @@ impl Checker {
         let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.obligations).into_iter().partition(due);
         self.obligations = later;
         for mut obligation in now {
-            if obligation.links.iter().any(|l| links[*l].is_live() && !links[*l].is_quiet()) {
+            if obligation
+                .links
+                .iter()
+                .any(|l| links[*l].is_live() && !links[*l].is_quiet())
+            {
                 obligation.due_tick = ticks + SETTLE_TICKS;
                 self.obligations.push(obligation);
             } else {
@@ -160,15 +172,20 @@ impl Checker {
     }
 
     /// A push was answered: what it says must be true for the connections that were there.
-    pub fn push_answered(&mut self, push: u64, user: &Text, devices: &[DeviceVerdict], world: (&[Link], u64)) {
+    pub fn push_answered(
+        &mut self,
+        push: u64,
+        user: &Text,
+        devices: &[DeviceVerdict],
+        world: (&[Link], u64),
+    ) {
         let (links, ticks) = world;
         let facts = &self.pushes[&push];
         if facts.users.get(user).copied() != Some(1) {
             return; // listed twice: two verdicts, which cannot be told apart
         }
-        let there = |l: &Link| {
-            *l.user == **user && l.is_live() && l.logged_in.is_some_and(|step| step < facts.step)
-        };
+        let there =
+            |l: &Link| *l.user == **user && l.is_live() && l.logged_in.is_some_and(|step| step < facts.step);
         let mut platforms: BTreeSet<Platform> = devices.iter().map(|d| d.platform).collect();
         platforms.extend(links.iter().filter(|l| there(l)).map(|l| l.platform));
         for platform in platforms {
@@ -199,7 +216,12 @@ impl Checker {
             devices,
             ..
         } = obligation;
-        let open: Vec<&Link> = obligation.links.iter().map(|l| &links[*l]).filter(|l| l.is_live()).collect();
+        let open: Vec<&Link> = obligation
+            .links
+            .iter()
+            .map(|l| &links[*l])
+            .filter(|l| l.is_live())
+            .collect();
         if devices.len() < open.len() {
             let text = format!("push {push} missed a login of {user:?} on {platform:?}: {devices:?}");
             return self.fail(Property::Push, text);
@@ -230,7 +252,10 @@ impl Checker {
         *count += 1;
         let listed = facts.users.get(&Text::from(&*link.user)).copied().unwrap_or(0);
         if *count > listed {
-            let text = format!("{} got push {push} {count} times, was listed {listed} times", link.user);
+            let text = format!(
+                "{} got push {push} {count} times, was listed {listed} times",
+                link.user
+            );
             return self.fail(Property::Push, text);
         }
         let last = link.last_of_source.insert(facts.source, push);
@@ -242,7 +267,12 @@ impl Checker {
 
     /// The world is drained: every accepted connection was closed.
     pub fn drained(&mut self) {
-        let left: Vec<SlotId> = self.conns.iter().filter(|(_, closed)| !**closed).map(|((_, c), _)| c.0).collect();
+        let left: Vec<SlotId> = self
+            .conns
+            .iter()
+            .filter(|(_, closed)| !**closed)
+            .map(|((_, c), _)| c.0)
+            .collect();
         if !left.is_empty() {
             self.fail(Property::CloseOnce, format!("never closed: {left:?}"));
         }

@@ -61,6 +61,8 @@ pub struct Client {
     pub pings: VecDeque<Vec<u8>>,
     pub text_pings: VecDeque<String>,
     pub subscribed: bool,
+    /// Its last connection ended with a kick.
+    pub kicked: bool,
     /// This login is meant to be refused.
     pub bad_login: bool,
     pub last_sent_ms: u64,
@@ -99,6 +101,7 @@ impl Client {
             pings: VecDeque::new(),
             text_pings: VecDeque::new(),
             subscribed: false,
+            kicked: false,
             bad_login: false,
             last_sent_ms: 0,
             accept: String::new(),
@@ -137,16 +140,26 @@ impl World {
             let delay = self.rng.u64(20..600);
             self.after(delay, Event::Client(client));
         }
-        match self.clients[client].stage {
-            Stage::Away if self.rng.u8(0..3) > 0 => self.log_in(client),
+        let stage = self.clients[client].stage;
+        match stage {
+            Stage::Away if self.comes_back(client) => self.log_in(client),
             Stage::Connecting | Stage::Greeting if self.rng.u8(0..40) == 0 => self.reset(client),
+            Stage::Connecting if self.rng.u8(0..30) == 0 => self.send_early(client),
             Stage::Open if !self.clients[client].stalled => self.act_open(client),
             _ => {}
         }
     }
 
+    /// A client that was kicked stops, as the SDKs do; somebody may start it again.
+    fn comes_back(&mut self, client: usize) -> bool {
+        let odds = if self.clients[client].kicked { 60 } else { 2 };
+        self.rng.u8(0..odds) == 0
+    }
+
     fn act_open(&mut self, client: usize) {
-        let Some(link) = self.clients[client].link else { return };
+        let Some(link) = self.clients[client].link else {
+            return;
+        };
         if self.clients[client].last_sent_ms + PING_MS < self.now.mono.0 {
             self.ping(client, link);
         }
@@ -155,12 +168,12 @@ impl World {
             return self.stall(client, link);
         }
         if self.chance(resets) {
-            return match self.rng.u8(0..9) {
-                0..4 => self.reset(client),
-                4 => self.send_close(client, link),
-                5 => self.send_garbage(client, link),
-                6 => self.request(client, link, 2003),
-                7 => self.request(client, link, 9999),
+            return match self.rng.u8(0..10) {
+                0..3 => self.reset(client),
+                3 => self.send_close(client, link),
+                4..7 => self.send_garbage(client, link),
+                7 => self.request(client, link, 2003),
+                8 => self.request(client, link, 9999),
                 _ => self.request(client, link, 2001),
             };
         }
@@ -184,13 +197,17 @@ impl World {
         }
         let id = self.links.len();
         let bad = self.plan.bad_tokens;
-        let bad = self.chance(bad).then(|| ["kicked", "other", "down"][self.rng.usize(0..3)]);
+        let bad = self
+            .chance(bad)
+            .then(|| ["kicked", "other", "down"][self.rng.usize(0..3)]);
         let again = self.rng.u8(0..10) == 0;
-        let upgrade_fault = bad.is_some() && self.rng.u8(0..4) == 0;
+        let upgrade_fault = bad.is_some() && self.rng.u8(0..3) == 0;
+        let fate = bad.filter(|_| !upgrade_fault);
         let state = &mut self.clients[client];
         state.count += 1;
+        state.kicked = false;
         if !again || state.token.is_empty() || bad.is_some() || state.bad_login {
-            state.token = upstream::token(&state.user, state.platform, (bad, id));
+            state.token = upstream::token(&state.user, state.platform, (fate, id));
         }
         state.bad_login = bad.is_some();
         let key = format!("key{id:021}==");
@@ -206,13 +223,21 @@ impl World {
             variant: state.variant,
             wants_response: state.wants_response,
             forwarded_for: None,
-            upgrade: if upgrade_fault { Err(UpgradeFault::BadVersion) } else { Ok(accept) },
+            upgrade: if upgrade_fault {
+                Err(UpgradeFault::BadVersion)
+            } else {
+                Ok(accept)
+            },
         };
         let (user, platform) = (state.user.clone(), state.platform);
         let shard = usize::from(self.ownership.owner(&user).0);
         let number = u16::try_from(id).expect("fewer than 4000 links");
         let mut link = Link::new(client, shard, number, (&user, platform));
-        link.room = if self.plan.tight { self.rng.usize(300..3_000) } else { self.rng.usize(2_000..65_000) };
+        link.room = if self.plan.tight {
+            self.rng.usize(300..3_000)
+        } else {
+            self.rng.usize(2_000..65_000)
+        };
         self.excuse_login(&mut link);
         self.links.push(link);
         let delay = self.rng.u64(0..50);
@@ -243,7 +268,11 @@ impl World {
     pub fn send(&mut self, client: usize, link: LinkId, mut bytes: Vec<u8>) {
         self.clients[client].last_sent_ms = self.now.mono.0;
         while !bytes.is_empty() {
-            let cut = if self.rng.u8(0..4) == 0 { self.rng.usize(1..=bytes.len()) } else { bytes.len() };
+            let cut = if self.rng.u8(0..4) == 0 {
+                self.rng.usize(1..=bytes.len())
+            } else {
+                bytes.len()
+            };
             let rest = bytes.split_off(cut);
             self.arrives(link, Up::Bytes(std::mem::replace(&mut bytes, rest)));
         }
@@ -265,6 +294,14 @@ impl World {
         self.clients[client].pings.push_back(payload.clone());
         let key = self.key();
         self.send(client, link, masked_frame(0x89, &payload, key));
+    }
+
+    /// Does not wait for the 101. Served if it comes after register, closed if before.
+    fn send_early(&mut self, client: usize) {
+        if let Some(link) = self.clients[client].link {
+            self.links[link].excuse("too early");
+            self.ping(client, link);
+        }
     }
 
     fn text_ping(&mut self, client: usize, link: LinkId) {
@@ -364,7 +401,9 @@ impl World {
     /// A stalled client reads again.
     pub fn client_resumes(&mut self, client: usize) {
         let state = &mut self.clients[client];
-        let Some(link) = state.link.filter(|_| state.stalled) else { return };
+        let Some(link) = state.link.filter(|_| state.stalled) else {
+            return;
+        };
         state.stalled = false;
         let due = self.shards[self.links[link].shard].ticks + RESUME_TICKS;
         for pending in state.pending.values_mut() {
@@ -398,11 +437,13 @@ impl World {
         let late = self.clients.iter().find_map(|client| {
             let link = &self.links[client.link?];
             let waits = link.shard == shard && link.is_live() && link.is_quiet() && !client.stalled;
-            let overdue = |(id, p): (&String, &Pending)| (p.due_tick < ticks).then(|| (id.clone(), p.request.id));
+            let overdue =
+                |(id, p): (&String, &Pending)| (p.due_tick < ticks).then(|| (id.clone(), p.request.id));
             client.pending.iter().find_map(overdue).filter(|_| waits)
         });
         if let Some((msg_incr, id)) = late {
-            self.checker.fail(Property::OneReply, format!("no reply to {id} {msg_incr}"));
+            self.checker
+                .fail(Property::OneReply, format!("no reply to {id} {msg_incr}"));
         }
     }
 }

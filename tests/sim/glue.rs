@@ -93,7 +93,11 @@ impl World {
             return;
         }
         let slow = self.plan.slow_turns;
-        let delay = if self.chance(slow) { self.rng.u64(20..250) } else { self.rng.u64(0..3) };
+        let delay = if self.chance(slow) {
+            self.rng.u64(20..250)
+        } else {
+            self.rng.u64(0..3)
+        };
         self.after(delay, Event::Turn(shard));
     }
 
@@ -145,9 +149,11 @@ impl World {
     /// The id that the glue passes on. With the planted fault it forgets the generation.
     fn id(&self, shard: usize, conn: ConnId) -> ConnId {
         match self.plant {
-            Some(Plant::GenerationIgnored) => {
-                self.shards[shard].latest.get(&conn.0.index).copied().unwrap_or(conn)
-            }
+            Some(Plant::GenerationIgnored) => self.shards[shard]
+                .latest
+                .get(&conn.0.index)
+                .copied()
+                .unwrap_or(conn),
             _ => conn,
         }
     }
@@ -155,15 +161,24 @@ impl World {
     fn take_lanes(&mut self, shard: usize) {
         let batch = self.rng.usize(1..=limits::LANE_BATCH_MAX);
         if self.shards[shard].replies.len() > limits::CALLS_IN_FLIGHT_MAX as usize {
-            self.checker.fail(Property::Tables, "the replies lane overflowed".into());
+            self.checker
+                .fail(Property::Tables, "the replies lane overflowed".into());
         }
         for _ in 0..batch {
-            let Some(reply) = self.shards[shard].replies.pop_front() else { break };
+            let Some(reply) = self.shards[shard].replies.pop_front() else {
+                break;
+            };
             self.input(shard, Input::UpstreamReply(reply));
         }
         for _ in 0..batch {
-            let Some(mail) = self.shards[shard].control.pop_front() else { break };
-            let kick = if let ShardMail::Kick(kick) = &mail { Some(kick.clone()) } else { None };
+            let Some(mail) = self.shards[shard].control.pop_front() else {
+                break;
+            };
+            let kick = if let ShardMail::Kick(kick) = &mail {
+                Some(kick.clone())
+            } else {
+                None
+            };
             self.input(shard, Input::Mail(mail));
             if let Some(kick) = kick {
                 self.probe(shard, &kick);
@@ -173,11 +188,15 @@ impl World {
             if !self.shards[shard].hub.wants_push() {
                 break;
             }
-            let Some(mail) = self.shards[shard].push.pop_front() else { break };
+            let Some(mail) = self.shards[shard].push.pop_front() else {
+                break;
+            };
             self.input(shard, Input::Mail(mail));
         }
         for _ in 0..batch {
-            let Some((link, login)) = self.shards[shard].hand_over.pop_front() else { break };
+            let Some((link, login)) = self.shards[shard].hand_over.pop_front() else {
+                break;
+            };
             self.accept(shard, link, login);
         }
     }
@@ -202,7 +221,10 @@ impl World {
 
     fn accept(&mut self, shard: usize, link: LinkId, login: Box<Login>) {
         let peer = self.links[link].peer;
-        let Some(conn) = self.shards[shard].hub.accepted(self.now, Accepted { peer, login }) else {
+        let Some(conn) = self.shards[shard]
+            .hub
+            .accepted(self.now, Accepted { peer, login })
+        else {
             return self.turn_away(link);
         };
         self.checker.accepted(shard, conn);
@@ -226,10 +248,16 @@ impl World {
 
     fn serve_ready(&mut self, shard: usize) {
         for _ in 0..self.shards[shard].ready.len().min(limits::READY_BATCH_MAX) {
-            let Some(link) = self.shards[shard].ready.pop_front() else { break };
-            let Some(conn) = self.links[link].conn else { continue };
+            let Some(link) = self.shards[shard].ready.pop_front() else {
+                break;
+            };
+            let Some(conn) = self.links[link].conn else {
+                continue;
+            };
             for _ in 0..limits::READS_PER_TURN_MAX {
-                let Some(up) = self.links[link].inbox.pop_front() else { break };
+                let Some(up) = self.links[link].inbox.pop_front() else {
+                    break;
+                };
                 self.received(shard, (link, conn), up);
             }
             if self.links[link].blocked && self.links[link].down.len() < self.links[link].room {
@@ -305,12 +333,17 @@ impl World {
 
     fn close(&mut self, shard: usize, conn: ConnId) {
         let Some(&link) = self.shards[shard].sockets.get(&conn) else {
-            return self.checker.fail(Property::CloseOnce, format!("{conn} has no socket to close"));
+            return self
+                .checker
+                .fail(Property::CloseOnce, format!("{conn} has no socket to close"));
         };
         self.checker.closed(shard, conn, &self.links[link]);
         let state = &mut self.links[link];
         (state.closed, state.fin, state.blocked) = (true, true, false);
         self.schedule_read(link);
+        if self.rng.u8(0..3) == 0 {
+            return self.joined(shard, conn); // nothing was in flight: all three steps at once
+        }
         let delay = self.rng.u64(0..200);
         self.after(delay, Event::Joined(shard, conn));
     }
@@ -348,7 +381,9 @@ impl World {
     fn flush(&mut self, shard: usize, conn: ConnId) {
         let mut batch = SendBatch::default();
         let filled = self.shards[shard].hub.fill(conn, &mut batch);
-        let Some(&link) = self.shards[shard].sockets.get(&conn) else { return };
+        let Some(&link) = self.shards[shard].sockets.get(&conn) else {
+            return;
+        };
         if filled == 0 {
             self.links[link].blocked = false;
             return;
@@ -378,7 +413,9 @@ impl World {
 
     fn take_presence(&mut self, shard: usize) {
         for _ in 0..self.rng.usize(0..4) {
-            let Some(record) = self.shards[shard].hub.next_presence() else { break };
+            let Some(record) = self.shards[shard].hub.next_presence() else {
+                break;
+            };
             let news = self.upstream.presence(&record);
             for other in 0..self.shards.len() {
                 self.post(other, ShardMail::PresenceNews(Box::new(news.clone())));
@@ -395,6 +432,7 @@ impl World {
             _ => (&mut state.control, control_max),
         };
         if lane.len() >= capacity {
+            self.saw("lane overflows");
             return Some(mail);
         }
         lane.push_back(mail);
@@ -406,6 +444,7 @@ impl World {
     pub fn connect(&mut self, link: LinkId, login: Box<Login>) {
         let shard = self.links[link].shard;
         if self.shards[shard].hand_over.len() >= self.plan.hand_over_lane_max {
+            self.saw("hand-over overflows");
             return self.turn_away(link);
         }
         self.shards[shard].hand_over.push_back((link, login));
@@ -436,7 +475,11 @@ impl World {
             self.checker.fail(Property::Tables, text);
         }
         if hub.queued_bytes() > hub.queued_bytes_bound() {
-            let text = format!("{} bytes queued, bound {}", hub.queued_bytes(), hub.queued_bytes_bound());
+            let text = format!(
+                "{} bytes queued, bound {}",
+                hub.queued_bytes(),
+                hub.queued_bytes_bound()
+            );
             self.checker.fail(Property::QueuedBytes, text);
         }
     }

@@ -38,12 +38,18 @@ fn background(user: &str, is_background: bool) -> Vec<u8> {
 fn a_stale_id_in_any_input_reaches_nobody() {
     type Feed = fn(&mut Rig, pinion::ids::ConnId, CallTicket);
     let feeds: [(&str, Feed); 8] = [
-        ("transport closed", |rig, old, _| rig.input(Input::TransportClosed(old))),
-        ("transport lost", |rig, old, _| rig.input(Input::TransportLost(old))),
+        ("transport closed", |rig, old, _| {
+            rig.input(Input::TransportClosed(old))
+        }),
+        ("transport lost", |rig, old, _| {
+            rig.input(Input::TransportLost(old))
+        }),
         ("bytes", |rig, old, _| rig.ping(old, b"stale")),
         ("bad bytes", |rig, old, _| rig.bytes(old, vec![0xff; 9])),
         ("sent", |rig, old, _| rig.hub.sent(rig.now, old, 10)),
-        ("fill", |rig, old, _| assert_eq!(rig.hub.fill(old, &mut SendBatch::default()), 0)),
+        ("fill", |rig, old, _| {
+            assert_eq!(rig.hub.fill(old, &mut SendBatch::default()), 0)
+        }),
         ("reply", |rig, _, ticket| {
             let outcome = UpstreamOutcome::Token {
                 user: "a".into(),
@@ -51,7 +57,9 @@ fn a_stale_id_in_any_input_reaches_nobody() {
             };
             rig.input(Input::UpstreamReply(UpstreamReply { ticket, outcome }));
         }),
-        ("cancel", |rig, _, _| rig.input(Input::Mail(ShardMail::CancelPush(ticket(3))))),
+        ("cancel", |rig, _, _| {
+            rig.input(Input::Mail(ShardMail::CancelPush(ticket(3))))
+        }),
     ];
     for (name, feed) in feeds {
         let mut rig = Rig::new(config());
@@ -61,7 +69,11 @@ fn a_stale_id_in_any_input_reaches_nobody() {
         rig.input(Input::TransportClosed(old));
         assert_eq!(rig.hub.connections(), 0);
         let new = rig.log_in("stranger", Platform::IOS);
-        assert_eq!((old.index(), old == new), (new.index(), false), "the slot is reused");
+        assert_eq!(
+            (old.index(), old == new),
+            (new.index(), false),
+            "the slot is reused"
+        );
         rig.push(1, 1, &["stranger"]);
         rig.turn();
         rig.effects.clear();
@@ -89,7 +101,10 @@ fn a_kick_frame_goes_before_the_close() {
     assert!(!rig.is_closed(conn));
     rig.turn();
     let seen = rig.read(conn);
-    let ids: Vec<i32> = seen.iter().map(|s| if let Seen::Reply(r) = s { r.id } else { 0 }).collect();
+    let ids: Vec<i32> = seen
+        .iter()
+        .map(|s| if let Seen::Reply(r) = s { r.id } else { 0 })
+        .collect();
     assert_eq!(ids, [2001, 2002], "what was queued before, then the kick");
     assert!(rig.is_closed(conn));
 }
@@ -127,11 +142,21 @@ fn a_slow_consumer_is_closed_and_the_verdict_says_so() {
         rig.push(n, 1, &["u"]);
         rig.turn();
     }
-    let outcomes: Vec<DeviceOutcome> = rig.verdicts().iter().map(|(_, v)| v[0].devices[0].outcome).collect();
+    let outcomes: Vec<DeviceOutcome> = rig
+        .verdicts()
+        .iter()
+        .map(|(_, v)| v[0].devices[0].outcome)
+        .collect();
     let (last, others) = outcomes.split_last().unwrap();
     assert!(others.iter().all(|o| *o == DeviceOutcome::Queued));
-    assert_eq!((*last, others.len()), (DeviceOutcome::Dropped, limits::OUTBOX_FRAMES_MAX));
-    assert!(rig.is_closed(conn), "at once: a peer that does not read is not waited for");
+    assert_eq!(
+        (*last, others.len()),
+        (DeviceOutcome::Dropped, limits::OUTBOX_FRAMES_MAX)
+    );
+    assert!(
+        rig.is_closed(conn),
+        "at once: a peer that does not read is not waited for"
+    );
     assert_eq!(rig.hub.queued_bytes(), 0);
 }
 
@@ -139,7 +164,11 @@ fn a_slow_consumer_is_closed_and_the_verdict_says_so() {
 fn a_frame_above_the_read_limit_of_the_sdks_is_reported_and_not_sent() {
     let mut rig = Rig::new(config());
     let conn = rig.log_in("u", Platform::IOS);
-    rig.push_bytes((1, 1), &["u"], Bytes::from(vec![b'x'; limits::FRAME_SENT_BYTES_MAX]));
+    rig.push_bytes(
+        (1, 1),
+        &["u"],
+        Bytes::from(vec![b'x'; limits::FRAME_SENT_BYTES_MAX]),
+    );
     rig.turn();
     assert_eq!(rig.verdicts()[0].1[0].devices[0].outcome, DeviceOutcome::Dropped);
     assert!(!rig.is_closed(conn) && rig.read(conn).is_empty());
@@ -220,7 +249,10 @@ fn background_state_stops_pushes_to_ios_only() {
     for conn in conns {
         rig.request(conn, "u", (2004, "bg"), &background("u", true));
         let seen = rig.read(conn);
-        assert_eq!((reply(&seen).id, reply(&seen).err_code, &reply(&seen).data), (2004, 0, &None));
+        assert_eq!(
+            (reply(&seen).id, reply(&seen).err_code, &reply(&seen).data),
+            (2004, 0, &None)
+        );
     }
     assert!(rig.status("u")[0].devices.iter().all(|d| d.background));
     rig.push(1, 1, &["u"]);
@@ -254,11 +286,18 @@ fn a_presence_subscription_answers_with_the_state_and_then_tells_news() {
     };
     rig.request(conn, "u", (2005, "sub"), &watch(&["v"], &[]));
     let call = rig.calls().pop().unwrap();
-    assert_eq!(call.request, UpstreamRequest::UserStatus { users: vec!["v".into()] });
+    assert_eq!(
+        call.request,
+        UpstreamRequest::UserStatus {
+            users: vec!["v".into()]
+        }
+    );
     rig.answer(&call, UpstreamOutcome::Statuses(vec![online(&[1])]));
     let told = |seen: &[Seen]| {
         let data = reply(seen).data.clone().unwrap();
-        SubUserOnlineStatusTips::decode(data).unwrap().subscribers[0].online_platform_i_ds.clone()
+        SubUserOnlineStatusTips::decode(data).unwrap().subscribers[0]
+            .online_platform_i_ds
+            .clone()
     };
     assert_eq!(told(&rig.read(conn)), [1]);
     rig.input(Input::Mail(ShardMail::PresenceNews(Box::new(online(&[1, 5])))));
@@ -278,7 +317,13 @@ fn sends_go_one_at_a_time_and_in_order_while_others_pass() {
     }
     rig.request(conn, "u", (1001, "seq"), b"seq");
     let methods: Vec<_> = rig.calls().into_iter().map(|c| (c.request.clone(), c)).collect();
-    let asked = |r: &UpstreamRequest| if let UpstreamRequest::Forward { method, .. } = r { Some(*method) } else { None };
+    let asked = |r: &UpstreamRequest| {
+        if let UpstreamRequest::Forward { method, .. } = r {
+            Some(*method)
+        } else {
+            None
+        }
+    };
     assert_eq!(
         methods.iter().map(|(r, _)| asked(r)).collect::<Vec<_>>(),
         [Some(Method::SendMsg), Some(Method::GetMaxSeq)]
@@ -291,6 +336,27 @@ fn sends_go_one_at_a_time_and_in_order_while_others_pass() {
             call = next;
         }
     }
+}
+
+#[test]
+fn waiting_requests_that_fail_at_once_do_not_hold_up_those_behind() {
+    let mut rig = Rig::new(config());
+    let conn = rig.log_in("u", Platform::IOS);
+    for n in 0..limits::REQUESTS_IN_FLIGHT_MAX {
+        rig.request(conn, "u", (1001, &format!("flying{n}")), b"x");
+    }
+    for n in 0..100 {
+        rig.request(conn, "u", (2005, &format!("bad{n}")), b"\xff\xff");
+    }
+    rig.request(conn, "u", (1001, "last"), b"x");
+    let calls = rig.calls();
+    assert_eq!(calls.len(), usize::from(limits::REQUESTS_IN_FLIGHT_MAX));
+    rig.answer(&calls[0], UpstreamOutcome::Data(Bytes::new()));
+    assert_eq!(rig.read(conn).len(), 1 + 100);
+    let next = rig.calls();
+    assert_eq!(next.len(), 1);
+    rig.answer(&next[0], UpstreamOutcome::Data(Bytes::new()));
+    assert_eq!(reply(&rig.read(conn)).msg_incr, "last");
 }
 
 #[test]
@@ -332,7 +398,11 @@ fn frames_that_break_the_protocol_are_answered_with_the_right_close_code() {
         ("reserved bits", masked_frame(0xc2, b"x", key), Some(1002)),
         ("unmasked", vec![0x82, 1, b'x'], Some(1002)),
         ("too big", vec![0x82, 0xfe, 0xff, 0xff, 1, 2, 3, 4], Some(1009)),
-        ("close", masked_frame(0x88, &3001u16.to_be_bytes(), key), Some(3001)),
+        (
+            "close",
+            masked_frame(0x88, &3001u16.to_be_bytes(), key),
+            Some(3001),
+        ),
         ("close without code", masked_frame(0x88, b"", key), None),
     ] {
         let mut rig = Rig::new(config());
@@ -358,9 +428,28 @@ fn a_large_push_does_not_hold_up_another_source() {
         order.extend(rig.verdicts().into_iter().map(|(n, v)| (n, v.len(), turn)));
     }
     let numbers: Vec<_> = order.iter().map(|(n, len, _)| (*n, *len)).collect();
-    assert_eq!(numbers, [(3, 1), (1, many.len()), (2, 1)], "FIFO within a source only: {order:?}");
+    assert_eq!(
+        numbers,
+        [(3, 1), (1, many.len()), (2, 1)],
+        "FIFO within a source only: {order:?}"
+    );
     assert!(order[0].2 <= 1, "the small push waits for one slice: {order:?}");
     assert!(order[1].2 >= 9, "one slice per turn: {order:?}");
+}
+
+#[test]
+fn recipients_not_served_before_the_deadline_get_no_verdict() {
+    let mut rig = Rig::new(config());
+    let conn = rig.log_in("u", Platform::IOS);
+    let many = [vec!["nobody"; limits::PUSH_SLICE_MAX], vec!["u"]].concat();
+    rig.push(1, 1, &many);
+    rig.turn();
+    rig.now.mono = rig.now.mono.plus_ms(11_000);
+    rig.turn();
+    let verdicts = rig.verdicts();
+    // An empty verdict for "u" would say that he is not here.
+    assert_eq!((verdicts.len(), verdicts[0].1.len()), (1, limits::PUSH_SLICE_MAX));
+    assert_eq!(rig.read(conn), []);
 }
 
 #[test]
@@ -388,7 +477,10 @@ fn a_drain_is_paced_answers_what_is_in_flight_and_says_going_away() {
     assert!(most_at_once <= 2, "{most_at_once} left at once");
     rig.answer(&call, UpstreamOutcome::Data(Bytes::from_static(b"ok")));
     let seen = rig.read(conns[0]);
-    assert!(matches!(&seen[..], [Seen::Reply(r), Seen::Close(Some(1001))] if r.msg_incr == "in flight"), "{seen:?}");
+    assert!(
+        matches!(&seen[..], [Seen::Reply(r), Seen::Close(Some(1001))] if r.msg_incr == "in flight"),
+        "{seen:?}"
+    );
     rig.wait(1_500);
     for conn in conns {
         rig.read(conn);
@@ -402,7 +494,9 @@ fn a_drain_is_paced_answers_what_is_in_flight_and_says_going_away() {
 #[test]
 fn a_drain_without_time_closes_everybody_at_once() {
     let mut rig = Rig::new(config());
-    let conns: Vec<_> = (0..5).map(|n| rig.log_in(&format!("u{n}"), platform(2))).collect();
+    let conns: Vec<_> = (0..5)
+        .map(|n| rig.log_in(&format!("u{n}"), platform(2)))
+        .collect();
     rig.request(conns[0], "u0", (1003, "lost"), b"x");
     rig.input(Input::Drain(rig.now.mono));
     for conn in conns {
@@ -422,6 +516,10 @@ fn a_connection_is_closed_once_whatever_ends_it_again() {
     rig.wait(2 * limits::FLUSH_DEADLINE_MS);
     rig.input(Input::TransportClosed(conn));
     rig.input(Input::TransportClosed(conn));
-    let closes = rig.effects.iter().filter(|e| matches!(e, Effect::Close(_))).count();
+    let closes = rig
+        .effects
+        .iter()
+        .filter(|e| matches!(e, Effect::Close(_)))
+        .count();
     assert_eq!((closes, rig.hub.connections()), (1, 0));
 }

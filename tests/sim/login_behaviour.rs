@@ -22,8 +22,15 @@ fn register_and_101_and_first_frame_happen_in_one_call() {
         rig.turn();
         assert!(rig.is_registered("u"));
         let seen = rig.read(conn);
-        assert!(matches!(&seen[0], Seen::Http(head) if head.starts_with("HTTP/1.1 101 ")), "{seen:?}");
-        let expected: &[Seen] = if wants_response { &[Seen::Text(SUCCESS_JSON.into())] } else { &[] };
+        assert!(
+            matches!(&seen[0], Seen::Http(head) if head.starts_with("HTTP/1.1 101 ")),
+            "{seen:?}"
+        );
+        let expected: &[Seen] = if wants_response {
+            &[Seen::Text(SUCCESS_JSON.into())]
+        } else {
+            &[]
+        };
         assert_eq!(&seen[1..], expected);
     }
 }
@@ -65,7 +72,9 @@ fn each_refusal_has_its_form() {
         (
             token("u", 5),
             None,
-            Form::Json(r#"{"errCode":1502,"errMsg":"TokenInvalidError","errDlt":"token platform 5 != platformID 1"}"#),
+            Form::Json(
+                r#"{"errCode":1502,"errMsg":"TokenInvalidError","errDlt":"token platform 5 != platformID 1"}"#,
+            ),
         ),
         (failed(500, "ServerInternalError", ""), None, Form::Plain("503")),
         (failed(14, "connection refused", ""), None, Form::Plain("503")),
@@ -191,4 +200,21 @@ fn a_full_slab_lets_nobody_in_until_somebody_leaves() {
     rig.input(Input::TransportClosed(conn));
     rig.turn();
     rig.log_in("v", Platform::IOS);
+}
+
+#[test]
+fn bytes_before_the_101_end_the_connection() {
+    for token_is_checked in [false, true] {
+        let mut rig = Rig::new(config());
+        let login = rig.arguments("u", Platform::IOS);
+        let conn = rig.accept(login).unwrap();
+        if token_is_checked {
+            rig.answer_token("u", 1);
+        }
+        rig.ping(conn, b"too early");
+        assert!(rig.is_closed(conn), "token checked: {token_is_checked}");
+        rig.turn();
+        assert_eq!(rig.read(conn), []);
+        assert!(!rig.is_registered("u"));
+    }
 }

@@ -47,7 +47,11 @@ impl Plan {
         let small = rng.u8(0..4) == 0;
         let lane = |rng: &mut fastrand::Rng, max: usize| if small { rng.usize(1..6) } else { max };
         let sometimes = |rng: &mut fastrand::Rng, odds: u32, most: u32| {
-            if rng.u32(0..100) < odds { rng.u32(1..=most) } else { 0 }
+            if rng.u32(0..100) < odds {
+                rng.u32(1..=most)
+            } else {
+                0
+            }
         };
         let mono = [0, 250, 1_000_000, 3_456_789][rng.usize(0..4)];
         let plan = Self {

@@ -27,7 +27,10 @@ pub fn keep_frames(world: &mut World, (link, whole): (LinkId, bool), batch: &Sen
     if world.plant == Some(Plant::FrameLost) && whole && world.rng.u8(0..4) == 0 {
         let variant = world.clients[world.links[link].client].variant;
         let from = usize::from(batch.skip > 0); // a frame that began cannot be lost as a whole
-        let push = frames.iter().skip(from).position(|frame| is_push(&mut world.codec, variant, frame));
+        let push = frames
+            .iter()
+            .skip(from)
+            .position(|frame| is_push(&mut world.codec, variant, frame));
         if let Some(position) = push {
             frames[from + position].clear();
         }
@@ -46,7 +49,11 @@ fn is_push(codec: &mut Codec, variant: Variant, bytes: &[u8]) -> bool {
 }
 
 /// A verdict on its way to the caller.
-pub fn verdict(plant: Option<Plant>, rng: &mut fastrand::Rng, mut outcome: Box<RpcOutcome>) -> Box<RpcOutcome> {
+pub fn verdict(
+    plant: Option<Plant>,
+    rng: &mut fastrand::Rng,
+    mut outcome: Box<RpcOutcome>,
+) -> Box<RpcOutcome> {
     if plant == Some(Plant::VerdictFlipped)
         && let RpcOutcome::Push(verdicts) = &mut *outcome
         && rng.bool()

@@ -116,7 +116,10 @@ impl Rig {
         self.answer_token(user, on.id());
         self.turn();
         let seen = self.read(conn);
-        assert!(matches!(&seen[..], [Seen::Http(head)] if head.starts_with("HTTP/1.1 101 ")), "{seen:?}");
+        assert!(
+            matches!(&seen[..], [Seen::Http(head)] if head.starts_with("HTTP/1.1 101 ")),
+            "{seen:?}"
+        );
         conn
     }
 
@@ -166,7 +169,13 @@ impl Rig {
     pub fn calls(&mut self) -> Vec<UpstreamCall> {
         self.effects
             .extract_if(.., |e| matches!(e, Effect::Call(_)))
-            .filter_map(|e| if let Effect::Call(call) = e { Some(*call) } else { None })
+            .filter_map(|e| {
+                if let Effect::Call(call) = e {
+                    Some(*call)
+                } else {
+                    None
+                }
+            })
             .collect()
     }
 
@@ -174,7 +183,13 @@ impl Rig {
     pub fn outcomes(&mut self) -> Vec<(RpcTicket, RpcOutcome)> {
         self.effects
             .extract_if(.., |e| matches!(e, Effect::Reply(..)))
-            .filter_map(|e| if let Effect::Reply(t, outcome) = e { Some((t, *outcome)) } else { None })
+            .filter_map(|e| {
+                if let Effect::Reply(t, outcome) = e {
+                    Some((t, *outcome))
+                } else {
+                    None
+                }
+            })
             .collect()
     }
 
@@ -192,7 +207,12 @@ impl Rig {
                 self.take_effects();
                 return stream;
             }
-            let bytes: Vec<u8> = batch.frames.iter().flat_map(|f| f.bytes().to_vec()).skip(batch.skip).collect();
+            let bytes: Vec<u8> = batch
+                .frames
+                .iter()
+                .flat_map(|f| f.bytes().to_vec())
+                .skip(batch.skip)
+                .collect();
             assert_eq!(bytes.len(), filled);
             stream.extend(bytes);
             self.hub.sent(self.now, conn, filled);

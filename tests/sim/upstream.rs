@@ -95,7 +95,11 @@ impl World {
         if !is_login && self.chance(errors) {
             outcome = UpstreamOutcome::Failed(UpstreamError::args("as drawn"));
         }
-        let delay = if self.chance(hangs) { self.rng.u64(5_000..40_000) } else { self.rng.u64(0..300) };
+        let delay = if self.chance(hangs) {
+            self.rng.u64(5_000..40_000)
+        } else {
+            self.rng.u64(0..300)
+        };
         if let UpstreamRequest::Forward {
             method: Method::SendMsg,
             ..
@@ -109,9 +113,13 @@ impl World {
 
     fn one_send_at_a_time(&mut self, call: &UpstreamCall, ticket: CallTicket) {
         let key = call.metadata.connection_id.clone();
-        let before = self.upstream.sending.insert(key, (call.shard, ticket, call.deadline));
+        let before = self
+            .upstream
+            .sending
+            .insert(key, (call.shard, ticket, call.deadline));
         if before.is_some_and(|(_, _, deadline)| deadline > self.now.mono) {
-            self.checker.fail(Property::OneReply, "two SendMsg of one connection at once".into());
+            self.checker
+                .fail(Property::OneReply, "two SendMsg of one connection at once".into());
         }
     }
 }
