@@ -30,6 +30,7 @@ mod plan;
 mod planted;
 mod reader;
 mod recording;
+mod request_behaviour;
 mod rig;
 mod upstream;
 mod world;

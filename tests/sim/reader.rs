@@ -96,7 +96,7 @@ impl World {
         let Some(end) = text.find("\r\n\r\n") else {
             return false;
         };
-        self.observed.fold(text[..end].as_bytes());
+        self.observed.fold(&text.as_bytes()[..end]);
         let state = &mut self.clients[client];
         if text.starts_with("HTTP/1.1 101 ") {
             let bad = !text.contains(&format!("Sec-WebSocket-Accept: {}\r\n", state.accept));
