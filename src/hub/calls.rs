@@ -10,6 +10,9 @@ use crate::ids::{CallTicket, ConnId};
 use crate::limits;
 use crate::time::Mono;
 
+/// Deadlines kept, those of answered calls included.
+const DEADLINES_MAX: usize = 2 * limits::CALLS_IN_FLIGHT_MAX as usize;
+
 /// What a reply is for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Pending {
@@ -34,7 +37,8 @@ struct Call {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Calls {
     calls: Arena<Call>,
-    /// In order: every call has the same time to live.
+    /// In order: every call has the same time to live. Calls that were answered leave when they come to the front, or
+    /// when there are too many of them.
     deadlines: VecDeque<(Mono, CallTicket)>,
 }
 
@@ -55,6 +59,12 @@ impl Calls {
                 pending: Some(pending),
             })
             .ok()?;
+        if self.deadlines.len() >= DEADLINES_MAX {
+            // At most half of them are open, so the next sweep is that many calls away.
+            let calls = &self.calls;
+            self.deadlines
+                .retain(|(_, ticket)| calls.get(ticket.0).is_some_and(|call| call.pending.is_some()));
+        }
         self.deadlines.push_back((deadline, CallTicket(slot)));
         Some(CallTicket(slot))
     }
@@ -120,5 +130,25 @@ mod tests {
             .filter_map(|_| calls.open(conn, Pending::Token, Mono(1)))
             .count();
         assert_eq!(opened, limits::CALLS_IN_FLIGHT_MAX as usize);
+    }
+
+    #[test]
+    fn answered_calls_do_not_pile_up_behind_one_that_hangs() {
+        let mut calls = Calls::new();
+        let conn = ConnId(SlotId {
+            index: 0,
+            generation: 0,
+        });
+        calls.open(conn, Pending::Token, Mono(10)).unwrap();
+        for _ in 0..3 * DEADLINES_MAX {
+            let ticket = calls.open(conn, Pending::Token, Mono(11)).unwrap();
+            assert!(calls.reply(ticket).is_some());
+            assert!(calls.deadlines.len() <= DEADLINES_MAX);
+        }
+        assert!(calls.pop_expired(Mono(9)).is_none());
+        assert!(
+            calls.pop_expired(Mono(10)).is_some(),
+            "the one that hangs is not forgotten"
+        );
     }
 }

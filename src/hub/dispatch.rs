@@ -77,6 +77,15 @@ pub(super) fn decode(codec: &mut Codec, variant: Variant, event: Event<'_>) -> D
     }
 }
 
+/// What became of a request that was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Started {
+    /// Its reply, or its deadline, will come.
+    Asked,
+    /// With an error: it asked for nothing.
+    Answered,
+}
+
 impl From<Fault> for Decoded {
     fn from(fault: Fault) -> Self {
         Self::Fault(match fault {
@@ -93,9 +102,17 @@ impl Hub {
         if let Some(recorder) = &mut self.recorder {
             recorder.decoded(now, conn, &decoded);
         }
-        let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Open) else {
+        let Some(session) = self.registry.session_mut(conn) else {
             return;
         };
+        match (session.phase, &decoded) {
+            (Phase::Open, _) => {}
+            (Phase::LoggingIn | Phase::Registering, Decoded::Fault(reason)) => {
+                self.tally.count(Metric::HandshakeBad);
+                return self.end(now, conn, *reason);
+            }
+            _ => return,
+        }
         session.heard = crate::session::Tick::of(now.mono);
         match decoded {
             Decoded::Request(request) => self.request(now, conn, request),
@@ -144,7 +161,11 @@ impl Hub {
             session.requests.get_or_insert_default().start(order(&request))
         };
         if started {
-            return self.start(now, conn, request);
+            let order = order(&request);
+            if self.start(now, conn, &request) == Started::Answered {
+                self.finish(now, conn, order);
+            }
+            return;
         }
         let requests = self.registry.session_mut(conn).and_then(|s| s.requests.as_mut());
         if !requests.is_none_or(|requests| requests.wait(request)) {
@@ -152,13 +173,11 @@ impl Hub {
         }
     }
 
-    /// Begins a request that has its place in flight.
-    fn start(&mut self, now: Now, conn: ConnId, request: Request) {
-        let Some(session) = self.registry.session(conn) else {
-            return;
-        };
-        let Some(user) = self.registry.user_of(session) else {
-            return;
+    /// Begins a request that has its place in flight. The caller gives the place back if it was answered at once.
+    fn start(&mut self, now: Now, conn: ConnId, request: &Request) -> Started {
+        let session = self.registry.session(conn);
+        let Some((session, user)) = session.and_then(|s| Some((s, self.registry.user_of(s)?))) else {
+            return Started::Asked; // evicted: the kick that is on its way answers everything
         };
         let metadata = metadata(
             &request.operation_id,
@@ -167,7 +186,7 @@ impl Hub {
             session.connection_id_hex(),
         );
         let question = if request.id == SUBSCRIBE {
-            self.subscribe(conn, &request)
+            self.subscribe(conn, request)
         } else {
             let forward = |method| UpstreamRequest::Forward {
                 method,
@@ -188,9 +207,12 @@ impl Hub {
                 .then_some(())
                 .ok_or_else(UpstreamError::internal)
         });
-        if let Err(error) = asked {
-            self.answer_error(now, conn, &request, &error);
-            self.finish(now, conn, order(&request));
+        match asked {
+            Ok(()) => Started::Asked,
+            Err(error) => {
+                self.answer_error(now, conn, request, &error);
+                Started::Answered
+            }
         }
     }
 
@@ -298,25 +320,31 @@ impl Hub {
         );
     }
 
-    /// Gives a place in flight back and starts what waited for it.
+    /// Gives a place in flight back and starts what waited for it. A loop, since clients decide how many waiting
+    /// requests in a row fail at once: a call within the call would let them choose the depth of the stack.
     fn finish(&mut self, now: Now, conn: ConnId, order_done: Order) {
-        let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Open) else {
-            return;
-        };
-        let Some(requests) = &mut session.requests else {
-            return;
-        };
-        requests.finish(order_done);
-        let next = requests.next_ready(order).inspect(|next| {
-            requests.start(order(next));
-        });
-        if let Some(next) = next {
-            return self.start(now, conn, next);
-        }
-        if requests.is_idle() {
-            session.requests = None;
-            if session.draining {
-                self.end(now, conn, Disconnect::Drain);
+        let mut done = order_done;
+        loop {
+            let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Open) else {
+                return;
+            };
+            let Some(requests) = &mut session.requests else {
+                return;
+            };
+            requests.finish(done);
+            let Some(next) = requests.next_ready(order) else {
+                if requests.is_idle() {
+                    session.requests = None;
+                    if session.draining {
+                        self.end(now, conn, Disconnect::Drain);
+                    }
+                }
+                return;
+            };
+            done = order(&next);
+            requests.start(done);
+            if self.start(now, conn, &next) == Started::Asked {
+                return;
             }
         }
     }

@@ -33,7 +33,7 @@ pub struct PushMail {
     pub ticket: Option<RpcTicket>,
     /// Pushes of one source stay in order.
     pub source: SourceId,
-    /// Recipients not served until then are reported as [`DeviceOutcome::Expired`]-free "not reached" (no devices).
+    /// Recipients not served until then get no verdict: they were not reached.
     pub deadline: Mono,
     /// What is pushed.
     pub body: PushBody,
@@ -106,7 +106,8 @@ pub struct OnlineStatusMail {
 /// What a shard answers to an rpc thread.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RpcOutcome {
-    /// To [`ShardMail::Push`]: one verdict per recipient of the mail.
+    /// To [`ShardMail::Push`]: one verdict for each recipient that was served; the others were not reached (deadline,
+    /// cancel).
     Push(Vec<RecipientVerdict>),
     /// To [`ShardMail::Kick`]: how many connections were ended.
     Kicked {
@@ -124,7 +125,7 @@ pub enum RpcOutcome {
 pub struct RecipientVerdict {
     /// [`Recipient::slot`].
     pub slot: u32,
-    /// One per connection of the user, in registration order; empty if the user has none here or was not reached.
+    /// One per connection of the user, in registration order; empty if the user has none here.
     pub devices: Vec<DeviceVerdict>,
 }
 

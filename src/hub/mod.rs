@@ -40,6 +40,7 @@ pub use crate::session::outbox::SendBatch;
 use crate::ids::{ConnId, RpcTicket, ShardId};
 use crate::limits;
 use crate::metrics::{Metric, Tally};
+use crate::session::disconnect::Disconnect;
 use crate::session::handshake::Login;
 use crate::session::{Phase, Tick};
 use crate::time::{Mono, Now};
@@ -184,14 +185,23 @@ impl Hub {
         }
     }
 
-    /// Feeds received bytes (they are unmasked in place). A stale id, or a session that is over, is ignored.
+    /// Feeds received bytes (they are unmasked in place). A stale id, or a session that is over, is ignored; bytes before
+    /// the 101 end the session.
     pub fn bytes(&mut self, now: Now, conn: ConnId, bytes: &mut [u8]) {
         if let Some(recorder) = &mut self.recorder {
             recorder.bytes(now, conn, bytes);
         }
-        let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Open) else {
+        let Some(session) = self.registry.session_mut(conn) else {
             return;
         };
+        match session.phase {
+            Phase::Open => {}
+            // Before its 101 a client may not send (spec 1.1).
+            Phase::LoggingIn | Phase::Registering => {
+                return self.decoded(now, conn, Decoded::Fault(Disconnect::ProtocolError));
+            }
+            Phase::Closing | Phase::Closed => return,
+        }
         self.tally.add(Metric::BytesIn, bytes.len() as u64);
         let (mut inbound, variant) = (std::mem::take(&mut session.inbound), session.variant);
         let limits = ReadLimits::server(limits::MESSAGE_BYTES_MAX, limits::FRAGMENTS_MAX);

@@ -1,7 +1,7 @@
 //! Pushes: FIFO within a source, round robin between sources, one slice of recipients per turn, one encoding per
 //! variant (architecture.md section 7).
 //!
-//! What always holds: a push with a ticket is answered once, with one verdict per recipient of its mail.
+//! What always holds: a push with a ticket is answered once, with one verdict for each recipient that was looked at.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -140,14 +140,13 @@ impl Hub {
         }
     }
 
-    /// Reports every recipient that was not served as not reached.
+    /// Leaves the recipients that were not served without a verdict. An empty verdict would say that they have no
+    /// connection here, which nobody has looked at.
     fn give_up(&mut self, job: &mut Job) {
-        for recipient in job.mail.recipients.iter().skip(job.next) {
-            self.tally.count(Metric::PushNotReached);
-            job.verdicts.push(RecipientVerdict {
-                slot: recipient.slot,
-                devices: Vec::new(),
-            });
+        let left = job.mail.recipients.len() - job.next;
+        if job.mail.ticket.is_none() {
+            // Otherwise whoever gathers the verdicts counts what is missing.
+            self.tally.add(Metric::PushNotReached, left as u64);
         }
         job.next = job.mail.recipients.len();
     }

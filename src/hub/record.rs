@@ -36,7 +36,8 @@ enum Entry {
     Accepted(Now, Accepted),
     Input(Now, Input),
     Bytes(Now, ConnId, Vec<u8>),
-    Decoded(Now, ConnId, Decoded),
+    /// With the length of the body that was left out: it counts against the limits of the connection.
+    Decoded(Now, ConnId, Decoded, usize),
     Turn(Now),
     Sent(Now, ConnId, usize),
     Presence,
@@ -102,15 +103,17 @@ impl Recorder {
         if self.mode == Mode::Full {
             return;
         }
-        let mut decoded = decoded.clone();
+        let (mut decoded, mut left_out) = (decoded.clone(), 0);
         match &mut decoded {
             // 2004 and 2005 carry a flag and user ids, which the hub acts on; anything else is a body.
-            Decoded::Request(request) if !matches!(request.id, 2004 | 2005) => request.data = Bytes::new(),
+            Decoded::Request(request) if !matches!(request.id, 2004 | 2005) => {
+                left_out = std::mem::take(&mut request.data).len();
+            }
             Decoded::TextPing(json) => *json = "".into(),
             Decoded::Ping(payload) => *payload = Box::default(),
             _ => {}
         }
-        self.write(&Entry::Decoded(now, conn, decoded));
+        self.write(&Entry::Decoded(now, conn, decoded, left_out));
     }
 
     pub(super) fn turn(&mut self, now: Now) {
@@ -276,7 +279,12 @@ fn step(hub: &mut Hub, entry: Entry) {
         }
         Entry::Input(now, input) => hub.input(now, input),
         Entry::Bytes(now, conn, mut bytes) => hub.bytes(now, conn, &mut bytes),
-        Entry::Decoded(now, conn, decoded) => hub.decoded(now, conn, decoded),
+        Entry::Decoded(now, conn, mut decoded, left_out) => {
+            if let (Decoded::Request(request), 1..) = (&mut decoded, left_out) {
+                request.data = vec![0; left_out].into();
+            }
+            hub.decoded(now, conn, decoded);
+        }
         Entry::Turn(now) => {
             hub.turn(now);
             // As the loop does after each turn.

@@ -96,6 +96,7 @@ fn receive(door: &Rc<Door>, socket: TcpStream, peer: Option<SocketAddr>) {
     let (Ok(socket), Some(peer)) = (Socket::adopt(socket), peer) else {
         return door.count(Metric::AcceptErrors);
     };
+    tracing::trace!(%peer, "accepted");
     let guest = Guest {
         socket: Rc::new(socket),
         peer: canonical(peer),

@@ -188,6 +188,7 @@ fn pass_on(door: &Rc<Door>, guest: Guest, login: Box<Login>) {
     });
     match (sent, place) {
         (Ok(()), place) => {
+            tracing::trace!(%peer, owner = owner.0, "handed over");
             door.count(Metric::HandOversOut);
             place.into_iter().for_each(Place::pass_on);
         }
@@ -208,6 +209,7 @@ fn pass_on(door: &Rc<Door>, guest: Guest, login: Box<Login>) {
 /// Answers once, as far as the socket takes it, and gives the client some time to read it: a socket closed with unread
 /// bytes sends a reset, which takes the answer away from the client.
 async fn say_no(door: &Door, id: SlotId, guest: &Guest, no: No) {
+    tracing::debug!(peer = %guest.peer, outcome = ?no.outcome, "handshake refused");
     door.count(no.outcome);
     let Some(answer) = no.answer else { return };
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;

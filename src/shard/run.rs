@@ -262,6 +262,7 @@ impl Loop {
         };
         match self.hub.accepted(self.now, accepted) {
             Some(conn) => {
+                tracing::debug!(%conn, peer = %guest.peer, "logging in");
                 self.engine.adopt(conn, guest.socket);
                 guest.place.into_iter().for_each(Place::pass_on); // to `Above::closed`
             }
@@ -414,16 +415,19 @@ struct Above<'a> {
 impl Upper for Above<'_> {
     fn bytes(&mut self, conn: ConnId, bytes: &mut [u8]) {
         self.pulse.enter(Activity::Bytes, Some(conn));
+        tracing::trace!(%conn, bytes = bytes.len(), "received");
         self.hub.bytes(self.now, conn, bytes);
     }
 
     fn lost(&mut self, conn: ConnId) {
         self.pulse.enter(Activity::Lost, Some(conn));
+        tracing::debug!(%conn, "transport lost");
         self.hub.input(self.now, Input::TransportLost(conn));
     }
 
     fn closed(&mut self, conn: ConnId) {
         self.pulse.enter(Activity::Lost, Some(conn));
+        tracing::debug!(%conn, "closed");
         self.admission.leave();
         self.hub.input(self.now, Input::TransportClosed(conn));
     }
@@ -433,6 +437,7 @@ impl Upper for Above<'_> {
     }
 
     fn sent(&mut self, conn: ConnId, bytes: usize) {
+        tracing::trace!(%conn, bytes, "sent");
         self.hub.sent(self.now, conn, bytes);
     }
 }

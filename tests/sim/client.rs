@@ -61,6 +61,8 @@ pub struct Client {
     pub pings: VecDeque<Vec<u8>>,
     pub text_pings: VecDeque<String>,
     pub subscribed: bool,
+    /// Its last connection ended with a kick.
+    pub kicked: bool,
     /// This login is meant to be refused.
     pub bad_login: bool,
     pub last_sent_ms: u64,
@@ -99,6 +101,7 @@ impl Client {
             pings: VecDeque::new(),
             text_pings: VecDeque::new(),
             subscribed: false,
+            kicked: false,
             bad_login: false,
             last_sent_ms: 0,
             accept: String::new(),
@@ -137,12 +140,20 @@ impl World {
             let delay = self.rng.u64(20..600);
             self.after(delay, Event::Client(client));
         }
-        match self.clients[client].stage {
-            Stage::Away if self.rng.u8(0..3) > 0 => self.log_in(client),
+        let stage = self.clients[client].stage;
+        match stage {
+            Stage::Away if self.comes_back(client) => self.log_in(client),
             Stage::Connecting | Stage::Greeting if self.rng.u8(0..40) == 0 => self.reset(client),
+            Stage::Connecting if self.rng.u8(0..30) == 0 => self.send_early(client),
             Stage::Open if !self.clients[client].stalled => self.act_open(client),
             _ => {}
         }
+    }
+
+    /// A client that was kicked stops, as the SDKs do; somebody may start it again.
+    fn comes_back(&mut self, client: usize) -> bool {
+        let odds = if self.clients[client].kicked { 60 } else { 2 };
+        self.rng.u8(0..odds) == 0
     }
 
     fn act_open(&mut self, client: usize) {
@@ -157,12 +168,12 @@ impl World {
             return self.stall(client, link);
         }
         if self.chance(resets) {
-            return match self.rng.u8(0..9) {
-                0..4 => self.reset(client),
-                4 => self.send_close(client, link),
-                5 => self.send_garbage(client, link),
-                6 => self.request(client, link, 2003),
-                7 => self.request(client, link, 9999),
+            return match self.rng.u8(0..10) {
+                0..3 => self.reset(client),
+                3 => self.send_close(client, link),
+                4..7 => self.send_garbage(client, link),
+                7 => self.request(client, link, 2003),
+                8 => self.request(client, link, 9999),
                 _ => self.request(client, link, 2001),
             };
         }
@@ -190,11 +201,13 @@ impl World {
             .chance(bad)
             .then(|| ["kicked", "other", "down"][self.rng.usize(0..3)]);
         let again = self.rng.u8(0..10) == 0;
-        let upgrade_fault = bad.is_some() && self.rng.u8(0..4) == 0;
+        let upgrade_fault = bad.is_some() && self.rng.u8(0..3) == 0;
+        let fate = bad.filter(|_| !upgrade_fault);
         let state = &mut self.clients[client];
         state.count += 1;
+        state.kicked = false;
         if !again || state.token.is_empty() || bad.is_some() || state.bad_login {
-            state.token = upstream::token(&state.user, state.platform, (bad, id));
+            state.token = upstream::token(&state.user, state.platform, (fate, id));
         }
         state.bad_login = bad.is_some();
         let key = format!("key{id:021}==");
@@ -281,6 +294,14 @@ impl World {
         self.clients[client].pings.push_back(payload.clone());
         let key = self.key();
         self.send(client, link, masked_frame(0x89, &payload, key));
+    }
+
+    /// Does not wait for the 101. Served if it comes after register, closed if before.
+    fn send_early(&mut self, client: usize) {
+        if let Some(link) = self.clients[client].link {
+            self.links[link].excuse("too early");
+            self.ping(client, link);
+        }
     }
 
     fn text_ping(&mut self, client: usize, link: LinkId) {

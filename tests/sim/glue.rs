@@ -341,6 +341,9 @@ impl World {
         let state = &mut self.links[link];
         (state.closed, state.fin, state.blocked) = (true, true, false);
         self.schedule_read(link);
+        if self.rng.u8(0..3) == 0 {
+            return self.joined(shard, conn); // nothing was in flight: all three steps at once
+        }
         let delay = self.rng.u64(0..200);
         self.after(delay, Event::Joined(shard, conn));
     }
@@ -429,6 +432,7 @@ impl World {
             _ => (&mut state.control, control_max),
         };
         if lane.len() >= capacity {
+            self.saw("lane overflows");
             return Some(mail);
         }
         lane.push_back(mail);
@@ -440,6 +444,7 @@ impl World {
     pub fn connect(&mut self, link: LinkId, login: Box<Login>) {
         let shard = self.links[link].shard;
         if self.shards[shard].hand_over.len() >= self.plan.hand_over_lane_max {
+            self.saw("hand-over overflows");
             return self.turn_away(link);
         }
         self.shards[shard].hand_over.push_back((link, login));

@@ -23,22 +23,28 @@ mod client;
 mod frames;
 mod freeze;
 mod glue;
+mod hub_behaviour;
 mod link;
+mod login_behaviour;
 mod plan;
 mod planted;
 mod reader;
+mod recording;
+mod request_behaviour;
+mod rig;
+mod two_users;
 mod upstream;
 mod world;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use checker::{Property, Violation};
-use pinion::hub::record::{Mode, ReplayError, replay};
 use planted::Plant;
 use world::{Options, Report, World};
 
 /// Worlds of each test unless `PINION_SIM_SEEDS` says otherwise.
-const SEEDS: u64 = 200;
+pub const SEEDS: u64 = 200;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name)
@@ -47,7 +53,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// The fixed seeds and one that nobody has seen before, or the one that is asked for.
-fn seeds(fixed: u64) -> Vec<u64> {
+pub fn seeds(fixed: u64) -> Vec<u64> {
     if let Some(seed) = number("PINION_SIM_SEED") {
         return vec![seed];
     }
@@ -66,7 +72,7 @@ fn try_run(test: &str, seed: u64, options: Options) -> Result<Report, Violation>
     })
 }
 
-fn run(test: &str, seed: u64, options: Options) -> Report {
+pub fn run(test: &str, seed: u64, options: Options) -> Report {
     try_run(test, seed, options).unwrap_or_else(|violation| {
         panic!("{violation}\nPINION_SIM_SEED={seed} cargo test --test sim {test}")
     })
@@ -74,22 +80,29 @@ fn run(test: &str, seed: u64, options: Options) -> Report {
 
 #[test]
 fn every_property_holds_in_every_world() {
-    let (mut logins, mut replies, mut followed, mut kicks) = (0, 0, 0, 0);
+    let mut sights: BTreeMap<&str, u64> = BTreeMap::new();
     let all = seeds(SEEDS);
     for seed in &all {
         let report = run("every_property_holds_in_every_world", *seed, Options::default());
-        logins += report.logins;
-        replies += report.replies;
-        followed += report.pushes_followed;
-        kicks += report.kicks;
+        for (what, count) in report.sights {
+            *sights.entry(what).or_default() += count;
+        }
     }
-    println!(
-        "{logins} logins, {replies} replies, {followed} pushes followed, {kicks} kicks in {} worlds",
-        all.len()
-    );
-    if all.len() > 50 {
-        let little = logins < 1_000 || replies < 5_000 || followed < 2_000 || kicks < 100;
-        assert!(!little, "the worlds are too quiet to prove anything");
+    println!("{} worlds: {sights:?}", all.len());
+    if all.len() as u64 >= SEEDS {
+        let unseen: Vec<_> = sights.iter().filter(|(_, count)| **count == 0).collect();
+        assert!(
+            unseen.is_empty(),
+            "the worlds are too quiet to prove anything: {unseen:?}"
+        );
+        for (what, least) in [
+            ("logins", 1_000),
+            ("replies", 8_000),
+            ("pushes followed", 4_000),
+            ("kicks", 500),
+        ] {
+            assert!(sights[what] >= least, "only {} {what}", sights[what]);
+        }
     }
 }
 
@@ -116,8 +129,11 @@ fn a_hub_that_was_written_out_and_read_back_goes_on_the_same() {
     for seed in seeds(SEEDS / 5) {
         let plain = run("a_hub_that_was_written_out", seed, Options::default());
         let thawed = run("a_hub_that_was_written_out", seed, frozen);
+        // Not the counters: they are not part of a hub's state.
+        let told = |report: Report| (report.trace, report.hub_traces);
         assert_eq!(
-            plain, thawed,
+            told(plain),
+            told(thawed),
             "PINION_SIM_SEED={seed} cargo test --test sim a_hub_that_was_written_out"
         );
     }
@@ -153,47 +169,4 @@ fn a_planted_verdict_without_write_is_found() {
 fn a_planted_stale_id_is_found() {
     let found = first_violation(Plant::GenerationIgnored).1.property;
     assert_eq!(found, Property::Stranger);
-}
-
-#[test]
-fn a_recording_replays_to_the_same_trace() {
-    for mode in [Mode::Shape, Mode::Full] {
-        let options = Options {
-            record: Some(mode),
-            ..Options::default()
-        };
-        for seed in seeds(SEEDS / 10) {
-            let report = run("a_recording_replays", seed, options);
-            for (trace, recording) in report.hub_traces.iter().zip(&report.recordings) {
-                let replayed = replay(recording).unwrap_or_else(|e| panic!("{e}, {mode:?}, seed {seed}"));
-                assert_eq!(replayed.trace_hash, *trace, "{mode:?}, seed {seed}");
-                assert!(
-                    replayed.compared > 10 && !replayed.truncated,
-                    "{mode:?}, seed {seed}"
-                );
-                let told = ["secret-token", "mmmmmmmm"].map(|secret| recording.contains(secret));
-                assert_eq!(
-                    told,
-                    [mode == Mode::Full && told[0], mode == Mode::Full && told[1]]
-                );
-            }
-        }
-    }
-}
-
-#[test]
-fn a_changed_recording_diverges() {
-    let options = Options {
-        record: Some(Mode::Shape),
-        ..Options::default()
-    };
-    let report = run("a_changed_recording_diverges", 3, options);
-    let recording = report.recordings.iter().max_by_key(|r| r.len()).expect("a shard");
-    let lines: Vec<&str> = recording.lines().collect();
-    let accepted = lines
-        .iter()
-        .position(|line| line.contains("Accepted"))
-        .expect("a login");
-    let changed = [&lines[..accepted], &lines[accepted + 1..]].concat().join("\n");
-    assert!(matches!(replay(&changed), Err(ReplayError::Diverged { .. })));
 }

@@ -96,7 +96,7 @@ impl World {
         let Some(end) = text.find("\r\n\r\n") else {
             return false;
         };
-        self.observed.fold(text[..end].as_bytes());
+        self.observed.fold(&text.as_bytes()[..end]);
         let state = &mut self.clients[client];
         if text.starts_with("HTTP/1.1 101 ") {
             let bad = !text.contains(&format!("Sec-WebSocket-Accept: {}\r\n", state.accept));
@@ -129,7 +129,7 @@ impl World {
     fn logged_in(&mut self, client: usize, link: LinkId) {
         self.links[link].logged_in = Some(self.step);
         self.clients[client].last_sent_ms = self.now.mono.0;
-        self.logins += 1;
+        self.saw("logins");
         if self.clients[client].bad_login {
             self.checker
                 .fail(Property::Protocol, "a bad token logged in".into());
@@ -207,7 +207,8 @@ impl World {
                 None => self.checker.fail(Property::Stranger, format!("{response:?}")),
             },
             2002 => {
-                self.kicks += 1;
+                self.saw("kicks");
+                self.clients[client].kicked = true;
                 self.clients[client].stage = Stage::Over;
             }
             2005 if response.msg_incr.is_empty() => {
@@ -228,7 +229,6 @@ impl World {
                 format!("a reply to nothing asked: {response:?}"),
             );
         };
-        self.replies += 1;
         let request = pending.request;
         let echoed = (response.id, response.operation_id.as_str()) == (request.id, &*request.operation_id);
         let data_fits = match (response.err_code, request.id) {
@@ -243,6 +243,8 @@ impl World {
                 format!("{response:?} is no reply to {request:?}"),
             );
         }
+        self.saw("replies");
+        let state = &mut self.clients[client];
         if request.id == 1003 && state.sends.pop_front().as_deref() != Some(&response.msg_incr) {
             self.checker.fail(
                 Property::OneReply,

@@ -72,11 +72,11 @@ impl Upstream {
             UpstreamRequest::ParseToken { token } => parse_token(token),
             UpstreamRequest::Forward { data, .. } => UpstreamOutcome::Data(data.clone()),
             UpstreamRequest::UserStatus { users } => {
-                let status = |user: &Box<str>| UserPlatforms {
-                    user: user.clone(),
+                let status = |user: &str| UserPlatforms {
+                    user: user.into(),
                     platforms: self.online.get(user).into_iter().flatten().copied().collect(),
                 };
-                UpstreamOutcome::Statuses(users.iter().map(status).collect())
+                UpstreamOutcome::Statuses(users.iter().map(|user| status(user)).collect())
             }
             UpstreamRequest::InvalidateToken { .. } | UpstreamRequest::KickTokens { .. } => {
                 UpstreamOutcome::Data(Default::default())

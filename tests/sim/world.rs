@@ -72,18 +72,44 @@ pub enum Event {
     Drain,
 }
 
+/// What must have happened in some world, or the worlds prove little.
+const SIGHTS: [(Metric, &str); 24] = [
+    (Metric::CloseBudget, "CloseBudget"),
+    (Metric::CloseDrain, "CloseDrain"),
+    (Metric::CloseEnvelope, "CloseEnvelope"),
+    (Metric::CloseKicked, "CloseKicked"),
+    (Metric::CloseLogin, "CloseLogin"),
+    (Metric::CloseLogout, "CloseLogout"),
+    (Metric::CloseLost, "CloseLost"),
+    (Metric::ClosePeer, "ClosePeer"),
+    (Metric::CloseProtocol, "CloseProtocol"),
+    (Metric::CloseRefused, "CloseRefused"),
+    (Metric::CloseRequest, "CloseRequest"),
+    (Metric::CloseSilent, "CloseSilent"),
+    (Metric::CloseSlow, "CloseSlow"),
+    (Metric::CloseText, "CloseText"),
+    (Metric::CloseTooBig, "CloseTooBig"),
+    (Metric::HandshakeBad, "HandshakeBad"),
+    (Metric::HandshakeGone, "HandshakeGone"),
+    (Metric::HandshakeUpgrade, "HandshakeUpgrade"),
+    (Metric::PresenceTips, "PresenceTips"),
+    (Metric::PushBackground, "PushBackground"),
+    (Metric::PushDropped, "PushDropped"),
+    (Metric::PushNotHere, "PushNotHere"),
+    (Metric::UpstreamLate, "UpstreamLate"),
+    (Metric::UpstreamTimeouts, "UpstreamTimeouts"),
+];
+
 /// What a run left behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
+    /// Events of each kind, by name.
+    pub sights: BTreeMap<&'static str, u64>,
     /// Trace hashes of all hubs and what the clients saw.
     pub trace: u64,
     pub hub_traces: Vec<u64>,
     /// One per shard, if recorded.
     pub recordings: Vec<String>,
-    pub logins: u64,
-    pub replies: u64,
-    pub pushes_followed: u64,
-    pub kicks: u64,
 }
 
 /// See the module's documentation.
@@ -106,9 +132,7 @@ pub struct World {
     pub codec: Codec,
     pub observed: Observed,
     pub draining: bool,
-    pub logins: u64,
-    pub replies: u64,
-    pub kicks: u64,
+    pub sights: BTreeMap<&'static str, u64>,
 }
 
 impl World {
@@ -140,9 +164,7 @@ impl World {
             codec: Codec::default(),
             observed: Observed::new(),
             draining: false,
-            logins: 0,
-            replies: 0,
-            kicks: 0,
+            sights: BTreeMap::new(),
             ownership,
             plan,
             rng,
@@ -272,6 +294,15 @@ impl World {
         if let Some(violation) = self.checker.violation.take() {
             return Err(violation);
         }
+        self.sights.insert("pushes followed", self.checker.followed);
+        for metric in SIGHTS {
+            let count: u64 = self
+                .shards
+                .iter_mut()
+                .map(|s| s.hub.tally(self.now).value(metric.0))
+                .sum();
+            *self.sights.entry(metric.1).or_default() += count;
+        }
         let hub_traces: Vec<u64> = self.shards.iter().map(|s| s.hub.trace_hash()).collect();
         hub_traces
             .iter()
@@ -284,10 +315,12 @@ impl World {
             trace: self.observed.0,
             hub_traces,
             recordings: self.shards.iter_mut().map(recording).collect(),
-            logins: self.logins,
-            replies: self.replies,
-            pushes_followed: self.checker.followed,
-            kicks: self.kicks,
+            sights: self.sights,
         })
+    }
+
+    /// Counts something that was seen to happen.
+    pub fn saw(&mut self, what: &'static str) {
+        *self.sights.entry(what).or_default() += 1;
     }
 }
