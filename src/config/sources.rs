@@ -119,13 +119,15 @@ fn misplaced(entry: &yaml::Entry, origin: &Origin) -> Option<Fault> {
 }
 
 fn read(path: &Path) -> Result<Vec<yaml::Entry>, Box<Fault>> {
-    let fault = |origin, expected| Box::new(Fault {
-        key: "configuration file".into(),
-        value: Some(path.display().to_string()),
-        origin,
-        expected,
-        example: String::new(),
-    });
+    let fault = |origin, expected| {
+        Box::new(Fault {
+            key: "configuration file".into(),
+            value: Some(path.display().to_string()),
+            origin,
+            expected,
+            example: String::new(),
+        })
+    };
     let whole = Origin::File(path.display().to_string());
     let text = std::fs::read(path).map_err(|e| fault(whole.clone(), format!("cannot be read: {e}")))?;
     if text.len() > CONFIG_FILE_BYTES {

@@ -185,8 +185,8 @@ impl Hub {
         }
     }
 
-    /// Feeds received bytes (they are unmasked in place). A stale id, or a session that is over, is ignored; bytes before
-    /// the 101 end the session.
+    /// Feeds received bytes (they are unmasked in place). A stale id, or a session that is over, is ignored; bytes
+    /// before the 101 end the session.
     pub fn bytes(&mut self, now: Now, conn: ConnId, bytes: &mut [u8]) {
         if let Some(recorder) = &mut self.recorder {
             recorder.bytes(now, conn, bytes);
