@@ -15,7 +15,7 @@ pub struct Exception {
 /// No connection is there.
 const MAIN_THREAD: &str = "the main thread waits for signals, for news of the threads and for their end";
 
-pub const EXCEPTIONS: [Exception; 7] = [
+pub const EXCEPTIONS: [Exception; 6] = [
     blocking("src/node.rs", 1, MAIN_THREAD),
     blocking("src/node/drain.rs", 2, MAIN_THREAD),
     blocking("src/node/threads.rs", 1, MAIN_THREAD),
@@ -34,7 +34,6 @@ pub const EXCEPTIONS: [Exception; 7] = [
         1,
         "OpenIM's own text of an error (spec 4.4)",
     ),
-    word("src/rpc/tests/grpc.rs", 1, "the same text, expected"),
 ];
 
 const fn blocking(path: &'static str, count: usize, reason: &'static str) -> Exception {
