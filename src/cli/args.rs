@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::version;
+use super::{replay, version};
 use crate::config::{CONFIG_ENV, SETTINGS, Sources};
 
 pub(super) const PRINT_CONFIG: &str = "print-config";
@@ -30,6 +30,7 @@ pub(super) fn command() -> Command {
         .subcommand(token())
         .subcommand(listen())
         .subcommand(push())
+        .subcommand(replay::command())
 }
 
 fn with_gateway_flags(command: Command) -> Command {

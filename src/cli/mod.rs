@@ -14,6 +14,7 @@ mod listen;
 mod logging;
 mod output;
 mod push;
+mod replay;
 mod token;
 mod version;
 
@@ -43,6 +44,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("token", matches)) => token::run(matches),
         Some(("listen", matches)) => listen::run(matches),
         Some(("push", matches)) => push::run(matches),
+        Some(("replay", matches)) => replay::run(matches),
         // The parser knows no other command; an answer costs less than a proof.
         Some((other, _)) => fail(EXIT_USAGE, &format!("unknown command {other}")),
     }

@@ -249,7 +249,8 @@ impl Hub {
         let left_ms = deadline
             .since_ms(now.mono)
             .saturating_sub(limits::FLUSH_DEADLINE_MS);
-        let open = self.select(|s| s.phase == Phase::Open);
+        // Whoever waits in the kick queue is on his way out already, with a kick frame.
+        let open = self.select(|s| s.phase == Phase::Open && s.is_registered());
         let ticks = usize::try_from(left_ms / limits::TICK_MS).unwrap_or(usize::MAX);
         let share = if ticks == 0 {
             open.len()

@@ -11,9 +11,11 @@
     reason = "a test fails by panicking and uses the real clock"
 )]
 
+mod bad_input;
 mod commands;
 mod harness;
 mod login;
+mod recording;
 mod shutdown;
 mod stall;
 mod start;
