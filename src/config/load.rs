@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::Config;
 use super::fault::{Fault, Faults, Origin};
 use super::layout::{self, Counts};
 use super::machine::Machine;
 use super::settings::{AUTO, Draft, SETTINGS, Visibility, setting};
 use super::sources::{self, Given, Sources};
+use super::{Config, RecordMode};
 use crate::limits::{CONNECTIONS_MAX, FILES_RESERVED_MAX};
 
 /// A configuration that is good, and where each value came from.
@@ -183,6 +183,10 @@ fn cross_faults(config: &Config, machine: &Machine, origins: &BTreeMap<&'static 
     if config.shard_outbox_bytes_max < config.outbox_bytes_max {
         let expected = format!("must not be below outbox.bytes_max ({})", config.outbox_bytes_max);
         faults.push(fault("outbox.shard_bytes_max", expected, "256MiB".into()));
+    }
+    if config.record.mode != RecordMode::Off && !config.record.dir.is_dir() {
+        let expected = "not a directory; create it, readable by the gateway's user only".to_owned();
+        faults.push(fault("record.dir", expected, "/var/lib/pinion/recordings".into()));
     }
     let websocket = SocketAddr::new(config.websocket.address, config.websocket.port);
     let listeners = [

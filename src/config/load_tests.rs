@@ -145,8 +145,13 @@ fn what_is_printed_can_be_loaded_again() {
 #[test]
 fn values_are_checked_against_each_other_and_the_machine() {
     type Case = (u64, &'static [(&'static str, &'static str)], &'static str);
-    let cases: [Case; 6] = [
+    let cases: [Case; 7] = [
         (1_000, &[], "websocket.connections_max"),
+        (
+            20_000,
+            &[("record.mode", "shape"), ("record.dir", "/nowhere")],
+            "record.dir",
+        ),
         (
             20_000,
             &[("websocket.connections_max", "18501")],
