@@ -38,7 +38,7 @@ fn with_gateway_flags(command: Command) -> Command {
         Arg::new(PLANT_STALL)
             .long(PLANT_STALL)
             .value_name("SHARD:MS")
-            .help("Test switch: this shard loops for so long once the gateway is ready")
+            .help("Test switch: on SIGUSR2 this shard loops for so long")
             .value_parser(stall)
             .hide(true),
     )

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use pinion::ids::{Ownership, ShardId};
 use pinion::pb::openim::sdkws::GetMaxSeqReq;
+use rustix::process::Signal;
 
 use crate::harness::{Gateway, eventually};
 
@@ -46,8 +47,11 @@ fn stalled(gateway: &Gateway, shard: &str) -> bool {
 
 #[test]
 fn a_stall_is_seen_told_and_outlived_by_the_other_shard() {
-    let start_of_stall = Instant::now();
     let gateway = start("0:10000", "60s");
+    let user = user_of(1);
+    let mut before = gateway.connect(&user, 1);
+    let start_of_stall = Instant::now();
+    gateway.signal(Signal::USR2);
     let (status, body) = eventually("/readyz to tell of the stall", || {
         gateway.get("/readyz").ok().filter(|(status, _)| *status != 200)
     });
@@ -66,12 +70,19 @@ fn a_stall_is_seen_told_and_outlived_by_the_other_shard() {
         (told && logs.contains("shard 0 is in:")).then_some(())
     });
     // Every new connection goes to the shard that turns, and is served there.
-    let user = user_of(1);
     for n in 0..10 {
         let asked = Instant::now();
-        let mut client = gateway.connect(&user, 1 + n % 9);
+        let mut client = gateway.connect(&user, 2 + n % 8);
         assert_eq!(client.request(GET_NEWEST_SEQ, &asking(&user)).err_code, 0);
         assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    }
+    // And a client that was there before the stall notices nothing.
+    for _ in 0..10 {
+        let asked = Instant::now();
+        assert_eq!(before.request(GET_NEWEST_SEQ, &asking(&user)).err_code, 0);
+        gateway.push("system", &[&user], "during the stall");
+        assert_eq!(before.pushed_text(), "during the stall");
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     }
     assert!(stalled(&gateway, "0"), "the stall was over before the test was");
     eventually("/readyz to be well again", || {
@@ -87,19 +98,16 @@ fn a_stall_is_seen_told_and_outlived_by_the_other_shard() {
 fn a_shard_that_never_turns_again_ends_the_process_for_the_supervisor() {
     let mut gateway = start("0:600000", "3s");
     let user = user_of(1);
-    let mut client = eventually("a login on the other shard", || {
-        let ready = gateway.get("/readyz").ok()?.0;
-        (ready != 200).then(|| gateway.connect(&user, 1))
+    let mut client = gateway.connect(&user, 1);
+    gateway.signal(Signal::USR2);
+    eventually("/readyz to tell of the stall", || {
+        gateway.get("/readyz").ok().filter(|(status, _)| *status != 200)
     });
     for _ in 0..5 {
         assert_eq!(client.request(GET_NEWEST_SEQ, &asking(&user)).err_code, 0);
     }
     let status = gateway.wait();
-    assert_eq!(
-        status.signal(),
-        Some(rustix::process::Signal::ABORT.as_raw()),
-        "{status:?}"
-    );
+    assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "{status:?}");
     let logs = gateway.logs();
     assert!(
         logs.contains("shard 0 has not turned for") && logs.contains("aborting"),
