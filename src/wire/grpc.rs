@@ -309,7 +309,7 @@ mod tests {
     fn padded_details_are_read_too() {
         let status = Status::openim(1001, "ArgsError", "content is empty");
         let mut details = status.details_bin().expect("attached");
-        while details.len() % 4 != 0 {
+        while !details.len().is_multiple_of(4) {
             details.push('=');
         }
         assert_eq!(Status::parse(1001, "ArgsError", Some(&details)), status);
@@ -358,7 +358,8 @@ mod tests {
 
     #[test]
     fn a_body_that_is_not_one_message_is_refused() {
-        let table: [(&[u8], Result<&[u8], BodyFault>); 8] = [
+        type Row<'a> = (&'a [u8], Result<&'a [u8], BodyFault>);
+        let table: [Row<'_>; 8] = [
             (b"\0\0\0\0\x02ab", Ok(b"ab")),
             (b"\0\0\0\0\0", Ok(b"")),
             (b"", Err(BodyFault::Truncated)),

@@ -161,11 +161,11 @@ impl Source {
             let mut words = self.code[at + 12..]
                 .split_whitespace()
                 .skip_while(|w| w.starts_with("pub"));
-            if let (Some("mod"), Some(name)) = (words.next(), words.next()) {
-                if let Some(name) = name.strip_suffix(';') {
-                    found.push(format!("{own}/{name}.rs"));
-                    found.push(format!("{own}/{name}/"));
-                }
+            if let (Some("mod"), Some(name)) = (words.next(), words.next())
+                && let Some(name) = name.strip_suffix(';')
+            {
+                found.push(format!("{own}/{name}.rs"));
+                found.push(format!("{own}/{name}/"));
             }
         }
         found
