@@ -146,19 +146,14 @@ impl Node {
             return Err(format!("there is no shard {}", stall.shard));
         }
         self.planted = Some(stall);
-        self.signals
-            .add_signal(SIGUSR2)
-            .map_err(|e| format!("cannot catch SIGUSR2: {e}"))
+        self.signals.add_signal(SIGUSR2).map_err(|e| format!("cannot catch SIGUSR2: {e}"))
     }
 
     fn stall(&self) {
         let Some(stall) = self.planted else { return };
         let shard = self.shards.get(usize::from(stall.shard));
         if shard.is_none_or(|shard| shard.address.control(Control::Stall(stall.milliseconds)).is_err()) {
-            tracing::error!(
-                ?stall,
-                "the stall could not be planted: the shard's control lane is full"
-            );
+            tracing::error!(?stall, "the stall could not be planted: the shard's control lane is full");
         }
     }
 
@@ -262,10 +257,7 @@ mod tests {
         let (kind, why) = choose_driver(Driver::Auto, broken).unwrap();
         assert_eq!((kind, why.as_str()), (DriverKind::Epoll, "no io_uring: seccomp"));
         let error = choose_driver(Driver::IoUring, broken).unwrap_err();
-        assert!(
-            error.contains("shards.driver is io_uring, but seccomp"),
-            "{error}"
-        );
+        assert!(error.contains("shards.driver is io_uring, but seccomp"), "{error}");
     }
 
     #[test]

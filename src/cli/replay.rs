@@ -32,11 +32,7 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
     };
     match record::replay(&text) {
         Ok(replayed) => {
-            let cut = if replayed.truncated {
-                "; the recording was cut at record.bytes_max"
-            } else {
-                ""
-            };
+            let cut = if replayed.truncated { "; the recording was cut at record.bytes_max" } else { "" };
             output::line(&format!(
                 "same decisions: trace {:016x}, compared at {} points{cut}",
                 replayed.trace_hash, replayed.compared

@@ -17,9 +17,7 @@ const SEEN_WITHIN: Duration = Duration::from_secs(3);
 fn user_of(shard: u16) -> String {
     let ownership = Ownership::new([1, 2], 2);
     let mut users = (0..).map(|n| format!("user{n}"));
-    users
-        .find(|user| ownership.owner(user) == ShardId(shard))
-        .unwrap()
+    users.find(|user| ownership.owner(user) == ShardId(shard)).unwrap()
 }
 
 fn start(stall: &str, abort_ms: &str) -> Gateway {
@@ -55,11 +53,7 @@ fn a_stall_is_seen_told_and_outlived_by_the_other_shard() {
     let (status, body) = eventually("/readyz to tell of the stall", || {
         gateway.get("/readyz").ok().filter(|(status, _)| *status != 200)
     });
-    assert!(
-        start_of_stall.elapsed() < SEEN_WITHIN,
-        "{:?}",
-        start_of_stall.elapsed()
-    );
+    assert!(start_of_stall.elapsed() < SEEN_WITHIN, "{:?}", start_of_stall.elapsed());
     assert_eq!(status, 503, "{body}");
     eventually("the metric", || stalled(&gateway, "0").then_some(()));
     assert!(!stalled(&gateway, "1"));
@@ -85,9 +79,7 @@ fn a_stall_is_seen_told_and_outlived_by_the_other_shard() {
         assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     }
     assert!(stalled(&gateway, "0"), "the stall was over before the test was");
-    eventually("/readyz to be well again", || {
-        (gateway.get("/readyz").ok()?.0 == 200).then_some(())
-    });
+    eventually("/readyz to be well again", || (gateway.get("/readyz").ok()?.0 == 200).then_some(()));
     eventually("the end of the stall in the log", || {
         gateway.logs().contains("shard 0 turns again").then_some(())
     });
@@ -109,8 +101,5 @@ fn a_shard_that_never_turns_again_ends_the_process_for_the_supervisor() {
     let status = gateway.wait();
     assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "{status:?}");
     let logs = gateway.logs();
-    assert!(
-        logs.contains("shard 0 has not turned for") && logs.contains("aborting"),
-        "{logs}"
-    );
+    assert!(logs.contains("shard 0 has not turned for") && logs.contains("aborting"), "{logs}");
 }

@@ -24,32 +24,14 @@ pub const EXCEPTIONS: [Exception; 6] = [
         1,
         "the watcher, on the main thread, waits for the stuck thread's answer",
     ),
-    blocking(
-        "src/cli/listen.rs",
-        1,
-        "a client on the command line waits before it dials again",
-    ),
-    word(
-        "src/rpc/services.rs",
-        1,
-        "OpenIM's own text of an error (spec 4.4)",
-    ),
+    blocking("src/cli/listen.rs", 1, "a client on the command line waits before it dials again"),
+    word("src/rpc/services.rs", 1, "OpenIM's own text of an error (spec 4.4)"),
 ];
 
 const fn blocking(path: &'static str, count: usize, reason: &'static str) -> Exception {
-    Exception {
-        rule: "blocking",
-        path,
-        count,
-        reason,
-    }
+    Exception { rule: "blocking", path, count, reason }
 }
 
 const fn word(path: &'static str, count: usize, reason: &'static str) -> Exception {
-    Exception {
-        rule: "word",
-        path,
-        count,
-        reason,
-    }
+    Exception { rule: "word", path, count, reason }
 }
