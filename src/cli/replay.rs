@@ -1,4 +1,5 @@
-//! `pinion replay`: feeds a recording (`record.mode`) to a fresh hub and says whether this build still decides the same.
+//! `pinion replay`: feeds a recording (`record.mode`) to a fresh hub and says whether this build still decides
+//! the same.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
