@@ -25,14 +25,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     {
         println!("cargo::rerun-if-changed={log}");
     }
-    record(
-        "PINION_COMMIT",
-        Command::new("git").args(["rev-parse", "--short=12", "HEAD"]),
-    );
-    record(
-        "PINION_RUSTC",
-        Command::new(std::env::var("RUSTC")?).arg("--version"),
-    );
+    record("PINION_COMMIT", Command::new("git").args(["rev-parse", "--short=12", "HEAD"]));
+    record("PINION_RUSTC", Command::new(std::env::var("RUSTC")?).arg("--version"));
     println!("cargo::rustc-env=PINION_PROFILE={}", std::env::var("PROFILE")?);
     println!("cargo::rustc-env=PINION_TARGET={}", std::env::var("TARGET")?);
     Ok(())

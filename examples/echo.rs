@@ -2,11 +2,7 @@
 //!
 //! `cargo run --release --example echo -- 127.0.0.1:0` prints `listening on ADDRESS` and serves until it is killed. The
 //! limits are raised to what Autobahn sends; a thread per connection is good enough for a test peer.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "a test peer fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test peer fails by panicking")]
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -53,10 +49,7 @@ fn serve(mut socket: TcpStream) -> io::Result<()> {
         Ok(accept) => socket.write_all(&upgrade::switching(accept))?,
         Err(fault) => return socket.write_all(&upgrade::refused_upgrade(fault)),
     }
-    let limits = ReadLimits {
-        check_utf8: true,
-        ..ReadLimits::server(MESSAGE_BYTES_MAX, FRAGMENTS_MAX)
-    };
+    let limits = ReadLimits { check_utf8: true, ..ReadLimits::server(MESSAGE_BYTES_MAX, FRAGMENTS_MAX) };
     let mut inbound = Inbound::default();
     loop {
         let n = socket.read(&mut buffer)?;

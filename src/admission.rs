@@ -24,11 +24,7 @@ pub enum NodeState {
 impl Admission {
     /// A node that is starting and holds nothing.
     pub fn new(connections_max: u32) -> Self {
-        Self {
-            open: AtomicU32::new(0),
-            connections_max,
-            state: AtomicU32::new(0),
-        }
+        Self { open: AtomicU32::new(0), connections_max, state: AtomicU32::new(0) }
     }
 
     /// Takes a place for a connection; `false`: the node is full (errCode 1601, spec 1.3 check 1).

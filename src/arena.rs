@@ -33,13 +33,7 @@ enum Slot<T> {
 impl<T> Arena<T> {
     /// An empty arena that will hold at most `capacity` values. Allocates nothing yet.
     pub fn new(capacity: u32) -> Self {
-        Self {
-            slots: Vec::new(),
-            free: NONE,
-            len: 0,
-            next_generation: 0,
-            capacity,
-        }
+        Self { slots: Vec::new(), free: NONE, len: 0, next_generation: 0, capacity }
     }
 
     /// Stores a value, or gives it back if the arena is full.

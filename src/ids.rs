@@ -137,10 +137,7 @@ impl Platform {
 
     fn entry(self) -> (&'static str, PlatformClass) {
         // `new` is the only way in, so the index is 0..=10.
-        PLATFORMS
-            .get(usize::from(self.0) - 1)
-            .copied()
-            .unwrap_or(("Unknown", PlatformClass::Admin))
+        PLATFORMS.get(usize::from(self.0) - 1).copied().unwrap_or(("Unknown", PlatformClass::Admin))
     }
 }
 
@@ -200,10 +197,7 @@ impl Ownership {
     /// `shards` is at least 1.
     pub fn new(key: [u64; 2], shards: u16) -> Self {
         assert!(shards >= 1, "a node has at least one shard");
-        Self {
-            hasher: ahash::RandomState::with_seeds(key[0], key[1], 0x7069_6e69, 0x6f6e),
-            shards,
-        }
+        Self { hasher: ahash::RandomState::with_seeds(key[0], key[1], 0x7069_6e69, 0x6f6e), shards }
     }
 
     /// The shard that holds all sessions of `user` on this node.
@@ -230,21 +224,13 @@ mod tests {
         assert_eq!(Platform::new(-1), None);
         assert_eq!(Platform::new(11).map(Platform::name), Some("HarmonyOS"));
         assert_eq!(Platform::all().count(), 11);
-        assert!(
-            Platform::all()
-                .filter(|p| p.is_phone())
-                .map(Platform::id)
-                .eq([1, 2])
-        );
+        assert!(Platform::all().filter(|p| p.is_phone()).map(Platform::id).eq([1, 2]));
     }
 
     #[test]
     fn text_refuses_what_is_not_utf8() {
         assert_eq!(Text::new(Bytes::from_static(b"\xff")), None);
-        assert_eq!(
-            Text::new(Bytes::from_static("ü".as_bytes())).as_deref(),
-            Some("ü")
-        );
+        assert_eq!(Text::new(Bytes::from_static("ü".as_bytes())).as_deref(), Some("ü"));
     }
 
     #[test]

@@ -240,38 +240,25 @@ pub const EMBEDDED_ITEMS_MAX: usize = 2_000;
 /// Tokens whose state is remembered. More: the one that expires first is forgotten, so it counts as not kicked.
 pub const EMBEDDED_TOKENS_MAX: usize = 100_000;
 
-const _: () = assert!(
-    RPC_HELD_BYTES > 2 * GRPC_MESSAGE_BYTES_MAX,
-    "the largest request must fit beside its answer"
-);
+const _: () =
+    assert!(RPC_HELD_BYTES > 2 * GRPC_MESSAGE_BYTES_MAX, "the largest request must fit beside its answer");
 const _: () = assert!(
     EMBEDDED_ANSWER_BYTES / 3 * 4 + 16 * 1024 < FRAME_SENT_BYTES_MAX,
     "an answer fits one frame, also as base64 in JSON"
 );
-const _: () = assert!(
-    EMBEDDED_MESSAGE_BYTES + 4 * 1024 < EMBEDDED_ANSWER_BYTES,
-    "the largest message fits an answer"
-);
+const _: () =
+    assert!(EMBEDDED_MESSAGE_BYTES + 4 * 1024 < EMBEDDED_ANSWER_BYTES, "the largest message fits an answer");
 const _: () = assert!(
     // Both maps of a GetMaxSeq answer: key of two ids, sequence number, tags and lengths.
     EMBEDDED_USER_CONVERSATIONS_MAX * 2 * (2 * EMBEDDED_USER_ID_BYTES + 4 + 20) < EMBEDDED_ANSWER_BYTES,
     "all conversations of a user fit an answer"
 );
-const _: () = assert!(
-    OUTBOX_BYTES_MAX > FRAME_SENT_BYTES_MAX,
-    "the largest frame must fit an empty outbox"
-);
-const _: () = assert!(
-    SCRATCH_BYTES >= HEAD_BYTES_MAX,
-    "a head is read into the scratch buffer"
-);
+const _: () = assert!(OUTBOX_BYTES_MAX > FRAME_SENT_BYTES_MAX, "the largest frame must fit an empty outbox");
+const _: () = assert!(SCRATCH_BYTES >= HEAD_BYTES_MAX, "a head is read into the scratch buffer");
 const _: () = assert!(STALL_ABORT_MS > STALL_REPORT_MS, "report first, then abort");
 const _: () = assert!(
     STALL_SUSPECT_MS + 2 * STALL_WATCH_MS <= STALL_REPORT_MS,
     "a stall is known in time even if the watcher comes one round late"
 );
 const _: () = assert!(STALL_SUSPECT_MS > 4 * TICK_MS, "a late tick is not a stall");
-const _: () = assert!(
-    WEB_PING_INTERVAL_MS < READ_DEADLINE_MS,
-    "a pong must be able to arrive in time"
-);
+const _: () = assert!(WEB_PING_INTERVAL_MS < READ_DEADLINE_MS, "a pong must be able to arrive in time");

@@ -177,9 +177,7 @@ pub struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        Self {
-            values: [0; METRIC_COUNT],
-        }
+        Self { values: [0; METRIC_COUNT] }
     }
 }
 
@@ -233,9 +231,7 @@ pub struct Block {
 
 impl Default for Block {
     fn default() -> Self {
-        Self {
-            values: std::array::from_fn(|_| AtomicU64::new(0)),
-        }
+        Self { values: std::array::from_fn(|_| AtomicU64::new(0)) }
     }
 }
 
@@ -258,10 +254,7 @@ impl Block {
 
     /// One value, at most one turn old.
     pub fn value(&self, metric: Metric) -> u64 {
-        self.values
-            .get(metric as usize)
-            .map(|v| v.load(Ordering::Relaxed))
-            .unwrap_or_default()
+        self.values.get(metric as usize).map(|v| v.load(Ordering::Relaxed)).unwrap_or_default()
     }
 }
 
@@ -280,11 +273,7 @@ mod tests {
                 "{description:?}"
             );
             if seen.last() != Some(&description.name) {
-                assert!(
-                    !seen.contains(&description.name),
-                    "family {} is split",
-                    description.name
-                );
+                assert!(!seen.contains(&description.name), "family {} is split", description.name);
                 seen.push(description.name);
             }
         }
@@ -298,10 +287,7 @@ mod tests {
         tally.raise(Metric::RegisterHigh, 2);
         assert_eq!(block.value(Metric::FramesIn), 0);
         block.publish(&tally);
-        assert_eq!(
-            (block.value(Metric::FramesIn), block.value(Metric::RegisterHigh)),
-            (3, 5)
-        );
+        assert_eq!((block.value(Metric::FramesIn), block.value(Metric::RegisterHigh)), (3, 5));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 use tracing_appender::non_blocking::ErrorCounter;
 
@@ -80,6 +80,7 @@ pub struct Node {
     watcher: Option<Watcher>,
     /// The shard that stalled for longer than `stall.abort_ms`.
     condemned: Option<ShardId>,
+    planted: Option<PlantedStall>,
 }
 
 /// A test switch.
@@ -127,6 +128,7 @@ impl Node {
             signals,
             watcher: Some(Watcher::new(started.watched, stall_abort_ms)),
             condemned: None,
+            planted: None,
         })
     }
 
@@ -135,15 +137,24 @@ impl Node {
         &self.facts
     }
 
-    /// Sends a shard into a loop (tests).
+    /// From now on SIGUSR2 sends a shard into a loop (tests). Without this call the signal ends the process.
     ///
     /// # Errors
-    /// There is no such shard, or its control lane is full.
-    pub fn plant(&self, stall: PlantedStall) -> Result<(), String> {
+    /// There is no such shard, or the signal cannot be caught.
+    pub fn plant(&mut self, stall: PlantedStall) -> Result<(), String> {
+        if self.shards.len() <= usize::from(stall.shard) {
+            return Err(format!("there is no shard {}", stall.shard));
+        }
+        self.planted = Some(stall);
+        self.signals.add_signal(SIGUSR2).map_err(|e| format!("cannot catch SIGUSR2: {e}"))
+    }
+
+    fn stall(&self) {
+        let Some(stall) = self.planted else { return };
         let shard = self.shards.get(usize::from(stall.shard));
-        let shard = shard.ok_or_else(|| format!("there is no shard {}", stall.shard))?;
-        let sent = shard.address.control(Control::Stall(stall.milliseconds));
-        sent.map_err(|_| "the shard's control lane is full".to_owned())
+        if shard.is_none_or(|shard| shard.address.control(Control::Stall(stall.milliseconds)).is_err()) {
+            tracing::error!(?stall, "the stall could not be planted: the shard's control lane is full");
+        }
     }
 
     /// Watches the threads until a signal asks for the end, then drains.
@@ -161,7 +172,11 @@ impl Node {
                 }
             }
             self.watch()?;
-            if let Some(signal) = self.signals.pending().next() {
+            let signals: Vec<i32> = self.signals.pending().collect();
+            if signals.contains(&SIGUSR2) {
+                self.stall();
+            }
+            if let Some(signal) = signals.into_iter().find(|signal| *signal != SIGUSR2) {
                 tracing::info!(signal, deadline_ms = self.config.drain_deadline_ms, "draining");
                 return self.drain();
             }
@@ -242,10 +257,7 @@ mod tests {
         let (kind, why) = choose_driver(Driver::Auto, broken).unwrap();
         assert_eq!((kind, why.as_str()), (DriverKind::Epoll, "no io_uring: seccomp"));
         let error = choose_driver(Driver::IoUring, broken).unwrap_err();
-        assert!(
-            error.contains("shards.driver is io_uring, but seccomp"),
-            "{error}"
-        );
+        assert!(error.contains("shards.driver is io_uring, but seccomp"), "{error}");
     }
 
     #[test]

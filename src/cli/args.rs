@@ -38,7 +38,7 @@ fn with_gateway_flags(command: Command) -> Command {
         Arg::new(PLANT_STALL)
             .long(PLANT_STALL)
             .value_name("SHARD:MS")
-            .help("Test switch: this shard loops for so long once the gateway is ready")
+            .help("Test switch: on SIGUSR2 this shard loops for so long")
             .value_parser(stall)
             .hide(true),
     )
@@ -72,12 +72,7 @@ fn with_settings(command: Command) -> Command {
             .value_name("VALUE")
             .allow_negative_numbers(true)
             .help_heading("Settings (flag over environment over file)")
-            .help(format!(
-                "{} [default: {}] [env: {}]",
-                setting.doc,
-                setting.default,
-                setting.env_name()
-            ))
+            .help(format!("{} [default: {}] [env: {}]", setting.doc, setting.default, setting.env_name()))
     });
     command.arg(file).args(settings)
 }
@@ -97,10 +92,7 @@ pub(super) fn sources(matches: &ArgMatches) -> Sources {
 }
 
 fn platform() -> Arg {
-    Arg::new("platform")
-        .long("platform")
-        .value_name("ID|NAME")
-        .value_parser(platform_value)
+    Arg::new("platform").long("platform").value_name("ID|NAME").value_parser(platform_value)
 }
 
 /// A platform by id or name.
@@ -109,9 +101,7 @@ fn platform_value(text: &str) -> Result<crate::ids::Platform, String> {
     let by_id = || Platform::new(text.parse().ok()?);
     let by_name = || Platform::all().find(|p| p.name().eq_ignore_ascii_case(text));
     by_id().or_else(by_name).ok_or_else(|| {
-        let names: Vec<_> = Platform::all()
-            .map(|p| format!("{} {}", p.id(), p.name()))
-            .collect();
+        let names: Vec<_> = Platform::all().map(|p| format!("{} {}", p.id(), p.name())).collect();
         format!("expected a platform, one of {}", names.join(", "))
     })
 }
@@ -120,11 +110,7 @@ fn token() -> Command {
     with_settings(Command::new("token"))
         .about("Make a login token for the embedded backend, or for OpenIM if auth.secret is OpenIM's")
         .arg(required("user", "USER", "User id"))
-        .arg(
-            platform()
-                .required(true)
-                .help("Platform of the login, 1 to 11 or its name"),
-        )
+        .arg(platform().required(true).help("Platform of the login, 1 to 11 or its name"))
         .arg(
             Arg::new("ttl")
                 .long("ttl")
@@ -161,12 +147,7 @@ fn listen() -> Command {
                 .default_value("gob")
                 .help("Encoding of the envelopes"),
         )
-        .arg(
-            Arg::new("gzip")
-                .long("gzip")
-                .action(ArgAction::SetTrue)
-                .help("Ask for compressed envelopes"),
-        )
+        .arg(Arg::new("gzip").long("gzip").action(ArgAction::SetTrue).help("Ask for compressed envelopes"))
 }
 
 fn push() -> Command {
@@ -209,26 +190,16 @@ mod tests {
         command().debug_assert();
         for setting in SETTINGS {
             let flag = format!("--{}", setting.flag_name());
-            let matches = command()
-                .try_get_matches_from(["pinion", &flag, setting.example])
-                .unwrap();
-            assert_eq!(
-                sources(&matches).flags,
-                [(setting.key, setting.example.to_owned())]
-            );
+            let matches = command().try_get_matches_from(["pinion", &flag, setting.example]).unwrap();
+            assert_eq!(sources(&matches).flags, [(setting.key, setting.example.to_owned())]);
         }
     }
 
     #[test]
     fn platforms_go_by_id_and_by_name() {
-        for (text, want) in [
-            ("1", Some(1)),
-            ("web", Some(5)),
-            ("IPad", Some(9)),
-            ("0", None),
-            ("12", None),
-            ("tv", None),
-        ] {
+        for (text, want) in
+            [("1", Some(1)), ("web", Some(5)), ("IPad", Some(9)), ("0", None), ("12", None), ("tv", None)]
+        {
             assert_eq!(platform_value(text).ok().map(|p| p.id()), want, "{text}");
         }
     }

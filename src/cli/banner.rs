@@ -67,11 +67,7 @@ fn addresses(facts: &Facts) -> [String; 3] {
         IpAddr::V6(_) => "  (all addresses, IPv4 and IPv6)".into(),
     };
     [
-        format!(
-            "websocket  ws://{}{}",
-            reachable(facts.websocket),
-            all(facts.websocket)
-        ),
+        format!("websocket  ws://{}{}", reachable(facts.websocket), all(facts.websocket)),
         format!("grpc       {}{}", reachable(facts.grpc), all(facts.grpc)),
         format!(
             "http       http://{}/readyz{} (also /healthz, /metrics)",
@@ -94,28 +90,15 @@ fn threads(facts: &Facts) -> String {
         Some(cpu) => format!("{kind} {n} on CPU {cpu}"),
         None => format!("{kind} {n} not pinned"),
     };
-    let shards = facts
-        .layout
-        .shards
-        .iter()
-        .enumerate()
-        .map(|(n, cpu)| place("shard", n, *cpu));
-    let rpcs = facts
-        .layout
-        .rpcs
-        .iter()
-        .enumerate()
-        .map(|(n, cpu)| place("rpc", n, *cpu));
+    let shards = facts.layout.shards.iter().enumerate().map(|(n, cpu)| place("shard", n, *cpu));
+    let rpcs = facts.layout.rpcs.iter().enumerate().map(|(n, cpu)| place("rpc", n, *cpu));
     let all: Vec<_> = shards.chain(rpcs).collect();
     format!("threads    {}; main and log not pinned", all.join(", "))
 }
 
 fn limits_in_force(loaded: &Loaded, files: u64) -> Vec<String> {
     let mut lines = vec!["limits".to_owned()];
-    lines.push(format!(
-        "  {:<32} {files:>11}  rlimit: soft limit raised to the hard one",
-        "open files"
-    ));
+    lines.push(format!("  {:<32} {files:>11}  rlimit: soft limit raised to the hard one", "open files"));
     lines.push(format!(
         "  {:<32} {:>11}  fixed by OpenIM",
         "message bytes from a client",
@@ -146,21 +129,13 @@ fn trial(config: &Config, facts: &Facts) -> Vec<String> {
     let program = std::env::current_exe().map_or_else(|_| "pinion".into(), |path| path.display().to_string());
     let program = shell_word(&program);
     // A desktop platform: phones and browsers have rules of their own about background and pings.
-    let platform = Platform::all()
-        .find(|p| p.name() == "Linux")
-        .unwrap_or(Platform::WEB);
+    let platform = Platform::all().find(|p| p.name() == "Linux").unwrap_or(Platform::WEB);
     let now = clock::now().unix;
     match token::issue(&config.auth.secret, TRIAL_USER, platform, now, TRIAL_TTL_S) {
         Ok(token) => vec![
             format!("try it     as {TRIAL_USER} in one terminal, the push in another:"),
-            format!(
-                "  {program} listen --token {token} --url ws://{}",
-                reachable(facts.websocket)
-            ),
-            format!(
-                "  {program} push --to {TRIAL_USER} --text hello --rpc {}",
-                reachable(facts.grpc)
-            ),
+            format!("  {program} listen --token {token} --url ws://{}", reachable(facts.websocket)),
+            format!("  {program} push --to {TRIAL_USER} --text hello --rpc {}", reachable(facts.grpc)),
         ],
         Err(fault) => vec![format!("warning    no trial token could be made: {fault:?}")],
     }
@@ -169,11 +144,7 @@ fn trial(config: &Config, facts: &Facts) -> Vec<String> {
 /// Quotes a word for a shell if it has to be.
 fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
-    if word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
+    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]
@@ -182,11 +153,9 @@ mod tests {
 
     #[test]
     fn words_survive_a_shell() {
-        for (word, want) in [
-            ("/usr/bin/pinion", "/usr/bin/pinion"),
-            ("/a b/pinion", "'/a b/pinion'"),
-            ("it's", r"'it'\''s'"),
-        ] {
+        for (word, want) in
+            [("/usr/bin/pinion", "/usr/bin/pinion"), ("/a b/pinion", "'/a b/pinion'"), ("it's", r"'it'\''s'")]
+        {
             assert_eq!(shell_word(word), want);
         }
     }

@@ -80,12 +80,8 @@ impl Client {
         let other = |e: std::io::Error| Refused::Other(e.to_string());
         let socket = dial(host).map_err(Refused::Other)?;
         socket.set_nodelay(true).map_err(other)?;
-        socket
-            .set_read_timeout(Some(Duration::from_millis(CLIENT_CONNECT_MS)))
-            .map_err(other)?;
-        socket
-            .set_write_timeout(Some(Duration::from_millis(CLIENT_CONNECT_MS)))
-            .map_err(other)?;
+        socket.set_read_timeout(Some(Duration::from_millis(CLIENT_CONNECT_MS))).map_err(other)?;
+        socket.set_write_timeout(Some(Duration::from_millis(CLIENT_CONNECT_MS))).map_err(other)?;
         let key = BASE64_STANDARD.encode(KEY);
         let head = format!(
             "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -121,10 +117,7 @@ impl Client {
         let mut pongs = Vec::new();
         while let Some(event) = feed.next().map_err(|fault| fault.reason().to_owned())? {
             got.push(match event {
-                Event::Message { text, payload } => Got::Message {
-                    text,
-                    payload: payload.to_vec(),
-                },
+                Event::Message { text, payload } => Got::Message { text, payload: payload.to_vec() },
                 Event::Ping(payload) => {
                     pongs.push(frame::masked(Opcode::Pong, payload, MASK));
                     Got::Ping
@@ -147,17 +140,11 @@ impl Client {
 }
 
 fn is_tick(e: &std::io::Error) -> bool {
-    matches!(
-        e.kind(),
-        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-    )
+    matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 fn dial(host: &str) -> Result<TcpStream, String> {
-    let addresses: Vec<SocketAddr> = host
-        .to_socket_addrs()
-        .map_err(|e| format!("{host}: {e}"))?
-        .collect();
+    let addresses: Vec<SocketAddr> = host.to_socket_addrs().map_err(|e| format!("{host}: {e}"))?.collect();
     let mut last = format!("{host}: no address");
     for address in addresses {
         match TcpStream::connect_timeout(&address, Duration::from_millis(CLIENT_CONNECT_MS)) {
@@ -174,9 +161,8 @@ fn read_answer(mut socket: &TcpStream, accept: &str) -> Result<Vec<u8>, Refused>
     loop {
         let mut headers = [httparse::EMPTY_HEADER; 32];
         let mut answer = httparse::Response::new(&mut headers);
-        let parsed = answer
-            .parse(&bytes)
-            .map_err(|e| Refused::Other(format!("the answer is not HTTP: {e}")))?;
+        let parsed =
+            answer.parse(&bytes).map_err(|e| Refused::Other(format!("the answer is not HTTP: {e}")))?;
         if let httparse::Status::Complete(n) = parsed {
             let rest = bytes.get(n..).unwrap_or_default().to_vec();
             if answer.code != Some(101) {

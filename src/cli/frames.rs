@@ -69,17 +69,11 @@ pub(super) fn describe(frame: &OwnedResponse) -> Vec<String> {
 }
 
 fn push_lines(push: &PushMessages) -> Vec<String> {
-    let kinds = [
-        ("conversation", &push.msgs),
-        ("notification", &push.notification_msgs),
-    ];
+    let kinds = [("conversation", &push.msgs), ("notification", &push.notification_msgs)];
     let mut lines = Vec::new();
     for (kind, conversations) in kinds {
         for (id, PullMsgs { msgs, .. }) in conversations {
-            lines.extend(
-                msgs.iter()
-                    .map(|message| format!("  {kind} {id} {}", message_text(message))),
-            );
+            lines.extend(msgs.iter().map(|message| format!("  {kind} {id} {}", message_text(message))));
         }
     }
     lines
@@ -88,10 +82,8 @@ fn push_lines(push: &PushMessages) -> Vec<String> {
 fn message_text(message: &MsgData) -> String {
     let content = String::from_utf8_lossy(&message.content);
     let json = serde_json::from_str::<serde_json::Value>(&content);
-    let text = json
-        .iter()
-        .filter(|_| message.content_type == TEXT)
-        .find_map(|json| json.get("content")?.as_str());
+    let text =
+        json.iter().filter(|_| message.content_type == TEXT).find_map(|json| json.get("content")?.as_str());
     let what = match text {
         Some(text) => format!("text {text:?}"),
         None => {
@@ -99,11 +91,7 @@ fn message_text(message: &MsgData) -> String {
             format!("contentType {} {shown:?}", message.content_type)
         }
     };
-    let to = if message.group_id.is_empty() {
-        &message.recv_id
-    } else {
-        &message.group_id
-    };
+    let to = if message.group_id.is_empty() { &message.recv_id } else { &message.group_id };
     format!("from {} to {to} seq {}: {what}", message.send_id, message.seq)
 }
 
@@ -112,10 +100,7 @@ fn presence_lines(tips: &SubUserOnlineStatusTips) -> Vec<String> {
         if user.online_platform_i_ds.is_empty() {
             format!("  {} is offline", user.user_id)
         } else {
-            format!(
-                "  {} is online on platforms {:?}",
-                user.user_id, user.online_platform_i_ds
-            )
+            format!("  {} is online on platforms {:?}", user.user_id, user.online_platform_i_ds)
         }
     };
     tips.subscribers.iter().map(line).collect()
@@ -136,13 +121,7 @@ mod tests {
             ..MsgData::default()
         };
         let mut push = PushMessages::default();
-        push.msgs.insert(
-            "si_a_b".into(),
-            PullMsgs {
-                msgs: vec![message],
-                ..PullMsgs::default()
-            },
-        );
+        push.msgs.insert("si_a_b".into(), PullMsgs { msgs: vec![message], ..PullMsgs::default() });
         let frame = OwnedResponse {
             id: PUSH,
             operation_id: "op".into(),
@@ -151,10 +130,7 @@ mod tests {
         };
         assert_eq!(
             describe(&frame),
-            [
-                "frame 2001 Push operationID=op",
-                "  conversation si_a_b from a to b seq 3: text \"hello\"",
-            ]
+            ["frame 2001 Push operationID=op", "  conversation si_a_b from a to b seq 3: text \"hello\"",]
         );
     }
 
@@ -166,18 +142,10 @@ mod tests {
             (PRESENCE, None, "frame 2005 SubUserOnlineStatus"),
         ] {
             let data = data.map(|d| d.into());
-            let frame = OwnedResponse {
-                id,
-                data,
-                ..OwnedResponse::default()
-            };
+            let frame = OwnedResponse { id, data, ..OwnedResponse::default() };
             assert_eq!(describe(&frame).join("|"), want);
         }
-        let broken = OwnedResponse {
-            id: PUSH,
-            data: Some("\u{ff}".into()),
-            ..OwnedResponse::default()
-        };
+        let broken = OwnedResponse { id: PUSH, data: Some("\u{ff}".into()), ..OwnedResponse::default() };
         assert!(describe(&broken)[1].contains("cannot be decoded"));
     }
 

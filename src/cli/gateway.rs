@@ -31,7 +31,7 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
 fn serve(loaded: &Loaded, stall: Option<PlantedStall>) -> Result<(), String> {
     let files = raise_open_files().map_err(|e| format!("cannot raise the open-file limit: {e}"))?;
     let logging = Logging::start(&loaded.config.log)?;
-    let node = Node::start(&loaded.config, &Machine::probe(), logging.dropped())?;
+    let mut node = Node::start(&loaded.config, &Machine::probe(), logging.dropped())?;
     output::print(&banner::text(loaded, node.facts(), files));
     if let Some(stall) = stall {
         node.plant(stall)?;

@@ -42,10 +42,8 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
         Ok(login) => login,
         Err(text) => return fail(EXIT_USAGE, &text),
     };
-    let mut listener = Listener {
-        codec: Codec::default(),
-        pushes_left: matches.get_one::<u64>("count").copied(),
-    };
+    let mut listener =
+        Listener { codec: Codec::default(), pushes_left: matches.get_one::<u64>("count").copied() };
     let mut backoff_ms = BACKOFF_FIRST_MS;
     loop {
         let problem = match Client::connect(&login.host, &login.target) {
@@ -64,10 +62,7 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
             Err(Refused::Json { body, .. }) => format!("the login was refused: {body}"),
             Err(Refused::Other(problem)) => problem,
         };
-        if !listener.say(&format!(
-            "disconnected: {problem}; next try in {} s",
-            backoff_ms / 1000
-        )) {
+        if !listener.say(&format!("disconnected: {problem}; next try in {} s", backoff_ms / 1000)) {
             return ExitCode::SUCCESS;
         }
         std::thread::sleep(Duration::from_millis(backoff_ms));
@@ -77,31 +72,16 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
 
 /// Checks the arguments.
 fn login(matches: &ArgMatches) -> Result<Login, String> {
-    let text = |name: &str| {
-        matches
-            .get_one::<String>(name)
-            .map(String::as_str)
-            .unwrap_or_default()
-    };
+    let text = |name: &str| matches.get_one::<String>(name).map(String::as_str).unwrap_or_default();
     let (user, claimed) = claims(text("token"))?;
-    let platform = matches
-        .get_one::<Platform>("platform")
-        .map_or(claimed, |p| i64::from(p.id()));
+    let platform = matches.get_one::<Platform>("platform").map_or(claimed, |p| i64::from(p.id()));
     let host = host_of(text("url"))?.to_owned();
     let variant = Variant {
-        encoding: if text("encoding") == "json" {
-            Encoding::Json
-        } else {
-            Encoding::Gob
-        },
+        encoding: if text("encoding") == "json" { Encoding::Json } else { Encoding::Gob },
         gzip: matches.get_flag("gzip"),
     };
     let escape = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let sdk = if variant.encoding == Encoding::Json {
-        "js"
-    } else {
-        "go"
-    };
+    let sdk = if variant.encoding == Encoding::Json { "js" } else { "go" };
     let gzip = if variant.gzip { "&compression=gzip" } else { "" };
     let target = format!(
         "/?sendID={}&token={}&platformID={platform}&operationID=listen-{}&isBackground=false&sdkType={sdk}{gzip}",
@@ -109,11 +89,7 @@ fn login(matches: &ArgMatches) -> Result<Login, String> {
         escape(text("token")),
         clock::now().unix.0,
     );
-    Ok(Login {
-        host,
-        target,
-        variant,
-    })
+    Ok(Login { host, target, variant })
 }
 
 /// User and platform of a token. The signature is the gateway's business.
@@ -187,10 +163,7 @@ impl Listener {
         let frame = match self.codec.decode_response(variant, &payload) {
             Ok(frame) => frame,
             Err(fault) => {
-                self.say(&format!(
-                    "frame of {} bytes cannot be decoded: {fault:?}",
-                    payload.len()
-                ));
+                self.say(&format!("frame of {} bytes cannot be decoded: {fault:?}", payload.len()));
                 return Ok(None);
             }
         };

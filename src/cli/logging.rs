@@ -31,25 +31,14 @@ impl Logging {
         let dropped = lines.error_counter();
         let level: LevelFilter = config.level.parse().map_err(|e| format!("log.level: {e}"))?;
         // Libraries log their inner life at debug and trace; from them only what is wrong is of interest.
-        let filter = Targets::new()
-            .with_target("pinion", level)
-            .with_default(level.min(LevelFilter::WARN));
-        let layer = tracing_subscriber::fmt::layer()
-            .with_writer(lines)
-            .with_ansi(false);
-        let layer = if config.json {
-            layer.json().boxed()
-        } else {
-            layer.boxed()
-        };
+        let filter = Targets::new().with_target("pinion", level).with_default(level.min(LevelFilter::WARN));
+        let layer = tracing_subscriber::fmt::layer().with_writer(lines).with_ansi(false);
+        let layer = if config.json { layer.json().boxed() } else { layer.boxed() };
         tracing_subscriber::registry()
             .with(layer.with_filter(filter))
             .try_init()
             .map_err(|e| e.to_string())?;
-        Ok(Self {
-            dropped,
-            _writer: writer,
-        })
+        Ok(Self { dropped, _writer: writer })
     }
 
     /// Counts the lines that were dropped.

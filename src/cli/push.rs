@@ -29,18 +29,10 @@ const SENT: i32 = 2;
 
 /// Runs the command: 0 somebody was reached, 1 nobody, 2 it could not be asked.
 pub(super) fn run(matches: &ArgMatches) -> ExitCode {
-    let text = |name: &str| {
-        matches
-            .get_one::<String>(name)
-            .map(String::as_str)
-            .unwrap_or_default()
-    };
+    let text = |name: &str| matches.get_one::<String>(name).map(String::as_str).unwrap_or_default();
     let recipients: Vec<&str> = text("to").split(',').map(str::trim).collect();
     if recipients.iter().any(|user| user.is_empty()) {
-        return fail(
-            EXIT_USAGE,
-            "--to: expected user ids joined by commas, for example alice,bob",
-        );
+        return fail(EXIT_USAGE, "--to: expected user ids joined by commas, for example alice,bob");
     }
     let Some(&gateway) = matches.get_one::<SocketAddr>("rpc") else {
         return fail(EXIT_USAGE, "--rpc is missing"); // clap has a default
@@ -60,11 +52,7 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
             Err(why) => return fail(EXIT_USAGE, &format!("push to {user}: {why}")),
         }
     }
-    if reached {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(EXIT_FAILED)
-    }
+    if reached { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) }
 }
 
 fn request(from: &str, to: &str, text: &str, operation: &str, now: UnixMs) -> OnlineBatchPushOneMsgReq {
@@ -97,14 +85,8 @@ fn call(
     request: &OnlineBatchPushOneMsgReq,
 ) -> Result<OnlineBatchPushOneMsgResp, String> {
     let metadata = [("operationid", operation), ("opuserid", "pinion")];
-    let answer = call_once(
-        gateway,
-        METHOD,
-        &metadata,
-        request.encode_to_vec().into(),
-        PUSH_DEADLINE_MS,
-    )
-    .map_err(|e| e.to_string())?;
+    let answer = call_once(gateway, METHOD, &metadata, request.encode_to_vec().into(), PUSH_DEADLINE_MS)
+        .map_err(|e| e.to_string())?;
     OnlineBatchPushOneMsgResp::decode(answer).map_err(|e| format!("the answer cannot be decoded: {e}"))
 }
 

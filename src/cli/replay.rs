@@ -1,5 +1,4 @@
-//! `pinion replay`: feeds a recording (`record.mode`) to a fresh hub and says whether this build still decides
-//! the same.
+//! `pinion replay`: feeds a recording (`record.mode`) to a fresh hub and says whether this build decides the same.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,11 +32,7 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
     };
     match record::replay(&text) {
         Ok(replayed) => {
-            let cut = if replayed.truncated {
-                "; the recording was cut at record.bytes_max"
-            } else {
-                ""
-            };
+            let cut = if replayed.truncated { "; the recording was cut at record.bytes_max" } else { "" };
             output::line(&format!(
                 "same decisions: trace {:016x}, compared at {} points{cut}",
                 replayed.trace_hash, replayed.compared

@@ -25,13 +25,7 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
         return fail(EXIT_FAILED, "an argument is missing"); // clap requires or defaults all three
     };
     let ttl_s = i64::from(days) * SECONDS_PER_DAY;
-    match token::issue(
-        &loaded.config.auth.secret,
-        user,
-        platform,
-        clock::now().unix,
-        ttl_s,
-    ) {
+    match token::issue(&loaded.config.auth.secret, user, platform, clock::now().unix, ttl_s) {
         Ok(token) => {
             output::line(&token);
             ExitCode::SUCCESS

@@ -123,11 +123,7 @@ impl Fields {
                 return Ok(value);
             }
         }
-        Err(if self.rest.len() >= 10 {
-            Malformed::WireType
-        } else {
-            Malformed::Truncated
-        })
+        Err(if self.rest.len() >= 10 { Malformed::WireType } else { Malformed::Truncated })
     }
 }
 
@@ -165,10 +161,7 @@ mod tests {
             (b"\x08", Err(Malformed::Truncated)),
             (b"\x0a\x02x", Err(Malformed::Truncated)),
             (b"\x09\0\0", Err(Malformed::Truncated)),
-            (
-                b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02",
-                Err(Malformed::WireType),
-            ),
+            (b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", Err(Malformed::WireType)),
         ];
         for (bytes, expected) in table {
             let mut fields = Fields::of(Bytes::from_static(bytes));

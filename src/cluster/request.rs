@@ -71,16 +71,8 @@ impl MessageFacts {
 
     /// The key clients file the message under (spec 3.3).
     pub fn conversation(&self) -> Box<str> {
-        let kind = if self.is_notification {
-            MessageKind::Notification
-        } else {
-            MessageKind::Chat
-        };
-        let parties = Parties {
-            sender: &self.sender,
-            receiver: &self.receiver,
-            group: &self.group,
-        };
+        let kind = if self.is_notification { MessageKind::Notification } else { MessageKind::Chat };
+        let parties = Parties { sender: &self.sender, receiver: &self.receiver, group: &self.group };
         conversation_key(self.session_type, parties, kind).into()
     }
 
@@ -192,9 +184,7 @@ impl KickRequest {
 
 /// Platforms 10 and 11 connect fine but are refused by both kick RPCs (spec trap 19).
 fn kickable(platform: i32) -> Result<Platform, &'static str> {
-    Platform::new(i64::from(platform))
-        .filter(|p| p.id() <= 9)
-        .ok_or("PlatformID is invalid")
+    Platform::new(i64::from(platform)).filter(|p| p.id() <= 9).ok_or("PlatformID is invalid")
 }
 
 /// `GetUsersOnlineStatusReq`.

@@ -46,20 +46,12 @@ fn push_checks_speak_upstreams_words_in_upstreams_order() {
     let table = [
         (None, vec!["u1"], Err("MsgData is empty")),
         (Some(MsgData::default()), vec![], Err("sendID is empty")),
-        (
-            with(|m| m.content = Bytes::new()),
-            vec![],
-            Err("content is empty"),
-        ),
+        (with(|m| m.content = Bytes::new()), vec![], Err("content is empty")),
         (with(|m| m.session_type = 4), vec![], Err(mismatch)),
         (with(|m| m.content_type = 1400), vec![], Err(mismatch)),
         (with(|_| {}), vec![], Err("PushToUserIDs is empty")),
         (with(|_| {}), vec!["u1"], Ok("si_u1_u2")),
-        (
-            with(|m| (m.session_type, m.content_type) = (4, 1400)),
-            vec!["u1"],
-            Ok("sn_u1_u2"),
-        ),
+        (with(|m| (m.session_type, m.content_type) = (4, 1400)), vec!["u1"], Ok("sn_u1_u2")),
     ];
     for (msg_data, users, expected) in table {
         assert_eq!(check(msg_data, &users), expected.map(Into::into));
@@ -75,10 +67,7 @@ fn the_option_decides_chat_or_notification_and_missing_means_chat() {
         (vec![("history", false)], "si_u1_u2"),
     ] {
         let mut message = message();
-        message.options = options
-            .iter()
-            .map(|(k, v)| (k.to_string(), *v))
-            .collect::<BTreeMap<_, _>>();
+        message.options = options.iter().map(|(k, v)| (k.to_string(), *v)).collect::<BTreeMap<_, _>>();
         assert_eq!(check(Some(message), &["u1"]).as_deref(), Ok(key), "{options:?}");
     }
 }
@@ -86,16 +75,9 @@ fn the_option_decides_chat_or_notification_and_missing_means_chat() {
 #[test]
 fn a_message_field_that_comes_twice_is_merged() {
     let mut body = push(Some(message()), &["u1"]).to_vec();
-    let second = MsgData {
-        group_id: "g1".into(),
-        session_type: 3,
-        ..Default::default()
-    };
+    let second = MsgData { group_id: "g1".into(), session_type: 3, ..Default::default() };
     body.extend_from_slice(&push(Some(second), &["u1"]));
-    let (raw, facts, users) = PushRequest::decode(body.into())
-        .expect("decodes")
-        .check()
-        .expect("passes");
+    let (raw, facts, users) = PushRequest::decode(body.into()).expect("decodes").check().expect("passes");
     assert_eq!(facts.conversation().as_ref(), "sg_g1");
     assert_eq!(MsgData::decode(raw).expect("decodes").send_id, "u2");
     assert_eq!(users.len(), 2, "duplicates are kept");
@@ -105,10 +87,7 @@ fn a_message_field_that_comes_twice_is_merged() {
 fn message_bytes_and_users_are_slices_of_the_request() {
     let body = push(Some(message()), &["u1", "u2"]);
     let range = body.as_ptr_range();
-    let (raw, _, users) = PushRequest::decode(body.clone())
-        .expect("decodes")
-        .check()
-        .expect("passes");
+    let (raw, _, users) = PushRequest::decode(body.clone()).expect("decodes").check().expect("passes");
     assert!(range.contains(&raw.as_ptr()));
     assert!(users.iter().all(|u| range.contains(&u.as_ptr())));
 }
@@ -124,11 +103,7 @@ fn wrong_wire_types_and_bad_text_in_the_message_are_refused() {
         (b"\x62\x05ab", Malformed::Truncated),           // content
     ];
     for (msg_data, fault) in table {
-        assert_eq!(
-            MessageFacts::read(&Bytes::from_static(msg_data)),
-            Err(fault),
-            "{msg_data:?}"
-        );
+        assert_eq!(MessageFacts::read(&Bytes::from_static(msg_data)), Err(fault), "{msg_data:?}");
     }
 }
 
@@ -145,40 +120,24 @@ fn kick_status_and_login_checks_follow_the_table() {
             platform_id,
             kick_user_id_list: users.iter().map(ToString::to_string).collect(),
         };
-        KickRequest::decode(request.encode_to_vec().into())
-            .expect("decodes")
-            .check()
+        KickRequest::decode(request.encode_to_vec().into()).expect("decodes").check()
     };
     assert_eq!(kick(5, &["u1"]).map(|(p, u)| (p.id(), u.len())), Ok((5, 1)));
     for platform in [0, 10, 11, 12, -1] {
-        assert_eq!(
-            kick(platform, &["u1"]),
-            Err("PlatformID is invalid"),
-            "{platform}"
-        );
+        assert_eq!(kick(platform, &["u1"]), Err("PlatformID is invalid"), "{platform}");
     }
     assert_eq!(kick(9, &[]), Err("KickUserIDList is empty"));
 
     let status = |users: &[&str]| {
-        let request = GetUsersOnlineStatusReq {
-            user_i_ds: users.iter().map(ToString::to_string).collect(),
-        };
-        StatusRequest::decode(request.encode_to_vec().into())
-            .expect("decodes")
-            .check()
+        let request = GetUsersOnlineStatusReq { user_i_ds: users.iter().map(ToString::to_string).collect() };
+        StatusRequest::decode(request.encode_to_vec().into()).expect("decodes").check()
     };
     assert_eq!(status(&[]), Err("UserIDs is empty"));
     assert_eq!(status(&["u1", "u1"]).map(|u| u.len()), Ok(2));
 
     let login = |user: &str, platform_id, token: &str| {
-        let request = MultiTerminalLoginCheckReq {
-            user_id: user.into(),
-            platform_id,
-            token: token.into(),
-        };
-        LoginRequest::decode(request.encode_to_vec().into())
-            .expect("decodes")
-            .check()
+        let request = MultiTerminalLoginCheckReq { user_id: user.into(), platform_id, token: token.into() };
+        LoginRequest::decode(request.encode_to_vec().into()).expect("decodes").check()
     };
     assert_eq!(login("", 10, ""), Err("PlatformID is invalid"));
     assert_eq!(login("", 1, ""), Err("UserID is empty"));

@@ -118,13 +118,7 @@ pub struct Router {
 impl Router {
     /// A router for one rpc thread with at most `calls_max` calls at once.
     pub fn new(rpc: RpcId, view: View, calls_max: u32) -> Self {
-        Self {
-            rpc,
-            view,
-            gathers: Arena::new(calls_max),
-            due: BTreeSet::new(),
-            tally: Tally::default(),
-        }
+        Self { rpc, view, gathers: Arena::new(calls_max), due: BTreeSet::new(), tally: Tally::default() }
     }
 
     /// The counts of the thread that the router belongs to.
@@ -145,11 +139,7 @@ impl Router {
 
     /// Starts a push that somebody waits for.
     pub fn push(&mut self, push: Push) -> Result<(RpcTicket, Mails), Busy> {
-        let results = push
-            .users
-            .iter()
-            .cloned()
-            .map(|user| PushResult { user, devices: None });
+        let results = push.users.iter().cloned().map(|user| PushResult { user, devices: None });
         let split = self.split(&push.users);
         let ticket = self.reserve(push.deadline, split.keys(), SoFar::Push(results.collect()))?;
         Ok((ticket, push_mails(Some(ticket), &push, split)))
@@ -170,11 +160,7 @@ impl Router {
         let split = self.split(users);
         let ticket = self.reserve(deadline, split.keys(), SoFar::Kicked(0))?;
         let mail = |(shard, recipients): (ShardId, Vec<Recipient>)| {
-            let mail = KickMail {
-                ticket,
-                platform,
-                users: recipients.into_iter().map(|r| r.user).collect(),
-            };
+            let mail = KickMail { ticket, platform, users: recipients.into_iter().map(|r| r.user).collect() };
             (shard, ShardMail::Kick(Box::new(mail)))
         };
         Ok((ticket, split.into_iter().map(mail).collect()))
@@ -185,12 +171,8 @@ impl Router {
         let split = self.split(users);
         let found = users.iter().map(|user| (user.clone(), Vec::new())).collect();
         let ticket = self.reserve(deadline, split.keys(), SoFar::OnlineStatus(found))?;
-        let mail = |(shard, users)| {
-            (
-                shard,
-                ShardMail::OnlineStatus(Box::new(OnlineStatusMail { ticket, users })),
-            )
-        };
+        let mail =
+            |(shard, users)| (shard, ShardMail::OnlineStatus(Box::new(OnlineStatusMail { ticket, users })));
         Ok((ticket, split.into_iter().map(mail).collect()))
     }
 
@@ -234,20 +216,14 @@ impl Router {
         let gather = self.gathers.get(ticket.slot)?;
         if gather.refused {
             self.remove(ticket.slot)?;
-            return Some(Finished {
-                ticket,
-                outcome: Outcome::Refused,
-            });
+            return Some(Finished { ticket, outcome: Outcome::Refused });
         }
         self.finish_if_complete(ticket)
     }
 
     /// A shard answered. An answer without an open question is dropped and counted.
     pub fn outcome(&mut self, shard: ShardId, ticket: RpcTicket, outcome: RpcOutcome) -> Option<Finished> {
-        let gather = self
-            .gathers
-            .get_mut(ticket.slot)
-            .filter(|_| ticket.rpc == self.rpc);
+        let gather = self.gathers.get_mut(ticket.slot).filter(|_| ticket.rpc == self.rpc);
         let Some(gather) = gather.filter(|g| g.awaited.contains(&shard) && g.so_far.accepts(&outcome)) else {
             self.tally.count(Metric::RpcLate);
             return None;
@@ -302,12 +278,7 @@ impl Router {
         shards: impl Iterator<Item = &'a ShardId>,
         so_far: SoFar,
     ) -> Result<RpcTicket, Busy> {
-        let gather = Gather {
-            deadline,
-            awaited: shards.copied().collect(),
-            refused: false,
-            so_far,
-        };
+        let gather = Gather { deadline, awaited: shards.copied().collect(), refused: false, so_far };
         let slot = self.gathers.insert(gather).map_err(|_| Busy)?;
         self.due.insert((deadline, slot));
         Ok(self.ticket(slot))

@@ -30,9 +30,7 @@ fn push(users: &[&str]) -> Push {
 fn users() -> [String; 4] {
     let ownership = Ownership::new([1, 2], 3);
     let on = |shard: u16, nth: usize| {
-        let mut users = (0..)
-            .map(|n| format!("u{n}"))
-            .filter(|u| ownership.owner(u) == ShardId(shard));
+        let mut users = (0..).map(|n| format!("u{n}")).filter(|u| ownership.owner(u) == ShardId(shard));
         users.nth(nth).unwrap()
     };
     [on(0, 0), on(0, 1), on(1, 0), on(2, 0)]
@@ -43,36 +41,19 @@ fn as_strs(users: &[String]) -> Vec<&str> {
 }
 
 fn queued() -> Vec<DeviceVerdict> {
-    vec![DeviceVerdict {
-        platform: Platform::IOS,
-        outcome: DeviceOutcome::Queued,
-    }]
+    vec![DeviceVerdict { platform: Platform::IOS, outcome: DeviceOutcome::Queued }]
 }
 
 /// What a shard answers that has every user connected once.
 fn answer(mail: &ShardMail) -> RpcOutcome {
-    let ShardMail::Push(mail) = mail else {
-        panic!("{mail:?}")
-    };
-    let verdict = |r: &Recipient| RecipientVerdict {
-        slot: r.slot,
-        devices: queued(),
-    };
+    let ShardMail::Push(mail) = mail else { panic!("{mail:?}") };
+    let verdict = |r: &Recipient| RecipientVerdict { slot: r.slot, devices: queued() };
     RpcOutcome::Push(mail.recipients.iter().map(verdict).collect())
 }
 
 fn results(finished: Option<Finished>) -> Vec<(String, bool)> {
-    let Some(Finished {
-        outcome: Outcome::Push(results),
-        ..
-    }) = finished
-    else {
-        panic!("{finished:?}")
-    };
-    results
-        .into_iter()
-        .map(|r| (r.user.to_string(), r.devices.is_some()))
-        .collect()
+    let Some(Finished { outcome: Outcome::Push(results), .. }) = finished else { panic!("{finished:?}") };
+    results.into_iter().map(|r| (r.user.to_string(), r.devices.is_some())).collect()
 }
 
 #[test]
@@ -114,10 +95,7 @@ fn a_full_lane_makes_its_recipients_not_reached_and_does_not_hold_up_the_rest() 
     router.outcome(mails[1].0, ticket, answer(&mails[1].1));
     let finished = router.outcome(mails[2].0, ticket, answer(&mails[2].1));
     assert_eq!(
-        results(finished)
-            .into_iter()
-            .map(|(_, reached)| reached)
-            .collect::<Vec<_>>(),
+        results(finished).into_iter().map(|(_, reached)| reached).collect::<Vec<_>>(),
         [false, false, true, true]
     );
     assert_eq!(router.tally().value(Metric::PushNotReached), 2);
@@ -144,10 +122,7 @@ fn a_missing_shard_costs_its_recipients_and_its_late_answer_is_dropped_and_count
     let mut finished = router.expire(DEADLINE);
     assert_eq!(finished.len(), 1);
     assert_eq!(
-        results(finished.pop())
-            .into_iter()
-            .map(|(_, reached)| reached)
-            .collect::<Vec<_>>(),
+        results(finished.pop()).into_iter().map(|(_, reached)| reached).collect::<Vec<_>>(),
         [true, true, false, true]
     );
     // The slot is reused before the late answer comes.
@@ -163,10 +138,7 @@ fn an_answer_that_nobody_asked_for_changes_nothing() {
     let mut router = router(4);
     let [a, ..] = users();
     let (ticket, mails) = router.push(push(&[&a])).unwrap();
-    let foreign = RpcTicket {
-        rpc: RpcId(1),
-        slot: ticket.slot,
-    };
+    let foreign = RpcTicket { rpc: RpcId(1), slot: ticket.slot };
     let cases = [
         (ShardId(2), ticket, answer(&mails[0].1)), // a shard that was not asked
         (ShardId(0), ticket, RpcOutcome::RemoteLogin), // another kind
@@ -186,10 +158,7 @@ fn a_cancelled_push_tells_the_shards_that_still_work_on_it() {
     router.outcome(mails[1].0, ticket, answer(&mails[1].1));
     assert_eq!(
         router.cancel(ticket),
-        [
-            (ShardId(0), ShardMail::CancelPush(ticket)),
-            (ShardId(2), ShardMail::CancelPush(ticket))
-        ]
+        [(ShardId(0), ShardMail::CancelPush(ticket)), (ShardId(2), ShardMail::CancelPush(ticket))]
     );
     assert_eq!(router.cancel(ticket), [], "only once");
     assert_eq!(router.outcome(mails[0].0, ticket, answer(&mails[0].1)), None);
@@ -203,10 +172,7 @@ fn a_full_table_refuses_and_sends_nothing() {
     let user = Text::from(a.as_str());
     let (ticket, _) = router.push(push(&[&a])).unwrap();
     assert_eq!(router.push(push(&[&a])), Err(Busy));
-    assert_eq!(
-        router.kick(DEADLINE, Platform::WEB, std::slice::from_ref(&user)),
-        Err(Busy)
-    );
+    assert_eq!(router.kick(DEADLINE, Platform::WEB, std::slice::from_ref(&user)), Err(Busy));
     router.cancel(ticket);
     assert!(router.online_status(DEADLINE, &[user]).is_ok());
 }
@@ -225,17 +191,11 @@ fn a_kick_adds_up_and_is_refused_as_a_whole_when_a_lane_is_full() {
     let (ticket, mails) = router.kick(DEADLINE, Platform::WEB, &users).unwrap();
     router.not_posted(mails[1].0, &mails[1].1);
     assert_eq!(router.posted(ticket).map(|f| f.outcome), Some(Outcome::Refused));
-    assert_eq!(
-        router.outcome(mails[0].0, ticket, RpcOutcome::Kicked { connections: 1 }),
-        None
-    );
+    assert_eq!(router.outcome(mails[0].0, ticket, RpcOutcome::Kicked { connections: 1 }), None);
 
     let (_, _) = router.kick(DEADLINE, Platform::WEB, &users).unwrap();
     let expired = router.expire(DEADLINE);
-    assert_eq!(
-        expired.into_iter().map(|f| f.outcome).collect::<Vec<_>>(),
-        [Outcome::Expired]
-    );
+    assert_eq!(expired.into_iter().map(|f| f.outcome).collect::<Vec<_>>(), [Outcome::Expired]);
 }
 
 #[test]
@@ -245,9 +205,7 @@ fn online_status_keeps_the_order_of_the_request() {
     let (ticket, mails) = router.online_status(DEADLINE, &users).unwrap();
     let mut finished = None;
     for (shard, mail) in mails.iter().rev() {
-        let ShardMail::OnlineStatus(mail) = mail else {
-            panic!()
-        };
+        let ShardMail::OnlineStatus(mail) = mail else { panic!() };
         let device = DeviceStatus {
             platform: Platform::WEB,
             connection_id: "c".into(),
@@ -256,20 +214,12 @@ fn online_status_keeps_the_order_of_the_request() {
         };
         // Shard 1 has nobody connected.
         let known = mail.users.iter().filter(|_| *shard != ShardId(1));
-        let statuses = known.map(|r| UserStatus {
-            slot: r.slot,
-            devices: vec![device.clone()],
-        });
+        let statuses = known.map(|r| UserStatus { slot: r.slot, devices: vec![device.clone()] });
         finished = router.outcome(*shard, ticket, RpcOutcome::OnlineStatus(statuses.collect()));
     }
-    let Some(Outcome::OnlineStatus(found)) = finished.map(|f| f.outcome) else {
-        panic!()
-    };
+    let Some(Outcome::OnlineStatus(found)) = finished.map(|f| f.outcome) else { panic!() };
     assert!(found.iter().map(|(u, _)| u).eq(&users));
-    assert_eq!(
-        found.iter().map(|(_, d)| d.len()).collect::<Vec<_>>(),
-        [1, 1, 0, 1]
-    );
+    assert_eq!(found.iter().map(|(_, d)| d.len()).collect::<Vec<_>>(), [1, 1, 0, 1]);
 }
 
 #[test]
@@ -294,9 +244,7 @@ fn a_push_that_nobody_waits_for_takes_no_slot() {
     let mut router = router(0);
     let mails = router.push_unwaited(&push(&as_strs(&users())));
     assert_eq!(mails.len(), 3);
-    let ShardMail::Push(mail) = &mails[0].1 else {
-        panic!()
-    };
+    let ShardMail::Push(mail) = &mails[0].1 else { panic!() };
     assert_eq!((mail.ticket, mail.recipients.len()), (None, 2));
     router.not_posted(mails[0].0, &mails[0].1);
     assert_eq!(router.tally().value(Metric::PushNotReached), 2);

@@ -82,11 +82,7 @@ mod tests {
     use super::*;
 
     fn machine(cpus: usize, quota: Option<usize>) -> Machine {
-        Machine {
-            cpus: (0..cpus).map(|n| n * 2).collect(),
-            quota,
-            files_max: 20_000,
-        }
+        Machine { cpus: (0..cpus).map(|n| n * 2).collect(), quota, files_max: 20_000 }
     }
 
     #[test]
@@ -133,10 +129,7 @@ mod tests {
             let layout = layout(&machine(cpus, None), counts, pinning);
             (layout.shards, layout.rpcs)
         };
-        assert_eq!(
-            place(4, 3, Pinning::On),
-            (vec![Some(0), Some(2), Some(4)], vec![Some(6)])
-        );
+        assert_eq!(place(4, 3, Pinning::On), (vec![Some(0), Some(2), Some(4)], vec![Some(6)]));
         assert_eq!(place(2, 2, Pinning::On), (vec![Some(0), Some(2)], vec![None]));
         assert_eq!(place(1, 2, Pinning::On), (vec![Some(0), None], vec![None]));
         assert_eq!(place(4, 1, Pinning::Off), (vec![None], vec![None]));

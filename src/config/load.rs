@@ -31,11 +31,7 @@ impl Loaded {
     pub fn print(&self) -> String {
         let lines = SETTINGS.iter().map(|s| {
             let value = s.shown(&self.config);
-            let value = if s.visibility == Visibility::Public {
-                quoted(&value)
-            } else {
-                value
-            };
+            let value = if s.visibility == Visibility::Public { quoted(&value) } else { value };
             format!("{}: {value}  # {}\n", s.key, self.origin(s.key))
         });
         lines.collect()
@@ -86,14 +82,7 @@ pub fn load(sources: &Sources, machine: &Machine, draw: impl FnOnce() -> [u64; 2
         .filter(|fault| sound(&fault.key))
         .collect();
     faults.extend(cross);
-    if faults.is_empty() {
-        Ok(Loaded {
-            config: draft.config,
-            origins,
-        })
-    } else {
-        Err(Faults(faults))
-    }
+    if faults.is_empty() { Ok(Loaded { config: draft.config, origins }) } else { Err(Faults(faults)) }
 }
 
 fn shown(visibility: Visibility, text: &str) -> String {
@@ -121,10 +110,7 @@ fn fill_in(
     config.websocket.connections_max = draft.connections_max.unwrap_or(room);
     let cpus = format!("{} CPUs in the set, {}", machine.cpus.len(), quota_text(machine));
     let files = if room < CONNECTIONS_MAX {
-        format!(
-            "open-file limit {} less a reserve of {FILES_RESERVED_MAX}",
-            machine.files_max
-        )
+        format!("open-file limit {} less a reserve of {FILES_RESERVED_MAX}", machine.files_max)
     } else {
         "OpenIM's; the open-file limit allows more".to_owned()
     };
@@ -135,9 +121,7 @@ fn fill_in(
         ("shards.pin", quota_text(machine)),
         ("shards.owner_key", "drawn at start".to_owned()),
     ] {
-        let open = given
-            .get(key)
-            .is_none_or(|(text, _)| text == AUTO || text == "random");
+        let open = given.get(key).is_none_or(|(text, _)| text == AUTO || text == "random");
         if open {
             origins.insert(key, Origin::Derived(from));
         }
@@ -166,10 +150,7 @@ fn cross_faults(config: &Config, machine: &Machine, origins: &BTreeMap<&'static 
         example,
     };
     let mut faults = Vec::new();
-    let (asked, room) = (
-        u64::from(config.websocket.connections_max),
-        connections_room(machine),
-    );
+    let (asked, room) = (u64::from(config.websocket.connections_max), connections_room(machine));
     if asked > room || asked == 0 {
         let needed = asked.max(1) + FILES_RESERVED_MAX;
         let expected = format!(
@@ -195,17 +176,9 @@ fn cross_faults(config: &Config, machine: &Machine, origins: &BTreeMap<&'static 
         ("http.listen", config.http_listen),
     ];
     for (n, (key, address)) in listeners.iter().enumerate() {
-        if let Some((other, _)) = listeners
-            .iter()
-            .take(n)
-            .find(|(_, other)| overlap(*other, *address))
-        {
+        if let Some((other, _)) = listeners.iter().take(n).find(|(_, other)| overlap(*other, *address)) {
             let free = setting(key).map(|s| s.default.to_owned()).unwrap_or_default();
-            faults.push(fault(
-                key,
-                format!("{other} uses this port already; choose another"),
-                free,
-            ));
+            faults.push(fault(key, format!("{other} uses this port already; choose another"), free));
         }
     }
     faults

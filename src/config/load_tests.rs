@@ -6,11 +6,7 @@ use std::path::PathBuf;
 use super::*;
 
 fn machine() -> Machine {
-    Machine {
-        cpus: vec![0, 1],
-        quota: None,
-        files_max: 20_000,
-    }
+    Machine { cpus: vec![0, 1], quota: None, files_max: 20_000 }
 }
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -39,10 +35,7 @@ fn nothing_given_is_a_good_configuration_with_openims_ports() {
     assert_eq!(config.rpc_listen, "127.0.0.1:10140".parse().unwrap());
     assert_eq!(config.http_listen, "127.0.0.1:12140".parse().unwrap());
     assert_eq!(config.websocket.connections_max, 18_500);
-    assert_eq!(
-        (config.shards.count, config.shards.rpc_count, config.shards.pin),
-        (2, 1, true)
-    );
+    assert_eq!((config.shards.count, config.shards.rpc_count, config.shards.pin), (2, 1, true));
     assert_eq!(config.shards.owner_key, [1, 2]);
     assert_eq!(config.auth.secret, "openIM123");
     assert_eq!(config.login_policy, 1);
@@ -55,15 +48,9 @@ fn flags_beat_environment_beats_file_beats_default() {
     let env = [("PINION_WEBSOCKET_PORT", "2"), ("PINION_LOG_LEVEL", "debug")];
     let loaded = load_from(&sources(Some(path.clone()), &env, &[("websocket.port", "3")])).unwrap();
     assert_eq!(loaded.config.websocket.port, 3);
-    assert_eq!(
-        *loaded.origin("websocket.port"),
-        Origin::Flag("--websocket-port".into())
-    );
+    assert_eq!(*loaded.origin("websocket.port"), Origin::Flag("--websocket-port".into()));
     assert_eq!(loaded.config.log.level, "debug");
-    assert_eq!(
-        *loaded.origin("log.level"),
-        Origin::Env("PINION_LOG_LEVEL".into())
-    );
+    assert_eq!(*loaded.origin("log.level"), Origin::Env("PINION_LOG_LEVEL".into()));
     assert_eq!(loaded.config.login_policy, 4);
     assert_eq!(*loaded.origin("login.policy"), Origin::file(&path, 3));
     assert_eq!(*loaded.origin("rpc.listen"), Origin::Default);
@@ -74,10 +61,7 @@ fn flags_beat_environment_beats_file_beats_default() {
 fn all_faults_come_at_once_with_key_value_origin_and_example() {
     let file = file("websocket:\n  port: 99999\n  prot: 1\nlogin.policy: 2\nlogin.policy: 1\nauth: x\n");
     let env = [("PINION_LOG_LEVL", "info"), ("PINION_HTTP_LISTEN", "12140")];
-    let flags = [
-        ("shards.driver", "kqueue"),
-        ("websocket.connections_max", "1000000"),
-    ];
+    let flags = [("shards.driver", "kqueue"), ("websocket.connections_max", "1000000")];
     let faults = load_from(&sources(Some(file.path().into()), &env, &flags)).unwrap_err();
     let text = faults.to_string();
     let place = |line: usize| Origin::file(file.path(), line).to_string();
@@ -85,10 +69,7 @@ fn all_faults_come_at_once_with_key_value_origin_and_example() {
         &format!("websocket.port = \"99999\"  ({})", place(2)),
         "expected a port from 0 to 65535",
         "for example: 10001",
-        &format!(
-            "websocket.prot  ({})\n      unknown setting; did you mean websocket.port?",
-            place(3)
-        ),
+        &format!("websocket.prot  ({})\n      unknown setting; did you mean websocket.port?", place(3)),
         &format!("login.policy = \"2\"  ({})", place(4)),
         &format!("login.policy  ({})\n      set twice, first in line 4", place(5)),
         &format!("auth = \"x\"  ({})", place(6)),
@@ -110,35 +91,19 @@ fn secrets_are_never_shown() {
     let loaded = load_from(&sources(None, &env, &[])).unwrap();
     assert_eq!(loaded.config.auth.secret, "hunter2");
     let text = loaded.print();
-    assert!(
-        text.contains("auth.secret: (set)  # env PINION_AUTH_SECRET\n"),
-        "{text}"
-    );
+    assert!(text.contains("auth.secret: (set)  # env PINION_AUTH_SECRET\n"), "{text}");
     assert!(!text.contains("hunter2"));
 }
 
 #[test]
 fn what_is_printed_can_be_loaded_again() {
-    let flags = [
-        ("auth.admin_users", "a,b"),
-        ("websocket.address", "::1"),
-        ("shards.pin", "false"),
-    ];
+    let flags = [("auth.admin_users", "a,b"), ("websocket.address", "::1"), ("shards.pin", "false")];
     let first = load_from(&sources(None, &[], &flags)).unwrap();
-    let text: String = first
-        .print()
-        .lines()
-        .filter(|l| !l.contains("(set)"))
-        .map(|l| format!("{l}\n"))
-        .collect();
+    let text: String =
+        first.print().lines().filter(|l| !l.contains("(set)")).map(|l| format!("{l}\n")).collect();
     let file = file(&text);
     let second = load_from(&sources(Some(file.path().into()), &[], &[])).unwrap();
-    let values = |loaded: &Loaded| {
-        SETTINGS
-            .iter()
-            .map(|s| s.shown(&loaded.config))
-            .collect::<Vec<_>>()
-    };
+    let values = |loaded: &Loaded| SETTINGS.iter().map(|s| s.shown(&loaded.config)).collect::<Vec<_>>();
     assert_eq!(values(&first), values(&second));
 }
 
@@ -147,16 +112,8 @@ fn values_are_checked_against_each_other_and_the_machine() {
     type Case = (u64, &'static [(&'static str, &'static str)], &'static str);
     let cases: [Case; 7] = [
         (1_000, &[], "websocket.connections_max"),
-        (
-            20_000,
-            &[("record.mode", "shape"), ("record.dir", "/nowhere")],
-            "record.dir",
-        ),
-        (
-            20_000,
-            &[("websocket.connections_max", "18501")],
-            "websocket.connections_max",
-        ),
+        (20_000, &[("record.mode", "shape"), ("record.dir", "/nowhere")], "record.dir"),
+        (20_000, &[("websocket.connections_max", "18501")], "websocket.connections_max"),
         (20_000, &[("rpc.listen", "127.0.0.1:10001")], "rpc.listen"),
         (20_000, &[("http.listen", "127.0.0.1:10140")], "http.listen"),
         (
@@ -167,16 +124,9 @@ fn values_are_checked_against_each_other_and_the_machine() {
         (20_000, &[("rpc.listen", "0.0.0.0:12140")], "http.listen"),
     ];
     for (files_max, flags, key) in cases {
-        let machine = Machine {
-            files_max,
-            ..machine()
-        };
+        let machine = Machine { files_max, ..machine() };
         let faults = load(&sources(None, &[], flags), &machine, || [1, 2]).unwrap_err();
-        assert_eq!(
-            faults.0.iter().map(|f| f.key.as_str()).collect::<Vec<_>>(),
-            [key],
-            "{faults}"
-        );
+        assert_eq!(faults.0.iter().map(|f| f.key.as_str()).collect::<Vec<_>>(), [key], "{faults}");
     }
     let good = [
         ("rpc.listen", "127.0.0.1:0"),
@@ -188,11 +138,7 @@ fn values_are_checked_against_each_other_and_the_machine() {
 
 #[test]
 fn a_file_that_cannot_be_read_is_one_fault_beside_the_others() {
-    let missing = sources(
-        Some("/nowhere/pinion.yaml".into()),
-        &[("PINION_LOG_LEVEL", "loud")],
-        &[],
-    );
+    let missing = sources(Some("/nowhere/pinion.yaml".into()), &[("PINION_LOG_LEVEL", "loud")], &[]);
     let faults = load_from(&missing).unwrap_err();
     assert_eq!(faults.0.len(), 2, "{faults}");
     assert!(faults.to_string().contains("/nowhere/pinion.yaml"), "{faults}");

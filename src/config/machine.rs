@@ -34,13 +34,7 @@ impl Machine {
 /// The kernel's answer; the soft limit is then as before.
 pub fn raise_open_files() -> std::io::Result<u64> {
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        },
-    )?;
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
     Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
@@ -48,9 +42,7 @@ fn cpu_set() -> Vec<usize> {
     let Ok(set) = rustix::thread::sched_getaffinity(None) else {
         return vec![0];
     };
-    let cpus: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU)
-        .filter(|&cpu| set.is_set(cpu))
-        .collect();
+    let cpus: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect();
     if cpus.is_empty() { vec![0] } else { cpus }
 }
 
@@ -74,10 +66,7 @@ fn quota(root: &Path, cgroups: &str) -> Option<usize> {
         // In a container the path may name directories that only the host has; those yield nothing, the mount's
         // root does.
         for directory in Path::new(path.trim_start_matches('/')).ancestors() {
-            smallest = [smallest, read(&base.join(directory))]
-                .into_iter()
-                .flatten()
-                .min();
+            smallest = [smallest, read(&base.join(directory))].into_iter().flatten().min();
         }
     }
     smallest

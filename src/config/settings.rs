@@ -100,10 +100,7 @@ impl Draft {
                 driver: Driver::Auto,
                 owner_key: [0; 2],
             },
-            auth: AuthConfig {
-                secret: String::new(),
-                admin_users: Vec::new(),
-            },
+            auth: AuthConfig { secret: String::new(), admin_users: Vec::new() },
             login_policy: 0,
             lenient: false,
             outbox_bytes_max: 0,
@@ -111,34 +108,16 @@ impl Draft {
             shard_outbox_bytes_max: 0,
             drain_deadline_ms: 0,
             stall_abort_ms: 0,
-            record: RecordConfig {
-                mode: RecordMode::Off,
-                dir: std::path::PathBuf::new(),
-                bytes_max: 0,
-            },
-            log: LogConfig {
-                level: String::new(),
-                json: false,
-            },
+            record: RecordConfig { mode: RecordMode::Off, dir: std::path::PathBuf::new(), bytes_max: 0 },
+            log: LogConfig { level: String::new(), json: false },
         };
-        Self {
-            config,
-            connections_max: None,
-            shards: None,
-            rpcs: None,
-            pin: None,
-            owner_key: None,
-        }
+        Self { config, connections_max: None, shards: None, rpcs: None, pin: None, owner_key: None }
     }
 }
 
 /// `auto` leaves a value open; anything else must parse.
 fn auto<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
-    if text == AUTO {
-        Some(None)
-    } else {
-        parse(text).map(Some)
-    }
+    if text == AUTO { Some(None) } else { parse(text).map(Some) }
 }
 
 fn size(text: &str, least: usize, most: usize) -> Option<usize> {
@@ -148,22 +127,13 @@ fn size(text: &str, least: usize, most: usize) -> Option<usize> {
 
 /// A number from a table of names.
 fn named<T: Copy>(text: &str, table: &[(&str, T)]) -> Option<T> {
-    table
-        .iter()
-        .find(|(name, _)| *name == text)
-        .map(|(_, value)| *value)
+    table.iter().find(|(name, _)| *name == text).map(|(_, value)| *value)
 }
 
-const DRIVERS: [(&str, Driver); 3] = [
-    ("auto", Driver::Auto),
-    ("io_uring", Driver::IoUring),
-    ("epoll", Driver::Epoll),
-];
-const RECORD_MODES: [(&str, RecordMode); 3] = [
-    ("off", RecordMode::Off),
-    ("shape", RecordMode::Shape),
-    ("full", RecordMode::Full),
-];
+const DRIVERS: [(&str, Driver); 3] =
+    [("auto", Driver::Auto), ("io_uring", Driver::IoUring), ("epoll", Driver::Epoll)];
+const RECORD_MODES: [(&str, RecordMode); 3] =
+    [("off", RecordMode::Off), ("shape", RecordMode::Shape), ("full", RecordMode::Full)];
 const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 const LOG_FORMATS: [(&str, bool); 2] = [("text", false), ("json", true)];
 
@@ -454,11 +424,7 @@ mod tests {
         let mut draft = Draft::blank();
         for setting in SETTINGS {
             for text in [setting.example, setting.default] {
-                assert!(
-                    (setting.apply)(&mut draft, text).is_some(),
-                    "{} = {text}",
-                    setting.key
-                );
+                assert!((setting.apply)(&mut draft, text).is_some(), "{} = {text}", setting.key);
             }
         }
         let config = draft.config;
@@ -482,11 +448,7 @@ mod tests {
         draft.config.shards.rpc_count = 1;
         for setting in SETTINGS {
             let shown = (setting.show)(&draft.config);
-            assert!(
-                (setting.apply)(&mut Draft::blank(), &shown).is_some(),
-                "{} = {shown}",
-                setting.key
-            );
+            assert!((setting.apply)(&mut Draft::blank(), &shown).is_some(), "{} = {shown}", setting.key);
         }
     }
 
@@ -517,10 +479,7 @@ mod tests {
             ("log.level", "loud"),
         ] {
             let setting = setting(key).unwrap();
-            assert!(
-                (setting.apply)(&mut Draft::blank(), text).is_none(),
-                "{key} = {text}"
-            );
+            assert!((setting.apply)(&mut Draft::blank(), text).is_none(), "{key} = {text}");
         }
     }
 }

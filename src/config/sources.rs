@@ -29,16 +29,11 @@ impl Sources {
         let env: Vec<(String, String)> = std::env::vars_os()
             .filter_map(|(name, value)| {
                 let name = name.into_string().ok()?;
-                name.starts_with("PINION_")
-                    .then(|| (name, value.to_string_lossy().into_owned()))
+                name.starts_with("PINION_").then(|| (name, value.to_string_lossy().into_owned()))
             })
             .collect();
         let file = env.iter().find(|(name, _)| name == CONFIG_ENV);
-        Self {
-            file: file.map(|(_, path)| PathBuf::from(path)),
-            env,
-            flags: Vec::new(),
-        }
+        Self { file: file.map(|(_, path)| PathBuf::from(path)), env, flags: Vec::new() }
     }
 }
 
@@ -100,11 +95,7 @@ fn from_file(path: &Path, given: &mut Given, faults: &mut Vec<Fault>) {
 /// A section that was given a value. An empty section (`websocket:` with everything below commented out) is no fault.
 fn misplaced(entry: &yaml::Entry, origin: &Origin) -> Option<Fault> {
     let inside = format!("{}.", entry.key);
-    let keys: Vec<_> = SETTINGS
-        .iter()
-        .map(|s| s.key)
-        .filter(|k| k.starts_with(&inside))
-        .collect();
+    let keys: Vec<_> = SETTINGS.iter().map(|s| s.key).filter(|k| k.starts_with(&inside)).collect();
     let example = keys.first()?;
     if entry.text.is_empty() {
         return None;
@@ -150,9 +141,7 @@ fn is_foreign(name: &str, text: &str) -> bool {
 /// Kubernetes puts the addresses of all services into the environment of a pod, so a service named `pinion` gives
 /// `PINION_SERVICE_HOST` and others, and one named `pinion-websocket` even `PINION_WEBSOCKET_PORT=tcp://...`.
 fn is_service_link(name: &str, text: &str) -> bool {
-    ["tcp://", "udp://", "sctp://"]
-        .iter()
-        .any(|scheme| text.starts_with(scheme))
+    ["tcp://", "udp://", "sctp://"].iter().any(|scheme| text.starts_with(scheme))
         || name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")
         || ["_TCP_", "_UDP_", "_SCTP_"].iter().any(|protocol| {

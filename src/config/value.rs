@@ -18,11 +18,7 @@ where
 
 /// Bytes: a plain number, or one with `KiB`, `MiB` or `GiB`.
 pub(super) fn bytes(text: &str, range: RangeInclusive<u64>) -> Option<u64> {
-    scaled(
-        text,
-        &[("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)],
-        range,
-    )
+    scaled(text, &[("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)], range)
 }
 
 /// Milliseconds: a plain number, or one with `ms` or `s`.
@@ -52,10 +48,7 @@ pub(super) fn names(text: &str) -> Option<Vec<String>> {
 /// Two 64-bit numbers in hexadecimal, joined by a colon.
 pub(super) fn key_pair(text: &str) -> Option<[u64; 2]> {
     let (first, second) = text.split_once(':')?;
-    Some([
-        u64::from_str_radix(first, 16).ok()?,
-        u64::from_str_radix(second, 16).ok()?,
-    ])
+    Some([u64::from_str_radix(first, 16).ok()?, u64::from_str_radix(second, 16).ok()?])
 }
 
 #[cfg(test)]

@@ -45,9 +45,7 @@ pub(super) fn entries(text: &str) -> Result<Vec<Entry>, SyntaxFault> {
             line: e.marker().line(),
         })?;
         let line = span.start.line();
-        reader
-            .take(event, line)
-            .map_err(|problem| SyntaxFault { problem, line })?;
+        reader.take(event, line).map_err(|problem| SyntaxFault { problem, line })?;
         if reader.entries.len() > CONFIG_ENTRIES_MAX {
             let problem = format!("more than {CONFIG_ENTRIES_MAX} settings");
             return Err(SyntaxFault { problem, line });
@@ -74,10 +72,7 @@ impl Reader {
             }
             Event::Scalar(text, _, 0, None) => self.scalar(&text, line)?,
             Event::MappingStart(0, None) => self.enter(Open::Mapping { key: None })?,
-            Event::SequenceStart(0, None) => self.enter(Open::List {
-                items: Vec::new(),
-                line,
-            })?,
+            Event::SequenceStart(0, None) => self.enter(Open::List { items: Vec::new(), line })?,
             Event::MappingEnd => {
                 self.open.pop();
                 self.value_is_complete();
@@ -150,10 +145,7 @@ mod tests {
 
     fn check(text: &str, want: &[(&str, &str, usize)]) {
         let got = entries(text).unwrap();
-        let got: Vec<_> = got
-            .iter()
-            .map(|e| (e.key.as_str(), e.text.as_str(), e.line))
-            .collect();
+        let got: Vec<_> = got.iter().map(|e| (e.key.as_str(), e.text.as_str(), e.line)).collect();
         assert_eq!(got, want, "{text:?}");
     }
 
@@ -164,20 +156,10 @@ mod tests {
         check("a: 1\n", &[("a", "1", 1)]);
         check(
             "# head\nwebsocket:\n  port: 10001 # why\n  address: \"::\"\nlog.level: info\n",
-            &[
-                ("websocket.port", "10001", 3),
-                ("websocket.address", "::", 4),
-                ("log.level", "info", 5),
-            ],
+            &[("websocket.port", "10001", 3), ("websocket.address", "::", 4), ("log.level", "info", 5)],
         );
-        check(
-            "auth:\n  admin_users: [a, b]\n",
-            &[("auth.admin_users", "a,b", 2)],
-        );
-        check(
-            "auth:\n  admin_users:\n    - a\n",
-            &[("auth.admin_users", "a", 3)],
-        );
+        check("auth:\n  admin_users: [a, b]\n", &[("auth.admin_users", "a,b", 2)]);
+        check("auth:\n  admin_users:\n    - a\n", &[("auth.admin_users", "a", 3)]);
         check("{a: {b: 1, c: 2}}", &[("a.b", "1", 1), ("a.c", "2", 1)]);
         check("a: 1\na: 2\n", &[("a", "1", 1), ("a", "2", 2)]);
     }

@@ -12,16 +12,8 @@ impl Hub {
     pub fn audit(&self) -> Result<(), String> {
         let sessions = || self.registry.sessions.iter().map(|(_, session)| session);
         let sum = |value: &dyn Fn(&Session) -> usize| sessions().map(value).sum::<usize>();
-        expect(
-            "outbox bytes",
-            sum(&|s| s.outbox_bytes()),
-            self.registry.outbox_bytes,
-        )?;
-        expect(
-            "registered",
-            sum(&|s| s.is_registered().into()),
-            self.registry.registered(),
-        )?;
+        expect("outbox bytes", sum(&|s| s.outbox_bytes()), self.registry.outbox_bytes)?;
+        expect("registered", sum(&|s| s.is_registered().into()), self.registry.registered())?;
         for kind in [Kind::Unregister, Kind::Kick, Kind::Register] {
             let queued = sum(&|s| s.queues.get(kind as usize).is_some_and(|link| link.queued).into());
             expect(&format!("{kind:?} queue"), queued, self.queues.len(kind))?;
@@ -66,8 +58,6 @@ fn expect(what: &str, found: usize, counted: usize) -> Result<(), String> {
     if found == counted {
         Ok(())
     } else {
-        Err(format!(
-            "{what}: the tables hold {found}, the counter says {counted}"
-        ))
+        Err(format!("{what}: the tables hold {found}, the counter says {counted}"))
     }
 }

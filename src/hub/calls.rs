@@ -19,11 +19,7 @@ pub(super) enum Pending {
     /// The token check of a login.
     Token,
     /// A client's request.
-    Request {
-        id: i32,
-        msg_incr: Box<str>,
-        operation_id: Box<str>,
-    },
+    Request { id: i32, msg_incr: Box<str>, operation_id: Box<str> },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,21 +40,12 @@ pub(super) struct Calls {
 
 impl Calls {
     pub(super) fn new() -> Self {
-        Self {
-            calls: Arena::new(limits::CALLS_IN_FLIGHT_MAX),
-            deadlines: VecDeque::new(),
-        }
+        Self { calls: Arena::new(limits::CALLS_IN_FLIGHT_MAX), deadlines: VecDeque::new() }
     }
 
     /// Reserves a slot. `None`: all are taken.
     pub(super) fn open(&mut self, conn: ConnId, pending: Pending, deadline: Mono) -> Option<CallTicket> {
-        let slot = self
-            .calls
-            .insert(Call {
-                conn,
-                pending: Some(pending),
-            })
-            .ok()?;
+        let slot = self.calls.insert(Call { conn, pending: Some(pending) }).ok()?;
         if self.deadlines.len() >= DEADLINES_MAX {
             // At most half of them are open, so the next sweep is that many calls away.
             let calls = &self.calls;
@@ -105,10 +92,7 @@ mod tests {
     #[test]
     fn the_deadline_answers_once_and_the_slot_waits_for_the_reply() {
         let mut calls = Calls::new();
-        let conn = ConnId(SlotId {
-            index: 0,
-            generation: 0,
-        });
+        let conn = ConnId(SlotId { index: 0, generation: 0 });
         let ticket = calls.open(conn, Pending::Token, Mono(10)).unwrap();
         assert!(calls.pop_expired(Mono(9)).is_none());
         assert!(calls.pop_expired(Mono(10)).is_some());
@@ -122,10 +106,7 @@ mod tests {
     #[test]
     fn slots_end_at_the_capacity_of_the_replies_lane() {
         let mut calls = Calls::new();
-        let conn = ConnId(SlotId {
-            index: 0,
-            generation: 0,
-        });
+        let conn = ConnId(SlotId { index: 0, generation: 0 });
         let opened = (0..limits::CALLS_IN_FLIGHT_MAX + 5)
             .filter_map(|_| calls.open(conn, Pending::Token, Mono(1)))
             .count();
@@ -135,10 +116,7 @@ mod tests {
     #[test]
     fn answered_calls_do_not_pile_up_behind_one_that_hangs() {
         let mut calls = Calls::new();
-        let conn = ConnId(SlotId {
-            index: 0,
-            generation: 0,
-        });
+        let conn = ConnId(SlotId { index: 0, generation: 0 });
         calls.open(conn, Pending::Token, Mono(10)).unwrap();
         for _ in 0..3 * DEADLINES_MAX {
             let ticket = calls.open(conn, Pending::Token, Mono(11)).unwrap();
@@ -146,9 +124,6 @@ mod tests {
             assert!(calls.deadlines.len() <= DEADLINES_MAX);
         }
         assert!(calls.pop_expired(Mono(9)).is_none());
-        assert!(
-            calls.pop_expired(Mono(10)).is_some(),
-            "the one that hangs is not forgotten"
-        );
+        assert!(calls.pop_expired(Mono(10)).is_some(), "the one that hangs is not forgotten");
     }
 }

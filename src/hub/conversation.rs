@@ -49,10 +49,8 @@ pub fn conversation_key(session_type: i32, parties: Parties<'_>, kind: MessageKi
         SESSION_WRITE_GROUP | SESSION_GROUP => format!("{prefix}{}", parties.group),
         _ => {
             // `str` compares byte-wise, as Go's sort does.
-            let (first, second) = (
-                parties.sender.min(parties.receiver),
-                parties.sender.max(parties.receiver),
-            );
+            let (first, second) =
+                (parties.sender.min(parties.receiver), parties.sender.max(parties.receiver));
             format!("{prefix}{first}_{second}")
         }
     }
@@ -84,11 +82,7 @@ mod tests {
             (-1, "u1", "u2", "g1", Chat, ""),
         ];
         for (session_type, sender, receiver, group, kind, key) in table {
-            let parties = Parties {
-                sender,
-                receiver,
-                group,
-            };
+            let parties = Parties { sender, receiver, group };
             assert_eq!(
                 conversation_key(session_type, parties, kind),
                 key,

@@ -117,9 +117,7 @@ impl Hub {
         match decoded {
             Decoded::Request(request) => self.request(now, conn, request),
             Decoded::TextPing(json) => {
-                let pong = self
-                    .encoder
-                    .frame(&mut self.recorder, Opcode::Text, json.as_bytes());
+                let pong = self.encoder.frame(&mut self.recorder, Opcode::Text, json.as_bytes());
                 self.queue(now, conn, pong);
             }
             Decoded::Ping(payload) => {
@@ -179,30 +177,17 @@ impl Hub {
         let Some((session, user)) = session.and_then(|s| Some((s, self.registry.user_of(s)?))) else {
             return Started::Asked; // evicted: the kick that is on its way answers everything
         };
-        let metadata = metadata(
-            &request.operation_id,
-            user,
-            Some(session.platform),
-            session.connection_id_hex(),
-        );
+        let metadata =
+            metadata(&request.operation_id, user, Some(session.platform), session.connection_id_hex());
         let question = if request.id == SUBSCRIBE {
             self.subscribe(conn, request)
         } else {
-            let forward = |method| UpstreamRequest::Forward {
-                method,
-                data: request.data.clone(),
-            };
-            method(request.id)
-                .map(forward)
-                .ok_or_else(UpstreamError::internal)
+            let forward = |method| UpstreamRequest::Forward { method, data: request.data.clone() };
+            method(request.id).map(forward).ok_or_else(UpstreamError::internal)
         };
         let asked = question.and_then(|question| {
             let (msg_incr, operation_id) = (request.msg_incr.clone(), request.operation_id.clone());
-            let pending = Pending::Request {
-                id: request.id,
-                msg_incr,
-                operation_id,
-            };
+            let pending = Pending::Request { id: request.id, msg_incr, operation_id };
             self.call(now, conn, pending, (metadata, question))
                 .then_some(())
                 .ok_or_else(UpstreamError::internal)
@@ -224,22 +209,14 @@ impl Hub {
         if let Some(session) = self.registry.session_mut(conn) {
             session.background = body.is_background;
         }
-        self.answer(
-            now,
-            conn,
-            &response(request.id, &request.msg_incr, &request.operation_id),
-        );
+        self.answer(now, conn, &response(request.id, &request.msg_incr, &request.operation_id));
     }
 
     /// 2005 (spec 3.5): first removes, then adds, then asks for the current state of what was added.
     fn subscribe(&mut self, conn: ConnId, request: &Request) -> Result<UpstreamRequest, UpstreamError> {
         let body =
             SubUserOnlineStatus::decode(request.data.clone()).map_err(|_| UpstreamError::internal())?;
-        let session = self
-            .registry
-            .sessions
-            .get_mut(conn.0)
-            .ok_or_else(UpstreamError::internal)?;
+        let session = self.registry.sessions.get_mut(conn.0).ok_or_else(UpstreamError::internal)?;
         for user in &body.unsubscribe_user_id {
             self.subscriptions.remove(session, conn, user);
         }
@@ -249,11 +226,7 @@ impl Hub {
                 return Err(UpstreamError::args(&detail));
             }
         }
-        let users = body
-            .subscribe_user_id
-            .into_iter()
-            .map(String::into_boxed_str)
-            .collect();
+        let users = body.subscribe_user_id.into_iter().map(String::into_boxed_str).collect();
         Ok(UpstreamRequest::UserStatus { users })
     }
 
@@ -269,23 +242,14 @@ impl Hub {
     pub(super) fn expire_calls(&mut self, now: Now) {
         while let Some((conn, pending)) = self.calls.pop_expired(now.mono) {
             self.tally.count(Metric::UpstreamTimeouts);
-            self.replied(
-                now,
-                conn,
-                pending,
-                UpstreamOutcome::Failed(UpstreamError::internal()),
-            );
+            self.replied(now, conn, pending, UpstreamOutcome::Failed(UpstreamError::internal()));
         }
     }
 
     fn replied(&mut self, now: Now, conn: ConnId, pending: Pending, outcome: UpstreamOutcome) {
         let (id, msg_incr, operation_id) = match pending {
             Pending::Token => return self.token_checked(now, conn, outcome),
-            Pending::Request {
-                id,
-                msg_incr,
-                operation_id,
-            } => (id, msg_incr, operation_id),
+            Pending::Request { id, msg_incr, operation_id } => (id, msg_incr, operation_id),
         };
         let empty = response(id, &msg_incr, &operation_id);
         let data: Result<Bytes, UpstreamError> = match outcome {
@@ -295,29 +259,14 @@ impl Hub {
             UpstreamOutcome::Token { .. } => Err(UpstreamError::internal()),
         };
         match &data {
-            Ok(data) => self.answer(
-                now,
-                conn,
-                &Response {
-                    data: Some(data),
-                    ..empty
-                },
-            ),
+            Ok(data) => self.answer(now, conn, &Response { data: Some(data), ..empty }),
             Err(error) => self.answer(now, conn, &failed(empty, error)),
         }
         if id == LOGOUT {
             // The reply goes out whatever the service said, then the connection closes (spec 3.2 rule 8).
             return self.end(now, conn, Disconnect::Logout);
         }
-        self.finish(
-            now,
-            conn,
-            if id == SEND_MSG {
-                Order::Serial
-            } else {
-                Order::Free
-            },
-        );
+        self.finish(now, conn, if id == SEND_MSG { Order::Serial } else { Order::Free });
     }
 
     /// Gives a place in flight back and starts what waited for it. A loop, since clients decide how many waiting
@@ -358,31 +307,19 @@ impl Hub {
         let Some(session) = self.registry.session(conn).filter(|s| s.phase == Phase::Open) else {
             return;
         };
-        let metric = if response.err_code == 0 {
-            Metric::Requests
-        } else {
-            Metric::RequestsFailed
-        };
+        let metric = if response.err_code == 0 { Metric::Requests } else { Metric::RequestsFailed };
         self.tally.count(metric);
         let variant = session.variant;
         let mut frame = self.encoder.envelope(&mut self.recorder, variant, response);
         if frame.bytes().len() > limits::FRAME_SENT_BYTES_MAX {
             // The SDK would drop the connection, reconnect and ask again, for ever (spec trap 9).
             self.tally.count(Metric::FramesTooLarge);
-            let error = UpstreamError {
-                message: "reply too large".into(),
-                ..UpstreamError::internal()
-            };
-            frame = self
-                .encoder
-                .envelope(&mut self.recorder, variant, &failed(*response, &error));
+            let error = UpstreamError { message: "reply too large".into(), ..UpstreamError::internal() };
+            frame = self.encoder.envelope(&mut self.recorder, variant, &failed(*response, &error));
         }
         self.trace.note(
             Note::Queued,
-            &[
-                response.id.unsigned_abs().into(),
-                response.err_code.unsigned_abs().into(),
-            ],
+            &[response.id.unsigned_abs().into(), response.err_code.unsigned_abs().into()],
         );
         self.queue(now, conn, frame);
     }
@@ -404,11 +341,7 @@ fn method(id: i32) -> Option<Method> {
 }
 
 fn order(request: &Request) -> Order {
-    if request.id == SEND_MSG {
-        Order::Serial
-    } else {
-        Order::Free
-    }
+    if request.id == SEND_MSG { Order::Serial } else { Order::Free }
 }
 
 /// Spec 3.2 rule 6: these four also want every string of the envelope.
@@ -421,21 +354,11 @@ fn has_all_fields(request: &Request) -> bool {
 }
 
 fn response<'a>(id: i32, msg_incr: &'a str, operation_id: &'a str) -> Response<'a> {
-    Response {
-        id,
-        msg_incr,
-        operation_id,
-        ..Response::default()
-    }
+    Response { id, msg_incr, operation_id, ..Response::default() }
 }
 
 fn failed<'a>(empty: Response<'a>, error: &'a UpstreamError) -> Response<'a> {
-    Response {
-        err_code: error.code,
-        err_msg: &error.message,
-        data: None,
-        ..empty
-    }
+    Response { err_code: error.code, err_msg: &error.message, data: None, ..empty }
 }
 
 /// The payload of a 2005 frame.
@@ -444,9 +367,5 @@ pub(super) fn tips(statuses: &[UserPlatforms]) -> Bytes {
         user_id: status.user.to_string(),
         online_platform_i_ds: status.platforms.clone(),
     };
-    SubUserOnlineStatusTips {
-        subscribers: statuses.iter().map(element).collect(),
-    }
-    .encode_to_vec()
-    .into()
+    SubUserOnlineStatusTips { subscribers: statuses.iter().map(element).collect() }.encode_to_vec().into()
 }

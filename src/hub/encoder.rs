@@ -16,10 +16,7 @@ pub(super) struct Encoder {
 
 impl Encoder {
     pub(super) fn replay(lengths: VecDeque<usize>) -> Self {
-        Self {
-            codec: Codec::default(),
-            replay: Some(lengths),
-        }
+        Self { codec: Codec::default(), replay: Some(lengths) }
     }
 
     pub(super) fn envelope(

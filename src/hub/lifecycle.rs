@@ -17,11 +17,7 @@ use crate::wire::upgrade;
 impl Hub {
     /// Ends a session, once: later reasons are ignored.
     pub(super) fn end(&mut self, now: Now, conn: ConnId, reason: Disconnect) {
-        let Some(session) = self
-            .registry
-            .session_mut(conn)
-            .filter(|s| s.phase < Phase::Closing)
-        else {
+        let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase < Phase::Closing) else {
             return;
         };
         let terms = reason.terms();
@@ -32,14 +28,12 @@ impl Hub {
         session.requests = None;
         session.deadline = tick.after_ms(limits::FLUSH_DEADLINE_MS);
         self.tally.count(terms.metric);
-        self.trace
-            .note(Note::Ended, &[conn.0.index.into(), reason as u64]);
+        self.trace.note(Note::Ended, &[conn.0.index.into(), reason as u64]);
         if let Some((code, text)) = terms.close_frame.filter(|_| before == Phase::Open) {
             self.queue_last(conn, Frame::close(Some(code), text));
         }
         if before == Phase::Open {
-            self.queues
-                .push(&mut self.registry.sessions, Kind::Unregister, conn, tick);
+            self.queues.push(&mut self.registry.sessions, Kind::Unregister, conn, tick);
         } else if reason == Disconnect::TransportLost {
             self.tally.count(Metric::HandshakeGone);
         }
@@ -53,11 +47,7 @@ impl Hub {
 
     /// Gives the socket back to the engine.
     pub(super) fn close(&mut self, conn: ConnId) {
-        let Some(session) = self
-            .registry
-            .session_mut(conn)
-            .filter(|s| s.phase == Phase::Closing)
-        else {
+        let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Closing) else {
             return;
         };
         session.phase = Phase::Closed;
@@ -104,10 +94,7 @@ impl Hub {
             return;
         };
         if session.phase == Phase::Closed && session.transport_closed && !is_queued(session) {
-            assert!(
-                !session.is_registered(),
-                "a freed session is still in its user's list"
-            );
+            assert!(!session.is_registered(), "a freed session is still in its user's list");
             self.registry.sessions.remove(conn.0);
             self.trace.note(Note::Freed, &[conn.0.index.into()]);
         }
@@ -119,10 +106,8 @@ impl Hub {
         let Some(session) = self.registry.session(conn).filter(|s| s.phase <= Phase::Open) else {
             return false;
         };
-        let (bytes, frames) = session
-            .outbox
-            .as_ref()
-            .map_or((0, 0), |outbox| (outbox.bytes(), outbox.frames()));
+        let (bytes, frames) =
+            session.outbox.as_ref().map_or((0, 0), |outbox| (outbox.bytes(), outbox.frames()));
         let size = frame.bytes().len();
         if frames >= self.config.outbox_frames_max || bytes + size > self.config.outbox_bytes_max {
             self.end(now, conn, Disconnect::SlowConsumer);
@@ -138,17 +123,11 @@ impl Hub {
 
     /// Queues without asking for the limits: for the one frame that a session ends with.
     pub(super) fn queue_last(&mut self, conn: ConnId, frame: Frame) {
-        let Some(session) = self
-            .registry
-            .sessions
-            .get_mut(conn.0)
-            .filter(|s| s.phase < Phase::Closed)
-        else {
+        let Some(session) = self.registry.sessions.get_mut(conn.0).filter(|s| s.phase < Phase::Closed) else {
             return;
         };
         self.registry.outbox_bytes += frame.bytes().len();
-        self.trace
-            .note(Note::Queued, &[conn.0.index.into(), frame.bytes().len() as u64]);
+        self.trace.note(Note::Queued, &[conn.0.index.into(), frame.bytes().len() as u64]);
         session.outbox.get_or_insert_default().push(frame);
         if !session.flush_listed {
             session.flush_listed = true;
@@ -181,11 +160,7 @@ impl Hub {
 
     /// Puts the session's timer where its state wants it.
     pub(super) fn rearm(&mut self, conn: ConnId) {
-        if let Some(at) = self
-            .registry
-            .session(conn)
-            .and_then(crate::session::Session::next_timer)
-        {
+        if let Some(at) = self.registry.session(conn).and_then(crate::session::Session::next_timer) {
             self.wheel.arm(&mut self.registry.sessions, conn.0.index, at);
         }
     }
@@ -246,17 +221,11 @@ impl Hub {
     /// and leaves with its last reply; at the deadline (less the time to flush) everybody leaves.
     fn drain_step(&mut self, now: Now) {
         let Some(deadline) = self.drain else { return };
-        let left_ms = deadline
-            .since_ms(now.mono)
-            .saturating_sub(limits::FLUSH_DEADLINE_MS);
+        let left_ms = deadline.since_ms(now.mono).saturating_sub(limits::FLUSH_DEADLINE_MS);
         // Whoever waits in the kick queue is on his way out already, with a kick frame.
         let open = self.select(|s| s.phase == Phase::Open && s.is_registered());
         let ticks = usize::try_from(left_ms / limits::TICK_MS).unwrap_or(usize::MAX);
-        let share = if ticks == 0 {
-            open.len()
-        } else {
-            open.len().div_ceil(ticks)
-        };
+        let share = if ticks == 0 { open.len() } else { open.len().div_ceil(ticks) };
         let mut evicted = 0;
         for conn in open {
             if evicted >= share {
@@ -275,11 +244,6 @@ impl Hub {
     }
 
     fn select(&self, wanted: impl Fn(&crate::session::Session) -> bool) -> Vec<ConnId> {
-        self.registry
-            .sessions
-            .iter()
-            .filter(|(_, s)| wanted(s))
-            .map(|(id, _)| ConnId(id))
-            .collect()
+        self.registry.sessions.iter().filter(|(_, s)| wanted(s)).map(|(id, _)| ConnId(id)).collect()
     }
 }

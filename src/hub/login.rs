@@ -35,32 +35,18 @@ impl Hub {
         }
         let session = Session::new(now, accepted.peer, accepted.login);
         let conn = ConnId(self.registry.sessions.insert(session).ok()?);
-        self.trace
-            .note(Note::Accepted, &[conn.0.index.into(), conn.0.generation.into()]);
+        self.trace.note(Note::Accepted, &[conn.0.index.into(), conn.0.generation.into()]);
         self.rearm(conn);
-        let asked = self
-            .registry
-            .session(conn)
-            .and_then(|session| match &session.credentials {
-                Credentials::Login(login) => Some((
-                    // The platform is absent here: upstream holds it as a number and sends only strings (spec 6.1).
-                    metadata(
-                        &login.operation_id,
-                        &login.user,
-                        None,
-                        session.connection_id_hex(),
-                    ),
-                    login.token.clone(),
-                )),
-                Credentials::Identity(_) => None,
-            });
+        let asked = self.registry.session(conn).and_then(|session| match &session.credentials {
+            Credentials::Login(login) => Some((
+                // The platform is absent here: upstream holds it as a number and sends only strings (spec 6.1).
+                metadata(&login.operation_id, &login.user, None, session.connection_id_hex()),
+                login.token.clone(),
+            )),
+            Credentials::Identity(_) => None,
+        });
         let (metadata, token) = asked?;
-        if !self.call(
-            now,
-            conn,
-            Pending::Token,
-            (metadata, UpstreamRequest::ParseToken { token }),
-        ) {
+        if !self.call(now, conn, Pending::Token, (metadata, UpstreamRequest::ParseToken { token })) {
             self.tally.count(Metric::HandshakeBusy);
             self.refuse_busy(now, conn, Disconnect::LoginRefused);
         }
@@ -79,26 +65,16 @@ impl Hub {
         let Some(ticket) = self.calls.open(conn, pending, deadline) else {
             return false;
         };
-        self.trace
-            .note(Note::Called, &[conn.0.index.into(), ticket.0.index.into()]);
-        let call = UpstreamCall {
-            shard: self.config.shard,
-            ticket: Some(ticket),
-            deadline,
-            metadata,
-            request,
-        };
+        self.trace.note(Note::Called, &[conn.0.index.into(), ticket.0.index.into()]);
+        let call =
+            UpstreamCall { shard: self.config.shard, ticket: Some(ticket), deadline, metadata, request };
         self.effects.push_back(Effect::Call(Box::new(call)));
         true
     }
 
     /// Steps 4 to 6 of spec 1.3: what the token check said.
     pub(super) fn token_checked(&mut self, now: Now, conn: ConnId, outcome: UpstreamOutcome) {
-        let Some(session) = self
-            .registry
-            .session_mut(conn)
-            .filter(|s| s.phase == Phase::LoggingIn)
-        else {
+        let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::LoggingIn) else {
             return;
         };
         let Credentials::Login(login) = &session.credentials else {
@@ -106,11 +82,9 @@ impl Hub {
         };
         let refusal = match outcome {
             UpstreamOutcome::Token { user, platform } => mismatch(login, &user, platform),
-            UpstreamOutcome::Failed(error) if error.code >= OPENIM_CODE_MIN => Some(Refusal {
-                code: error.code,
-                message: error.message,
-                detail: error.detail,
-            }),
+            UpstreamOutcome::Failed(error) if error.code >= OPENIM_CODE_MIN => {
+                Some(Refusal { code: error.code, message: error.message, detail: error.detail })
+            }
             _ => {
                 self.tally.count(Metric::HandshakeUpstream);
                 return self.refuse_busy(now, conn, Disconnect::LoginTimeout);
@@ -122,19 +96,12 @@ impl Hub {
         }
         if let Err(fault) = login.upgrade {
             self.tally.count(Metric::HandshakeUpgrade);
-            let answer = self
-                .encoder
-                .raw(&mut self.recorder, &upgrade::refused_upgrade(fault));
+            let answer = self.encoder.raw(&mut self.recorder, &upgrade::refused_upgrade(fault));
             self.queue_last(conn, answer);
             return self.end(now, conn, Disconnect::LoginRefused);
         }
         session.phase = Phase::Registering;
-        self.queues.push(
-            &mut self.registry.sessions,
-            Kind::Register,
-            conn,
-            Tick::of(now.mono),
-        );
+        self.queues.push(&mut self.registry.sessions, Kind::Register, conn, Tick::of(now.mono));
     }
 
     /// By HTTP, or by first text frame if the client asked for it (spec 1.4).
@@ -155,9 +122,7 @@ impl Hub {
         let answer = self.encoder.raw(&mut self.recorder, &bytes);
         self.queue_last(conn, answer);
         if in_band {
-            let frame = self
-                .encoder
-                .frame(&mut self.recorder, Opcode::Text, json.as_bytes());
+            let frame = self.encoder.frame(&mut self.recorder, Opcode::Text, json.as_bytes());
             self.queue_last(conn, frame);
         }
         self.end(now, conn, Disconnect::LoginRefused);
@@ -165,11 +130,7 @@ impl Hub {
 
     /// Takes a connection from the register queue: policy, user map, 101 and first frame, all at once.
     pub(super) fn register(&mut self, now: Now, conn: ConnId) {
-        let Some(session) = self
-            .registry
-            .session_mut(conn)
-            .filter(|s| s.phase == Phase::Registering)
-        else {
+        let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Registering) else {
             return;
         };
         let connection_id = session.connection_id_hex();
@@ -178,25 +139,14 @@ impl Hub {
         };
         let Ok(accept) = login.upgrade else { return };
         let token = std::mem::take(&mut login.token);
-        let (user, operation_id) = (
-            std::mem::take(&mut login.user),
-            std::mem::take(&mut login.operation_id),
-        );
+        let (user, operation_id) = (std::mem::take(&mut login.user), std::mem::take(&mut login.operation_id));
         let wants_response = login.wants_response;
         let platform = session.platform;
         session.credentials = Credentials::Identity(Box::new(Identity { token: token.clone() }));
         session.phase = Phase::Open;
         (session.heard, session.pinged) = (Tick::of(now.mono), Tick::of(now.mono));
         let metadata = metadata(&operation_id, &user, Some(platform), connection_id);
-        self.apply_policy(
-            now,
-            NewLogin {
-                user: &user,
-                platform,
-                token: &token,
-                metadata,
-            },
-        );
+        self.apply_policy(now, NewLogin { user: &user, platform, token: &token, metadata });
         self.registry.link(conn, &user);
         self.presence.mark(&user, None);
         self.tally.count(Metric::HandshakeOk);
@@ -205,9 +155,7 @@ impl Hub {
         let answer = self.encoder.raw(&mut self.recorder, &upgrade::switching(accept));
         self.queue(now, conn, answer);
         if wants_response {
-            let frame = self
-                .encoder
-                .frame(&mut self.recorder, Opcode::Text, SUCCESS_JSON.as_bytes());
+            let frame = self.encoder.frame(&mut self.recorder, Opcode::Text, SUCCESS_JSON.as_bytes());
             self.queue(now, conn, frame);
         }
     }
@@ -220,10 +168,7 @@ impl Hub {
             .connections(new.user)
             .filter(|(_, s)| s.phase == Phase::Open)
             .map(|(conn, s)| {
-                let existing = Existing {
-                    platform: s.platform,
-                    same_token: s.token() == new.token,
-                };
+                let existing = Existing { platform: s.platform, same_token: s.token() == new.token };
                 (conn, existing, s.token().into())
             })
             .collect();
@@ -248,21 +193,14 @@ impl Hub {
         };
         let deadline = now.mono.plus_ms(limits::UPSTREAM_DEADLINE_MS);
         let metadata = new.metadata;
-        let call = UpstreamCall {
-            shard: self.config.shard,
-            ticket: None,
-            deadline,
-            metadata,
-            request,
-        };
+        let call = UpstreamCall { shard: self.config.shard, ticket: None, deadline, metadata, request };
         self.effects.push_back(Effect::Call(Box::new(call)));
     }
 
     /// Takes a connection out of its user's list and puts it in the kick queue.
     pub(super) fn evict(&mut self, now: Now, conn: ConnId) {
         self.leave_user(conn);
-        self.queues
-            .push(&mut self.registry.sessions, Kind::Kick, conn, Tick::of(now.mono));
+        self.queues.push(&mut self.registry.sessions, Kind::Kick, conn, Tick::of(now.mono));
     }
 }
 
@@ -273,12 +211,7 @@ pub(super) fn metadata(
     platform: Option<Platform>,
     connection_id: Box<str>,
 ) -> CallMetadata {
-    CallMetadata {
-        operation_id: operation_id.into(),
-        user: user.into(),
-        platform,
-        connection_id,
-    }
+    CallMetadata { operation_id: operation_id.into(), user: user.into(), platform, connection_id }
 }
 
 /// Step 5 of spec 1.3: the token must name this user and platform.
@@ -290,9 +223,5 @@ fn mismatch(login: &Login, user: &str, platform: i32) -> Option<Refusal> {
     } else {
         return None;
     };
-    Some(Refusal {
-        code: 1502,
-        message: "TokenInvalidError".into(),
-        detail: detail.into(),
-    })
+    Some(Refusal { code: 1502, message: "TokenInvalidError".into(), detail: detail.into() })
 }

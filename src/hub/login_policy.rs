@@ -67,10 +67,8 @@ pub fn decide(policy: LoginPolicy, platform: Platform, existing: &[Existing]) ->
         LoginPolicy::PcAndOther => select(existing, |e| e.platform.class() != PlatformClass::Pc),
     };
     let any_candidate = !candidates.is_empty();
-    let kicked: Vec<usize> = candidates
-        .into_iter()
-        .filter(|i| existing.get(*i).is_some_and(|e| !e.same_token))
-        .collect();
+    let kicked: Vec<usize> =
+        candidates.into_iter().filter(|i| existing.get(*i).is_some_and(|e| !e.same_token)).collect();
     let invalidation = match policy {
         // Upstream makes this call even when nothing was left to kick (spec 8.3, policy 1).
         LoginPolicy::OnePerPlatform | LoginPolicy::PcAndOther if any_candidate => Invalidation::AllButNew,
@@ -81,12 +79,7 @@ pub fn decide(policy: LoginPolicy, platform: Platform, existing: &[Existing]) ->
 }
 
 fn select(existing: &[Existing], wanted: impl Fn(&Existing) -> bool) -> Vec<usize> {
-    existing
-        .iter()
-        .enumerate()
-        .filter(|(_, e)| wanted(e))
-        .map(|(i, _)| i)
-        .collect()
+    existing.iter().enumerate().filter(|(_, e)| wanted(e)).map(|(i, _)| i).collect()
 }
 
 #[cfg(test)]
@@ -108,46 +101,26 @@ mod tests {
         type Case<'a> = (u8, i64, &'a [(i64, bool)], &'a [usize], Invalidation);
         let cases: &[Case<'_>] = &[
             (0, ios, &[(ios, false)], &[], None),
-            (
-                1,
-                ios,
-                &[(ios, false), (2, false), (ios, false)],
-                &[0, 2],
-                AllButNew,
-            ),
+            (1, ios, &[(ios, false), (2, false), (ios, false)], &[0, 2], AllButNew),
             (1, ios, &[(ios, true)], &[], AllButNew),
             (1, ios, &[(web, false)], &[], None),
             (4, ios, &[(2, false), (web, false)], &[0], OfKicked),
             (4, ios, &[(2, true)], &[], None),
             (5, windows, &[(ios, false), (7, false)], &[], None),
-            (
-                5,
-                ios,
-                &[(web, false), (windows, false), (2, true)],
-                &[0],
-                AllButNew,
-            ),
+            (5, ios, &[(web, false), (windows, false), (2, true)], &[0], AllButNew),
             (5, ios, &[(windows, false)], &[], None),
         ];
         for (number, platform, there, kicked, invalidation) in cases {
             let policy = LoginPolicy::from_number(*number).unwrap();
             let verdict = decide(policy, Platform::new(*platform).unwrap(), &existing(there));
-            let expected = Verdict {
-                kicked: kicked.to_vec(),
-                invalidation: *invalidation,
-            };
-            assert_eq!(
-                verdict, expected,
-                "policy {number}, login on {platform}, there {there:?}"
-            );
+            let expected = Verdict { kicked: kicked.to_vec(), invalidation: *invalidation };
+            assert_eq!(verdict, expected, "policy {number}, login on {platform}, there {there:?}");
         }
     }
 
     #[test]
     fn only_four_numbers_are_policies() {
-        let known: Vec<u8> = (0..=255)
-            .filter(|n| LoginPolicy::from_number(*n).is_some())
-            .collect();
+        let known: Vec<u8> = (0..=255).filter(|n| LoginPolicy::from_number(*n).is_some()).collect();
         assert_eq!(known, [0, 1, 4, 5]);
     }
 }

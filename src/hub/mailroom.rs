@@ -35,11 +35,7 @@ impl Hub {
         let mut connections = 0;
         for user in &kick.users {
             for conn in self.open_connections(user) {
-                if self
-                    .registry
-                    .session(conn)
-                    .is_some_and(|s| s.platform == kick.platform)
-                {
+                if self.registry.session(conn).is_some_and(|s| s.platform == kick.platform) {
                     self.evict(now, conn);
                     connections += 1;
                 }
@@ -53,13 +49,8 @@ impl Hub {
         let Some(session) = self.registry.session(conn).filter(|s| s.phase == Phase::Open) else {
             return;
         };
-        let response = Response {
-            id: KICK,
-            ..Response::default()
-        };
-        let frame = self
-            .encoder
-            .envelope(&mut self.recorder, session.variant, &response);
+        let response = Response { id: KICK, ..Response::default() };
+        let frame = self.encoder.envelope(&mut self.recorder, session.variant, &response);
         self.tally.count(Metric::Kicks);
         self.queue_last(conn, frame);
         self.end(now, conn, Disconnect::Kicked);
@@ -70,15 +61,7 @@ impl Hub {
         // Connection id and op user are empty for remote jobs (spec 6.1).
         let metadata = metadata(&login.operation_id, "", Some(login.platform), "".into());
         let (user, token) = (login.user.as_str(), login.token.as_str());
-        self.apply_policy(
-            now,
-            NewLogin {
-                user,
-                platform: login.platform,
-                token,
-                metadata,
-            },
-        );
+        self.apply_policy(now, NewLogin { user, platform: login.platform, token, metadata });
         self.answer_rpc(login.ticket, RpcOutcome::RemoteLogin);
     }
 
@@ -98,10 +81,7 @@ impl Hub {
                 })
                 .collect();
             if !devices.is_empty() {
-                users.push(UserStatus {
-                    slot: recipient.slot,
-                    devices,
-                });
+                users.push(UserStatus { slot: recipient.slot, devices });
             }
         }
         self.answer_rpc(status.ticket, RpcOutcome::OnlineStatus(users));
@@ -114,11 +94,7 @@ impl Hub {
             return;
         }
         let data = tips(std::slice::from_ref(news));
-        let response = Response {
-            id: SUBSCRIBE,
-            data: Some(&data),
-            ..Response::default()
-        };
+        let response = Response { id: SUBSCRIBE, data: Some(&data), ..Response::default() };
         let mut frames: [Option<Frame>; Variant::COUNT] = Default::default();
         for conn in watchers {
             let Some(session) = self.registry.session(conn).filter(|s| s.phase == Phase::Open) else {
@@ -130,9 +106,7 @@ impl Hub {
             };
             let frame = match cached {
                 Some(frame) => frame.clone(),
-                None => cached
-                    .insert(self.encoder.envelope(&mut self.recorder, variant, &response))
-                    .clone(),
+                None => cached.insert(self.encoder.envelope(&mut self.recorder, variant, &response)).clone(),
             };
             self.tally.count(Metric::PresenceTips);
             self.queue(now, conn, frame);

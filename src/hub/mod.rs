@@ -281,9 +281,7 @@ impl Hub {
     pub fn fill(&mut self, conn: ConnId, batch: &mut SendBatch) -> usize {
         batch.frames.clear();
         let session = self.registry.session(conn).filter(|s| s.phase < Phase::Closed);
-        session
-            .and_then(|s| s.outbox.as_ref())
-            .map_or(0, |outbox| outbox.fill(batch))
+        session.and_then(|s| s.outbox.as_ref()).map_or(0, |outbox| outbox.fill(batch))
     }
 
     /// `n` bytes of the last fill were sent (0: the socket is full; the engine fills again when it is writable).
@@ -300,20 +298,9 @@ impl Hub {
         if let Some(recorder) = &mut self.recorder {
             recorder.presence();
         }
-        let online = self
-            .registry
-            .connections(&user)
-            .map(|(_, session)| session.platform.id())
-            .collect();
-        let record = PresenceRecord {
-            user,
-            online,
-            offline,
-        };
-        self.trace.note(
-            Note::Presence,
-            &[record.online.len() as u64, record.offline.len() as u64],
-        );
+        let online = self.registry.connections(&user).map(|(_, session)| session.platform.id()).collect();
+        let record = PresenceRecord { user, online, offline };
+        self.trace.note(Note::Presence, &[record.online.len() as u64, record.offline.len() as u64]);
         Some(record)
     }
 
@@ -345,10 +332,7 @@ impl Hub {
     /// Lines recorded since the last call.
     pub fn take_recording(&mut self) -> Vec<u8> {
         let trace = self.trace.value();
-        self.recorder
-            .as_mut()
-            .map(|recorder| recorder.take(trace))
-            .unwrap_or_default()
+        self.recorder.as_mut().map(|recorder| recorder.take(trace)).unwrap_or_default()
     }
 
     /// Updates the gauges and gives the counts.
@@ -365,12 +349,7 @@ impl Hub {
         tally.set(M::SubscriptionTargets, self.subscriptions.targets() as u64);
         tally.set(M::PresenceForgotten, self.presence.forgotten);
         for (kind, depth, age, high) in [
-            (
-                Kind::Unregister,
-                M::UnregisterDepth,
-                M::UnregisterAge,
-                M::UnregisterHigh,
-            ),
+            (Kind::Unregister, M::UnregisterDepth, M::UnregisterAge, M::UnregisterHigh),
             (Kind::Kick, M::KickDepth, M::KickAge, M::KickHigh),
             (Kind::Register, M::RegisterDepth, M::RegisterAge, M::RegisterHigh),
         ] {

@@ -23,12 +23,7 @@ pub(super) struct Presence {
 impl Presence {
     pub(super) fn new(connections_max: u32) -> Self {
         let capacity = (connections_max as usize).saturating_mul(DIRTY_PER_CONNECTION_MAX);
-        Self {
-            order: VecDeque::new(),
-            offline: BTreeMap::new(),
-            capacity,
-            forgotten: 0,
-        }
+        Self { order: VecDeque::new(), offline: BTreeMap::new(), capacity, forgotten: 0 }
     }
 
     /// A connection came (`left` = `None`) or left.

@@ -42,24 +42,14 @@ pub(super) struct Pushes {
 
 impl Pushes {
     pub(super) fn new() -> Self {
-        Self {
-            sources: BTreeMap::new(),
-            turns: VecDeque::new(),
-            open: 0,
-        }
+        Self { sources: BTreeMap::new(), turns: VecDeque::new(), open: 0 }
     }
 
     /// Queues a push behind the others of its source.
     pub(super) fn accept(&mut self, mail: PushMail) {
         let source = mail.source;
         let verdicts = Vec::with_capacity(mail.recipients.len());
-        let job = Job {
-            mail,
-            next: 0,
-            verdicts,
-            frames: Default::default(),
-            cancelled: false,
-        };
+        let job = Job { mail, next: 0, verdicts, frames: Default::default(), cancelled: false };
         let jobs = self.sources.entry(source).or_default();
         if jobs.is_empty() {
             self.turns.push_back(source);
@@ -153,8 +143,7 @@ impl Hub {
 
     fn finish_push(&mut self, job: Job) {
         let devices: usize = job.verdicts.iter().map(|verdict| verdict.devices.len()).sum();
-        self.trace
-            .note(Note::Verdict, &[job.verdicts.len() as u64, devices as u64]);
+        self.trace.note(Note::Verdict, &[job.verdicts.len() as u64, devices as u64]);
         if let Some(ticket) = job.mail.ticket {
             self.answer_rpc(ticket, RpcOutcome::Push(job.verdicts));
         }
@@ -169,10 +158,8 @@ impl Hub {
         if connections.is_empty() {
             self.tally.count(Metric::PushNotHere);
         }
-        let devices = connections
-            .into_iter()
-            .filter_map(|conn| self.push_connection(now, job, conn))
-            .collect();
+        let devices =
+            connections.into_iter().filter_map(|conn| self.push_connection(now, job, conn)).collect();
         job.verdicts.push(RecipientVerdict { slot, devices });
     }
 
@@ -187,11 +174,7 @@ impl Hub {
             if !fits {
                 self.tally.count(Metric::FramesTooLarge);
             }
-            if fits && self.queue(now, conn, frame) {
-                DeviceOutcome::Queued
-            } else {
-                DeviceOutcome::Dropped
-            }
+            if fits && self.queue(now, conn, frame) { DeviceOutcome::Queued } else { DeviceOutcome::Dropped }
         };
         self.tally.count(match outcome {
             DeviceOutcome::Queued => Metric::PushQueued,
@@ -210,17 +193,8 @@ impl Hub {
         self.tally.count(Metric::Encodes);
         let data = push_messages(&job.mail.body);
         let operation_id = job.mail.body.operation_id.as_str();
-        let response = Response {
-            id: PUSH,
-            operation_id,
-            data: Some(&data),
-            ..Response::default()
-        };
-        Some(
-            cached
-                .insert(self.encoder.envelope(&mut self.recorder, variant, &response))
-                .clone(),
-        )
+        let response = Response { id: PUSH, operation_id, data: Some(&data), ..Response::default() };
+        Some(cached.insert(self.encoder.envelope(&mut self.recorder, variant, &response)).clone())
     }
 }
 
@@ -258,39 +232,18 @@ mod tests {
 
     #[test]
     fn a_push_is_encoded_as_protobuf_would() {
-        let message = MsgData {
-            send_id: "a".into(),
-            content: vec![7; 300].into(),
-            seq: 9,
-            ..MsgData::default()
-        };
+        let message =
+            MsgData { send_id: "a".into(), content: vec![7; 300].into(), seq: 9, ..MsgData::default() };
         for key in ["si_a_b", "n_a_b", ""] {
             let msg_data = message.encode_to_vec().into();
-            let body = PushBody {
-                operation_id: "op".into(),
-                conversation: key.into(),
-                msg_data,
-            };
-            let pull = PullMsgs {
-                msgs: vec![message.clone()],
-                ..PullMsgs::default()
-            };
+            let body = PushBody { operation_id: "op".into(), conversation: key.into(), msg_data };
+            let pull = PullMsgs { msgs: vec![message.clone()], ..PullMsgs::default() };
             let map = std::collections::BTreeMap::from([(key.to_owned(), pull)]);
             let expected = match body.is_notification() {
-                true => PushMessages {
-                    notification_msgs: map,
-                    ..PushMessages::default()
-                },
-                false => PushMessages {
-                    msgs: map,
-                    ..PushMessages::default()
-                },
+                true => PushMessages { notification_msgs: map, ..PushMessages::default() },
+                false => PushMessages { msgs: map, ..PushMessages::default() },
             };
-            assert_eq!(
-                PushMessages::decode(push_messages(&body).as_slice()),
-                Ok(expected),
-                "{key}"
-            );
+            assert_eq!(PushMessages::decode(push_messages(&body).as_slice()), Ok(expected), "{key}");
         }
     }
 }

@@ -36,15 +36,8 @@ pub(super) struct Queues {
 
 impl Queues {
     pub(super) fn new() -> Self {
-        let empty = || Queue {
-            head: NONE,
-            tail: NONE,
-            len: 0,
-            high_water: 0,
-        };
-        Self {
-            queues: [empty(), empty(), empty()],
-        }
+        let empty = || Queue { head: NONE, tail: NONE, len: 0, high_water: 0 };
+        Self { queues: [empty(), empty(), empty()] }
     }
 
     /// Puts a connection in, unless it is in already.
@@ -56,11 +49,7 @@ impl Queues {
         if link.queued {
             return;
         }
-        *link = crate::session::QueueLink {
-            next: NONE,
-            since: now,
-            queued: true,
-        };
+        *link = crate::session::QueueLink { next: NONE, since: now, queued: true };
         let tail = queue.tail;
         queue.tail = conn.0.index;
         if tail == NONE {
@@ -102,8 +91,7 @@ impl Queues {
     /// Age of the oldest entry in milliseconds; 0 if there is none.
     pub(super) fn age_ms(&self, sessions: &Arena<Session>, kind: Kind, now: Tick) -> u64 {
         let head = sessions.at(self.queue(kind).head);
-        head.and_then(|s| s.queues.get(kind as usize))
-            .map_or(0, |link| now.since_ms(link.since))
+        head.and_then(|s| s.queues.get(kind as usize)).map_or(0, |link| now.since_ms(link.since))
     }
 
     fn queue(&self, kind: Kind) -> &Queue {

@@ -62,17 +62,9 @@ impl Recorder {
     /// Starts a recording of a hub that has not been used yet.
     pub fn new(mode: Mode, config: &HubConfig, bytes_max: u64) -> Self {
         let tokens = ahash::RandomState::with_seeds(config.hash_seed, 0x746f_6b65, 0x6e73, 1);
-        let mut recorder = Self {
-            mode,
-            lines: Vec::new(),
-            bytes_left: bytes_max,
-            tokens,
-        };
+        let mut recorder = Self { mode, lines: Vec::new(), bytes_left: bytes_max, tokens };
         // The hashing seed is no secret of the recording: which bucket a user falls into is not observable.
-        let config = HubConfig {
-            hash_seed: 0,
-            ..config.clone()
-        };
+        let config = HubConfig { hash_seed: 0, ..config.clone() };
         recorder.write(&Entry::Start { mode, config });
         recorder
     }
@@ -173,14 +165,10 @@ impl Recorder {
             Input::Mail(ShardMail::RemoteLogin(login)) => {
                 login.token = Text::from(&*self.scrub(&login.token));
             }
-            Input::UpstreamReply(UpstreamReply {
-                outcome: UpstreamOutcome::Data(data),
-                ..
-            }) => *data = Bytes::new(),
-            Input::UpstreamReply(UpstreamReply {
-                outcome: UpstreamOutcome::Failed(error),
-                ..
-            }) => {
+            Input::UpstreamReply(UpstreamReply { outcome: UpstreamOutcome::Data(data), .. }) => {
+                *data = Bytes::new()
+            }
+            Input::UpstreamReply(UpstreamReply { outcome: UpstreamOutcome::Failed(error), .. }) => {
                 error.detail = "".into();
             }
             _ => {}
@@ -212,10 +200,9 @@ impl fmt::Display for ReplayError {
         match self {
             Self::Malformed { line, cause } => write!(f, "line {line} is no recorded entry: {cause}"),
             Self::NoStart => write!(f, "the first line is not the start of a recording"),
-            Self::Diverged { line } => write!(
-                f,
-                "the replay differs from the recording at or before line {line}"
-            ),
+            Self::Diverged { line } => {
+                write!(f, "the replay differs from the recording at or before line {line}")
+            }
         }
     }
 }
@@ -235,16 +222,12 @@ pub struct Replayed {
 pub fn replay(text: &str) -> Result<Replayed, ReplayError> {
     let mut entries = Vec::new();
     for (number, line) in text.lines().enumerate() {
-        let malformed = |e: serde_json::Error| ReplayError::Malformed {
-            line: number + 1,
-            cause: e.to_string(),
-        };
+        let malformed =
+            |e: serde_json::Error| ReplayError::Malformed { line: number + 1, cause: e.to_string() };
         entries.push(serde_json::from_str::<Entry>(line).map_err(malformed)?);
     }
-    let lengths: VecDeque<usize> = entries
-        .iter()
-        .filter_map(|e| if let Entry::Encoded(n) = e { Some(*n) } else { None })
-        .collect();
+    let lengths: VecDeque<usize> =
+        entries.iter().filter_map(|e| if let Entry::Encoded(n) = e { Some(*n) } else { None }).collect();
     let mut entries = entries.into_iter().enumerate();
     let Some((_, Entry::Start { mode, config })) = entries.next() else {
         return Err(ReplayError::NoStart);
@@ -253,11 +236,7 @@ pub fn replay(text: &str) -> Result<Replayed, ReplayError> {
     if mode == Mode::Shape {
         hub.encoder = Encoder::replay(lengths);
     }
-    let mut replayed = Replayed {
-        trace_hash: hub.trace_hash(),
-        compared: 0,
-        truncated: false,
-    };
+    let mut replayed = Replayed { trace_hash: hub.trace_hash(), compared: 0, truncated: false };
     for (number, entry) in entries {
         match entry {
             Entry::Hash(hash) if hash != hub.trace_hash() => {

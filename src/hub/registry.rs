@@ -72,23 +72,13 @@ impl Registry {
 
     pub(super) fn find(&self, user: &str) -> Option<u32> {
         let hash = self.hasher().hash_one(user);
-        self.index
-            .find(hash, |key| {
-                self.users.get(*key as usize).is_some_and(|u| &*u.id == user)
-            })
-            .copied()
+        self.index.find(hash, |key| self.users.get(*key as usize).is_some_and(|u| &*u.id == user)).copied()
     }
 
     /// Connections of a user in registration order; none for an unknown user.
     pub(super) fn connections(&self, user: &str) -> Connections<'_> {
-        let first = self
-            .find(user)
-            .and_then(|key| self.users.get(key as usize))
-            .map_or(NONE, |u| u.first);
-        Connections {
-            sessions: &self.sessions,
-            next: first,
-        }
+        let first = self.find(user).and_then(|key| self.users.get(key as usize)).map_or(NONE, |u| u.first);
+        Connections { sessions: &self.sessions, next: first }
     }
 
     /// Adds a session at the end of its user's list.
@@ -147,17 +137,9 @@ impl Registry {
     }
 
     fn insert_user(&mut self, id: &str) -> u32 {
-        let key = narrow(self.users.insert(User {
-            id: id.into(),
-            first: NONE,
-            last: NONE,
-        }));
+        let key = narrow(self.users.insert(User { id: id.into(), first: NONE, last: NONE }));
         let (hasher, users) = (self.hasher(), &self.users);
-        let rehash = |key: &u32| {
-            users
-                .get(*key as usize)
-                .map_or(0, |user| hasher.hash_one(&*user.id))
-        };
+        let rehash = |key: &u32| users.get(*key as usize).map_or(0, |user| hasher.hash_one(&*user.id));
         self.index.insert_unique(hasher.hash_one(id), key, rehash);
         key
     }

@@ -144,20 +144,12 @@ pub struct UpstreamError {
 impl UpstreamError {
     /// 500 `ServerInternalError` (spec 7.5).
     pub fn internal() -> Self {
-        Self {
-            code: 500,
-            message: "ServerInternalError".into(),
-            detail: "".into(),
-        }
+        Self { code: 500, message: "ServerInternalError".into(), detail: "".into() }
     }
 
     /// 1001 `ArgsError` with a detail (spec 7.5).
     pub fn args(detail: &str) -> Self {
-        Self {
-            code: 1001,
-            message: "ArgsError".into(),
-            detail: detail.into(),
-        }
+        Self { code: 1001, message: "ArgsError".into(), detail: detail.into() }
     }
 }
 

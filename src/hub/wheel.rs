@@ -21,10 +21,7 @@ pub(super) struct Wheel {
 
 impl Wheel {
     pub(super) fn new() -> Self {
-        Self {
-            heads: vec![NONE; BUCKETS_MAX as usize],
-            cursor: Tick(0),
-        }
+        Self { heads: vec![NONE; BUCKETS_MAX as usize], cursor: Tick(0) }
     }
 
     /// (Re)arms a session's timer; a time in the past fires at the next tick.
@@ -38,11 +35,7 @@ impl Wheel {
         let Some(session) = sessions.at_mut(index) else {
             return;
         };
-        session.timer = TimerLink {
-            prev: NONE,
-            next,
-            at: Some(at),
-        };
+        session.timer = TimerLink { prev: NONE, next, at: Some(at) };
         *head = index;
         if let Some(neighbour) = sessions.at_mut(next) {
             neighbour.timer.prev = index;
@@ -56,11 +49,7 @@ impl Wheel {
         };
         let TimerLink { prev, next, at } = session.timer;
         let Some(at) = at else { return };
-        session.timer = TimerLink {
-            prev: NONE,
-            next: NONE,
-            at: None,
-        };
+        session.timer = TimerLink { prev: NONE, next: NONE, at: None };
         if let Some(neighbour) = sessions.at_mut(next) {
             neighbour.timer.prev = prev;
         }
@@ -78,11 +67,7 @@ impl Wheel {
             self.cursor = Tick(now.0 - BUCKETS_MAX);
         }
         while self.cursor <= now {
-            let head = self
-                .heads
-                .get((self.cursor.0 % BUCKETS_MAX) as usize)
-                .copied()
-                .unwrap_or(NONE);
+            let head = self.heads.get((self.cursor.0 % BUCKETS_MAX) as usize).copied().unwrap_or(NONE);
             if let Some(id) = sessions.id_at(head) {
                 self.disarm(sessions, head);
                 return Some(ConnId(id));

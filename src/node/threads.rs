@@ -89,15 +89,8 @@ fn prepare(
     driver: DriverKind,
     dropped_log_lines: ErrorCounter,
 ) -> Result<Prepared, String> {
-    let counts = Counts {
-        shards: config.shards.count,
-        rpcs: config.shards.rpc_count,
-    };
-    let pinning = if config.shards.pin {
-        Pinning::On
-    } else {
-        Pinning::Off
-    };
+    let counts = Counts { shards: config.shards.count, rpcs: config.shards.rpc_count };
+    let pinning = if config.shards.pin { Pinning::On } else { Pinning::Off };
     let mailbox = |e: std::io::Error| format!("cannot make a mailbox: {e}");
     let (mut shard_addresses, mut shard_inboxes) = (Vec::new(), Vec::new());
     for _ in 0..counts.shards {
@@ -132,29 +125,14 @@ fn prepare(
 impl Common {
     /// The blocks of all threads, with the value of their `shard` label.
     fn blocks(&self) -> Vec<(String, Arc<Block>)> {
-        let shards = self
-            .shard_blocks
-            .iter()
-            .enumerate()
-            .map(|(n, block)| (n.to_string(), block));
-        let rpcs = self
-            .rpc_blocks
-            .iter()
-            .enumerate()
-            .map(|(n, block)| (format!("rpc{n}"), block));
-        shards
-            .chain(rpcs)
-            .map(|(label, block)| (label, Arc::clone(block)))
-            .collect()
+        let shards = self.shard_blocks.iter().enumerate().map(|(n, block)| (n.to_string(), block));
+        let rpcs = self.rpc_blocks.iter().enumerate().map(|(n, block)| (format!("rpc{n}"), block));
+        shards.chain(rpcs).map(|(label, block)| (label, Arc::clone(block))).collect()
     }
 
     /// The shards as the stall watcher sees them.
     fn watched(&self) -> Vec<Watched> {
-        let parts = self
-            .pulses
-            .iter()
-            .zip(&self.shard_blocks)
-            .zip(&self.shard_addresses);
+        let parts = self.pulses.iter().zip(&self.shard_blocks).zip(&self.shard_addresses);
         let watched = parts.zip(0..).map(|(((pulse, block), address), shard)| Watched {
             shard: ShardId(shard),
             pulse: Arc::clone(pulse),
@@ -228,11 +206,7 @@ fn start_shards(common: &Common, inboxes: Vec<ShardInbox>) -> Result<Vec<Shard>,
         };
         let thread = shard::spawn(start).map_err(|e| format!("cannot start shard {n}: {e}"))?;
         let address = common.shard_addresses.get(n).cloned();
-        shards.extend(address.map(|address| Shard {
-            address,
-            listener: None,
-            thread,
-        }));
+        shards.extend(address.map(|address| Shard { address, listener: None, thread }));
     }
     Ok(shards)
 }

@@ -21,8 +21,7 @@ impl Node {
         };
         watcher.round(clock::now().mono, self);
         self.watcher = Some(watcher);
-        self.condemned
-            .map_or(Ok(()), |shard| Err(Failure::Stalled(shard)))
+        self.condemned.map_or(Ok(()), |shard| Err(Failure::Stalled(shard)))
     }
 
     /// A new listener for a shard whose old one was shut down.
@@ -42,10 +41,7 @@ impl Node {
 
 impl StallResponse for Node {
     fn leave_accept_group(&mut self, shard: ShardId) {
-        let listener = self
-            .shards
-            .get_mut(usize::from(shard.0))
-            .and_then(|s| s.listener.take());
+        let listener = self.shards.get_mut(usize::from(shard.0)).and_then(|s| s.listener.take());
         if let Some(Err(error)) = listener.map(|listener| shut(&listener)) {
             tracing::error!(shard = shard.0, %error, "the listener could not leave the accept group");
         }
@@ -57,11 +53,7 @@ impl StallResponse for Node {
         }
         if let Err(why) = self.relisten(shard) {
             // The other shards accept for it; its users still reach it by hand-over.
-            tracing::error!(
-                shard = shard.0,
-                why,
-                "the shard accepts no connections of its own any more"
-            );
+            tracing::error!(shard = shard.0, why, "the shard accepts no connections of its own any more");
         }
     }
 

@@ -135,11 +135,7 @@ impl Admin {
                 Ok(text) => (StatusCode::OK, exposition::CONTENT_TYPE, text),
                 Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
             },
-            _ => (
-                StatusCode::NOT_FOUND,
-                TEXT,
-                "try /healthz, /readyz or /metrics\n".to_owned(),
-            ),
+            _ => (StatusCode::NOT_FOUND, TEXT, "try /healthz, /readyz or /metrics\n".to_owned()),
         }
     }
 
@@ -150,11 +146,7 @@ impl Admin {
             NodeState::Draining => return Some("draining\n".to_owned()),
             NodeState::Ready => {}
         }
-        let stalled = self
-            .pulses
-            .iter()
-            .enumerate()
-            .filter(|(_, pulse)| is_stalled(pulse, now));
+        let stalled = self.pulses.iter().enumerate().filter(|(_, pulse)| is_stalled(pulse, now));
         let lines: String = stalled
             .map(|(shard, pulse)| {
                 let seen = pulse.glimpse();

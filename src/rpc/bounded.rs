@@ -2,10 +2,7 @@
 //!
 //! `monoio-http` buffers a head of any length and waits for it for ever. What always holds here: after `byte_limit`
 //! bytes or at the deadline a read or write fails, and the operation was cancelled and awaited, never just dropped.
-#![expect(
-    unsafe_code,
-    reason = "monoio-http splits its stream, and `Split` is an unsafe trait"
-)]
+#![expect(unsafe_code, reason = "monoio-http splits its stream, and `Split` is an unsafe trait")]
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};

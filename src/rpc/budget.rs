@@ -25,12 +25,7 @@ pub(super) struct Budgeted<S> {
 
 impl<S> Budgeted<S> {
     pub(super) fn new(stream: S, turns: Turns) -> Self {
-        Self {
-            stream,
-            turns,
-            left_bytes: H2_TURN_BYTES,
-            turn: None,
-        }
+        Self { stream, turns, left_bytes: H2_TURN_BYTES, turn: None }
     }
 }
 

@@ -128,12 +128,7 @@ async fn answer(
             return Err(Status::new(code::DEADLINE_EXCEEDED, "the request did not arrive in time").into());
         }
     };
-    let call = Call {
-        method: head.method,
-        headers,
-        message,
-        deadline,
-    };
+    let call = Call { method: head.method, headers, message, deadline };
     let framed = unless_gone(respond, services::answer(service, call)).await??;
     place.hold(framed.len())?;
     // The verdicts are in; what is left is the peer's window.

@@ -76,10 +76,8 @@ pub fn call_once(
 ) -> Result<Bytes, CallError> {
     let request = request(address, path, metadata, deadline_ms)?;
     // epoll everywhere: one short call gains nothing from a ring, and a sandbox may forbid one.
-    let mut runtime = RuntimeBuilder::<LegacyDriver>::new()
-        .enable_timer()
-        .build()
-        .map_err(CallError::Runtime)?;
+    let mut runtime =
+        RuntimeBuilder::<LegacyDriver>::new().enable_timer().build().map_err(CallError::Runtime)?;
     runtime.block_on(async move {
         let deadline = Duration::from_millis(deadline_ms);
         match monoio::time::timeout(deadline, call(address, request, message)).await {
@@ -96,18 +94,13 @@ fn request(
     deadline_ms: u64,
 ) -> Result<Request<()>, CallError> {
     let bad = |what: &str| CallError::Protocol(format!("{what} cannot be sent"));
-    let mut request = Request::post(format!("http://{address}{path}"))
-        .body(())
-        .map_err(|_| bad(path))?;
+    let mut request = Request::post(format!("http://{address}{path}")).body(()).map_err(|_| bad(path))?;
     let headers = request.headers_mut();
     headers.insert("content-type", HeaderValue::from_static("application/grpc"));
     headers.insert("te", HeaderValue::from_static("trailers"));
     // At most 8 digits.
     let timeout = format!("{}m", deadline_ms.min(99_999_999));
-    headers.insert(
-        "grpc-timeout",
-        HeaderValue::try_from(timeout).map_err(|_| bad("grpc-timeout"))?,
-    );
+    headers.insert("grpc-timeout", HeaderValue::try_from(timeout).map_err(|_| bad("grpc-timeout"))?);
     for (key, value) in metadata {
         let name = HeaderName::from_bytes(key.as_bytes()).map_err(|_| bad(key))?;
         headers.append(name, HeaderValue::from_str(value).map_err(|_| bad(key))?);
@@ -144,9 +137,7 @@ async fn exchange(
     let mut sender = sender.ready().await?;
     let (response, mut stream) = sender.send_request(request, false)?;
     // A server may refuse before it has read everything; then its answer counts, not our failure to send.
-    let sent = send_all(&mut stream, framed)
-        .await
-        .and_then(|()| stream.send_data(Bytes::new(), true));
+    let sent = send_all(&mut stream, framed).await.and_then(|()| stream.send_data(Bytes::new(), true));
     let response = match response.await {
         Ok(response) => response,
         Err(error) => {
@@ -176,19 +167,11 @@ async fn exchange(
 
 /// The status decides; a message beside an error is not looked at.
 fn finish(status: Status, message: Result<Bytes, CallError>) -> Result<Bytes, CallError> {
-    if status.code == code::OK {
-        message
-    } else {
-        Err(CallError::Refused(status))
-    }
+    if status.code == code::OK { message } else { Err(CallError::Refused(status)) }
 }
 
 fn status(headers: &HeaderMap) -> Option<Status> {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
     let code = text("grpc-status")?.parse().ok()?;
-    Some(Status::parse(
-        code,
-        text("grpc-message").unwrap_or_default(),
-        text("grpc-status-details-bin"),
-    ))
+    Some(Status::parse(code, text("grpc-message").unwrap_or_default(), text("grpc-status-details-bin")))
 }

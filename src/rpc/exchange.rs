@@ -66,9 +66,7 @@ impl Exchange {
             next_source: first_source,
             drain: None,
         };
-        Self {
-            state: Rc::new(RefCell::new(state)),
-        }
+        Self { state: Rc::new(RefCell::new(state)) }
     }
 
     /// Adds one to a counter.
@@ -97,10 +95,7 @@ impl Exchange {
         let waker = finished.and_then(|f| state.finish(f));
         drop(state);
         wake(waker);
-        Ok(Waiting {
-            exchange: self.clone(),
-            ticket,
-        })
+        Ok(Waiting { exchange: self.clone(), ticket })
     }
 
     /// Takes one mail of this thread.
@@ -109,11 +104,7 @@ impl Exchange {
         let mut state = self.state.borrow_mut();
         let mut wakers = Vec::new();
         match mail {
-            RpcMail::Outcome {
-                shard,
-                ticket,
-                outcome,
-            } => {
+            RpcMail::Outcome { shard, ticket, outcome } => {
                 let finished = state.router.outcome(shard, ticket, *outcome);
                 wakers.extend(finished.and_then(|f| state.finish(f)));
             }
@@ -152,13 +143,7 @@ impl Exchange {
     /// Publishes the counts of the thread.
     pub(super) fn publish(&self, inbox: &RpcInbox, block: &Block) {
         let mut state = self.state.borrow_mut();
-        let State {
-            router,
-            backend,
-            connections,
-            calls_open,
-            ..
-        } = &mut *state;
+        let State { router, backend, connections, calls_open, .. } = &mut *state;
         let tally = router.tally();
         tally.set(Metric::RpcConnections, connections.len() as u64);
         tally.set(Metric::RpcOpen, u64::from(*calls_open));
@@ -176,10 +161,7 @@ impl Exchange {
             return None;
         }
         let key = state.connections.insert(None);
-        Some(ConnectionPlace {
-            exchange: self.clone(),
-            key,
-        })
+        Some(ConnectionPlace { exchange: self.clone(), key })
     }
 
     /// A place for a call; `None`: there are too many.
@@ -189,10 +171,7 @@ impl Exchange {
             return None;
         }
         state.calls_open += 1;
-        Some(CallPlace {
-            exchange: self.clone(),
-            held_bytes: 0,
-        })
+        Some(CallPlace { exchange: self.clone(), held_bytes: 0 })
     }
 
     /// The deadline of the drain, once it has begun.

@@ -27,9 +27,7 @@ pub(super) struct Sources {
 
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sources")
-            .field("blocks", &self.blocks.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Sources").field("blocks", &self.blocks.len()).finish_non_exhaustive()
     }
 }
 
@@ -86,33 +84,19 @@ impl Sources {
             ("draining", NodeState::Draining),
         ] {
             let labels = Labels(Some(("state", name)), None);
-            put(
-                &mut states.encode_family(&labels)?,
-                Kind::Gauge,
-                u64::from(state == value),
-            )?;
+            put(&mut states.encode_family(&labels)?, Kind::Gauge, u64::from(state == value))?;
         }
         let limits = [
-            (
-                "pinion_node_connections",
-                "Places taken of the connection limit.",
-                self.admission.open(),
-            ),
-            (
-                "pinion_node_connections_limit",
-                "The connection limit.",
-                self.admission.connections_max(),
-            ),
+            ("pinion_node_connections", "Places taken of the connection limit.", self.admission.open()),
+            ("pinion_node_connections_limit", "The connection limit.", self.admission.connections_max()),
         ];
         for (name, help, value) in limits {
             let mut gauge = family_encoder(encoder, (name, help), Kind::Gauge)?;
             put(&mut gauge, Kind::Gauge, u64::from(value))?;
         }
         if let Some(dropped) = &self.dropped_log_lines {
-            let about = (
-                "pinion_log_lines_dropped_total",
-                "Log lines dropped because the writer was behind.",
-            );
+            let about =
+                ("pinion_log_lines_dropped_total", "Log lines dropped because the writer was behind.");
             let mut counter = family_encoder(encoder, about, Kind::Counter)?;
             put(&mut counter, Kind::Counter, dropped.dropped_lines() as u64)?;
         }
@@ -169,10 +153,7 @@ mod tests {
         let busy = Block::default();
         busy.publish(&tally);
         let sources = Sources {
-            blocks: vec![
-                ("0".to_owned(), Arc::new(busy)),
-                ("rpc0".to_owned(), Arc::default()),
-            ],
+            blocks: vec![("0".to_owned(), Arc::new(busy)), ("rpc0".to_owned(), Arc::default())],
             admission: Arc::new(Admission::new(10)),
             dropped_log_lines: None,
         };

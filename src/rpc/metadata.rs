@@ -35,10 +35,7 @@ pub(super) struct Refusal {
 
 impl From<Status> for Refusal {
     fn from(status: Status) -> Self {
-        Self {
-            http: StatusCode::OK,
-            status,
-        }
+        Self { http: StatusCode::OK, status }
     }
 }
 
@@ -155,11 +152,7 @@ impl Metadata {
             };
             temp_admin |= key.eq_ignore_ascii_case(TEMP_ADMIN_KEY) && value.as_bytes() == b"1";
         }
-        Ok(Self {
-            operation_id,
-            user: only(headers, "opuserid"),
-            temp_admin,
-        })
+        Ok(Self { operation_id, user: only(headers, "opuserid"), temp_admin })
     }
 }
 
@@ -194,43 +187,21 @@ mod tests {
         let table: [Row<'_>; 13] = [
             (push, &[GRPC], Ok(None)),
             (push, &[("content-type", "application/grpc+proto")], Ok(None)),
-            (
-                push,
-                &[GRPC, ("grpc-timeout", "2S"), ("grpc-encoding", "identity")],
-                Ok(Some(2_000)),
-            ),
+            (push, &[GRPC, ("grpc-timeout", "2S"), ("grpc-encoding", "identity")], Ok(Some(2_000))),
             (push, &[], Err((415, 3))),
             (push, &[("content-type", "application/grpcx")], Err((415, 3))),
             (push, &[GRPC, ("grpc-timeout", "soon")], Err((200, 13))),
             (push, &[GRPC, ("grpc-encoding", "gzip")], Err((200, 12))),
-            (
-                "/openim.msggateway.msgGateway/OnlinePushMsg",
-                &[GRPC],
-                Err((200, 12)),
-            ),
-            (
-                "/openim.msggateway.msgGateway/OnlineBatchPushOneMsg",
-                &[GRPC],
-                Err((200, 12)),
-            ),
-            (
-                "/openim.msggateway.msgGateway/kickuseroffline",
-                &[GRPC],
-                Err((200, 12)),
-            ),
-            (
-                "/OpenIMServer.msggateway.msgGateway/KickUserOffline",
-                &[GRPC],
-                Err((200, 12)),
-            ),
+            ("/openim.msggateway.msgGateway/OnlinePushMsg", &[GRPC], Err((200, 12))),
+            ("/openim.msggateway.msgGateway/OnlineBatchPushOneMsg", &[GRPC], Err((200, 12))),
+            ("/openim.msggateway.msgGateway/kickuseroffline", &[GRPC], Err((200, 12))),
+            ("/OpenIMServer.msggateway.msgGateway/KickUserOffline", &[GRPC], Err((200, 12))),
             ("/x", &[GRPC], Err((200, 12))),
             ("/", &[GRPC], Err((200, 12))),
         ];
         for (path, headers, expected) in table {
             let got = CallHead::read(&head(path, headers));
-            let got = got
-                .map(|h| h.timeout_ms)
-                .map_err(|r| (r.http.as_u16(), r.status.code));
+            let got = got.map(|h| h.timeout_ms).map_err(|r| (r.http.as_u16(), r.status.code));
             assert_eq!(got, expected, "{path} {headers:?}");
         }
         let (get, ()) = Request::get("http://g/").body(()).unwrap().into_parts();
@@ -242,20 +213,14 @@ mod tests {
         let read = |headers: &[(&str, &str)]| Metadata::read(&head("/", headers).headers);
         let operation_error = Err(Status::new(3, "operationID error"));
         assert_eq!(read(&[]), operation_error);
-        assert_eq!(
-            read(&[("operationid", "a"), ("operationid", "b")]),
-            operation_error
-        );
+        assert_eq!(read(&[("operationid", "a"), ("operationid", "b")]), operation_error);
         assert_eq!(read(&[("operationid", "")]).unwrap().operation_id.as_str(), "");
 
         let two_users = read(&[("operationid", "a"), ("opuserid", "u"), ("opuserid", "v")]).unwrap();
         assert_eq!((two_users.user, two_users.temp_admin), (None, false));
 
         let custom = [("operationid", "a"), ("customheader", "ctxImTempAdminKey")];
-        assert_eq!(
-            read(&custom),
-            Err(Status::new(3, "missing metadata key ctxImTempAdminKey"))
-        );
+        assert_eq!(read(&custom), Err(Status::new(3, "missing metadata key ctxImTempAdminKey")));
         for (value, admin) in [("1", true), ("0", false), ("", false)] {
             let metadata = read(&[custom[0], custom[1], ("ctximtempadminkey", value)]).unwrap();
             assert_eq!(metadata.temp_admin, admin, "{value:?}");

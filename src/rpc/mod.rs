@@ -76,11 +76,7 @@ pub struct RpcStart {
 /// # Errors
 /// The system gives no thread. Later failures come as [`NodeEvent::Failed`].
 pub fn spawn(start: RpcStart) -> io::Result<JoinHandle<()>> {
-    let seat = Seat {
-        name: format!("rpc{}", start.id.0),
-        cpu: start.cpu,
-        driver: start.driver,
-    };
+    let seat = Seat { name: format!("rpc{}", start.id.0), cpu: start.cpu, driver: start.driver };
     let events = start.events.clone();
     spawn_on(seat, events, |turns| run::run(start, turns))
 }

@@ -47,18 +47,11 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
     let exchange = Exchange::new(router, start.shards, backend, source);
     let inbox = Rc::new(start.inbox);
     let doorbell = TcpStream::from_std(std::net::TcpStream::from(inbox.doorbell_fd()?))?;
-    monoio::spawn(read_mail(
-        Rc::clone(&inbox),
-        doorbell,
-        exchange.clone(),
-        turns.clone(),
-    ));
+    monoio::spawn(read_mail(Rc::clone(&inbox), doorbell, exchange.clone(), turns.clone()));
 
     let mut listeners = vec![start.grpc.try_clone()?];
-    let service = Rc::new(Service {
-        exchange: exchange.clone(),
-        admins: start.config.auth.admin_users.clone(),
-    });
+    let service =
+        Rc::new(Service { exchange: exchange.clone(), admins: start.config.auth.admin_users.clone() });
     monoio::spawn(server::accept(start.grpc, service, turns.clone()));
     if let Some(http) = start.http {
         listeners.push(http.try_clone()?);

@@ -36,11 +36,7 @@ async fn push(service: &Service, call: Call) -> Result<Bytes, Status> {
     let (msg_data, facts, users) = request.check().map_err(Status::args)?;
     let push = Push {
         source: service.exchange.source(),
-        body: PushBody {
-            operation_id: metadata.operation_id,
-            conversation: facts.conversation(),
-            msg_data,
-        },
+        body: PushBody { operation_id: metadata.operation_id, conversation: facts.conversation(), msg_data },
         users,
         deadline: call.deadline,
     };
@@ -79,11 +75,7 @@ async fn kick(service: &Service, call: Call) -> Result<Bytes, Status> {
     let request = KickRequest::decode(call.message).map_err(|fault| undecodable(service, fault))?;
     Metadata::read(&call.headers)?;
     let (platform, users) = request.check().map_err(Status::args)?;
-    match service
-        .exchange
-        .ask(|router| router.kick(call.deadline, platform, &users))?
-        .await
-    {
+    match service.exchange.ask(|router| router.kick(call.deadline, platform, &users))?.await {
         Outcome::Kicked(_) => encode(&pb::KickUserOfflineResp {}),
         other => Err(failed(&other)),
     }
@@ -94,17 +86,9 @@ async fn online_status(service: &Service, call: Call) -> Result<Bytes, Status> {
     let metadata = Metadata::read(&call.headers)?;
     let users = request.check().map_err(Status::args)?;
     if !is_admin(service, &metadata) {
-        return Err(Status::openim(
-            code::NO_PERMISSION,
-            "NoPermissionError",
-            ADMINS_ONLY,
-        ));
+        return Err(Status::openim(code::NO_PERMISSION, "NoPermissionError", ADMINS_ONLY));
     }
-    match service
-        .exchange
-        .ask(|router| router.online_status(call.deadline, &users))?
-        .await
-    {
+    match service.exchange.ask(|router| router.online_status(call.deadline, &users))?.await {
         Outcome::OnlineStatus(found) => encode(&pb::GetUsersOnlineStatusResp {
             success_result: found.into_iter().filter_map(status_result).collect(),
             failed_result: Vec::new(),
@@ -140,17 +124,8 @@ async fn remote_login(service: &Service, call: Call) -> Result<Bytes, Status> {
     let request = LoginRequest::decode(call.message).map_err(|fault| undecodable(service, fault))?;
     let metadata = Metadata::read(&call.headers)?;
     let (user, platform, token) = request.check().map_err(Status::args)?;
-    let login = RemoteLogin {
-        operation_id: metadata.operation_id,
-        user,
-        platform,
-        token,
-    };
-    match service
-        .exchange
-        .ask(|router| router.remote_login(call.deadline, login))?
-        .await
-    {
+    let login = RemoteLogin { operation_id: metadata.operation_id, user, platform, token };
+    match service.exchange.ask(|router| router.remote_login(call.deadline, login))?.await {
         Outcome::RemoteLogin => encode(&pb::MultiTerminalLoginCheckResp {}),
         other => Err(failed(&other)),
     }
@@ -162,10 +137,7 @@ fn undecodable(service: &Service, fault: Malformed) -> Status {
         Malformed::TooMany => code::RESOURCE_EXHAUSTED,
         _ => code::INTERNAL,
     };
-    Status::new(
-        code,
-        format!("grpc: error unmarshalling request: {}", fault.text()),
-    )
+    Status::new(code, format!("grpc: error unmarshalling request: {}", fault.text()))
 }
 
 fn failed(outcome: &Outcome) -> Status {

@@ -48,9 +48,7 @@ pub(super) async fn collect(
     let mut assembler = Assembler::new(GRPC_MESSAGE_BYTES_MAX);
     while let Some(chunk) = body.data().await {
         let chunk = chunk.map_err(CollectFault::Gone)?;
-        body.flow_control()
-            .release_capacity(chunk.len())
-            .map_err(CollectFault::Gone)?;
+        body.flow_control().release_capacity(chunk.len()).map_err(CollectFault::Gone)?;
         hold(chunk.len()).map_err(CollectFault::Held)?;
         assembler.push(chunk).map_err(CollectFault::Body)?;
     }
@@ -69,8 +67,6 @@ pub(super) fn encode(message: &impl Message) -> Result<Bytes, Status> {
     let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + length);
     bytes.put_u8(0);
     bytes.put_u32(prefix);
-    message
-        .encode(&mut bytes)
-        .map_err(|error| Status::new(code::INTERNAL, error.to_string()))?;
+    message.encode(&mut bytes).map_err(|error| Status::new(code::INTERNAL, error.to_string()))?;
     Ok(bytes.freeze())
 }

@@ -31,10 +31,7 @@ impl Work {
             ticket,
             outcome: UpstreamOutcome::Failed(UpstreamError::internal()),
         });
-        Self {
-            reply,
-            ..Self::default()
-        }
+        Self { reply, ..Self::default() }
     }
 }
 
@@ -65,19 +62,12 @@ impl Backend {
             users: push.users,
             deadline: now.mono.plus_ms(PUSH_DEADLINE_MS),
         };
-        Work {
-            reply: answer.reply,
-            pushes: answer.pushes.into_iter().map(push).collect(),
-            news: None,
-        }
+        Work { reply: answer.reply, pushes: answer.pushes.into_iter().map(push).collect(), news: None }
     }
 
     /// Takes the presence record of a user that `owner` owns.
     pub(super) fn presence(&mut self, now: Now, record: &PresenceRecord, owner: ShardId) -> Work {
-        Work {
-            news: self.embedded.presence(now, record, owner),
-            ..Work::default()
-        }
+        Work { news: self.embedded.presence(now, record, owner), ..Work::default() }
     }
 
     /// Writes what it holds into the thread's counts.

@@ -156,11 +156,7 @@ impl Session {
     /// A session whose token check begins.
     pub fn new(now: Now, peer: SocketAddr, login: Box<Login>) -> Self {
         let tick = Tick::of(now.mono);
-        let unqueued = QueueLink {
-            next: NONE,
-            since: tick,
-            queued: false,
-        };
+        let unqueued = QueueLink { next: NONE, since: tick, queued: false };
         Self {
             phase: Phase::LoggingIn,
             platform: login.platform,
@@ -174,11 +170,7 @@ impl Session {
             user_prev: NONE,
             user_next: NONE,
             queues: [unqueued; 3],
-            timer: TimerLink {
-                prev: NONE,
-                next: NONE,
-                at: None,
-            },
+            timer: TimerLink { prev: NONE, next: NONE, at: None },
             deadline: tick.after_ms(limits::LOGIN_DEADLINE_MS),
             heard: tick,
             pinged: tick,
@@ -228,11 +220,7 @@ impl Session {
             Phase::Open => {
                 let silent = self.heard.after_ms(limits::READ_DEADLINE_MS);
                 let ping = self.pinged.after_ms(limits::WEB_PING_INTERVAL_MS);
-                Some(if self.platform == Platform::WEB {
-                    silent.min(ping)
-                } else {
-                    silent
-                })
+                Some(if self.platform == Platform::WEB { silent.min(ping) } else { silent })
             }
             Phase::Closed => None,
         }

@@ -73,10 +73,7 @@ impl Outbox {
     /// Takes off what was sent. More than waits is a bug of the engine; the surplus is ignored.
     pub fn sent(&mut self, n: usize) -> Sent {
         let mut left = n.min(self.bytes);
-        let mut sent = Sent {
-            frames: 0,
-            bytes: left,
-        };
+        let mut sent = Sent { frames: 0, bytes: left };
         self.bytes -= left;
         while let Some(first) = self.frames.front() {
             let rest = first.bytes().len() - self.sent_of_first;

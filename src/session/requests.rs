@@ -58,10 +58,7 @@ impl Requests {
 
     /// The first waiting request that may start now; a SendMsg is never overtaken by a later SendMsg.
     pub fn next_ready(&mut self, order_of: impl Fn(&Request) -> Order) -> Option<Request> {
-        let position = self
-            .waiting
-            .iter()
-            .position(|request| self.may_start(order_of(request)))?;
+        let position = self.waiting.iter().position(|request| self.may_start(order_of(request)))?;
         let request = self.waiting.remove(position)?;
         self.waiting_bytes -= cost(&request);
         Some(request)
@@ -86,19 +83,11 @@ mod tests {
     use super::*;
 
     fn request(id: i32, msg_incr: &str) -> Request {
-        Request {
-            id,
-            msg_incr: msg_incr.into(),
-            ..Request::default()
-        }
+        Request { id, msg_incr: msg_incr.into(), ..Request::default() }
     }
 
     fn order_of(request: &Request) -> Order {
-        if request.id == 1003 {
-            Order::Serial
-        } else {
-            Order::Free
-        }
+        if request.id == 1003 { Order::Serial } else { Order::Free }
     }
 
     #[test]
@@ -112,10 +101,7 @@ mod tests {
         let next = requests.next_ready(order_of).map(|r| r.msg_incr);
         assert_eq!(next.as_deref(), Some("read"));
         requests.finish(Order::Serial);
-        assert_eq!(
-            requests.next_ready(order_of).map(|r| r.msg_incr).as_deref(),
-            Some("second")
-        );
+        assert_eq!(requests.next_ready(order_of).map(|r| r.msg_incr).as_deref(), Some("second"));
     }
 
     #[test]

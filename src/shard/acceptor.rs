@@ -97,10 +97,7 @@ fn receive(door: &Rc<Door>, socket: TcpStream, peer: Option<SocketAddr>) {
         return door.count(Metric::AcceptErrors);
     };
     tracing::trace!(%peer, "accepted");
-    let guest = Guest {
-        socket: Rc::new(socket),
-        peer: canonical(peer),
-        place: Place::take(&door.plan.admission),
-    };
+    let guest =
+        Guest { socket: Rc::new(socket), peer: canonical(peer), place: Place::take(&door.plan.admission) };
     head::greet(door, guest);
 }

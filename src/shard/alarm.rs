@@ -27,10 +27,7 @@ impl Alarm {
     pub fn start(doorbell: OwnedFd, nudge: Nudge) -> io::Result<Self> {
         let bell = Socket::adopt_pollable(doorbell)?;
         let (armed, rearm) = (Rc::new(Cell::new(false)), Nudge::default());
-        let alarm = Self {
-            armed: Rc::clone(&armed),
-            rearm: rearm.clone(),
-        };
+        let alarm = Self { armed: Rc::clone(&armed), rearm: rearm.clone() };
         monoio::spawn(async move {
             loop {
                 rearm.wait().await;

@@ -38,10 +38,7 @@ impl EventBell {
     pub fn silence(&self) {
         let mut count = [0; 8];
         let result = rustix::io::read(&self.fd, &mut count);
-        assert!(
-            matches!(result, Ok(8) | Err(Errno::AGAIN)),
-            "an eventfd cannot fail to be read: {result:?}"
-        );
+        assert!(matches!(result, Ok(8) | Err(Errno::AGAIN)), "an eventfd cannot fail to be read: {result:?}");
     }
 }
 

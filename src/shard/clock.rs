@@ -14,9 +14,7 @@ pub fn now() -> Now {
 }
 
 fn milliseconds(at: Timespec) -> i64 {
-    at.tv_sec
-        .saturating_mul(1_000)
-        .saturating_add(at.tv_nsec / 1_000_000)
+    at.tv_sec.saturating_mul(1_000).saturating_add(at.tv_nsec / 1_000_000)
 }
 
 #[cfg(test)]

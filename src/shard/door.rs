@@ -100,10 +100,7 @@ impl Place {
 
     /// A place that somebody else took and passed on.
     pub(super) fn taken_over(admission: &Arc<Admission>) -> Self {
-        Self {
-            admission: Arc::clone(admission),
-            passed_on: false,
-        }
+        Self { admission: Arc::clone(admission), passed_on: false }
     }
 
     /// From now on another owner of the connection gives the place back.
@@ -143,13 +140,7 @@ impl Door {
             return None;
         }
         let socket = Rc::clone(socket);
-        handshakes
-            .insert(Handshake {
-                socket,
-                deadline,
-                stage,
-            })
-            .ok()
+        handshakes.insert(Handshake { socket, deadline, stage }).ok()
     }
 
     /// Changes what the deadline means.
@@ -162,10 +153,7 @@ impl Door {
 
     /// What a handshake is doing; `Late` if it is not known any more.
     pub(super) fn stage(&self, id: SlotId) -> Stage {
-        self.handshakes
-            .borrow()
-            .get(id)
-            .map_or(Stage::Late, |handshake| handshake.stage)
+        self.handshakes.borrow().get(id).map_or(Stage::Late, |handshake| handshake.stage)
     }
 
     /// The socket is closed or goes its way without us.
@@ -178,11 +166,8 @@ impl Door {
     /// Ends what is overdue: the waits of the tasks end, which then do the rest.
     pub(super) fn expire(&self, now: Mono) {
         let mut handshakes = self.handshakes.borrow_mut();
-        let overdue: Vec<SlotId> = handshakes
-            .iter()
-            .filter(|(_, h)| h.deadline <= now)
-            .map(|(id, _)| id)
-            .collect();
+        let overdue: Vec<SlotId> =
+            handshakes.iter().filter(|(_, h)| h.deadline <= now).map(|(id, _)| id).collect();
         for id in overdue {
             let Some(handshake) = handshakes.get_mut(id) else {
                 continue;

@@ -52,10 +52,7 @@ pub struct Doorbell<B> {
 impl<B: Bell> Doorbell<B> {
     /// A doorbell whose reader is awake.
     pub fn new(bell: B) -> Self {
-        Self {
-            asleep: AtomicBool::new(false),
-            bell,
-        }
+        Self { asleep: AtomicBool::new(false), bell }
     }
 
     /// What rings.

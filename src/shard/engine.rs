@@ -112,10 +112,7 @@ impl<T: Transform> Engine<T> {
             slots: Vec::new(),
             sockets: 0,
             ready: VecDeque::new(),
-            signals: Rc::new(Signals {
-                nudge,
-                ..Signals::default()
-            }),
+            signals: Rc::new(Signals { nudge, ..Signals::default() }),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             batch: SendBatch::default(),
             sends: 0,
@@ -131,10 +128,7 @@ impl<T: Transform> Engine<T> {
             self.slots.resize_with(conn.index() + 1, || None);
         }
         let slot = &mut self.slots[conn.index()];
-        assert!(
-            slot.is_none(),
-            "connection {conn} was accepted over an open socket"
-        );
+        assert!(slot.is_none(), "connection {conn} was accepted over an open socket");
         *slot = Some(Slot {
             generation: conn.0.generation,
             waits: Waits::default(),
@@ -208,10 +202,7 @@ impl<T: Transform> Engine<T> {
     }
 
     fn slot(&mut self, conn: ConnId) -> Option<&mut Slot<T>> {
-        self.slots
-            .get_mut(conn.index())?
-            .as_mut()
-            .filter(|slot| slot.generation == conn.0.generation)
+        self.slots.get_mut(conn.index())?.as_mut().filter(|slot| slot.generation == conn.0.generation)
     }
 
     /// The lean task: a wait and a note.
@@ -269,11 +260,7 @@ impl<T: Transform> Engine<T> {
         if slot.waits.read || slot.waits.write {
             return;
         }
-        assert_eq!(
-            Rc::strong_count(&slot.socket),
-            1,
-            "a joined wait of {conn} holds its socket"
-        );
+        assert_eq!(Rc::strong_count(&slot.socket), 1, "a joined wait of {conn} holds its socket");
         self.slots[conn.index()] = None;
         self.sockets -= 1;
         upper.closed(conn);
@@ -349,8 +336,7 @@ impl<T: Transform> Engine<T> {
             encoded.frames = upper.fill(conn, &mut self.batch);
             let mut skip = self.batch.skip;
             for frame in self.batch.frames.drain(..) {
-                slot.transform
-                    .outbound(frame.bytes().get(skip..).unwrap_or_default(), &mut encoded.wire);
+                slot.transform.outbound(frame.bytes().get(skip..).unwrap_or_default(), &mut encoded.wire);
                 skip = 0;
             }
         }

@@ -39,17 +39,11 @@ impl No {
     }
 
     fn answered(outcome: Metric, answer: Vec<u8>) -> Self {
-        Self {
-            outcome,
-            answer: Some(answer),
-        }
+        Self { outcome, answer: Some(answer) }
     }
 
     fn silent(outcome: Metric) -> Self {
-        Self {
-            outcome,
-            answer: None,
-        }
+        Self { outcome, answer: None }
     }
 }
 
@@ -124,9 +118,7 @@ async fn read_head(door: &Door, id: SlotId, socket: &Socket) -> Result<Head, No>
 
 /// Appends what is there. The parser refuses a head of `HEAD_BYTES_MAX`, so there is always room for a byte.
 fn read_more(socket: &Socket, received: &mut Vec<u8>) -> Result<usize, Errno> {
-    let room = HEAD_BYTES_MAX
-        .saturating_sub(received.len())
-        .clamp(1, HEAD_BYTES_TYPICAL);
+    let room = HEAD_BYTES_MAX.saturating_sub(received.len()).clamp(1, HEAD_BYTES_TYPICAL);
     received.reserve(room);
     let (_, n) = rustix::net::recv(socket, spare_capacity(received), RecvFlags::DONTWAIT)?;
     Ok(n)
@@ -154,17 +146,13 @@ fn decide(door: &Door, guest: &Guest, head: &Head) -> Result<Box<Login>, No> {
             message: "ConnOverMaxNumLimit".into(),
             detail: "over max conn num limit".into(),
         };
-        return Err(No::answered(
-            Metric::HandshakeFull,
-            upgrade::refused(&full.json()),
-        ));
+        return Err(No::answered(Metric::HandshakeFull, upgrade::refused(&full.json())));
     }
     match judge(head, door.plan.strictness) {
         Judgement::Login(login) => Ok(login),
-        Judgement::Refuse(refusal) => Err(No::answered(
-            Metric::HandshakeArgs,
-            upgrade::refused(&refusal.json()),
-        )),
+        Judgement::Refuse(refusal) => {
+            Err(No::answered(Metric::HandshakeArgs, upgrade::refused(&refusal.json())))
+        }
         Judgement::Redirect(location) => Err(No::answered(Metric::HandshakeArgs, upgrade::moved(&location))),
     }
 }
@@ -181,11 +169,7 @@ fn pass_on(door: &Rc<Door>, guest: Guest, login: Box<Login>) {
         tracing::error!(%peer, "a connection could not be handed over"); // its head task was its only owner
         return door.count(Metric::HandshakeBusy);
     };
-    let sent = address.hand_over(HandOver {
-        socket: socket.release(),
-        peer,
-        login,
-    });
+    let sent = address.hand_over(HandOver { socket: socket.release(), peer, login });
     match (sent, place) {
         (Ok(()), place) => {
             tracing::trace!(%peer, owner = owner.0, "handed over");
@@ -194,11 +178,7 @@ fn pass_on(door: &Rc<Door>, guest: Guest, login: Box<Login>) {
         }
         (Err(back), place) => match Socket::adopt(back.socket) {
             Ok(socket) => {
-                let guest = Guest {
-                    socket: Rc::new(socket),
-                    peer,
-                    place,
-                };
+                let guest = Guest { socket: Rc::new(socket), peer, place };
                 refuse(door, guest, No::busy());
             }
             Err(_) => door.count(Metric::HandshakeBusy),

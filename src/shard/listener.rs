@@ -30,11 +30,7 @@ pub fn bind_listener(config: &Config, port: u16) -> io::Result<TcpListener> {
 }
 
 fn bind(config: &Config, address: SocketAddr) -> Result<OwnedFd, Errno> {
-    let family = if address.is_ipv6() {
-        AddressFamily::INET6
-    } else {
-        AddressFamily::INET
-    };
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
@@ -91,16 +87,10 @@ mod tests {
         let (far, _) = listener.accept().unwrap();
         assert!(far.nodelay().unwrap());
         assert!(sockopt::socket_keepalive(&far).unwrap());
-        assert_eq!(
-            sockopt::tcp_keepidle(&far).unwrap().as_millis(),
-            u128::from(KEEP_ALIVE_MS)
-        );
+        assert_eq!(sockopt::tcp_keepidle(&far).unwrap().as_millis(), u128::from(KEEP_ALIVE_MS));
         assert_eq!(sockopt::tcp_user_timeout(&far).unwrap(), TCP_USER_TIMEOUT_MS);
         // The kernel doubles what it is asked for, to pay for its own records.
-        assert_eq!(
-            sockopt::socket_send_buffer_size(&far).unwrap(),
-            2 * config.websocket.send_buffer_bytes
-        );
+        assert_eq!(sockopt::socket_send_buffer_size(&far).unwrap(), 2 * config.websocket.send_buffer_bytes);
     }
 
     #[test]

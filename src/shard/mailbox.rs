@@ -125,19 +125,8 @@ pub fn shard_mailbox() -> io::Result<(ShardAddress, ShardInbox)> {
         doorbell: Doorbell::new(EventBell::new()?),
         refused: Refused::default(),
     });
-    let address = ShardAddress {
-        post: Arc::clone(&post),
-    };
-    Ok((
-        address,
-        ShardInbox {
-            replies,
-            control,
-            push,
-            hand_over,
-            post,
-        },
-    ))
+    let address = ShardAddress { post: Arc::clone(&post) };
+    Ok((address, ShardInbox { replies, control, push, hand_over, post }))
 }
 
 impl ShardAddress {
@@ -155,25 +144,20 @@ impl ShardAddress {
     /// Control lane. Full: the mail comes back (UNAVAILABLE for the caller).
     pub fn control(&self, control: Control) -> Result<(), Control> {
         let post = &self.post;
-        post.doorbell
-            .send(&post.control, control)
-            .inspect_err(|_| count(&post.refused.control))
+        post.doorbell.send(&post.control, control).inspect_err(|_| count(&post.refused.control))
     }
 
     /// Push lane. Full: the mail comes back (not reached).
     pub fn push(&self, mail: ShardMail) -> Result<(), ShardMail> {
         let post = &self.post;
-        post.doorbell
-            .send(&post.push, mail)
-            .inspect_err(|_| count(&post.refused.push))
+        post.doorbell.send(&post.push, mail).inspect_err(|_| count(&post.refused.push))
     }
 
     /// Hand-over lane. Full: the socket comes back (503).
     pub fn hand_over(&self, hand_over: HandOver) -> Result<(), Box<HandOver>> {
         let post = &self.post;
         let sent = post.doorbell.send(&post.hand_over, hand_over);
-        sent.inspect_err(|_| count(&post.refused.hand_over))
-            .map_err(Box::new)
+        sent.inspect_err(|_| count(&post.refused.hand_over)).map_err(Box::new)
     }
 
     /// Mails waiting in each lane, as seen from outside: for the watcher of a shard that cannot say it itself.
@@ -252,10 +236,7 @@ impl ShardInbox {
         tally.set(Metric::LaneRepliesFull, refused.replies.load(Ordering::Relaxed));
         tally.set(Metric::LaneControlFull, refused.control.load(Ordering::Relaxed));
         tally.set(Metric::LanePushFull, refused.push.load(Ordering::Relaxed));
-        tally.set(
-            Metric::LaneHandOverFull,
-            refused.hand_over.load(Ordering::Relaxed),
-        );
+        tally.set(Metric::LaneHandOverFull, refused.hand_over.load(Ordering::Relaxed));
     }
 }
 

@@ -13,24 +13,15 @@ use crate::wire::envelope::{Encoding, Variant};
 use crate::wire::upgrade::UpgradeFault;
 
 fn slot(index: usize) -> SlotId {
-    SlotId {
-        index: u32::try_from(index).unwrap(),
-        generation: 7,
-    }
+    SlotId { index: u32::try_from(index).unwrap(), generation: 7 }
 }
 
 fn reply(index: usize) -> UpstreamReply {
-    UpstreamReply {
-        ticket: CallTicket(slot(index)),
-        outcome: UpstreamOutcome::Data(Bytes::new()),
-    }
+    UpstreamReply { ticket: CallTicket(slot(index)), outcome: UpstreamOutcome::Data(Bytes::new()) }
 }
 
 fn mail(index: usize) -> ShardMail {
-    ShardMail::CancelPush(RpcTicket {
-        rpc: RpcId(0),
-        slot: slot(index),
-    })
+    ShardMail::CancelPush(RpcTicket { rpc: RpcId(0), slot: slot(index) })
 }
 
 /// A hand-over of one socket of a loopback pair; `index` travels as the client's port.
@@ -40,10 +31,7 @@ fn hand_over(socket: &TcpStream, index: usize) -> HandOver {
         token: "t".into(),
         platform: Platform::WEB,
         operation_id: "o".into(),
-        variant: Variant {
-            encoding: Encoding::Json,
-            gzip: false,
-        },
+        variant: Variant { encoding: Encoding::Json, gzip: false },
         wants_response: false,
         forwarded_for: None,
         upgrade: Err(UpgradeFault::NoUpgradeWebsocket),
@@ -60,14 +48,8 @@ fn is_readable(fd: &OwnedFd, wait: &Timespec) -> bool {
     poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(wait)).unwrap() == 1
 }
 
-const AT_ONCE: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 0,
-};
-const LONG: Timespec = Timespec {
-    tv_sec: 20,
-    tv_nsec: 0,
-};
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+const LONG: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 
 /// What the shard would show of a metric.
 fn shown(inbox: &ShardInbox, metric: Metric) -> u64 {
@@ -81,10 +63,7 @@ fn a_full_replies_lane_drops_and_counts_and_keeps_the_order() {
     let (address, inbox) = shard_mailbox().unwrap();
     let max = limits::CALLS_IN_FLIGHT_MAX as usize;
     (0..max).for_each(|n| address.reply(reply(n)));
-    assert_eq!(
-        (address.depths().replies, shown(&inbox, Metric::LaneRepliesFull)),
-        (max, 0)
-    );
+    assert_eq!((address.depths().replies, shown(&inbox, Metric::LaneRepliesFull)), (max, 0));
     address.reply(reply(max));
     assert_eq!(shown(&inbox, Metric::LaneRepliesFull), 1);
     for n in 0..max {
@@ -104,10 +83,7 @@ fn a_full_control_lane_gives_the_mail_back_and_counts() {
     let refused = address.control(Control::Drain(Mono(9)));
     assert!(matches!(refused, Err(Control::Drain(Mono(9)))), "{refused:?}");
     assert_eq!(shown(&inbox, Metric::LaneControlFull), 1);
-    assert_eq!(
-        shown(&inbox, Metric::LaneControlDepth),
-        limits::CONTROL_LANE_MAX as u64
-    );
+    assert_eq!(shown(&inbox, Metric::LaneControlDepth), limits::CONTROL_LANE_MAX as u64);
     for n in 0..limits::CONTROL_LANE_MAX {
         assert!(matches!(inbox.next_control(), Some(Control::Hub(got)) if got == mail(n)));
     }
@@ -124,13 +100,7 @@ fn a_full_push_lane_gives_the_mail_back_and_counts() {
     assert_eq!(shown(&inbox, Metric::LanePushFull), 1);
     assert_eq!(inbox.next_push(), Some(mail(0)));
     address.push(mail(78)).unwrap();
-    assert_eq!(
-        inbox.depths(),
-        LaneDepths {
-            push: limits::PUSH_LANE_MAX,
-            ..LaneDepths::default()
-        }
-    );
+    assert_eq!(inbox.depths(), LaneDepths { push: limits::PUSH_LANE_MAX, ..LaneDepths::default() });
 }
 
 #[test]
@@ -188,10 +158,7 @@ fn a_flood_from_two_threads_loses_nothing_and_keeps_the_order_of_each() {
             let address = address.clone();
             let flood = move || {
                 for n in 0..MAILS {
-                    let ticket = RpcTicket {
-                        rpc: RpcId(sender),
-                        slot: slot(n),
-                    };
+                    let ticket = RpcTicket { rpc: RpcId(sender), slot: slot(n) };
                     let mut mail = ShardMail::CancelPush(ticket);
                     while let Err(back) = address.push(mail) {
                         mail = back;
@@ -225,8 +192,5 @@ fn a_flood_from_two_threads_loses_nothing_and_keeps_the_order_of_each() {
     }
     senders.into_iter().for_each(|sender| sender.join().unwrap());
     assert!(inbox.is_empty());
-    assert!(
-        sleeps > 0,
-        "the flood never let the reader sleep, so the doorbell was not tested"
-    );
+    assert!(sleeps > 0, "the flood never let the reader sleep, so the doorbell was not tested");
 }

@@ -103,11 +103,7 @@ impl std::fmt::Display for DriverKind {
 /// # Errors
 /// The system gives no thread.
 pub fn spawn(start: ShardStart) -> std::io::Result<std::thread::JoinHandle<()>> {
-    let seat = thread::Seat {
-        name: format!("shard{}", start.id.0),
-        cpu: start.cpu,
-        driver: start.driver,
-    };
+    let seat = thread::Seat { name: format!("shard{}", start.id.0), cpu: start.cpu, driver: start.driver };
     thread::spawn_on(seat, start.events.clone(), move |turns| run::run(start, turns))
 }
 

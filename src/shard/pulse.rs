@@ -66,15 +66,11 @@ activities! {
 impl Activity {
     /// In words, for the report of a stall.
     pub fn text(self) -> &'static str {
-        ACTIVITIES
-            .get(usize::from(self as u8))
-            .map_or("unknown", |entry| entry.1)
+        ACTIVITIES.get(usize::from(self as u8)).map_or("unknown", |entry| entry.1)
     }
 
     fn from_number(number: u8) -> Self {
-        ACTIVITIES
-            .get(usize::from(number))
-            .map_or(Self::Start, |entry| entry.0)
+        ACTIVITIES.get(usize::from(number)).map_or(Self::Start, |entry| entry.0)
     }
 }
 
@@ -125,8 +121,7 @@ impl Default for Pulse {
 impl Pulse {
     /// The calling thread enters its loop and is watched from now on.
     pub fn begin(&self, now: Mono) {
-        self.thread
-            .store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
+        self.thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
         self.stamp_ms.store(now.0, Ordering::Relaxed);
         // Release: who sees the phase sees the stamp, or a thread would be born stalled.
         self.phase.store(Phase::Turning as u8, Ordering::Release);
@@ -143,9 +138,8 @@ impl Pulse {
 
     /// A piece of work begins. Two plain stores.
     pub fn enter(&self, activity: Activity, connection: Option<ConnId>) {
-        let packed = connection.map_or(NO_CONNECTION, |ConnId(id)| {
-            u64::from(id.index) << 32 | u64::from(id.generation)
-        });
+        let packed = connection
+            .map_or(NO_CONNECTION, |ConnId(id)| u64::from(id.index) << 32 | u64::from(id.generation));
         self.activity.store(activity as u8, Ordering::Relaxed);
         self.connection.store(packed, Ordering::Relaxed);
     }
@@ -174,12 +168,8 @@ impl Pulse {
             stamp: Mono(self.stamp_ms.load(Ordering::Relaxed)),
             turns: self.turns.load(Ordering::Relaxed),
             activity: Activity::from_number(self.activity.load(Ordering::Relaxed)),
-            connection: (packed != NO_CONNECTION).then(|| {
-                ConnId(SlotId {
-                    index: half(packed >> 32),
-                    generation: half(packed),
-                })
-            }),
+            connection: (packed != NO_CONNECTION)
+                .then(|| ConnId(SlotId { index: half(packed >> 32), generation: half(packed) })),
             phase,
             thread: self.thread.load(Ordering::Relaxed),
         }
@@ -193,30 +183,18 @@ mod tests {
     #[test]
     fn a_glimpse_shows_the_last_turn_and_the_last_input() {
         let pulse = Pulse::default();
-        assert_eq!(
-            (pulse.glimpse().phase, pulse.glimpse().connection),
-            (Phase::Unborn, None)
-        );
+        assert_eq!((pulse.glimpse().phase, pulse.glimpse().connection), (Phase::Unborn, None));
         pulse.begin(Mono(5));
         pulse.turn(Mono(7));
-        let connection = ConnId(SlotId {
-            index: 3,
-            generation: u32::MAX,
-        });
+        let connection = ConnId(SlotId { index: 3, generation: u32::MAX });
         pulse.enter(Activity::Bytes, Some(connection));
         pulse.park();
         let seen = pulse.glimpse();
         assert_eq!((seen.stamp, seen.turns, seen.phase), (Mono(7), 1, Phase::Parked));
-        assert_eq!(
-            (seen.activity, seen.connection),
-            (Activity::Bytes, Some(connection))
-        );
+        assert_eq!((seen.activity, seen.connection), (Activity::Bytes, Some(connection)));
         assert_eq!(seen.thread, rustix::thread::gettid().as_raw_nonzero().get());
         pulse.turn(Mono(8));
-        assert_eq!(
-            (pulse.glimpse().phase, pulse.glimpse().connection),
-            (Phase::Turning, None)
-        );
+        assert_eq!((pulse.glimpse().phase, pulse.glimpse().connection), (Phase::Turning, None));
     }
 
     #[test]

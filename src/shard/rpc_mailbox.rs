@@ -116,20 +116,8 @@ pub fn rpc_mailbox(shards: u16) -> io::Result<(RpcAddress, RpcInbox)> {
         doorbell: Doorbell::new(EventBell::new()?),
         refused: AtomicU64::new(0),
     });
-    let address = RpcAddress {
-        post: Arc::clone(&post),
-    };
-    Ok((
-        address,
-        RpcInbox {
-            control,
-            outcomes,
-            calls,
-            notices,
-            presence,
-            post,
-        },
-    ))
+    let address = RpcAddress { post: Arc::clone(&post) };
+    Ok((address, RpcInbox { control, outcomes, calls, notices, presence, post }))
 }
 
 impl RpcAddress {
@@ -146,26 +134,11 @@ impl RpcAddress {
                 return bell.send(&post.presence, record).map_err(RpcMail::Presence);
             }
             RpcMail::Drain(deadline) => bell.send(&post.control, deadline).map_err(RpcMail::Drain),
-            RpcMail::Outcome {
-                shard,
-                ticket,
-                outcome,
-            } => bell
-                .send(
-                    &post.outcomes,
-                    Verdict {
-                        shard,
-                        ticket,
-                        outcome,
-                    },
-                )
-                .map_err(RpcMail::from),
+            RpcMail::Outcome { shard, ticket, outcome } => {
+                bell.send(&post.outcomes, Verdict { shard, ticket, outcome }).map_err(RpcMail::from)
+            }
             RpcMail::Call(call) => {
-                let lane = if call.ticket.is_some() {
-                    &post.calls
-                } else {
-                    &post.notices
-                };
+                let lane = if call.ticket.is_some() { &post.calls } else { &post.notices };
                 bell.send(lane, call).map_err(RpcMail::Call)
             }
         };
@@ -233,16 +206,8 @@ impl Inlet for RpcInbox {
 
 impl From<Verdict> for RpcMail {
     fn from(verdict: Verdict) -> Self {
-        let Verdict {
-            shard,
-            ticket,
-            outcome,
-        } = verdict;
-        Self::Outcome {
-            shard,
-            ticket,
-            outcome,
-        }
+        let Verdict { shard, ticket, outcome } = verdict;
+        Self::Outcome { shard, ticket, outcome }
     }
 }
 

@@ -5,10 +5,7 @@ use crate::hub::upstream::{CallMetadata, UpstreamRequest};
 use crate::ids::{CallTicket, RpcId, SlotId};
 
 fn slot(index: usize) -> SlotId {
-    SlotId {
-        index: u32::try_from(index).unwrap(),
-        generation: 1,
-    }
+    SlotId { index: u32::try_from(index).unwrap(), generation: 1 }
 }
 
 fn call(ticket: Option<usize>) -> RpcMail {
@@ -29,20 +26,13 @@ fn call(ticket: Option<usize>) -> RpcMail {
 fn outcome(index: usize) -> RpcMail {
     RpcMail::Outcome {
         shard: ShardId(0),
-        ticket: RpcTicket {
-            rpc: RpcId(0),
-            slot: slot(index),
-        },
+        ticket: RpcTicket { rpc: RpcId(0), slot: slot(index) },
         outcome: Box::new(RpcOutcome::RemoteLogin),
     }
 }
 
 fn presence() -> RpcMail {
-    RpcMail::Presence(Box::new(PresenceRecord {
-        user: "u".into(),
-        online: vec![1],
-        offline: vec![],
-    }))
+    RpcMail::Presence(Box::new(PresenceRecord { user: "u".into(), online: vec![1], offline: vec![] }))
 }
 
 /// One letter per kind of mail.
@@ -115,13 +105,7 @@ fn each_lane_holds_what_its_limit_says_and_gives_back_one_more() {
 
 #[test]
 fn the_reader_is_rung_for_mail_in_any_lane() {
-    for mail in [
-        RpcMail::Drain(Mono(1)),
-        outcome(0),
-        call(Some(0)),
-        call(None),
-        presence(),
-    ] {
+    for mail in [RpcMail::Drain(Mono(1)), outcome(0), call(Some(0)), call(None), presence()] {
         let (address, inbox) = rpc_mailbox(1).unwrap();
         let kind = letter(&mail);
         let fd = inbox.doorbell_fd().unwrap();

@@ -101,11 +101,7 @@ impl Loop {
                 shards: start.shards,
                 admission: Arc::clone(&start.admission),
                 pulse: Arc::clone(&start.pulse),
-                strictness: if start.config.lenient {
-                    Strictness::Lenient
-                } else {
-                    Strictness::Strict
-                },
+                strictness: if start.config.lenient { Strictness::Lenient } else { Strictness::Strict },
                 handshakes_max: start.config.websocket.handshakes_max,
             },
             nudge.clone(),
@@ -169,11 +165,7 @@ impl Loop {
         self.flush();
         self.run_effects(); // a last frame that left closes its connection now, not after a wait
         more |= self.pass_presence();
-        if more || self.hub.has_work() {
-            Pace::Hurry
-        } else {
-            Pace::Rest
-        }
+        if more || self.hub.has_work() { Pace::Hurry } else { Pace::Rest }
     }
 
     /// The sleep protocol of the mailbox; tasks of this thread wake the loop by its nudge.
@@ -256,10 +248,7 @@ impl Loop {
 
     /// Gives a connection to the hub and its socket to the engine.
     fn admit(&mut self, guest: Guest, login: Box<Login>) {
-        let accepted = Accepted {
-            peer: guest.peer,
-            login,
-        };
+        let accepted = Accepted { peer: guest.peer, login };
         match self.hub.accepted(self.now, accepted) {
             Some(conn) => {
                 tracing::debug!(%conn, peer = %guest.peer, "logging in");
@@ -303,25 +292,17 @@ impl Loop {
     /// A lane that refuses a question answers it: the client gets its error now and not at the deadline.
     fn call(&mut self, call: Box<UpstreamCall>) {
         let ticket = call.ticket;
-        let posted = self
-            .rpcs
-            .first()
-            .is_some_and(|rpc| rpc.post(RpcMail::Call(call)).is_ok());
+        let posted = self.rpcs.first().is_some_and(|rpc| rpc.post(RpcMail::Call(call)).is_ok());
         if let (false, Some(ticket)) = (posted, ticket) {
             let outcome = UpstreamOutcome::Failed(UpstreamError::internal());
-            self.hub
-                .input(self.now, Input::UpstreamReply(UpstreamReply { ticket, outcome }));
+            self.hub.input(self.now, Input::UpstreamReply(UpstreamReply { ticket, outcome }));
         }
     }
 
     /// A verdict that finds its lane full is dropped and counted there; its call ends at its deadline.
     fn reply(&mut self, ticket: RpcTicket, outcome: Box<crate::hub::mail::RpcOutcome>) {
         let shard = self.id;
-        let mail = RpcMail::Outcome {
-            shard,
-            ticket,
-            outcome,
-        };
+        let mail = RpcMail::Outcome { shard, ticket, outcome };
         let rpc = self.rpcs.get(usize::from(ticket.rpc.0));
         if rpc.is_none_or(|rpc| rpc.post(mail).is_err()) {
             tracing::warn!(?ticket, "a verdict was not delivered");
@@ -349,10 +330,7 @@ impl Loop {
             if !rpc.presence_has_room() {
                 return false;
             }
-            let record = self
-                .presence
-                .take()
-                .or_else(|| self.hub.next_presence().map(Box::new));
+            let record = self.presence.take().or_else(|| self.hub.next_presence().map(Box::new));
             let Some(record) = record else { return false };
             if let Err(RpcMail::Presence(record)) = rpc.post(RpcMail::Presence(record)) {
                 self.presence = Some(record); // another shard was faster, or the thread has ended
@@ -394,12 +372,8 @@ impl Loop {
     }
 
     fn split(&mut self) -> (&mut Engine<Identity>, Above<'_>) {
-        let above = Above {
-            hub: &mut self.hub,
-            admission: &self.admission,
-            pulse: &self.pulse,
-            now: self.now,
-        };
+        let above =
+            Above { hub: &mut self.hub, admission: &self.admission, pulse: &self.pulse, now: self.now };
         (&mut self.engine, above)
     }
 }

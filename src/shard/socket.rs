@@ -2,10 +2,7 @@
 //!
 //! What always holds: the descriptor lives as long as its [`Socket`], and a socket changes threads only when nothing
 //! of it is in flight.
-#![expect(
-    unsafe_code,
-    reason = "monoio's streams lend and return their descriptor as a bare number only"
-)]
+#![expect(unsafe_code, reason = "monoio's streams lend and return their descriptor as a bare number only")]
 
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
@@ -27,9 +24,7 @@ impl Socket {
     /// epoll does not take it (out of memory, or of its watch limit). The socket is closed.
     pub fn adopt(socket: StdTcpStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self {
-            stream: TcpStream::from_std(socket)?,
-        })
+        Ok(Self { stream: TcpStream::from_std(socket)? })
     }
 
     /// As [`Socket::adopt`] for a listener or an eventfd: their readiness is waited for in the same way.

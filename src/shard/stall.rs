@@ -88,46 +88,22 @@ pub struct StallReport {
 
 impl fmt::Display for StallReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            shard,
-            stalled_ms,
-            glimpse,
-            lanes,
-            queues,
-        } = self;
-        write!(
-            f,
-            "shard {} has not turned for {stalled_ms} ms (turn {}, ",
-            shard.0, glimpse.turns
-        )?;
-        write!(
-            f,
-            "kernel thread {}): last input: {}",
-            glimpse.thread,
-            glimpse.activity.text()
-        )?;
+        let Self { shard, stalled_ms, glimpse, lanes, queues } = self;
+        write!(f, "shard {} has not turned for {stalled_ms} ms (turn {}, ", shard.0, glimpse.turns)?;
+        write!(f, "kernel thread {}): last input: {}", glimpse.thread, glimpse.activity.text())?;
         if let Some(connection) = glimpse.connection {
             write!(f, " of connection {connection}")?;
         }
         if glimpse.phase == Phase::Parked {
             write!(f, ", its loop waits for events")?;
         }
-        let LaneDepths {
-            replies,
-            control,
-            push,
-            hand_over,
-        } = lanes;
+        let LaneDepths { replies, control, push, hand_over } = lanes;
         write!(
             f,
             "; lanes: replies {replies}, control {control}, push {push}, hand-over {hand_over}; queues:"
         )?;
         for (name, depth, age_ms) in queues {
-            write!(
-                f,
-                " {name} {depth} (oldest {} ms)",
-                if *depth > 0 { age_ms + stalled_ms } else { 0 }
-            )?;
+            write!(f, " {name} {depth} (oldest {} ms)", if *depth > 0 { age_ms + stalled_ms } else { 0 })?;
         }
         Ok(())
     }
@@ -157,16 +133,8 @@ pub struct Watcher {
 impl Watcher {
     /// Watches `shards`; asks for an abort after `abort_ms` (`stall.abort_ms`).
     pub fn new(shards: Vec<Watched>, abort_ms: u64) -> Self {
-        let watched = shards
-            .into_iter()
-            .map(|shard| (shard, Standing::Turning))
-            .collect();
-        Self {
-            watched,
-            abort_ms,
-            checked: None,
-            back_since: Mono(0),
-        }
+        let watched = shards.into_iter().map(|shard| (shard, Standing::Turning)).collect();
+        Self { watched, abort_ms, checked: None, back_since: Mono(0) }
     }
 
     /// Checks and acts.
@@ -179,10 +147,7 @@ impl Watcher {
     /// What is new since the last check. Changes nothing but the watcher's own notes.
     pub fn check(&mut self, now: Mono) -> Vec<Finding> {
         // Held up for half of what it waits for, the watcher cannot tell a stalled shard from a stopped process.
-        if self
-            .checked
-            .is_some_and(|checked| now.since_ms(checked) > limits::STALL_SUSPECT_MS / 2)
-        {
+        if self.checked.is_some_and(|checked| now.since_ms(checked) > limits::STALL_SUSPECT_MS / 2) {
             self.back_since = now;
         }
         self.checked = Some(now);
@@ -202,17 +167,11 @@ impl Watcher {
                 Standing::Reported(last) | Standing::Condemned(last) if !alive || glimpse.stamp > last => {
                     *standing = Standing::Turning;
                     let stalled_ms = glimpse.stamp.since_ms(last);
-                    findings.push(Finding::Recovered {
-                        shard: shard.shard,
-                        stalled_ms,
-                    });
+                    findings.push(Finding::Recovered { shard: shard.shard, stalled_ms });
                 }
                 Standing::Reported(last) if overdue && stalled_ms > abort_ms => {
                     *standing = Standing::Condemned(last);
-                    findings.push(Finding::Abort {
-                        shard: shard.shard,
-                        stalled_ms,
-                    });
+                    findings.push(Finding::Abort { shard: shard.shard, stalled_ms });
                 }
                 _ => {}
             }

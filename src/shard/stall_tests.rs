@@ -1,8 +1,5 @@
 //! Tests of the watcher: its decisions in virtual time, and the backtrace of a thread that really does not come back.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a test with real threads waits in real time"
-)]
+#![expect(clippy::disallowed_methods, reason = "a test with real threads waits in real time")]
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,25 +20,16 @@ fn watch() -> (Arc<Pulse>, Arc<Block>, Watcher) {
     let (pulse, block) = (Arc::new(Pulse::default()), Arc::new(Block::default()));
     // The inbox is dropped: nobody posts here.
     let (address, _) = shard_mailbox().unwrap();
-    let watched = Watched {
-        shard: ShardId(1),
-        pulse: Arc::clone(&pulse),
-        block: Arc::clone(&block),
-        address,
-    };
+    let watched =
+        Watched { shard: ShardId(1), pulse: Arc::clone(&pulse), block: Arc::clone(&block), address };
     (pulse, block, Watcher::new(vec![watched], ABORT_MS))
 }
 
 /// All findings of checks every `STALL_WATCH_MS` in `from..to`.
 fn checks(watcher: &mut Watcher, from: u64, to: u64) -> Vec<(u64, Finding)> {
     let step = usize::try_from(limits::STALL_WATCH_MS).unwrap();
-    let at = |now| {
-        watcher
-            .check(Mono(now))
-            .into_iter()
-            .map(move |finding| (now, finding))
-            .collect::<Vec<_>>()
-    };
+    let at =
+        |now| watcher.check(Mono(now)).into_iter().map(move |finding| (now, finding)).collect::<Vec<_>>();
     (from..to).step_by(step).flat_map(at).collect()
 }
 
@@ -84,27 +72,15 @@ fn a_stalled_shard_is_known_in_time_with_what_it_did() {
         block.publish(&tally);
         pulse.begin(Mono(1_000));
         pulse.turn(Mono(1_050));
-        pulse.enter(
-            Activity::Bytes,
-            Some(ConnId(SlotId {
-                index: 7,
-                generation: 9,
-            })),
-        );
+        pulse.enter(Activity::Bytes, Some(ConnId(SlotId { index: 7, generation: 9 })));
         if parked {
             pulse.park();
         }
         let findings = checks(&mut watcher, 1_000, 1_050 + limits::STALL_REPORT_MS);
-        let [(_, Finding::Stalled(report))] = findings.as_slice() else {
-            panic!("{findings:?}")
-        };
+        let [(_, Finding::Stalled(report))] = findings.as_slice() else { panic!("{findings:?}") };
         let text = report.to_string();
-        for part in [
-            "shard 1 ",
-            "bytes of a client of connection 7.9",
-            "kick 3 (oldest ",
-            "lanes: replies 0",
-        ] {
+        for part in ["shard 1 ", "bytes of a client of connection 7.9", "kick 3 (oldest ", "lanes: replies 0"]
+        {
             assert!(text.contains(part), "{part:?} is missing in {text:?}");
         }
         assert_eq!(text.contains("waits for events"), parked);
@@ -120,19 +96,10 @@ fn recovery_is_told_once_and_a_second_stall_is_told_again() {
     let shard = ShardId(1);
     assert_eq!(
         checks(&mut watcher, 2_000, 2_500),
-        [(
-            2_000,
-            Finding::Recovered {
-                shard,
-                stalled_ms: 2_000
-            }
-        )]
+        [(2_000, Finding::Recovered { shard, stalled_ms: 2_000 })]
     );
     let again = checks(&mut watcher, 2_500, 4_000);
-    assert!(
-        matches!(again.as_slice(), [(_, Finding::Stalled(_))]),
-        "{again:?}"
-    );
+    assert!(matches!(again.as_slice(), [(_, Finding::Stalled(_))]), "{again:?}");
 }
 
 #[test]
@@ -143,10 +110,7 @@ fn the_second_limit_asks_for_an_abort_once() {
     let [(_, Finding::Stalled(_)), (at, Finding::Abort { .. })] = findings.as_slice() else {
         panic!("{findings:?}")
     };
-    assert!(
-        (ABORT_MS..=ABORT_MS + 2 * limits::STALL_WATCH_MS).contains(at),
-        "{at}"
-    );
+    assert!((ABORT_MS..=ABORT_MS + 2 * limits::STALL_WATCH_MS).contains(at), "{at}");
 }
 
 #[test]
@@ -157,11 +121,7 @@ fn a_watcher_that_was_away_does_not_blame_the_shards() {
     assert_eq!(watcher.check(Mono(60_000)), [], "the whole process was stopped");
     pulse.turn(Mono(60_010));
     assert_eq!(checks(&mut watcher, 60_100, 60_700), []);
-    assert_eq!(
-        checks(&mut watcher, 60_700, 62_000).len(),
-        1,
-        "and is on its guard again"
-    );
+    assert_eq!(checks(&mut watcher, 60_700, 62_000).len(), 1, "and is on its guard again");
 }
 
 #[test]
@@ -225,10 +185,7 @@ fn the_backtrace_of_a_busy_loop_names_its_function() {
     for trace in traces {
         let trace = trace.unwrap();
         assert!(trace.contains("spins_in_a_place_with_a_name"), "{trace}");
-        assert!(
-            !trace.contains("store_frames"),
-            "the signal's own frames are left out: {trace}"
-        );
+        assert!(!trace.contains("store_frames"), "the signal's own frames are left out: {trace}");
     }
     let gone = ask(i32::MAX).unwrap_err();
     assert!(gone.contains("no signal could be sent"), "{gone}");
@@ -284,10 +241,7 @@ fn monoio_survives_being_asked_for_a_backtrace() {
             }
             stop.store(true, Ordering::Relaxed);
             let ran = thread.join().unwrap();
-            assert!(
-                ran || driver == DriverKind::IoUring,
-                "epoll is always there; io_uring may be denied"
-            );
+            assert!(ran || driver == DriverKind::IoUring, "epoll is always there; io_uring may be denied");
         });
     }
 }

@@ -13,10 +13,7 @@
 //! [`install`] unwinds once. After that it looks up the loaded objects (lock-free since glibc 2.35; before, under a
 //! recursive lock that only `dlopen` holds for long) and reads unwind tables, which rustc emits under panic = "abort"
 //! too since 1.92.
-#![expect(
-    unsafe_code,
-    reason = "the stall backtrace: signal set-up, tgkill, unwinding inside the signal"
-)]
+#![expect(unsafe_code, reason = "the stall backtrace: signal set-up, tgkill, unwinding inside the signal")]
 
 use std::ffi::c_void;
 use std::fmt::Write;
@@ -55,11 +52,7 @@ pub fn install() -> io::Result<()> {
     // SAFETY: `action` is a live, initialised sigaction whose function has the type that SA_SIGINFO asks for and does
     // only what is safe inside a signal; the old action is not wanted.
     let result = unsafe { libc::sigaction(SIGNAL, &action, std::ptr::null_mut()) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The stack of `thread` (a kernel thread id of this process), innermost call first, as lines of text. Takes up to
@@ -90,14 +83,10 @@ pub fn trace(thread: i32) -> Result<String, String> {
     }
     let waited_ms = limits::STALL_TRACE_MS;
     if advance(thread, IDLE).is_ok() {
-        return Err(format!(
-            "the thread did not take the signal within {waited_ms} ms"
-        ));
+        return Err(format!("the thread did not take the signal within {waited_ms} ms"));
     }
     if advance(STORING, ABANDONED).is_ok() {
-        return Err(format!(
-            "the thread did not finish unwinding within {waited_ms} ms"
-        ));
+        return Err(format!("the thread did not finish unwinding within {waited_ms} ms"));
     }
     let lines = symbolise();
     REQUEST.store(IDLE, Ordering::Release);
@@ -153,9 +142,7 @@ fn symbolise() -> String {
         let (mut named, mut ours) = (false, false);
         let mut line = String::new();
         backtrace::resolve(address as *mut c_void, |symbol| {
-            let name = symbol
-                .name()
-                .map_or_else(|| "?".to_owned(), |name| name.to_string());
+            let name = symbol.name().map_or_else(|| "?".to_owned(), |name| name.to_string());
             ours |= name.contains("stall_trace::on_signal") || name.contains("stall_trace::store_frames");
             let place = match (symbol.filename(), symbol.lineno()) {
                 (Some(file), Some(number)) => format!(" at {}:{number}", file.display()),
@@ -177,8 +164,5 @@ fn symbolise() -> String {
 }
 
 fn append(text: &mut String, arguments: std::fmt::Arguments<'_>) {
-    assert!(
-        text.write_fmt(arguments).is_ok(),
-        "writing to a String does not fail"
-    );
+    assert!(text.write_fmt(arguments).is_ok(), "writing to a String does not fail");
 }

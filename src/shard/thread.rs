@@ -124,11 +124,7 @@ pub(crate) mod tests {
                 .unwrap();
             let (events, news) = crossbeam_channel::bounded(1);
             let (say, said) = crossbeam_channel::bounded(1);
-            let seat = Seat {
-                name: "shard7".into(),
-                cpu: Some(cpu),
-                driver,
-            };
+            let seat = Seat { name: "shard7".into(), cpu: Some(cpu), driver };
             let thread = spawn_on(seat, events, move |turns| async move {
                 turns.turn().await;
                 let set = rustix::thread::sched_getaffinity(None).unwrap();

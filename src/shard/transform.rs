@@ -40,7 +40,4 @@ impl Transform for Identity {
     }
 }
 
-const _: () = assert!(
-    size_of::<Identity>() == 0,
-    "plain TCP costs no byte per connection"
-);
+const _: () = assert!(size_of::<Identity>() == 0, "plain TCP costs no byte per connection");

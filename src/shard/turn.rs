@@ -38,19 +38,14 @@ impl Turns {
     /// The process is out of descriptors.
     pub fn start() -> io::Result<Self> {
         let bell = Bell::new()?;
-        let turns = Self {
-            shared: Rc::default(),
-        };
+        let turns = Self { shared: Rc::default() };
         monoio::spawn(give_turns(Rc::clone(&turns.shared), bell));
         Ok(turns)
     }
 
     /// Completes after all other ready tasks and all input that has arrived have had their turn.
     pub fn turn(&self) -> Turn {
-        Turn {
-            shared: Rc::clone(&self.shared),
-            asked_in: None,
-        }
+        Turn { shared: Rc::clone(&self.shared), asked_in: None }
     }
 }
 
@@ -151,21 +146,12 @@ mod tests {
                 if taken == 50 {
                     std::io::Write::write_all(&mut near, b"x").unwrap();
                 }
-                assert!(
-                    crate::shard::clock::now().mono.since_ms(start) < 10_000,
-                    "the ticker starves"
-                );
+                assert!(crate::shard::clock::now().mono.since_ms(start) < 10_000, "the ticker starves");
             }
             (ticks.get(), echoed.get(), taken)
         });
-        assert!(
-            ticks >= 20 && echoed,
-            "{driver:?}: {ticks} ticks, echoed {echoed}"
-        );
-        assert!(
-            turns_taken > 100,
-            "{driver:?}: a turn takes too long: {turns_taken}"
-        );
+        assert!(ticks >= 20 && echoed, "{driver:?}: {ticks} ticks, echoed {echoed}");
+        assert!(turns_taken > 100, "{driver:?}: a turn takes too long: {turns_taken}");
     }
 
     #[test]

@@ -211,12 +211,7 @@ pub(super) fn parse_header(bytes: &[u8]) -> Result<Option<(Header, usize)>, &'st
         (true, Some((key, rest))) => (Some(*key), rest),
         (true, None) => return Ok(None),
     };
-    let header = Header {
-        kind,
-        fin,
-        key,
-        payload_bytes,
-    };
+    let header = Header { kind, fin, key, payload_bytes };
     Ok(Some((header, bytes.len() - rest.len())))
 }
 
@@ -253,20 +248,14 @@ mod tests {
             (Opcode::Pong, 0x8a),
         ] {
             assert_eq!(Frame::new(opcode, b"").bytes(), [first, 0]);
-            assert_eq!(
-                masked(opcode, b"ab", [1, 2, 3, 4]),
-                [first, 0x82, 1, 2, 3, 4, b'a' ^ 1, b'b' ^ 2]
-            );
+            assert_eq!(masked(opcode, b"ab", [1, 2, 3, 4]), [first, 0x82, 1, 2, 3, 4, b'a' ^ 1, b'b' ^ 2]);
         }
     }
 
     #[test]
     fn close_frames_have_code_and_a_reason_that_fits() {
         assert_eq!(Frame::close(None, "ignored").bytes(), [0x88, 0]);
-        assert_eq!(
-            Frame::close(Some(1001), "bye").bytes(),
-            [0x88, 5, 0x03, 0xe9, b'b', b'y', b'e']
-        );
+        assert_eq!(Frame::close(Some(1001), "bye").bytes(), [0x88, 5, 0x03, 0xe9, b'b', b'y', b'e']);
         let long = "é".repeat(100);
         let frame = Frame::close(Some(1000), &long);
         assert_eq!(frame.bytes()[1], 124); // 2 + 61 characters of 2 bytes: 123 would cut one in half
@@ -284,10 +273,7 @@ mod tests {
             (&[0x09, 0x80], "fragmented control frame"),
             (&[0x89, 0xfe], "control frame above 125 bytes"),
             (&[0x88, 0xff], "control frame above 125 bytes"),
-            (
-                &[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0],
-                "payload length above 63 bits",
-            ),
+            (&[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0], "payload length above 63 bits"),
         ] {
             assert_eq!(parse_header(bytes), Err(words), "{bytes:02x?}");
         }
@@ -299,11 +285,7 @@ mod tests {
             let whole = masked(Opcode::Binary, &vec![0; payload], [9, 8, 7, 6]);
             let header_bytes = whole.len() - payload;
             for cut in 0..header_bytes {
-                assert_eq!(
-                    parse_header(&whole[..cut]),
-                    Ok(None),
-                    "{payload} bytes, cut {cut}"
-                );
+                assert_eq!(parse_header(&whole[..cut]), Ok(None), "{payload} bytes, cut {cut}");
             }
             let (header, n) = parse_header(&whole).unwrap().unwrap();
             assert_eq!((n, header.key), (header_bytes, Some([9, 8, 7, 6])));
@@ -314,9 +296,7 @@ mod tests {
     fn a_length_may_be_longer_than_needed() {
         let (header, n) = parse_header(&[0x82, 126, 0, 5]).unwrap().unwrap();
         assert_eq!((header.payload_bytes, n), (5, 4));
-        let (header, n) = parse_header(&[0x82, 127, 0, 0, 0, 0, 0, 0, 0, 5])
-            .unwrap()
-            .unwrap();
+        let (header, n) = parse_header(&[0x82, 127, 0, 0, 0, 0, 0, 0, 0, 5]).unwrap().unwrap();
         assert_eq!((header.payload_bytes, n), (5, 10));
     }
 }

@@ -137,11 +137,7 @@ pub(crate) fn write_compact(out: &mut String, json: &str) {
         if in_string {
             in_string = escaped || c != '"';
             escaped = !escaped && c == '\\';
-            if is_html(c) {
-                write_escape(out, c)
-            } else {
-                out.push(c)
-            }
+            if is_html(c) { write_escape(out, c) } else { out.push(c) }
         } else if !matches!(c, ' ' | '\t' | '\n' | '\r') {
             in_string = c == '"';
             out.push(c);
@@ -159,10 +155,7 @@ mod tests {
             ("", r#""""#),
             ("plain ü 用", r#""plain ü 用""#),
             ("a\"b\\c/", r#""a\"b\\c/""#),
-            (
-                "\n\r\t\u{8}\u{c}\u{1}\u{1f}\u{7f}",
-                "\"\\n\\r\\t\\b\\f\\u0001\\u001f\u{7f}\"",
-            ),
+            ("\n\r\t\u{8}\u{c}\u{1}\u{1f}\u{7f}", "\"\\n\\r\\t\\b\\f\\u0001\\u001f\u{7f}\""),
             ("<a>&\u{2028}\u{2029}", r#""\u003ca\u003e\u0026\u2028\u2029""#),
         ] {
             let mut out = String::new();

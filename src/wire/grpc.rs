@@ -66,21 +66,13 @@ pub struct Status {
 impl Status {
     /// An error of gRPC itself, without details.
     pub fn new(code: i32, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            cause: None,
-        }
+        Self { code, message: message.into(), cause: None }
     }
 
     /// An OpenIM error. P16 always attaches details; their cause is the detail, else the message (spec 6.4).
     pub fn openim(code: i32, message: &str, detail: &str) -> Self {
         let cause = if detail.is_empty() { message } else { detail };
-        Self {
-            code,
-            message: message.to_owned(),
-            cause: Some(cause.to_owned()),
-        }
+        Self { code, message: message.to_owned(), cause: Some(cause.to_owned()) }
     }
 
     /// 1001 `ArgsError` with the text of a request check (spec 4.2).
@@ -96,10 +88,7 @@ impl Status {
     /// The value of `grpc-status-details-bin`, if details are attached.
     pub fn details_bin(&self) -> Option<String> {
         let cause = self.cause.clone()?;
-        let info = pb::openim::protobuf::ErrorInfo {
-            cause,
-            ..Default::default()
-        };
+        let info = pb::openim::protobuf::ErrorInfo { cause, ..Default::default() };
         let status = pb::rpc::Status {
             code: self.code,
             message: self.message.clone(),
@@ -123,11 +112,7 @@ impl Status {
 fn cause_of(details_bin: &str) -> Option<String> {
     let bytes = BASE64_LENIENT.decode(details_bin).ok()?;
     let status = pb::rpc::Status::decode(bytes.as_slice()).ok()?;
-    let detail = status
-        .details
-        .into_iter()
-        .next()
-        .filter(|d| d.type_url == ERROR_INFO_URL)?;
+    let detail = status.details.into_iter().next().filter(|d| d.type_url == ERROR_INFO_URL)?;
     let info = pb::openim::protobuf::ErrorInfo::decode(detail.value).ok()?;
     let mut parts = info.warp;
     if !info.cause.is_empty() {
@@ -203,10 +188,7 @@ impl Held {
 impl Assembler {
     /// For a message of at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            held: Held::One(Bytes::new()),
-        }
+        Self { limit, held: Held::One(Bytes::new()) }
     }
 
     /// Takes the next chunk of the body. After an error nothing more may be pushed.
@@ -291,10 +273,7 @@ mod tests {
     fn details_equal_the_vector_of_the_specification_and_come_back() {
         let status = Status::openim(1506, "TokenKickedError", "");
         assert_eq!(status.details_bin().as_deref(), Some(KICKED_DETAILS));
-        assert_eq!(
-            Status::parse(1506, "TokenKickedError", Some(KICKED_DETAILS)),
-            status
-        );
+        assert_eq!(Status::parse(1506, "TokenKickedError", Some(KICKED_DETAILS)), status);
         assert_eq!(Status::new(14, "full").details_bin(), None);
     }
 
@@ -371,9 +350,7 @@ mod tests {
         ];
         for (body, expected) in table {
             let mut assembler = Assembler::new(4);
-            let got = assembler
-                .push(Bytes::copy_from_slice(body))
-                .and_then(|()| assembler.finish());
+            let got = assembler.push(Bytes::copy_from_slice(body)).and_then(|()| assembler.finish());
             assert_eq!(got, expected.map(Bytes::copy_from_slice), "{body:?}");
         }
     }

@@ -105,12 +105,7 @@ impl Default for ReadLimits {
 impl ReadLimits {
     /// What a gateway reads with.
     pub fn server(message_bytes_max: usize, fragments_max: u32) -> Self {
-        Self {
-            message_bytes_max,
-            fragments_max,
-            role: Role::Server,
-            check_utf8: false,
-        }
+        Self { message_bytes_max, fragments_max, role: Role::Server, check_utf8: false }
     }
 
     /// What a client reads with (`pinion listen`, tests).
@@ -151,22 +146,12 @@ impl Inbound {
     /// returns `Ok(None)`: everything was consumed and the tail of a partial frame is kept here. To stop earlier
     /// loses the rest of `input`: only for a connection that is not read on.
     pub fn feed<'a>(&'a mut self, input: &'a mut [u8], limits: &'a ReadLimits) -> Feed<'a> {
-        Feed {
-            inbound: self,
-            input,
-            at: 0,
-            limits,
-            frames: 0,
-            held: Vec::new(),
-            fault: None,
-        }
+        Feed { inbound: self, input, at: 0, limits, frames: 0, held: Vec::new(), fault: None }
     }
 
     /// Bytes kept for a partial message.
     pub fn held_bytes(&self) -> usize {
-        self.0
-            .as_deref()
-            .map_or(0, |partial| partial.small.len() + partial.message.len())
+        self.0.as_deref().map_or(0, |partial| partial.small.len() + partial.message.len())
     }
 
     fn partial(&mut self) -> &mut Partial {
@@ -211,10 +196,7 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// The fault that ends this stream; asked again, the same.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "lending: an iterator's items cannot borrow from it"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "lending: an iterator's items cannot borrow from it")]
     pub fn next(&mut self) -> Result<Option<Event<'_>>, Fault> {
         if let Some(fault) = self.fault {
             return Err(fault);
@@ -232,10 +214,9 @@ impl Feed<'_> {
                 }
                 let payload = payload_of(&found, self.input, &self.held);
                 Ok(Some(match found.kind {
-                    Kind::Text | Kind::Binary | Kind::Continuation => Event::Message {
-                        text: found.kind == Kind::Text,
-                        payload,
-                    },
+                    Kind::Text | Kind::Binary | Kind::Continuation => {
+                        Event::Message { text: found.kind == Kind::Text, payload }
+                    }
                     Kind::Ping => Event::Ping(payload),
                     Kind::Pong => Event::Pong(payload),
                     Kind::Close => Event::Close(code),
@@ -291,12 +272,7 @@ impl Feed<'_> {
     /// Takes a header from the input, together with what was kept of it. `None`: the rest has yet to come.
     fn read_header(&mut self) -> Result<Option<Header>, Fault> {
         let rest = self.input.get(self.at..).unwrap_or_default();
-        if let Some(partial) = self
-            .inbound
-            .0
-            .as_deref_mut()
-            .filter(|partial| !partial.small.is_empty())
-        {
+        if let Some(partial) = self.inbound.0.as_deref_mut().filter(|partial| !partial.small.is_empty()) {
             // A header has at most 14 bytes, so joining byte by byte costs nothing worth saving.
             for byte in rest {
                 partial.small.push(*byte);
@@ -330,20 +306,12 @@ impl Feed<'_> {
             _ => {}
         }
         let payload_bytes = usize::try_from(header.payload_bytes).map_err(|_| Fault::TooBig)?;
-        let open = Open {
-            header,
-            payload_bytes,
-            seen: 0,
-        };
+        let open = Open { header, payload_bytes, seen: 0 };
         if header.kind.is_control() {
             return Ok(open);
         }
         let (started, fragments, message_bytes) = match self.inbound.0.as_deref() {
-            Some(partial) => (
-                partial.started.is_some(),
-                partial.fragments,
-                partial.message.len(),
-            ),
+            Some(partial) => (partial.started.is_some(), partial.fragments, partial.message.len()),
             None => (false, 0, 0),
         };
         match (started, header.kind) {
@@ -372,10 +340,7 @@ impl Feed<'_> {
             mask::apply(key, 0, payload);
         }
         self.at = place.end;
-        Some(Found {
-            kind,
-            place: Some(place),
-        })
+        Some(Found { kind, place: Some(place) })
     }
 
     /// Moves what the input has of a frame's payload to where it is kept. True: the frame is complete.
@@ -387,11 +352,7 @@ impl Feed<'_> {
             mask::apply(key, open.seen, payload);
         }
         let partial = self.inbound.partial();
-        let kept = if open.header.kind.is_control() {
-            &mut partial.small
-        } else {
-            &mut partial.message
-        };
+        let kept = if open.header.kind.is_control() { &mut partial.small } else { &mut partial.message };
         kept.extend_from_slice(payload);
         self.at += take;
         open.seen += take;

@@ -64,10 +64,7 @@ mod tests {
         for (ping, pong) in [
             (r#"{"type":"ping"}"#, r#"{"type":"pong","body":null}"#),
             (r#"{"type":"ping","body":null}"#, r#"{"type":"pong","body":null}"#),
-            (
-                r#"{"type":"ping","body":"op1"}"#,
-                r#"{"type":"pong","body":"op1"}"#,
-            ),
+            (r#"{"type":"ping","body":"op1"}"#, r#"{"type":"pong","body":"op1"}"#),
             (
                 r#" { "Body" : { "a" : [ 1.0 , "<x y>" ] } , "TYPE" : "ping" } "#,
                 r#"{"type":"pong","body":{"a":[1.0,"\u003cx y\u003e"]}}"#,
@@ -77,11 +74,7 @@ mod tests {
                 r#"{"type":"pong","body":2}"#,
             ),
         ] {
-            assert_eq!(
-                answer(ping.as_bytes()),
-                Ok(TextAnswer::Pong(pong.into())),
-                "{ping}"
-            );
+            assert_eq!(answer(ping.as_bytes()), Ok(TextAnswer::Pong(pong.into())), "{ping}");
         }
     }
 
@@ -108,15 +101,9 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/openim-handshake.json");
         let file: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
         let frames = file["text_frames"].as_array().unwrap();
-        let ping = frames
-            .iter()
-            .position(|frame| frame["direction"] == "client->gateway")
-            .unwrap();
+        let ping = frames.iter().position(|frame| frame["direction"] == "client->gateway").unwrap();
         let text = |at: usize| frames[at]["text"].as_str().unwrap();
-        assert_eq!(
-            answer(text(ping).as_bytes()),
-            Ok(TextAnswer::Pong(text(ping + 1).into()))
-        );
+        assert_eq!(answer(text(ping).as_bytes()), Ok(TextAnswer::Pong(text(ping + 1).into())));
     }
 
     proptest! {

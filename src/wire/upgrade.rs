@@ -77,13 +77,7 @@ const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
 impl AcceptKey {
     /// The answer to a `Sec-WebSocket-Key` (RFC 6455 section 4.2.2). The client side checks the 101 with it.
     pub fn answer_to(key: &[u8]) -> Self {
-        Self(
-            Sha1::new()
-                .chain_update(key)
-                .chain_update(ACCEPT_GUID)
-                .finalize()
-                .into(),
-        )
+        Self(Sha1::new().chain_update(key).chain_update(ACCEPT_GUID).finalize().into())
     }
 
     /// The header's value.
@@ -127,11 +121,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadFault> {
 }
 
 fn too_long_or_wait<T>(bytes: &[u8]) -> Result<Option<T>, HeadFault> {
-    if bytes.len() >= limits::HEAD_BYTES_MAX {
-        Err(HeadFault::TooLong)
-    } else {
-        Ok(None)
-    }
+    if bytes.len() >= limits::HEAD_BYTES_MAX { Err(HeadFault::TooLong) } else { Ok(None) }
 }
 
 fn has_blank_line(bytes: &[u8]) -> bool {
@@ -141,10 +131,9 @@ fn has_blank_line(bytes: &[u8]) -> bool {
 /// The target without `http://authority` in front. `None`: neither form of RFC 9112 section 3.2 that a gateway answers.
 fn origin_form(target: &str) -> Option<Box<str>> {
     let local = match target.split_once("://") {
-        Some((scheme, rest)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => rest
-            .find(['/', '?'])
-            .and_then(|at| rest.get(at..))
-            .unwrap_or_default(),
+        Some((scheme, rest)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+            rest.find(['/', '?']).and_then(|at| rest.get(at..)).unwrap_or_default()
+        }
         _ => target,
     };
     match local.as_bytes().first() {
@@ -169,11 +158,7 @@ fn check_upgrade(method: &str, headers: &Headers<'_, '_>) -> Result<AcceptKey, U
     if !headers.has_token("sec-websocket-version", "13") {
         return Err(UpgradeFault::BadVersion);
     }
-    let key = headers
-        .values("sec-websocket-key")
-        .next()
-        .unwrap_or_default()
-        .trim_ascii();
+    let key = headers.values("sec-websocket-key").next().unwrap_or_default().trim_ascii();
     match LENIENT_BASE64.decode(key) {
         Ok(nonce) if nonce.len() == 16 => Ok(AcceptKey::answer_to(key)),
         _ => Err(UpgradeFault::BadKey),
@@ -184,16 +169,11 @@ struct Headers<'h, 'b>(&'h [httparse::Header<'b>]);
 
 impl Headers<'_, '_> {
     fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.0
-            .iter()
-            .filter(move |header| header.name.eq_ignore_ascii_case(name))
-            .map(|header| header.value)
+        self.0.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
 
     fn first(&self, name: &str) -> Option<Box<str>> {
-        self.values(name)
-            .next()
-            .map(|value| String::from_utf8_lossy(value).into())
+        self.values(name).next().map(|value| String::from_utf8_lossy(value).into())
     }
 
     /// Whether one of the comma-separated values is `token`.

@@ -48,24 +48,12 @@ fn heads_that_are_no_heads() {
     let long = [b"GET / HTTP/1.1\r\nX: ".as_slice(), &vec![b'x'; 64 * 1024]].concat();
     for (bytes, status, outcome) in [
         (long.as_slice(), "431", "head_too_long"),
-        (
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice(),
-            "400",
-            "bad_head",
-        ),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice(), "400", "bad_head"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), "400", "bad_head"),
     ] {
         let answer = raw(&gateway, bytes);
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status} ")),
-            "{outcome}: {answer:?}"
-        );
-        counted(
-            &gateway,
-            "pinion_handshakes_total",
-            &format!("outcome=\"{outcome}\""),
-            1.0,
-        );
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{outcome}: {answer:?}");
+        counted(&gateway, "pinion_handshakes_total", &format!("outcome=\"{outcome}\""), 1.0);
     }
     is_well(&gateway);
 }
@@ -80,54 +68,28 @@ fn frames_and_envelopes_that_are_none() {
     };
     let bomb = gzip(&vec![0; 8 * 1024 * 1024]);
     assert!(bomb.len() < 51_200, "the bomb passes the wire limit");
-    let plain = Variant {
-        encoding: Encoding::Gob,
-        gzip: false,
-    };
+    let plain = Variant { encoding: Encoding::Gob, gzip: false };
     let zipped = Variant { gzip: true, ..plain };
-    let json = Variant {
-        encoding: Encoding::Json,
-        gzip: false,
-    };
+    let json = Variant { encoding: Encoding::Json, gzip: false };
     let binary = |bytes: Vec<u8>| Message::Binary(bytes.into());
     let cases: [(Variant, Message, &str, Option<u16>); 8] = [
         (plain, binary(vec![0xff; 40]), "bad_envelope", None),
         (plain, binary(Vec::new()), "bad_envelope", None),
-        (
-            json,
-            binary(b"{\"reqIdentifier\":1e3}".to_vec()),
-            "bad_envelope",
-            None,
-        ),
+        (json, binary(b"{\"reqIdentifier\":1e3}".to_vec()), "bad_envelope", None),
         (zipped, binary(b"no gzip".to_vec()), "bad_envelope", None),
         (zipped, binary(bomb), "inflated_too_big", None),
         (plain, binary(vec![0; 51_201]), "message_too_big", Some(1009)),
         (plain, Message::text("hello"), "bad_text_frame", None),
-        (
-            json,
-            binary(br#"{"reqIdentifier":4242,"sendID":"eve"}"#.to_vec()),
-            "unknown_request",
-            None,
-        ),
+        (json, binary(br#"{"reqIdentifier":4242,"sendID":"eve"}"#.to_vec()), "unknown_request", None),
     ];
     let mut bystander = gateway.connect("bystander", 2);
     for (variant, message, reason, code) in cases {
-        let before = gateway
-            .metrics()
-            .sum("pinion_closes_total", &[&format!("reason=\"{reason}\"")]);
-        let options = Options {
-            variant,
-            ..Options::default()
-        };
+        let before = gateway.metrics().sum("pinion_closes_total", &[&format!("reason=\"{reason}\"")]);
+        let options = Options { variant, ..Options::default() };
         let mut eve = gateway.connect_with("eve", 1, &options);
         eve.send_raw(message);
         assert_eq!(eve.closed(), code.map(Some), "{reason}");
-        counted(
-            &gateway,
-            "pinion_closes_total",
-            &format!("reason=\"{reason}\""),
-            before + 1.0,
-        );
+        counted(&gateway, "pinion_closes_total", &format!("reason=\"{reason}\""), before + 1.0);
     }
     gateway.push("system", &["bystander"], "still here");
     assert_eq!(bystander.pushed_text(), "still here");
@@ -143,11 +105,7 @@ fn bytes_that_are_no_websocket_frame() {
     let mut answer = Vec::new();
     let _ = eve.read_to_end(&mut answer);
     assert_eq!(answer.first(), Some(&0x88), "a close frame: {answer:02x?}");
-    assert_eq!(
-        answer.get(2..4),
-        Some(1002_u16.to_be_bytes().as_slice()),
-        "{answer:02x?}"
-    );
+    assert_eq!(answer.get(2..4), Some(1002_u16.to_be_bytes().as_slice()), "{answer:02x?}");
     counted(&gateway, "pinion_closes_total", "reason=\"protocol_error\"", 1.0);
     is_well(&gateway);
 }
@@ -170,11 +128,7 @@ fn raw_login(gateway: &Gateway, user: &str) -> TcpStream {
         socket.read_exact(&mut byte).unwrap();
         head.extend(byte);
     }
-    assert!(
-        head.starts_with(b"HTTP/1.1 101 "),
-        "{}",
-        String::from_utf8_lossy(&head)
-    );
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
     socket
 }
 
@@ -192,25 +146,12 @@ fn tokens_and_arguments_that_are_refused() {
         ("mallory", &good, 1502),
     ] {
         let answer = connect(user, token);
-        assert!(
-            answer.contains(&format!("\"errCode\":{code}")),
-            "{user}: {answer}"
-        );
+        assert!(answer.contains(&format!("\"errCode\":{code}")), "{user}: {answer}");
         assert!(!answer.contains(&good), "tokens are not echoed: {answer}");
     }
     assert!(connect("", &good).contains("sendID is empty"));
-    counted(
-        &gateway,
-        "pinion_handshakes_total",
-        "outcome=\"token_refused\"",
-        3.0,
-    );
-    counted(
-        &gateway,
-        "pinion_handshakes_total",
-        "outcome=\"bad_arguments\"",
-        1.0,
-    );
+    counted(&gateway, "pinion_handshakes_total", "outcome=\"token_refused\"", 3.0);
+    counted(&gateway, "pinion_handshakes_total", "outcome=\"bad_arguments\"", 1.0);
     is_well(&gateway);
 }
 
@@ -229,16 +170,9 @@ fn grpc_bodies_that_cannot_be_decoded() {
     counted(&gateway, "pinion_rpc_bad_requests_total", "", 1.0);
     let (code, message) = status(call(b"").map(drop));
     assert_eq!((code, message.as_str()), (1001, "ArgsError"));
-    let request = KickUserOfflineReq {
-        platform_id: 10,
-        kick_user_id_list: vec!["alice".into()],
-    };
+    let request = KickUserOfflineReq { platform_id: 10, kick_user_id_list: vec!["alice".into()] };
     let kick = gateway.call::<KickUserOfflineResp>("KickUserOffline", &metadata, &request);
-    assert_eq!(
-        status(kick.map(drop)).0,
-        1001,
-        "platform 10 is refused, as upstream does (spec trap 19)"
-    );
+    assert_eq!(status(kick.map(drop)).0, 1001, "platform 10 is refused, as upstream does (spec trap 19)");
     let unknown = gateway.call::<KickUserOfflineResp>("KickUserOffline", &[], &request);
     assert_eq!(status(unknown.map(drop)).0, 3, "operationid is missing");
     is_well(&gateway);

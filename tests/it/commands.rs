@@ -61,13 +61,7 @@ fn check_judges_and_prints_every_fault() {
     assert_eq!((code, out.as_str()), (0, "configuration is good\n"));
 
     let file = temp_file("websocket: {port: 70000, prot: 1}\nlogin.policy: 3\n");
-    let mut command = pinion(&[
-        "check",
-        "--config",
-        file.path().to_str().unwrap(),
-        "--shards-count",
-        "0",
-    ]);
+    let mut command = pinion(&["check", "--config", file.path().to_str().unwrap(), "--shards-count", "0"]);
     command.env("PINION_LOG_LEVL", "info");
     let (code, out, err) = texts(&run(command));
     assert_eq!((code, out.as_str()), (2, ""), "{err}");
@@ -90,12 +84,7 @@ fn check_judges_and_prints_every_fault() {
 
 #[test]
 fn a_faulty_configuration_stops_the_start() {
-    let (code, _, err) = texts(&run(pinion(&[
-        "--websocket-port",
-        "x",
-        "--shards-driver",
-        "kqueue",
-    ])));
+    let (code, _, err) = texts(&run(pinion(&["--websocket-port", "x", "--shards-driver", "kqueue"])));
     assert_eq!(code, 2);
     assert!(err.contains("2 faults in the configuration"), "{err}");
 }
@@ -120,19 +109,9 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
 #[test]
 fn a_push_to_nobody_listening_is_an_error() {
     // A port that was free a moment ago, on an address that nobody else uses.
-    let port = std::net::TcpListener::bind("127.0.0.9:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let (code, _, err) = texts(&run(pinion(&[
-        "push",
-        "--to",
-        "a",
-        "--text",
-        "t",
-        "--rpc",
-        &port.to_string(),
-    ])));
+    let port = std::net::TcpListener::bind("127.0.0.9:0").unwrap().local_addr().unwrap();
+    let (code, _, err) =
+        texts(&run(pinion(&["push", "--to", "a", "--text", "t", "--rpc", &port.to_string()])));
     assert_eq!(code, 2, "{err}");
     assert!(err.contains("cannot connect"), "{err}");
 }

@@ -32,16 +32,10 @@ fn text_message(from: &str, to: &str, text: &str) -> MsgData {
 fn each_encoding_logs_in_sends_receives_and_syncs() {
     let gateway = Gateway::start(&["--shards-count", "2"]);
     let mut bob = gateway.connect("bob", 2);
-    for (encoding, gzip) in [
-        (Encoding::Gob, false),
-        (Encoding::Gob, true),
-        (Encoding::Json, false),
-        (Encoding::Json, true),
-    ] {
-        let options = Options {
-            variant: Variant { encoding, gzip },
-            ..Options::default()
-        };
+    for (encoding, gzip) in
+        [(Encoding::Gob, false), (Encoding::Gob, true), (Encoding::Json, false), (Encoding::Json, true)]
+    {
+        let options = Options { variant: Variant { encoding, gzip }, ..Options::default() };
         let text = format!("{encoding:?} {gzip}");
         let mut alice = gateway.connect_with("alice", 1, &options);
         let reply = alice.request(SEND_MSG, &text_message("alice", "bob", &text));
@@ -69,14 +63,7 @@ fn users_of_both_shards_are_reached_wherever_they_were_accepted() {
     assert_eq!(answer.single_push_result.len(), users.len());
     for (result, user) in answer.single_push_result.iter().zip(&users) {
         assert_eq!((&result.user_id, result.online_push), (user, true));
-        assert_eq!(
-            result
-                .resp
-                .iter()
-                .map(|device| device.result_code)
-                .collect::<Vec<_>>(),
-            [0]
-        );
+        assert_eq!(result.resp.iter().map(|device| device.result_code).collect::<Vec<_>>(), [0]);
     }
     for client in &mut clients {
         assert_eq!(client.pushed_text(), "to all");
@@ -106,19 +93,13 @@ fn a_second_login_of_user_and_platform_kicks_the_first() {
     }
     first.closed();
     gateway.push("system", &["alice"], "after");
-    assert_eq!(
-        (second.pushed_text(), elsewhere.pushed_text()),
-        ("after".into(), "after".into())
-    );
+    assert_eq!((second.pushed_text(), elsewhere.pushed_text()), ("after".into(), "after".into()));
 }
 
 #[test]
 fn heartbeats_in_text_are_answered_and_the_first_frame_is_told_when_asked_for() {
     let gateway = Gateway::start(&["--shards-count", "2"]);
-    let options = Options {
-        extra: "&isMsgResp=true".into(),
-        ..Options::default()
-    };
+    let options = Options { extra: "&isMsgResp=true".into(), ..Options::default() };
     let mut client = gateway.connect_with("alice", 5, &options);
     let text = |frame| match frame {
         Frame::Text(text) => text,
@@ -134,9 +115,7 @@ fn a_bad_login_is_refused_counted_and_harms_nobody() {
     let gateway = Gateway::start(&["--shards-count", "2"]);
     let login = |user: &str, token: &str| {
         let options = Options::default();
-        Client::connect(gateway.websocket, user, 1, token, &options)
-            .map(|_| ())
-            .unwrap_err()
+        Client::connect(gateway.websocket, user, 1, token, &options).map(|_| ()).unwrap_err()
     };
     let good = gateway.token("alice", 1);
     for (user, token, outcome, part) in [

@@ -10,14 +10,7 @@ use crate::harness::{Gateway, pinion, run, texts};
 /// Runs a gateway that records, with a login, a request, a push and a kick, and gives the recording.
 fn record(mode: &str, dir: &std::path::Path) -> (String, String) {
     let dir_text = dir.display().to_string();
-    let flags = [
-        "--shards-count",
-        "1",
-        "--record-mode",
-        mode,
-        "--record-dir",
-        &dir_text,
-    ];
+    let flags = ["--shards-count", "1", "--record-mode", mode, "--record-dir", &dir_text];
     let mut gateway = Gateway::start(&flags);
     let token = gateway.token("alice", 1);
     let options = crate::harness::Options::default();
@@ -31,10 +24,7 @@ fn record(mode: &str, dir: &std::path::Path) -> (String, String) {
     gateway.signal(Signal::TERM);
     assert!(gateway.wait().success());
     let file = dir.join("shard0.jsonl");
-    assert_eq!(
-        std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     (std::fs::read_to_string(file).unwrap(), token)
 }
 
@@ -53,10 +43,7 @@ fn a_recording_replays_to_the_same_decisions_and_a_changed_one_does_not() {
         let (code, out, err) = replay(&text);
         assert_eq!(code, 0, "{mode}: {err}");
         assert!(out.starts_with("same decisions: trace "), "{out}");
-        let without_logins: Vec<&str> = text
-            .lines()
-            .filter(|line| !line.contains("\"Accepted\""))
-            .collect();
+        let without_logins: Vec<&str> = text.lines().filter(|line| !line.contains("\"Accepted\"")).collect();
         let (code, _, err) = replay(&without_logins.join("\n"));
         assert_eq!(code, 1, "{mode}: {err}");
         assert!(err.contains("the replay differs from the recording"), "{err}");

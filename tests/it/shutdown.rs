@@ -16,10 +16,8 @@ fn sigterm_answers_what_is_in_flight_then_closes_with_1001_and_exits_0() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut gateway = Gateway::start(&["--shards-count", "2", "--drain-deadline-ms", "3s"]);
         let mut clients: Vec<_> = (0..6).map(|n| gateway.connect(&format!("u{n}"), 1)).collect();
-        let asked: Vec<_> = clients
-            .iter_mut()
-            .map(|client| client.send(GET_NEWEST_SEQ, &GetMaxSeqReq::default()))
-            .collect();
+        let asked: Vec<_> =
+            clients.iter_mut().map(|client| client.send(GET_NEWEST_SEQ, &GetMaxSeqReq::default())).collect();
         let start = Instant::now();
         gateway.signal(signal);
         for (client, msg_incr) in clients.iter_mut().zip(asked) {
@@ -65,9 +63,7 @@ fn a_second_signal_means_now() {
     let mut gateway = Gateway::start(&["--shards-count", "1", "--drain-deadline-ms", "600s"]);
     let clients: Vec<_> = (0..4).map(|n| gateway.connect(&format!("u{n}"), 1)).collect();
     gateway.signal(Signal::TERM);
-    eventually("the drain to begin", || {
-        gateway.logs().contains("draining").then_some(())
-    });
+    eventually("the drain to begin", || gateway.logs().contains("draining").then_some(()));
     let start = Instant::now();
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.wait().code(), Some(0));

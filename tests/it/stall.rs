@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use pinion::ids::{Ownership, ShardId};
 use pinion::pb::openim::sdkws::GetMaxSeqReq;
+use rustix::process::Signal;
 
 use crate::harness::{Gateway, eventually};
 
@@ -16,9 +17,7 @@ const SEEN_WITHIN: Duration = Duration::from_secs(3);
 fn user_of(shard: u16) -> String {
     let ownership = Ownership::new([1, 2], 2);
     let mut users = (0..).map(|n| format!("user{n}"));
-    users
-        .find(|user| ownership.owner(user) == ShardId(shard))
-        .unwrap()
+    users.find(|user| ownership.owner(user) == ShardId(shard)).unwrap()
 }
 
 fn start(stall: &str, abort_ms: &str) -> Gateway {
@@ -46,16 +45,15 @@ fn stalled(gateway: &Gateway, shard: &str) -> bool {
 
 #[test]
 fn a_stall_is_seen_told_and_outlived_by_the_other_shard() {
-    let start_of_stall = Instant::now();
     let gateway = start("0:10000", "60s");
+    let user = user_of(1);
+    let mut before = gateway.connect(&user, 1);
+    let start_of_stall = Instant::now();
+    gateway.signal(Signal::USR2);
     let (status, body) = eventually("/readyz to tell of the stall", || {
         gateway.get("/readyz").ok().filter(|(status, _)| *status != 200)
     });
-    assert!(
-        start_of_stall.elapsed() < SEEN_WITHIN,
-        "{:?}",
-        start_of_stall.elapsed()
-    );
+    assert!(start_of_stall.elapsed() < SEEN_WITHIN, "{:?}", start_of_stall.elapsed());
     assert_eq!(status, 503, "{body}");
     eventually("the metric", || stalled(&gateway, "0").then_some(()));
     assert!(!stalled(&gateway, "1"));
@@ -66,17 +64,22 @@ fn a_stall_is_seen_told_and_outlived_by_the_other_shard() {
         (told && logs.contains("shard 0 is in:")).then_some(())
     });
     // Every new connection goes to the shard that turns, and is served there.
-    let user = user_of(1);
     for n in 0..10 {
         let asked = Instant::now();
-        let mut client = gateway.connect(&user, 1 + n % 9);
+        let mut client = gateway.connect(&user, 2 + n % 8);
         assert_eq!(client.request(GET_NEWEST_SEQ, &asking(&user)).err_code, 0);
         assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
     }
+    // And a client that was there before the stall notices nothing.
+    for _ in 0..10 {
+        let asked = Instant::now();
+        assert_eq!(before.request(GET_NEWEST_SEQ, &asking(&user)).err_code, 0);
+        gateway.push("system", &[&user], "during the stall");
+        assert_eq!(before.pushed_text(), "during the stall");
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    }
     assert!(stalled(&gateway, "0"), "the stall was over before the test was");
-    eventually("/readyz to be well again", || {
-        (gateway.get("/readyz").ok()?.0 == 200).then_some(())
-    });
+    eventually("/readyz to be well again", || (gateway.get("/readyz").ok()?.0 == 200).then_some(()));
     eventually("the end of the stall in the log", || {
         gateway.logs().contains("shard 0 turns again").then_some(())
     });
@@ -87,22 +90,16 @@ fn a_stall_is_seen_told_and_outlived_by_the_other_shard() {
 fn a_shard_that_never_turns_again_ends_the_process_for_the_supervisor() {
     let mut gateway = start("0:600000", "3s");
     let user = user_of(1);
-    let mut client = eventually("a login on the other shard", || {
-        let ready = gateway.get("/readyz").ok()?.0;
-        (ready != 200).then(|| gateway.connect(&user, 1))
+    let mut client = gateway.connect(&user, 1);
+    gateway.signal(Signal::USR2);
+    eventually("/readyz to tell of the stall", || {
+        gateway.get("/readyz").ok().filter(|(status, _)| *status != 200)
     });
     for _ in 0..5 {
         assert_eq!(client.request(GET_NEWEST_SEQ, &asking(&user)).err_code, 0);
     }
     let status = gateway.wait();
-    assert_eq!(
-        status.signal(),
-        Some(rustix::process::Signal::ABORT.as_raw()),
-        "{status:?}"
-    );
+    assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "{status:?}");
     let logs = gateway.logs();
-    assert!(
-        logs.contains("shard 0 has not turned for") && logs.contains("aborting"),
-        "{logs}"
-    );
+    assert!(logs.contains("shard 0 has not turned for") && logs.contains("aborting"), "{logs}");
 }

@@ -18,9 +18,7 @@ fn the_two_printed_lines_make_a_push_visible() {
     // `exec`, so that the child is the program itself and not a shell around it.
     let shell = |line: &str| {
         let mut command = Command::new("sh");
-        command
-            .args(["-c", &format!("exec {}", line.trim())])
-            .stdin(Stdio::null());
+        command.args(["-c", &format!("exec {}", line.trim())]).stdin(Stdio::null());
         command
     };
     let listen = format!("{} --count 1", trial_line(&gateway, " listen --token "));
@@ -33,15 +31,10 @@ fn the_two_printed_lines_make_a_push_visible() {
     let status = eventually("the listener's end", || listener.0.try_wait().unwrap());
     assert!(status.success());
     let rest: Vec<String> = lines.iter().collect();
+    assert!(rest.iter().any(|line| line.contains("frame 2001 Push")), "{rest:#?}");
     assert!(
-        rest.iter().any(|line| line.contains("frame 2001 Push")),
-        "{rest:#?}"
-    );
-    assert!(
-        rest.iter().any(
-            |line| line.contains("conversation si_alice_pinion from pinion to alice")
-                && line.contains("text \"hello\"")
-        ),
+        rest.iter().any(|line| line.contains("conversation si_alice_pinion from pinion to alice")
+            && line.contains("text \"hello\"")),
         "{rest:#?}"
     );
 }
@@ -50,15 +43,7 @@ fn the_two_printed_lines_make_a_push_visible() {
 fn a_push_to_somebody_offline_ends_with_1() {
     let gateway = Gateway::start(&["--shards-count", "1"]);
     let rpc = gateway.grpc.to_string();
-    let (code, out, err) = texts(&run(pinion(&[
-        "push",
-        "--to",
-        "bob,carol",
-        "--text",
-        "t",
-        "--rpc",
-        &rpc,
-    ])));
+    let (code, out, err) = texts(&run(pinion(&["push", "--to", "bob,carol", "--text", "t", "--rpc", &rpc])));
     assert_eq!(code, 1, "{err}");
     assert_eq!(out, "bob: not connected\ncarol: not connected\n");
 }
@@ -66,15 +51,8 @@ fn a_push_to_somebody_offline_ends_with_1() {
 #[test]
 fn a_refused_token_ends_the_listener() {
     let gateway = Gateway::start(&["--shards-count", "1"]);
-    let (_, token, _) = texts(&run(pinion(&[
-        "token",
-        "--user",
-        "u",
-        "--platform",
-        "1",
-        "--auth-secret",
-        "other",
-    ])));
+    let (_, token, _) =
+        texts(&run(pinion(&["token", "--user", "u", "--platform", "1", "--auth-secret", "other"])));
     let url = format!("ws://{}", gateway.websocket);
     let (code, _, err) = texts(&run(pinion(&["listen", "--token", token.trim(), "--url", &url])));
     assert_eq!(code, 1, "{err}");
@@ -98,20 +76,13 @@ fn the_banner_names_engine_threads_limits_and_backend() {
         assert!(text.contains(part), "no {part:?} in:\n{text}");
     }
     let engine = gateway.banner_line("engine");
-    assert!(
-        engine.contains("io_uring") || engine.contains("epoll"),
-        "{engine}"
-    );
+    assert!(engine.contains("io_uring") || engine.contains("epoll"), "{engine}");
 }
 
 #[test]
 fn a_secret_of_ones_own_is_not_warned_about() {
     let gateway = Gateway::start(&["--shards-count", "1", "--auth-secret", "sesame"]);
-    assert!(
-        !gateway.banner.iter().any(|line| line.starts_with("warning")),
-        "{:#?}",
-        gateway.banner
-    );
+    assert!(!gateway.banner.iter().any(|line| line.starts_with("warning")), "{:#?}", gateway.banner);
 }
 
 #[test]
@@ -125,19 +96,14 @@ fn a_port_in_use_is_a_clear_error() {
         ("--http-listen", &http, "http.listen"),
     ] {
         let mut flags = vec!["--websocket-address", "127.0.0.1"];
-        for (other, free) in [
-            ("--websocket-port", "0"),
-            ("--rpc-listen", "127.0.0.1:0"),
-            ("--http-listen", "127.0.0.1:0"),
-        ] {
+        for (other, free) in
+            [("--websocket-port", "0"), ("--rpc-listen", "127.0.0.1:0"), ("--http-listen", "127.0.0.1:0")]
+        {
             flags.extend([other, if other == flag { value } else { free }]);
         }
         let (code, out, err) = texts(&run(pinion(&flags)));
         assert_eq!((code, out.as_str()), (1, ""), "{err}");
-        assert!(
-            err.contains("cannot listen on") && err.contains(&format!("set {key}")),
-            "{err}"
-        );
+        assert!(err.contains("cannot listen on") && err.contains(&format!("set {key}")), "{err}");
     }
 }
 
@@ -190,10 +156,7 @@ fn without_io_uring_the_gateway_says_why_and_runs_on_epoll() {
     }
     let gateway = Gateway::start_by(crate::harness::spawn_without_io_uring, &["--shards-count", "1"]);
     let engine = gateway.banner_line("engine");
-    assert!(
-        engine.contains("epoll (no io_uring: ") && engine.contains("seccomp"),
-        "{engine}"
-    );
+    assert!(engine.contains("epoll (no io_uring: ") && engine.contains("seccomp"), "{engine}");
     let mut client = gateway.connect("u", 1);
     gateway.push("a", &["u"], "over epoll");
     assert_eq!(client.pushed_text(), "over epoll");

@@ -6,11 +6,7 @@ use std::{env, fs, path::Path};
 const MUTANTS: [(&str, &str, &str); 3] = [
     ("sender_fence_removed", "// loom: sender fence", ""),
     ("reader_fence_removed", "// loom: reader fence", ""),
-    (
-        "recheck_removed",
-        "// loom: re-check",
-        "let (empty, _) = (true, queues);",
-    ),
+    ("recheck_removed", "// loom: re-check", "let (empty, _) = (true, queues);"),
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

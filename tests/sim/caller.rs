@@ -55,14 +55,11 @@ impl Caller {
 
     /// Whether a kick that was called already may yet reach a login that begins now.
     pub fn kick_may_wait(&self, user: &str, platform: Platform, policy: LoginPolicy) -> bool {
-        self.open
-            .values()
-            .chain(&self.lingering)
-            .any(|asked| match asked {
-                Asked::Kick(users, on) => *on == platform && users.iter().any(|u| **u == *user),
-                Asked::RemoteLogin(who, on) => **who == *user && conflicts(policy, *on, platform),
-                Asked::Push(_) | Asked::Status => false,
-            })
+        self.open.values().chain(&self.lingering).any(|asked| match asked {
+            Asked::Kick(users, on) => *on == platform && users.iter().any(|u| **u == *user),
+            Asked::RemoteLogin(who, on) => **who == *user && conflicts(policy, *on, platform),
+            Asked::Push(_) | Asked::Status => false,
+        })
     }
 }
 
@@ -96,9 +93,7 @@ impl World {
     fn some_users(&mut self) -> Vec<Text> {
         let count = self.rng.usize(1..=self.plan.users + 1);
         // One name more than there are users: a recipient that is never here.
-        (0..count)
-            .map(|_| Text::from(format!("user{}", self.rng.usize(0..=self.plan.users))))
-            .collect()
+        (0..count).map(|_| Text::from(format!("user{}", self.rng.usize(0..=self.plan.users)))).collect()
     }
 
     fn call_push(&mut self) {
@@ -109,19 +104,11 @@ impl World {
             stream @ 0..3 => SourceId(stream),
             _ => SourceId(1_000 + push), // a unary call is a source of its own
         };
-        let size = if self.rng.u8(0..30) == 0 {
-            30_000
-        } else {
-            self.rng.usize(1..1_500)
-        };
+        let size = if self.rng.u8(0..30) == 0 { 30_000 } else { self.rng.usize(1..1_500) };
         let mut msg_data = vec![0x0a, 2, b'h', b'i', 0x12]; // two fields of MsgData, the second as long as wanted
         prost::encoding::encode_varint(size as u64, &mut msg_data);
         msg_data.resize(msg_data.len() + size, b'm');
-        let patience = if self.rng.u8(0..20) == 0 {
-            30
-        } else {
-            limits::PUSH_DEADLINE_MS
-        };
+        let patience = if self.rng.u8(0..20) == 0 { 30 } else { limits::PUSH_DEADLINE_MS };
         let request = Push {
             source,
             body: PushBody {
@@ -133,14 +120,8 @@ impl World {
             deadline: self.now.mono.plus_ms(patience),
         };
         let mut listed = BTreeMap::new();
-        users
-            .into_iter()
-            .for_each(|user| *listed.entry(user).or_default() += 1);
-        let facts = PushFacts {
-            source,
-            step: self.step,
-            users: listed,
-        };
+        users.into_iter().for_each(|user| *listed.entry(user).or_default() += 1);
+        let facts = PushFacts { source, step: self.step, users: listed };
         self.checker.pushes.insert(push, facts);
         match self.caller.router.push(request) {
             Ok((ticket, mails)) => self.post_all(ticket, mails, Asked::Push(push)),
@@ -196,8 +177,7 @@ impl World {
 
     fn busy(&mut self) {
         if self.caller.router.open() < CALLS_MAX as usize {
-            self.checker
-                .fail(Property::Tables, "the router is busy with room left".into());
+            self.checker.fail(Property::Tables, "the router is busy with room left".into());
         }
     }
 
@@ -236,9 +216,7 @@ impl World {
 
     fn finished(&mut self, finished: Finished) {
         let Some(asked) = self.caller.open.remove(&finished.ticket) else {
-            return self
-                .checker
-                .fail(Property::Tables, format!("finished twice: {finished:?}"));
+            return self.checker.fail(Property::Tables, format!("finished twice: {finished:?}"));
         };
         match (asked, finished.outcome) {
             (Asked::Push(push), Outcome::Push(results)) => {

@@ -96,11 +96,7 @@ impl Checker {
     /// Notes a violation; the first one stays.
     pub fn fail(&mut self, property: Property, text: String) {
         let at_ms = self.now_ms;
-        self.violation.get_or_insert(Violation {
-            property,
-            text,
-            at_ms,
-        });
+        self.violation.get_or_insert(Violation { property, text, at_ms });
     }
 
     /// A hub gave out an id.
@@ -114,10 +110,9 @@ impl Checker {
     pub fn closed(&mut self, shard: usize, conn: ConnId, link: &Link) {
         match self.conns.insert((shard, conn), true) {
             Some(false) => {}
-            other => self.fail(
-                Property::CloseOnce,
-                format!("{conn} closed again or never accepted: {other:?}"),
-            ),
+            other => {
+                self.fail(Property::CloseOnce, format!("{conn} closed again or never accepted: {other:?}"))
+            }
         }
         if link.logged_in.is_some() && link.excuse.is_none() && !link.gone {
             let text = format!("{conn} of {} was closed without a cause", link.user);
@@ -130,22 +125,14 @@ impl Checker {
         let RpcOutcome::OnlineStatus(users) = outcome else {
             return self.fail(Property::Kick, format!("a status question got {outcome:?}"));
         };
-        if users
-            .iter()
-            .flat_map(|u| &u.devices)
-            .any(|d| d.platform == platform)
-        {
+        if users.iter().flat_map(|u| &u.devices).any(|d| d.platform == platform) {
             self.fail(Property::Kick, format!("still there: {users:?}"));
         }
     }
 
     /// What each tick of a shard looks at.
     pub fn tick(&mut self, shard: usize, ticks: u64, links: &[Link]) {
-        for (id, link) in links
-            .iter()
-            .enumerate()
-            .filter(|(_, l)| l.shard == shard && !l.closed)
-        {
+        for (id, link) in links.iter().enumerate().filter(|(_, l)| l.shard == shard && !l.closed) {
             if link.conn.is_some() && !link.answered && ticks > link.accepted_tick + LOGIN_TICKS {
                 self.fail(Property::LoginDeadline, format!("link {id} waits for its login"));
             }
@@ -158,11 +145,7 @@ impl Checker {
         let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.obligations).into_iter().partition(due);
         self.obligations = later;
         for mut obligation in now {
-            if obligation
-                .links
-                .iter()
-                .any(|l| links[*l].is_live() && !links[*l].is_quiet())
-            {
+            if obligation.links.iter().any(|l| links[*l].is_live() && !links[*l].is_quiet()) {
                 obligation.due_tick = ticks + SETTLE_TICKS;
                 self.obligations.push(obligation);
             } else {
@@ -189,9 +172,8 @@ impl Checker {
         let mut platforms: BTreeSet<Platform> = devices.iter().map(|d| d.platform).collect();
         platforms.extend(links.iter().filter(|l| there(l)).map(|l| l.platform));
         for platform in platforms {
-            let links: Vec<LinkId> = (0..links.len())
-                .filter(|l| links[*l].platform == platform && there(&links[*l]))
-                .collect();
+            let links: Vec<LinkId> =
+                (0..links.len()).filter(|l| links[*l].platform == platform && there(&links[*l])).collect();
             let of_platform = devices.iter().filter(|d| d.platform == platform);
             let Some(shard) = links.first().map(|l| world.0[*l].shard) else {
                 continue;
@@ -209,19 +191,8 @@ impl Checker {
     }
 
     fn settle(&mut self, obligation: &Obligation, links: &[Link]) {
-        let Obligation {
-            push,
-            user,
-            platform,
-            devices,
-            ..
-        } = obligation;
-        let open: Vec<&Link> = obligation
-            .links
-            .iter()
-            .map(|l| &links[*l])
-            .filter(|l| l.is_live())
-            .collect();
+        let Obligation { push, user, platform, devices, .. } = obligation;
+        let open: Vec<&Link> = obligation.links.iter().map(|l| &links[*l]).filter(|l| l.is_live()).collect();
         if devices.len() < open.len() {
             let text = format!("push {push} missed a login of {user:?} on {platform:?}: {devices:?}");
             return self.fail(Property::Push, text);
@@ -252,10 +223,7 @@ impl Checker {
         *count += 1;
         let listed = facts.users.get(&Text::from(&*link.user)).copied().unwrap_or(0);
         if *count > listed {
-            let text = format!(
-                "{} got push {push} {count} times, was listed {listed} times",
-                link.user
-            );
+            let text = format!("{} got push {push} {count} times, was listed {listed} times", link.user);
             return self.fail(Property::Push, text);
         }
         let last = link.last_of_source.insert(facts.source, push);
@@ -267,12 +235,8 @@ impl Checker {
 
     /// The world is drained: every accepted connection was closed.
     pub fn drained(&mut self) {
-        let left: Vec<SlotId> = self
-            .conns
-            .iter()
-            .filter(|(_, closed)| !**closed)
-            .map(|((_, c), _)| c.0)
-            .collect();
+        let left: Vec<SlotId> =
+            self.conns.iter().filter(|(_, closed)| !**closed).map(|((_, c), _)| c.0).collect();
         if !left.is_empty() {
             self.fail(Property::CloseOnce, format!("never closed: {left:?}"));
         }

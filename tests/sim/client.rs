@@ -197,9 +197,7 @@ impl World {
         }
         let id = self.links.len();
         let bad = self.plan.bad_tokens;
-        let bad = self
-            .chance(bad)
-            .then(|| ["kicked", "other", "down"][self.rng.usize(0..3)]);
+        let bad = self.chance(bad).then(|| ["kicked", "other", "down"][self.rng.usize(0..3)]);
         let again = self.rng.u8(0..10) == 0;
         let upgrade_fault = bad.is_some() && self.rng.u8(0..3) == 0;
         let fate = bad.filter(|_| !upgrade_fault);
@@ -223,21 +221,13 @@ impl World {
             variant: state.variant,
             wants_response: state.wants_response,
             forwarded_for: None,
-            upgrade: if upgrade_fault {
-                Err(UpgradeFault::BadVersion)
-            } else {
-                Ok(accept)
-            },
+            upgrade: if upgrade_fault { Err(UpgradeFault::BadVersion) } else { Ok(accept) },
         };
         let (user, platform) = (state.user.clone(), state.platform);
         let shard = usize::from(self.ownership.owner(&user).0);
         let number = u16::try_from(id).expect("fewer than 4000 links");
         let mut link = Link::new(client, shard, number, (&user, platform));
-        link.room = if self.plan.tight {
-            self.rng.usize(300..3_000)
-        } else {
-            self.rng.usize(2_000..65_000)
-        };
+        link.room = if self.plan.tight { self.rng.usize(300..3_000) } else { self.rng.usize(2_000..65_000) };
         self.excuse_login(&mut link);
         self.links.push(link);
         let delay = self.rng.u64(0..50);
@@ -268,11 +258,7 @@ impl World {
     pub fn send(&mut self, client: usize, link: LinkId, mut bytes: Vec<u8>) {
         self.clients[client].last_sent_ms = self.now.mono.0;
         while !bytes.is_empty() {
-            let cut = if self.rng.u8(0..4) == 0 {
-                self.rng.usize(1..=bytes.len())
-            } else {
-                bytes.len()
-            };
+            let cut = if self.rng.u8(0..4) == 0 { self.rng.usize(1..=bytes.len()) } else { bytes.len() };
             let rest = bytes.split_off(cut);
             self.arrives(link, Up::Bytes(std::mem::replace(&mut bytes, rest)));
         }
@@ -338,12 +324,11 @@ impl World {
         let msg_incr = format!("{}_{client}_{}", state.user, state.count);
         let pad = self.rng.usize(0..200);
         let data: Bytes = match id {
-            2004 => SetAppBackgroundStatusReq {
-                user_id: state.user.to_string(),
-                is_background: self.rng.bool(),
+            2004 => {
+                SetAppBackgroundStatusReq { user_id: state.user.to_string(), is_background: self.rng.bool() }
+                    .encode_to_vec()
+                    .into()
             }
-            .encode_to_vec()
-            .into(),
             2005 => {
                 state.subscribed = true;
                 SubUserOnlineStatus {
@@ -442,8 +427,7 @@ impl World {
             client.pending.iter().find_map(overdue).filter(|_| waits)
         });
         if let Some((msg_incr, id)) = late {
-            self.checker
-                .fail(Property::OneReply, format!("no reply to {id} {msg_incr}"));
+            self.checker.fail(Property::OneReply, format!("no reply to {id} {msg_incr}"));
         }
     }
 }

@@ -17,10 +17,7 @@ pub struct Found<'a> {
 pub fn next_frame(bytes: &[u8]) -> Option<Found<'_>> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
     let (start, length) = match second & 0x7f {
-        126 => (
-            4,
-            u64::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)),
-        ),
+        126 => (4, u64::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
         127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)),
         short => (2, u64::from(short)),
     };

@@ -19,10 +19,7 @@ const EVERY: u32 = 40;
 impl Freezer {
     /// For the world of a seed.
     pub fn new(seed: u64) -> Self {
-        Self {
-            rng: fastrand::Rng::with_seed(seed ^ 0xf2ee_2e00),
-            times: 0,
-        }
+        Self { rng: fastrand::Rng::with_seed(seed ^ 0xf2ee_2e00), times: 0 }
     }
 }
 

@@ -93,11 +93,7 @@ impl World {
             return;
         }
         let slow = self.plan.slow_turns;
-        let delay = if self.chance(slow) {
-            self.rng.u64(20..250)
-        } else {
-            self.rng.u64(0..3)
-        };
+        let delay = if self.chance(slow) { self.rng.u64(20..250) } else { self.rng.u64(0..3) };
         self.after(delay, Event::Turn(shard));
     }
 
@@ -149,11 +145,9 @@ impl World {
     /// The id that the glue passes on. With the planted fault it forgets the generation.
     fn id(&self, shard: usize, conn: ConnId) -> ConnId {
         match self.plant {
-            Some(Plant::GenerationIgnored) => self.shards[shard]
-                .latest
-                .get(&conn.0.index)
-                .copied()
-                .unwrap_or(conn),
+            Some(Plant::GenerationIgnored) => {
+                self.shards[shard].latest.get(&conn.0.index).copied().unwrap_or(conn)
+            }
             _ => conn,
         }
     }
@@ -161,8 +155,7 @@ impl World {
     fn take_lanes(&mut self, shard: usize) {
         let batch = self.rng.usize(1..=limits::LANE_BATCH_MAX);
         if self.shards[shard].replies.len() > limits::CALLS_IN_FLIGHT_MAX as usize {
-            self.checker
-                .fail(Property::Tables, "the replies lane overflowed".into());
+            self.checker.fail(Property::Tables, "the replies lane overflowed".into());
         }
         for _ in 0..batch {
             let Some(reply) = self.shards[shard].replies.pop_front() else {
@@ -174,11 +167,7 @@ impl World {
             let Some(mail) = self.shards[shard].control.pop_front() else {
                 break;
             };
-            let kick = if let ShardMail::Kick(kick) = &mail {
-                Some(kick.clone())
-            } else {
-                None
-            };
+            let kick = if let ShardMail::Kick(kick) = &mail { Some(kick.clone()) } else { None };
             self.input(shard, Input::Mail(mail));
             if let Some(kick) = kick {
                 self.probe(shard, &kick);
@@ -205,15 +194,9 @@ impl World {
     fn probe(&mut self, shard: usize, kick: &KickMail) {
         let ticket = RpcTicket {
             rpc: PROBE,
-            slot: SlotId {
-                index: u32::try_from(kick.platform.id()).expect("1 to 11"),
-                generation: 0,
-            },
+            slot: SlotId { index: u32::try_from(kick.platform.id()).expect("1 to 11"), generation: 0 },
         };
-        let recipient = |user: &pinion::ids::Text| Recipient {
-            slot: 0,
-            user: user.clone(),
-        };
+        let recipient = |user: &pinion::ids::Text| Recipient { slot: 0, user: user.clone() };
         let users = kick.users.iter().map(recipient).collect();
         let mail = ShardMail::OnlineStatus(Box::new(OnlineStatusMail { ticket, users }));
         self.input(shard, Input::Mail(mail));
@@ -221,10 +204,7 @@ impl World {
 
     fn accept(&mut self, shard: usize, link: LinkId, login: Box<Login>) {
         let peer = self.links[link].peer;
-        let Some(conn) = self.shards[shard]
-            .hub
-            .accepted(self.now, Accepted { peer, login })
-        else {
+        let Some(conn) = self.shards[shard].hub.accepted(self.now, Accepted { peer, login }) else {
             return self.turn_away(link);
         };
         self.checker.accepted(shard, conn);
@@ -333,9 +313,7 @@ impl World {
 
     fn close(&mut self, shard: usize, conn: ConnId) {
         let Some(&link) = self.shards[shard].sockets.get(&conn) else {
-            return self
-                .checker
-                .fail(Property::CloseOnce, format!("{conn} has no socket to close"));
+            return self.checker.fail(Property::CloseOnce, format!("{conn} has no socket to close"));
         };
         self.checker.closed(shard, conn, &self.links[link]);
         let state = &mut self.links[link];
@@ -475,11 +453,7 @@ impl World {
             self.checker.fail(Property::Tables, text);
         }
         if hub.queued_bytes() > hub.queued_bytes_bound() {
-            let text = format!(
-                "{} bytes queued, bound {}",
-                hub.queued_bytes(),
-                hub.queued_bytes_bound()
-            );
+            let text = format!("{} bytes queued, bound {}", hub.queued_bytes(), hub.queued_bytes_bound());
             self.checker.fail(Property::QueuedBytes, text);
         }
     }

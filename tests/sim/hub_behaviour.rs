@@ -15,11 +15,7 @@ use prost::Message as _;
 use crate::rig::{Rig, Seen, config, platform, reply, ticket};
 
 fn kick(rig: &mut Rig, user: &str, on: Platform) {
-    let mail = KickMail {
-        ticket: ticket(7),
-        platform: on,
-        users: vec![Text::from(user)],
-    };
+    let mail = KickMail { ticket: ticket(7), platform: on, users: vec![Text::from(user)] };
     rig.input(Input::Mail(ShardMail::Kick(Box::new(mail))));
 }
 
@@ -27,28 +23,17 @@ fn kick(rig: &mut Rig, user: &str, on: Platform) {
 fn a_stale_id_in_any_input_reaches_nobody() {
     type Feed = fn(&mut Rig, pinion::ids::ConnId, CallTicket);
     let feeds: [(&str, Feed); 8] = [
-        ("transport closed", |rig, old, _| {
-            rig.input(Input::TransportClosed(old))
-        }),
-        ("transport lost", |rig, old, _| {
-            rig.input(Input::TransportLost(old))
-        }),
+        ("transport closed", |rig, old, _| rig.input(Input::TransportClosed(old))),
+        ("transport lost", |rig, old, _| rig.input(Input::TransportLost(old))),
         ("bytes", |rig, old, _| rig.ping(old, b"stale")),
         ("bad bytes", |rig, old, _| rig.bytes(old, vec![0xff; 9])),
         ("sent", |rig, old, _| rig.hub.sent(rig.now, old, 10)),
-        ("fill", |rig, old, _| {
-            assert_eq!(rig.hub.fill(old, &mut SendBatch::default()), 0)
-        }),
+        ("fill", |rig, old, _| assert_eq!(rig.hub.fill(old, &mut SendBatch::default()), 0)),
         ("reply", |rig, _, ticket| {
-            let outcome = UpstreamOutcome::Token {
-                user: "a".into(),
-                platform: 1,
-            };
+            let outcome = UpstreamOutcome::Token { user: "a".into(), platform: 1 };
             rig.input(Input::UpstreamReply(UpstreamReply { ticket, outcome }));
         }),
-        ("cancel", |rig, _, _| {
-            rig.input(Input::Mail(ShardMail::CancelPush(ticket(3))))
-        }),
+        ("cancel", |rig, _, _| rig.input(Input::Mail(ShardMail::CancelPush(ticket(3))))),
     ];
     for (name, feed) in feeds {
         let mut rig = Rig::new(config());
@@ -58,19 +43,12 @@ fn a_stale_id_in_any_input_reaches_nobody() {
         rig.input(Input::TransportClosed(old));
         assert_eq!(rig.hub.connections(), 0);
         let new = rig.log_in("stranger", Platform::IOS);
-        assert_eq!(
-            (old.index(), old == new),
-            (new.index(), false),
-            "the slot is reused"
-        );
+        assert_eq!((old.index(), old == new), (new.index(), false), "the slot is reused");
         rig.push(1, 1, &["stranger"]);
         rig.turn();
         rig.effects.clear();
         let before = (rig.hub.trace_hash(), rig.hub.queued_bytes());
-        let stale = CallTicket(SlotId {
-            index: 0,
-            generation: 0,
-        });
+        let stale = CallTicket(SlotId { index: 0, generation: 0 });
         feed(&mut rig, old, stale);
         rig.turn();
         assert_eq!((rig.hub.trace_hash(), rig.hub.queued_bytes()), before, "{name}");
@@ -90,10 +68,7 @@ fn a_kick_frame_goes_before_the_close() {
     assert!(!rig.is_closed(conn));
     rig.turn();
     let seen = rig.read(conn);
-    let ids: Vec<i32> = seen
-        .iter()
-        .map(|s| if let Seen::Reply(r) = s { r.id } else { 0 })
-        .collect();
+    let ids: Vec<i32> = seen.iter().map(|s| if let Seen::Reply(r) = s { r.id } else { 0 }).collect();
     assert_eq!(ids, [2001, 2002], "what was queued before, then the kick");
     assert!(rig.is_closed(conn));
 }
@@ -131,21 +106,11 @@ fn a_slow_consumer_is_closed_and_the_verdict_says_so() {
         rig.push(n, 1, &["u"]);
         rig.turn();
     }
-    let outcomes: Vec<DeviceOutcome> = rig
-        .verdicts()
-        .iter()
-        .map(|(_, v)| v[0].devices[0].outcome)
-        .collect();
+    let outcomes: Vec<DeviceOutcome> = rig.verdicts().iter().map(|(_, v)| v[0].devices[0].outcome).collect();
     let (last, others) = outcomes.split_last().unwrap();
     assert!(others.iter().all(|o| *o == DeviceOutcome::Queued));
-    assert_eq!(
-        (*last, others.len()),
-        (DeviceOutcome::Dropped, limits::OUTBOX_FRAMES_MAX)
-    );
-    assert!(
-        rig.is_closed(conn),
-        "at once: a peer that does not read is not waited for"
-    );
+    assert_eq!((*last, others.len()), (DeviceOutcome::Dropped, limits::OUTBOX_FRAMES_MAX));
+    assert!(rig.is_closed(conn), "at once: a peer that does not read is not waited for");
     assert_eq!(rig.hub.queued_bytes(), 0);
 }
 
@@ -153,11 +118,7 @@ fn a_slow_consumer_is_closed_and_the_verdict_says_so() {
 fn a_frame_above_the_read_limit_of_the_sdks_is_reported_and_not_sent() {
     let mut rig = Rig::new(config());
     let conn = rig.log_in("u", Platform::IOS);
-    rig.push_bytes(
-        (1, 1),
-        &["u"],
-        Bytes::from(vec![b'x'; limits::FRAME_SENT_BYTES_MAX]),
-    );
+    rig.push_bytes((1, 1), &["u"], Bytes::from(vec![b'x'; limits::FRAME_SENT_BYTES_MAX]));
     rig.turn();
     assert_eq!(rig.verdicts()[0].1[0].devices[0].outcome, DeviceOutcome::Dropped);
     assert!(!rig.is_closed(conn) && rig.read(conn).is_empty());
@@ -168,20 +129,14 @@ fn background_state_stops_pushes_to_ios_only() {
     let mut rig = Rig::new(config());
     let request = |is_background| {
         let user_id = "u".into();
-        let body = SetAppBackgroundStatusReq {
-            user_id,
-            is_background,
-        };
+        let body = SetAppBackgroundStatusReq { user_id, is_background };
         body.encode_to_vec()
     };
     let conns = [Platform::IOS, Platform::ANDROID].map(|p| rig.log_in("u", p));
     for conn in conns {
         rig.request(conn, "u", (2004, "bg"), &request(true));
         let seen = rig.read(conn);
-        assert_eq!(
-            (reply(&seen).id, reply(&seen).err_code, &reply(&seen).data),
-            (2004, 0, &None)
-        );
+        assert_eq!((reply(&seen).id, reply(&seen).err_code, &reply(&seen).data), (2004, 0, &None));
     }
     assert!(rig.status("u")[0].devices.iter().all(|d| d.background));
     rig.push(1, 1, &["u"]);
@@ -210,11 +165,7 @@ fn a_large_push_does_not_hold_up_another_source() {
         order.extend(rig.verdicts().into_iter().map(|(n, v)| (n, v.len(), turn)));
     }
     let numbers: Vec<_> = order.iter().map(|(n, len, _)| (*n, *len)).collect();
-    assert_eq!(
-        numbers,
-        [(3, 1), (1, many.len()), (2, 1)],
-        "FIFO within a source only: {order:?}"
-    );
+    assert_eq!(numbers, [(3, 1), (1, many.len()), (2, 1)], "FIFO within a source only: {order:?}");
     assert!(order[0].2 <= 1, "the small push waits for one slice: {order:?}");
     assert!(order[1].2 >= 9, "one slice per turn: {order:?}");
 }
@@ -276,9 +227,7 @@ fn a_drain_is_paced_answers_what_is_in_flight_and_says_going_away() {
 #[test]
 fn a_drain_without_time_closes_everybody_at_once() {
     let mut rig = Rig::new(config());
-    let conns: Vec<_> = (0..5)
-        .map(|n| rig.log_in(&format!("u{n}"), platform(2)))
-        .collect();
+    let conns: Vec<_> = (0..5).map(|n| rig.log_in(&format!("u{n}"), platform(2))).collect();
     rig.request(conns[0], "u0", (1003, "lost"), b"x");
     rig.input(Input::Drain(rig.now.mono));
     for conn in conns {
@@ -298,10 +247,6 @@ fn a_connection_is_closed_once_whatever_ends_it_again() {
     rig.wait(2 * limits::FLUSH_DEADLINE_MS);
     rig.input(Input::TransportClosed(conn));
     rig.input(Input::TransportClosed(conn));
-    let closes = rig
-        .effects
-        .iter()
-        .filter(|e| matches!(e, Effect::Close(_)))
-        .count();
+    let closes = rig.effects.iter().filter(|e| matches!(e, Effect::Close(_))).count();
     assert_eq!((closes, rig.hub.connections()), (1, 0));
 }

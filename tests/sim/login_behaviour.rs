@@ -22,15 +22,8 @@ fn register_and_101_and_first_frame_happen_in_one_call() {
         rig.turn();
         assert!(rig.is_registered("u"));
         let seen = rig.read(conn);
-        assert!(
-            matches!(&seen[0], Seen::Http(head) if head.starts_with("HTTP/1.1 101 ")),
-            "{seen:?}"
-        );
-        let expected: &[Seen] = if wants_response {
-            &[Seen::Text(SUCCESS_JSON.into())]
-        } else {
-            &[]
-        };
+        assert!(matches!(&seen[0], Seen::Http(head) if head.starts_with("HTTP/1.1 101 ")), "{seen:?}");
+        let expected: &[Seen] = if wants_response { &[Seen::Text(SUCCESS_JSON.into())] } else { &[] };
         assert_eq!(&seen[1..], expected);
     }
 }
@@ -47,16 +40,9 @@ enum Form {
 #[test]
 fn each_refusal_has_its_form() {
     let failed = |code, message: &str, detail: &str| {
-        UpstreamOutcome::Failed(UpstreamError {
-            code,
-            message: message.into(),
-            detail: detail.into(),
-        })
+        UpstreamOutcome::Failed(UpstreamError { code, message: message.into(), detail: detail.into() })
     };
-    let token = |user: &str, platform| UpstreamOutcome::Token {
-        user: user.into(),
-        platform,
-    };
+    let token = |user: &str, platform| UpstreamOutcome::Token { user: user.into(), platform };
     let bad_version = Err(UpgradeFault::BadVersion);
     let cases = [
         (
@@ -121,10 +107,7 @@ fn a_login_that_waits_too_long_is_turned_away_and_its_reply_comes_too_late() {
     rig.wait(2 * limits::TICK_MS);
     assert!(matches!(&rig.read(conn)[..], [Seen::Http(head)] if head.starts_with("HTTP/1.1 503 ")));
     assert!(rig.is_closed(conn));
-    let outcome = UpstreamOutcome::Token {
-        user: "u".into(),
-        platform: 1,
-    };
+    let outcome = UpstreamOutcome::Token { user: "u".into(), platform: 1 };
     rig.answer(&call, outcome);
     rig.turn();
     assert!(!rig.is_registered("u"));
@@ -138,10 +121,7 @@ fn a_client_that_leaves_while_it_waits_is_never_registered() {
         let login = rig.arguments("u", Platform::IOS);
         let conn = rig.accept(login).unwrap();
         let call = rig.calls().pop().unwrap();
-        let outcome = UpstreamOutcome::Token {
-            user: "u".into(),
-            platform: 1,
-        };
+        let outcome = UpstreamOutcome::Token { user: "u".into(), platform: 1 };
         if moment == 0 {
             rig.input(Input::TransportLost(conn));
         }
@@ -190,10 +170,7 @@ fn the_same_token_may_be_there_twice() {
 
 #[test]
 fn a_full_slab_lets_nobody_in_until_somebody_leaves() {
-    let mut rig = Rig::new(pinion::hub::HubConfig {
-        connections_max: 1,
-        ..config()
-    });
+    let mut rig = Rig::new(pinion::hub::HubConfig { connections_max: 1, ..config() });
     let conn = rig.log_in("u", Platform::IOS);
     let login = rig.arguments("v", Platform::IOS);
     assert_eq!(rig.accept(login), None);

@@ -47,9 +47,7 @@ use world::{Options, Report, World};
 pub const SEEDS: u64 = 200;
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name)
-        .ok()
-        .map(|text| text.parse().expect("a number"))
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
 /// The fixed seeds and one that nobody has seen before, or the one that is asked for.
@@ -59,9 +57,7 @@ pub fn seeds(fixed: u64) -> Vec<u64> {
     }
     let fresh = fastrand::u64(..) >> 16;
     println!("fresh seed: {fresh}");
-    (0..number("PINION_SIM_SEEDS").unwrap_or(fixed))
-        .chain([fresh])
-        .collect()
+    (0..number("PINION_SIM_SEEDS").unwrap_or(fixed)).chain([fresh]).collect()
 }
 
 /// Runs one world; a panic inside prints the way back to it.
@@ -91,16 +87,10 @@ fn every_property_holds_in_every_world() {
     println!("{} worlds: {sights:?}", all.len());
     if all.len() as u64 >= SEEDS {
         let unseen: Vec<_> = sights.iter().filter(|(_, count)| **count == 0).collect();
-        assert!(
-            unseen.is_empty(),
-            "the worlds are too quiet to prove anything: {unseen:?}"
-        );
-        for (what, least) in [
-            ("logins", 1_000),
-            ("replies", 8_000),
-            ("pushes followed", 4_000),
-            ("kicks", 500),
-        ] {
+        assert!(unseen.is_empty(), "the worlds are too quiet to prove anything: {unseen:?}");
+        for (what, least) in
+            [("logins", 1_000), ("replies", 8_000), ("pushes followed", 4_000), ("kicks", 500)]
+        {
             assert!(sights[what] >= least, "only {} {what}", sights[what]);
         }
     }
@@ -113,19 +103,13 @@ fn the_same_seed_gives_the_same_trace() {
             run("the_same_seed_gives_the_same_trace", seed, Options::default()),
             run("the_same_seed_gives_the_same_trace", seed, Options::default()),
         );
-        assert_eq!(
-            first, second,
-            "PINION_SIM_SEED={seed} cargo test --test sim the_same_seed"
-        );
+        assert_eq!(first, second, "PINION_SIM_SEED={seed} cargo test --test sim the_same_seed");
     }
 }
 
 #[test]
 fn a_hub_that_was_written_out_and_read_back_goes_on_the_same() {
-    let frozen = Options {
-        freeze: true,
-        ..Options::default()
-    };
+    let frozen = Options { freeze: true, ..Options::default() };
     for seed in seeds(SEEDS / 5) {
         let plain = run("a_hub_that_was_written_out", seed, Options::default());
         let thawed = run("a_hub_that_was_written_out", seed, frozen);
@@ -141,10 +125,7 @@ fn a_hub_that_was_written_out_and_read_back_goes_on_the_same() {
 
 /// The first violation within the seeds, and after how many it was found.
 fn first_violation(plant: Plant) -> (u64, Violation) {
-    let options = Options {
-        plant: Some(plant),
-        ..Options::default()
-    };
+    let options = Options { plant: Some(plant), ..Options::default() };
     let found = (0..60).find_map(|seed| Some((seed, try_run("planted", seed, options).err()?)));
     let (seed, violation) = found.unwrap_or_else(|| panic!("{plant:?} was not found in 60 seeds"));
     println!("{plant:?} found with seed {seed}: {violation}");
@@ -153,10 +134,7 @@ fn first_violation(plant: Plant) -> (u64, Violation) {
 
 #[test]
 fn a_planted_unregister_before_register_is_found() {
-    assert_eq!(
-        first_violation(Plant::UnregisterFirst).1.property,
-        Property::Zombie
-    );
+    assert_eq!(first_violation(Plant::UnregisterFirst).1.property, Property::Zombie);
 }
 
 #[test]

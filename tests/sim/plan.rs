@@ -47,11 +47,7 @@ impl Plan {
         let small = rng.u8(0..4) == 0;
         let lane = |rng: &mut fastrand::Rng, max: usize| if small { rng.usize(1..6) } else { max };
         let sometimes = |rng: &mut fastrand::Rng, odds: u32, most: u32| {
-            if rng.u32(0..100) < odds {
-                rng.u32(1..=most)
-            } else {
-                0
-            }
+            if rng.u32(0..100) < odds { rng.u32(1..=most) } else { 0 }
         };
         let mono = [0, 250, 1_000_000, 3_456_789][rng.usize(0..4)];
         let plan = Self {
@@ -65,10 +61,7 @@ impl Plan {
             control_lane_max: lane(&mut rng, limits::CONTROL_LANE_MAX),
             push_lane_max: lane(&mut rng, limits::PUSH_LANE_MAX),
             hand_over_lane_max: lane(&mut rng, limits::HAND_OVER_LANE_MAX),
-            start: Now {
-                mono: Mono(mono),
-                unix: UnixMs(1_700_000_000_000 + rng.i64(0..1_000_000)),
-            },
+            start: Now { mono: Mono(mono), unix: UnixMs(1_700_000_000_000 + rng.i64(0..1_000_000)) },
             run_ms: rng.u64(2_000..30_000),
             drain_ms: [0, 400, 1_500, 6_000][rng.usize(0..4)],
             hangs: sometimes(&mut rng, 40, 150),

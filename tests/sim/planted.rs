@@ -27,10 +27,7 @@ pub fn keep_frames(world: &mut World, (link, whole): (LinkId, bool), batch: &Sen
     if world.plant == Some(Plant::FrameLost) && whole && world.rng.u8(0..4) == 0 {
         let variant = world.clients[world.links[link].client].variant;
         let from = usize::from(batch.skip > 0); // a frame that began cannot be lost as a whole
-        let push = frames
-            .iter()
-            .skip(from)
-            .position(|frame| is_push(&mut world.codec, variant, frame));
+        let push = frames.iter().skip(from).position(|frame| is_push(&mut world.codec, variant, frame));
         if let Some(position) = push {
             frames[from + position].clear();
         }

@@ -29,11 +29,7 @@ impl World {
             return;
         }
         let waiting = self.links[link].down.len();
-        let n = if waiting > 1 && self.rng.u8(0..3) == 0 {
-            self.rng.usize(1..waiting)
-        } else {
-            waiting
-        };
+        let n = if waiting > 1 && self.rng.u8(0..3) == 0 { self.rng.usize(1..waiting) } else { waiting };
         let bytes: Vec<u8> = self.links[link].down.drain(..n).collect();
         self.clients[client].buffer.extend(bytes);
         self.understand(client, link);
@@ -57,10 +53,7 @@ impl World {
         // A close without flush may cut a frame; a stream that ended in order may not.
         let orderly = matches!(self.clients[client].stage, Stage::Over);
         if left > 0 && orderly {
-            self.checker.fail(
-                Property::AfterClose,
-                format!("{left} bytes after the end, link {link}"),
-            );
+            self.checker.fail(Property::AfterClose, format!("{left} bytes after the end, link {link}"));
         }
         self.let_go(link);
     }
@@ -101,24 +94,18 @@ impl World {
         if text.starts_with("HTTP/1.1 101 ") {
             let bad = !text.contains(&format!("Sec-WebSocket-Accept: {}\r\n", state.accept));
             state.buffer.drain(..end + 4);
-            state.stage = if state.wants_response {
-                Stage::Greeting
-            } else {
-                Stage::Open
-            };
+            state.stage = if state.wants_response { Stage::Greeting } else { Stage::Open };
             if state.stage == Stage::Open {
                 self.logged_in(client, link);
             }
             if bad {
-                self.checker
-                    .fail(Property::Protocol, "a 101 for another key".into());
+                self.checker.fail(Property::Protocol, "a 101 for another key".into());
             }
             return true;
         }
         let refusal = ["HTTP/1.1 200 ", "HTTP/1.1 400 ", "HTTP/1.1 503 "];
         if !refusal.iter().any(|line| text.starts_with(line)) {
-            self.checker
-                .fail(Property::Protocol, format!("no answer to a handshake: {text}"));
+            self.checker.fail(Property::Protocol, format!("no answer to a handshake: {text}"));
         }
         state.buffer.clear();
         self.links[link].excuse("refused");
@@ -131,8 +118,7 @@ impl World {
         self.clients[client].last_sent_ms = self.now.mono.0;
         self.saw("logins");
         if self.clients[client].bad_login {
-            self.checker
-                .fail(Property::Protocol, "a bad token logged in".into());
+            self.checker.fail(Property::Protocol, "a bad token logged in".into());
         }
     }
 
@@ -155,10 +141,8 @@ impl World {
             }
             10 => {
                 if self.clients[client].pings.pop_front().as_deref() != Some(payload) {
-                    self.checker.fail(
-                        Property::Stranger,
-                        format!("a pong that was not asked for: {payload:?}"),
-                    );
+                    self.checker
+                        .fail(Property::Stranger, format!("a pong that was not asked for: {payload:?}"));
                 }
             }
             _ => self.checker.fail(Property::Protocol, format!("opcode {opcode}")),
@@ -192,17 +176,11 @@ impl World {
         let response = match self.codec.decode_response(variant, payload) {
             Ok(response) => response,
             Err(fault) => {
-                return self
-                    .checker
-                    .fail(Property::Protocol, format!("{fault:?} in a binary frame"));
+                return self.checker.fail(Property::Protocol, format!("{fault:?} in a binary frame"));
             }
         };
         match response.id {
-            2001 => match response
-                .operation_id
-                .strip_prefix("push-")
-                .and_then(|n| n.parse().ok())
-            {
+            2001 => match response.operation_id.strip_prefix("push-").and_then(|n| n.parse().ok()) {
                 Some(push) => self.checker.push_received(push, &mut self.links[link]),
                 None => self.checker.fail(Property::Stranger, format!("{response:?}")),
             },
@@ -213,8 +191,7 @@ impl World {
             }
             2005 if response.msg_incr.is_empty() => {
                 if !self.clients[client].subscribed {
-                    self.checker
-                        .fail(Property::Stranger, "presence of nobody it watches".into());
+                    self.checker.fail(Property::Stranger, "presence of nobody it watches".into());
                 }
             }
             _ => self.understand_reply(client, &response),
@@ -224,10 +201,7 @@ impl World {
     fn understand_reply(&mut self, client: usize, response: &OwnedResponse) {
         let state = &mut self.clients[client];
         let Some(pending) = state.pending.remove(&response.msg_incr) else {
-            return self.checker.fail(
-                Property::Stranger,
-                format!("a reply to nothing asked: {response:?}"),
-            );
+            return self.checker.fail(Property::Stranger, format!("a reply to nothing asked: {response:?}"));
         };
         let request = pending.request;
         let echoed = (response.id, response.operation_id.as_str()) == (request.id, &*request.operation_id);
@@ -238,18 +212,12 @@ impl World {
             _ => response.data.as_deref().unwrap_or_default().is_empty(),
         };
         if !echoed || !data_fits {
-            self.checker.fail(
-                Property::OneReply,
-                format!("{response:?} is no reply to {request:?}"),
-            );
+            self.checker.fail(Property::OneReply, format!("{response:?} is no reply to {request:?}"));
         }
         self.saw("replies");
         let state = &mut self.clients[client];
         if request.id == 1003 && state.sends.pop_front().as_deref() != Some(&response.msg_incr) {
-            self.checker.fail(
-                Property::OneReply,
-                format!("SendMsg {} overtook another", response.msg_incr),
-            );
+            self.checker.fail(Property::OneReply, format!("SendMsg {} overtook another", response.msg_incr));
         }
     }
 }

@@ -12,19 +12,13 @@ use crate::{SEEDS, run, seeds};
 fn a_recording_replays_to_the_same_trace() {
     let mut full_told = 0;
     for mode in [Mode::Shape, Mode::Full] {
-        let options = Options {
-            record: Some(mode),
-            ..Options::default()
-        };
+        let options = Options { record: Some(mode), ..Options::default() };
         for seed in seeds(SEEDS / 10) {
             let report = run("a_recording_replays", seed, options);
             for (trace, recording) in report.hub_traces.iter().zip(&report.recordings) {
                 let replayed = replay(recording).unwrap_or_else(|e| panic!("{e}, {mode:?}, seed {seed}"));
                 assert_eq!(replayed.trace_hash, *trace, "{mode:?}, seed {seed}");
-                assert!(
-                    replayed.compared > 10 && !replayed.truncated,
-                    "{mode:?}, seed {seed}"
-                );
+                assert!(replayed.compared > 10 && !replayed.truncated, "{mode:?}, seed {seed}");
                 // The token, the body of a push (as bytes, in JSON) and the body of a request.
                 for secret in ["secret-token", "109,109,109", "120,120,120"] {
                     let told = recording.contains(secret);
@@ -34,25 +28,16 @@ fn a_recording_replays_to_the_same_trace() {
             }
         }
     }
-    assert!(
-        full_told > 0,
-        "the secrets that a shape must not tell are there to be told"
-    );
+    assert!(full_told > 0, "the secrets that a shape must not tell are there to be told");
 }
 
 #[test]
 fn a_changed_recording_diverges() {
-    let options = Options {
-        record: Some(Mode::Shape),
-        ..Options::default()
-    };
+    let options = Options { record: Some(Mode::Shape), ..Options::default() };
     let report = run("a_changed_recording_diverges", 3, options);
     let recording = report.recordings.iter().max_by_key(|r| r.len()).expect("a shard");
     let lines: Vec<&str> = recording.lines().collect();
-    let accepted = lines
-        .iter()
-        .position(|line| line.contains("Accepted"))
-        .expect("a login");
+    let accepted = lines.iter().position(|line| line.contains("Accepted")).expect("a login");
     let changed = [&lines[..accepted], &lines[accepted + 1..]].concat().join("\n");
     assert!(matches!(replay(&changed), Err(ReplayError::Diverged { .. })));
 }
@@ -78,11 +63,7 @@ fn overload(rig: &mut Rig) {
 fn a_shape_replays_what_only_the_size_of_bodies_decided() {
     let (trace, text) = recorded(Mode::Shape, u64::MAX / 2, overload);
     assert_eq!(replay(&text).map(|r| r.trace_hash), Ok(trace));
-    assert!(
-        text.len() < 20_000,
-        "the bodies are not in it: {} bytes",
-        text.len()
-    );
+    assert!(text.len() < 20_000, "the bodies are not in it: {} bytes", text.len());
 }
 
 #[test]
@@ -112,8 +93,5 @@ fn text_that_is_no_recording_is_refused_with_its_line() {
     assert_eq!(replay(""), Err(ReplayError::NoStart));
     let rest = text.split_once('\n').unwrap().1;
     assert_eq!(replay(rest), Err(ReplayError::NoStart));
-    assert!(matches!(
-        replay(&format!("{text}garbage")),
-        Err(ReplayError::Malformed { .. })
-    ));
+    assert!(matches!(replay(&format!("{text}garbage")), Err(ReplayError::Malformed { .. })));
 }

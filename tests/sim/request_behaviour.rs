@@ -64,10 +64,7 @@ fn pings_get_the_pong_they_ask_for() {
 
 #[test]
 fn a_logout_is_answered_then_closed_whatever_the_service_says() {
-    for outcome in [
-        UpstreamOutcome::Data(Bytes::new()),
-        UpstreamOutcome::Failed(UpstreamError::args("no")),
-    ] {
+    for outcome in [UpstreamOutcome::Data(Bytes::new()), UpstreamOutcome::Failed(UpstreamError::args("no"))] {
         let mut rig = Rig::new(config());
         let conn = rig.log_in("u", Platform::IOS);
         rig.request(conn, "u", (2003, "bye"), b"");
@@ -87,30 +84,16 @@ fn a_presence_subscription_answers_with_the_state_and_then_tells_news() {
     let watch = |add: &[&str], remove: &[&str]| {
         let owned = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
         let (subscribe_user_id, unsubscribe_user_id) = (owned(add), owned(remove));
-        SubUserOnlineStatus {
-            subscribe_user_id,
-            unsubscribe_user_id,
-        }
-        .encode_to_vec()
+        SubUserOnlineStatus { subscribe_user_id, unsubscribe_user_id }.encode_to_vec()
     };
-    let online = |platforms: &[i32]| UserPlatforms {
-        user: "v".into(),
-        platforms: platforms.into(),
-    };
+    let online = |platforms: &[i32]| UserPlatforms { user: "v".into(), platforms: platforms.into() };
     rig.request(conn, "u", (2005, "sub"), &watch(&["v"], &[]));
     let call = rig.calls().pop().unwrap();
-    assert_eq!(
-        call.request,
-        UpstreamRequest::UserStatus {
-            users: vec!["v".into()]
-        }
-    );
+    assert_eq!(call.request, UpstreamRequest::UserStatus { users: vec!["v".into()] });
     rig.answer(&call, UpstreamOutcome::Statuses(vec![online(&[1])]));
     let told = |seen: &[Seen]| {
         let data = reply(seen).data.clone().unwrap();
-        SubUserOnlineStatusTips::decode(data).unwrap().subscribers[0]
-            .online_platform_i_ds
-            .clone()
+        SubUserOnlineStatusTips::decode(data).unwrap().subscribers[0].online_platform_i_ds.clone()
     };
     assert_eq!(told(&rig.read(conn)), [1]);
     rig.input(Input::Mail(ShardMail::PresenceNews(Box::new(online(&[1, 5])))));
@@ -131,11 +114,7 @@ fn sends_go_one_at_a_time_and_in_order_while_others_pass() {
     rig.request(conn, "u", (1001, "seq"), b"seq");
     let methods: Vec<_> = rig.calls().into_iter().map(|c| (c.request.clone(), c)).collect();
     let asked = |r: &UpstreamRequest| {
-        if let UpstreamRequest::Forward { method, .. } = r {
-            Some(*method)
-        } else {
-            None
-        }
+        if let UpstreamRequest::Forward { method, .. } = r { Some(*method) } else { None }
     };
     assert_eq!(
         methods.iter().map(|(r, _)| asked(r)).collect::<Vec<_>>(),
@@ -191,11 +170,9 @@ fn a_hung_upstream_stops_neither_pings_nor_pushes_and_is_answered_for() {
 
 #[test]
 fn requests_that_end_a_connection_do_so_without_an_answer() {
-    for (name, id, sender) in [
-        ("unknown", 4711, "u"),
-        ("server's own", 2001, "u"),
-        ("of another user", 1001, "v"),
-    ] {
+    for (name, id, sender) in
+        [("unknown", 4711, "u"), ("server's own", 2001, "u"), ("of another user", 1001, "v")]
+    {
         let mut rig = Rig::new(config());
         let conn = rig.log_in("u", Platform::IOS);
         rig.request(conn, sender, (id, "x"), b"");
@@ -211,11 +188,7 @@ fn frames_that_break_the_protocol_are_answered_with_the_right_close_code() {
         ("reserved bits", masked_frame(0xc2, b"x", key), Some(1002)),
         ("unmasked", vec![0x82, 1, b'x'], Some(1002)),
         ("too big", vec![0x82, 0xfe, 0xff, 0xff, 1, 2, 3, 4], Some(1009)),
-        (
-            "close",
-            masked_frame(0x88, &3001u16.to_be_bytes(), key),
-            Some(3001),
-        ),
+        ("close", masked_frame(0x88, &3001u16.to_be_bytes(), key), Some(3001)),
         ("close without code", masked_frame(0x88, b"", key), None),
     ] {
         let mut rig = Rig::new(config());

@@ -17,10 +17,7 @@ use pinion::wire::upgrade::AcceptKey;
 use crate::frames::{masked_frame, next_frame};
 
 /// The variant of every login here.
-pub const PLAIN_JSON: Variant = Variant {
-    encoding: Encoding::Json,
-    gzip: false,
-};
+pub const PLAIN_JSON: Variant = Variant { encoding: Encoding::Json, gzip: false };
 
 /// What one read gave.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,13 +55,7 @@ pub fn config() -> HubConfig {
 
 /// Where an answer to mail goes.
 pub fn ticket(n: u32) -> RpcTicket {
-    RpcTicket {
-        rpc: RpcId(0),
-        slot: SlotId {
-            index: n,
-            generation: 0,
-        },
-    }
+    RpcTicket { rpc: RpcId(0), slot: SlotId { index: n, generation: 0 } }
 }
 
 pub fn platform(id: i64) -> Platform {
@@ -73,17 +64,8 @@ pub fn platform(id: i64) -> Platform {
 
 impl Rig {
     pub fn new(config: HubConfig) -> Self {
-        let now = Now {
-            mono: Mono(5_000),
-            unix: UnixMs(1_700_000_000_000),
-        };
-        Self {
-            hub: Hub::new(config),
-            now,
-            effects: Vec::new(),
-            codec: Codec::default(),
-            logins: 0,
-        }
+        let now = Now { mono: Mono(5_000), unix: UnixMs(1_700_000_000_000) };
+        Self { hub: Hub::new(config), now, effects: Vec::new(), codec: Codec::default(), logins: 0 }
     }
 
     /// The arguments of a login that will succeed.
@@ -116,20 +98,14 @@ impl Rig {
         self.answer_token(user, on.id());
         self.turn();
         let seen = self.read(conn);
-        assert!(
-            matches!(&seen[..], [Seen::Http(head)] if head.starts_with("HTTP/1.1 101 ")),
-            "{seen:?}"
-        );
+        assert!(matches!(&seen[..], [Seen::Http(head)] if head.starts_with("HTTP/1.1 101 ")), "{seen:?}");
         conn
     }
 
     /// Answers the question asked last: the token is good and names these.
     pub fn answer_token(&mut self, user: &str, platform: i32) {
         let call = self.calls().pop().expect("the token check");
-        let outcome = UpstreamOutcome::Token {
-            user: user.into(),
-            platform,
-        };
+        let outcome = UpstreamOutcome::Token { user: user.into(), platform };
         self.answer(&call, outcome);
     }
 
@@ -169,13 +145,7 @@ impl Rig {
     pub fn calls(&mut self) -> Vec<UpstreamCall> {
         self.effects
             .extract_if(.., |e| matches!(e, Effect::Call(_)))
-            .filter_map(|e| {
-                if let Effect::Call(call) = e {
-                    Some(*call)
-                } else {
-                    None
-                }
-            })
+            .filter_map(|e| if let Effect::Call(call) = e { Some(*call) } else { None })
             .collect()
     }
 
@@ -183,13 +153,7 @@ impl Rig {
     pub fn outcomes(&mut self) -> Vec<(RpcTicket, RpcOutcome)> {
         self.effects
             .extract_if(.., |e| matches!(e, Effect::Reply(..)))
-            .filter_map(|e| {
-                if let Effect::Reply(t, outcome) = e {
-                    Some((t, *outcome))
-                } else {
-                    None
-                }
-            })
+            .filter_map(|e| if let Effect::Reply(t, outcome) = e { Some((t, *outcome)) } else { None })
             .collect()
     }
 
@@ -207,12 +171,8 @@ impl Rig {
                 self.take_effects();
                 return stream;
             }
-            let bytes: Vec<u8> = batch
-                .frames
-                .iter()
-                .flat_map(|f| f.bytes().to_vec())
-                .skip(batch.skip)
-                .collect();
+            let bytes: Vec<u8> =
+                batch.frames.iter().flat_map(|f| f.bytes().to_vec()).skip(batch.skip).collect();
             assert_eq!(bytes.len(), filled);
             stream.extend(bytes);
             self.hub.sent(self.now, conn, filled);
@@ -276,10 +236,7 @@ impl Rig {
     }
 
     pub fn push_bytes(&mut self, (number, source): (u32, u64), users: &[&str], msg_data: Bytes) {
-        let recipients = (0..).zip(users).map(|(slot, user)| Recipient {
-            slot,
-            user: Text::from(*user),
-        });
+        let recipients = (0..).zip(users).map(|(slot, user)| Recipient { slot, user: Text::from(*user) });
         let mail = PushMail {
             ticket: Some(ticket(number)),
             source: SourceId(source),
@@ -305,14 +262,8 @@ impl Rig {
 
     /// Where a user is, as `GetUsersOnlineStatus` says.
     pub fn status(&mut self, user: &str) -> Vec<UserStatus> {
-        let users = vec![Recipient {
-            slot: 0,
-            user: Text::from(user),
-        }];
-        let mail = OnlineStatusMail {
-            ticket: ticket(999),
-            users,
-        };
+        let users = vec![Recipient { slot: 0, user: Text::from(user) }];
+        let mail = OnlineStatusMail { ticket: ticket(999), users };
         self.input(Input::Mail(ShardMail::OnlineStatus(Box::new(mail))));
         let answer = self.effects.pop();
         match answer {

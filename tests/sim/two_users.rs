@@ -29,12 +29,7 @@ struct Node {
 impl Node {
     fn new() -> Self {
         let ownership = Ownership::new([1, 2], 2);
-        let rig = |shard| {
-            Rig::new(HubConfig {
-                shard: ShardId(shard),
-                ..config()
-            })
-        };
+        let rig = |shard| Rig::new(HubConfig { shard: ShardId(shard), ..config() });
         Self {
             rigs: vec![rig(0), rig(1)],
             router: Router::new(RpcId(0), View::of_one_node(ownership.clone()), 10),
@@ -68,10 +63,7 @@ impl Node {
         let conn = self.rigs[owner].accept(login).unwrap();
         self.settle();
         let seen = self.read(user, conn);
-        assert!(
-            matches!(&seen[..], [Seen::Http(head)] if head.starts_with("HTTP/1.1 101 ")),
-            "{seen:?}"
-        );
+        assert!(matches!(&seen[..], [Seen::Http(head)] if head.starts_with("HTTP/1.1 101 ")), "{seen:?}");
         conn
     }
 
@@ -176,11 +168,7 @@ fn a_message_crosses_shards_and_what_was_missed_can_be_asked_for() {
     node.rigs[owner].input(Input::TransportClosed(bobs));
     let _: SendMsgResp = node.ask((&ann, anns), 1003, &message(&ann, &bob, "two"));
     let back = node.log_in(&bob);
-    assert_eq!(
-        node.read(&bob, back),
-        [],
-        "nothing is kept for those who are away"
-    );
+    assert_eq!(node.read(&bob, back), [], "nothing is kept for those who are away");
     let user_id = bob.clone();
     let seqs: GetMaxSeqResp = node.ask((&bob, back), 1001, &GetMaxSeqReq { user_id });
     assert_eq!(seqs.max_seqs.values().max(), Some(&2), "{seqs:?}");
@@ -201,8 +189,5 @@ fn a_second_login_makes_the_first_token_worthless() {
     let conn = node.rigs[owner].accept(login).unwrap();
     node.settle();
     let seen = node.read(&ann, conn);
-    assert!(
-        matches!(&seen[..], [Seen::Http(body)] if body.contains(r#""errCode":1506"#)),
-        "{seen:?}"
-    );
+    assert!(matches!(&seen[..], [Seen::Http(body)] if body.contains(r#""errCode":1506"#)), "{seen:?}");
 }

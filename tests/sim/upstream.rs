@@ -30,23 +30,13 @@ pub fn token(user: &str, platform: Platform, (fate, n): (Option<&'static str>, L
 fn parse_token(token: &str) -> UpstreamOutcome {
     let parts: Vec<&str> = token.split('|').collect();
     let failed = |code, message: &str| {
-        UpstreamOutcome::Failed(UpstreamError {
-            code,
-            message: message.into(),
-            detail: "as asked".into(),
-        })
+        UpstreamOutcome::Failed(UpstreamError { code, message: message.into(), detail: "as asked".into() })
     };
     match parts[3] {
         "kicked" => failed(1506, "TokenKickedError"),
         "down" => failed(14, "connection refused"),
-        "other" => UpstreamOutcome::Token {
-            user: "somebody else".into(),
-            platform: 1,
-        },
-        _ => UpstreamOutcome::Token {
-            user: parts[1].into(),
-            platform: parts[2].parse().expect("a number"),
-        },
+        "other" => UpstreamOutcome::Token { user: "somebody else".into(), platform: 1 },
+        _ => UpstreamOutcome::Token { user: parts[1].into(), platform: parts[2].parse().expect("a number") },
     }
 }
 
@@ -55,10 +45,7 @@ impl Upstream {
     pub fn presence(&mut self, record: &PresenceRecord) -> UserPlatforms {
         let platforms: BTreeSet<i32> = record.online.iter().copied().collect();
         self.online.insert(record.user.clone(), platforms.clone());
-        UserPlatforms {
-            user: record.user.clone(),
-            platforms: platforms.into_iter().collect(),
-        }
+        UserPlatforms { user: record.user.clone(), platforms: platforms.into_iter().collect() }
     }
 
     /// A reply is out.
@@ -95,16 +82,8 @@ impl World {
         if !is_login && self.chance(errors) {
             outcome = UpstreamOutcome::Failed(UpstreamError::args("as drawn"));
         }
-        let delay = if self.chance(hangs) {
-            self.rng.u64(5_000..40_000)
-        } else {
-            self.rng.u64(0..300)
-        };
-        if let UpstreamRequest::Forward {
-            method: Method::SendMsg,
-            ..
-        } = call.request
-        {
+        let delay = if self.chance(hangs) { self.rng.u64(5_000..40_000) } else { self.rng.u64(0..300) };
+        if let UpstreamRequest::Forward { method: Method::SendMsg, .. } = call.request {
             self.one_send_at_a_time(&call, ticket);
         }
         let shard = usize::from(call.shard.0);
@@ -113,13 +92,9 @@ impl World {
 
     fn one_send_at_a_time(&mut self, call: &UpstreamCall, ticket: CallTicket) {
         let key = call.metadata.connection_id.clone();
-        let before = self
-            .upstream
-            .sending
-            .insert(key, (call.shard, ticket, call.deadline));
+        let before = self.upstream.sending.insert(key, (call.shard, ticket, call.deadline));
         if before.is_some_and(|(_, _, deadline)| deadline > self.now.mono) {
-            self.checker
-                .fail(Property::OneReply, "two SendMsg of one connection at once".into());
+            self.checker.fail(Property::OneReply, "two SendMsg of one connection at once".into());
         }
     }
 }

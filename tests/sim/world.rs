@@ -228,11 +228,7 @@ impl World {
     /// As [`World::after`], at a moment.
     pub fn at(&mut self, at: u64, event: Event) {
         // The step of the cause and the count of events make the key unique and its order reproducible.
-        let tie = self
-            .events
-            .range((at, 0)..=(at, u64::MAX))
-            .next_back()
-            .map_or(0, |((_, tie), _)| tie + 1);
+        let tie = self.events.range((at, 0)..=(at, u64::MAX)).next_back().map_or(0, |((_, tie), _)| tie + 1);
         self.events.insert((at, tie), event);
     }
 
@@ -296,17 +292,11 @@ impl World {
         }
         self.sights.insert("pushes followed", self.checker.followed);
         for metric in SIGHTS {
-            let count: u64 = self
-                .shards
-                .iter_mut()
-                .map(|s| s.hub.tally(self.now).value(metric.0))
-                .sum();
+            let count: u64 = self.shards.iter_mut().map(|s| s.hub.tally(self.now).value(metric.0)).sum();
             *self.sights.entry(metric.1).or_default() += count;
         }
         let hub_traces: Vec<u64> = self.shards.iter().map(|s| s.hub.trace_hash()).collect();
-        hub_traces
-            .iter()
-            .for_each(|trace| self.observed.fold(&trace.to_le_bytes()));
+        hub_traces.iter().for_each(|trace| self.observed.fold(&trace.to_le_bytes()));
         let recording = |shard: &mut Shard| {
             shard.recording.extend(shard.hub.take_recording());
             String::from_utf8(std::mem::take(&mut shard.recording)).expect("a recording is text")

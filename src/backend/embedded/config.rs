@@ -16,20 +16,12 @@ pub struct EmbeddedConfig {
 impl EmbeddedConfig {
     /// With the limits of `limits.rs`.
     pub fn new(secret: &str) -> Self {
-        Self {
-            secret: secret.into(),
-            history: HistoryLimits::default(),
-        }
+        Self { secret: secret.into(), history: HistoryLimits::default() }
     }
 
     /// One line for the banner.
     pub fn limits_text(&self) -> String {
-        let HistoryLimits {
-            history_max,
-            history_bytes,
-            conversations_max,
-            pull_max,
-        } = self.history;
+        let HistoryLimits { history_max, history_bytes, conversations_max, pull_max } = self.history;
         format!(
             "one-to-one messages only, in memory: {history_max} messages per conversation, {} MiB in all, \
              {conversations_max} conversations, {} per user, {pull_max} messages per pull, {} KiB per message; \
@@ -43,10 +35,7 @@ impl EmbeddedConfig {
 
 impl fmt::Debug for EmbeddedConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbeddedConfig")
-            .field("secret", &"(hidden)")
-            .field("history", &self.history)
-            .finish()
+        f.debug_struct("EmbeddedConfig").field("secret", &"(hidden)").field("history", &self.history).finish()
     }
 }
 

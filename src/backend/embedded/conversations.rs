@@ -107,11 +107,7 @@ impl Conversations {
         let pair = [message.send_id.as_str(), message.recv_id.as_str()];
         if let Some(position) = self.ids.get(id).copied() {
             let known = pair.iter().all(|user| self.find(user, id).is_some());
-            return if known {
-                Ok(position)
-            } else {
-                Err(Refusal::AmbiguousId)
-            };
+            return if known { Ok(position) } else { Err(Refusal::AmbiguousId) };
         }
         if self.all.len() >= limits.conversations_max {
             return Err(Refusal::ConversationsFull);
@@ -139,11 +135,7 @@ impl Conversations {
 
     /// Brings conversation and total back below the limits.
     fn trim(&mut self, position: usize, limits: &HistoryLimits) {
-        while self
-            .all
-            .get(position)
-            .is_some_and(|c| c.history.len() > limits.history_max)
-        {
+        while self.all.get(position).is_some_and(|c| c.history.len() > limits.history_max) {
             self.resize(position, |history| {
                 history.forget_oldest();
             });

@@ -83,10 +83,7 @@ mod tests {
     #[test]
     fn the_window_keeps_its_numbers_while_it_is_trimmed() {
         let mut history = History::default();
-        assert_eq!(
-            (history.min_seq(), history.max_seq(), history.next_seq()),
-            (1, 0, 1)
-        );
+        assert_eq!((history.min_seq(), history.max_seq(), history.next_seq()), (1, 0, 1));
         assert!(!history.forget_oldest());
         for text in ["a", "bb", "ccc"] {
             history.push(Bytes::from(text));
@@ -111,9 +108,6 @@ mod tests {
         assert_eq!((history.min_seq(), history.max_seq(), history.bytes()), (4, 3, 0));
         assert_eq!((history.last(), history.get(3)), (None, None));
         history.push(Bytes::from("d"));
-        assert_eq!(
-            (history.min_seq(), history.max_seq(), history.get(4).is_some()),
-            (4, 4, true)
-        );
+        assert_eq!((history.min_seq(), history.max_seq(), history.get(4).is_some()), (4, 4, true));
     }
 }

@@ -13,6 +13,7 @@ mod presence;
 mod pull;
 mod send;
 pub mod token;
+mod token_mac;
 mod token_states;
 
 use bytes::Bytes;
@@ -97,11 +98,7 @@ impl Embedded {
             UpstreamRequest::Forward { method, data } => {
                 self.forward(now.unix, call, (*method, data), &mut pushes)
             }
-            UpstreamRequest::InvalidateToken {
-                preserved,
-                user,
-                platform,
-            } => {
+            UpstreamRequest::InvalidateToken { preserved, user, platform } => {
                 let login = (&**user, platform.id());
                 self.state.tokens.invalidate(now.unix, login, preserved);
                 Ok(UpstreamOutcome::Data(Bytes::new()))
@@ -121,10 +118,7 @@ impl Embedded {
             }
         };
         let outcome = outcome.unwrap_or_else(UpstreamOutcome::Failed);
-        Answer {
-            reply: call.ticket.map(|ticket| UpstreamReply { ticket, outcome }),
-            pushes,
-        }
+        Answer { reply: call.ticket.map(|ticket| UpstreamReply { ticket, outcome }), pushes }
     }
 
     /// Takes a presence record in. `Some`: subscribers must hear this.
@@ -155,10 +149,7 @@ impl Embedded {
         let claims = self.verify(now, token).map_err(TokenFault::to_upstream)?;
         match self.state.tokens.seen(now, token, &claims) {
             Standing::Kicked => Err(TokenFault::Kicked.to_upstream()),
-            Standing::Normal => Ok(UpstreamOutcome::Token {
-                user: claims.user,
-                platform: claims.platform,
-            }),
+            Standing::Normal => Ok(UpstreamOutcome::Token { user: claims.user, platform: claims.platform }),
         }
     }
 
@@ -216,11 +207,7 @@ impl Embedded {
 /// A request that names its user, who must be the one of the connection: nobody reads for another.
 fn own<T: Message + Default>(data: &Bytes, user: &str, named: fn(&T) -> &str) -> Result<T, UpstreamError> {
     let request = decoded::<T>(data)?;
-    if named(&request) == user {
-        Ok(request)
-    } else {
-        Err(no_permission())
-    }
+    if named(&request) == user { Ok(request) } else { Err(no_permission()) }
 }
 
 fn decoded<T: Message + Default>(data: &Bytes) -> Result<T, UpstreamError> {
@@ -233,11 +220,7 @@ fn encoded(reply: &impl Message) -> Result<UpstreamOutcome, UpstreamError> {
 
 /// 1002 (spec 7.5).
 fn no_permission() -> UpstreamError {
-    UpstreamError {
-        code: 1002,
-        message: "NoPermissionError".into(),
-        detail: "".into(),
-    }
+    UpstreamError { code: 1002, message: "NoPermissionError".into(), detail: "".into() }
 }
 
 #[cfg(test)]

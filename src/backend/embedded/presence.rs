@@ -36,10 +36,7 @@ impl Presence {
 
     /// Sorted and without duplicates; empty = offline.
     pub(super) fn status(&self, user: &str) -> UserPlatforms {
-        UserPlatforms {
-            user: user.into(),
-            platforms: self.platforms(user),
-        }
+        UserPlatforms { user: user.into(), platforms: self.platforms(user) }
     }
 
     fn platforms(&self, user: &str) -> Vec<i32> {
@@ -69,11 +66,7 @@ mod tests {
             (0, &[], None),
         ];
         for (step, (shard, online, news)) in table.into_iter().enumerate() {
-            let record = PresenceRecord {
-                user: "u".into(),
-                online: online.to_vec(),
-                offline: vec![],
-            };
+            let record = PresenceRecord { user: "u".into(), online: online.to_vec(), offline: vec![] };
             let got = presence.record(&record, ShardId(shard));
             assert_eq!(got.map(|n| n.platforms), news.map(<[i32]>::to_vec), "step {step}");
         }

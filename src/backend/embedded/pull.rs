@@ -131,10 +131,7 @@ pub(super) fn last_messages(
     let mut budget = Budget::new(pull_max);
     let mut answer = GetLastMessageResp::default();
     for id in &request.conversation_i_ds {
-        let Some(last) = conversations
-            .find(&request.user_id, id)
-            .and_then(|c| c.history.last())
-        else {
+        let Some(last) = conversations.find(&request.user_id, id).and_then(|c| c.history.last()) else {
             continue;
         };
         if !budget.spend(id.len()) {
@@ -156,10 +153,7 @@ fn newest_of_range(
     let history = &conversation.history;
     let begin = range.begin.max(history.min_seq());
     let end = range.end.min(history.max_seq());
-    let num = usize::try_from(range.num)
-        .ok()
-        .filter(|num| *num > 0)
-        .unwrap_or(usize::MAX);
+    let num = usize::try_from(range.num).ok().filter(|num| *num > 0).unwrap_or(usize::MAX);
     let mut part = PullMsgs::default();
     // The range down to here was looked at.
     let mut reached = end.saturating_add(1);
@@ -203,14 +197,8 @@ fn exactly(
         PullOrder::Desc => seqs.iter().rev().for_each(&mut take),
     }
     (part.is_end, part.end_seq) = match order {
-        PullOrder::Asc => (
-            seqs.last().is_some_and(|seq| *seq >= history.max_seq()),
-            history.max_seq(),
-        ),
-        PullOrder::Desc => (
-            seqs.first().is_some_and(|seq| *seq <= history.min_seq()),
-            history.min_seq(),
-        ),
+        PullOrder::Asc => (seqs.last().is_some_and(|seq| *seq >= history.max_seq()), history.max_seq()),
+        PullOrder::Desc => (seqs.first().is_some_and(|seq| *seq <= history.min_seq()), history.min_seq()),
     };
     part.is_end &= !shortened;
     part.msgs.sort_by_key(|message| message.seq);
@@ -244,10 +232,7 @@ const FRAMING_BYTES: usize = 48;
 
 impl Budget {
     fn new(messages: usize) -> Self {
-        Self {
-            messages,
-            bytes: limits::EMBEDDED_ANSWER_BYTES,
-        }
+        Self { messages, bytes: limits::EMBEDDED_ANSWER_BYTES }
     }
 
     /// Takes bytes out; false if there are not enough.

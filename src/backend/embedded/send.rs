@@ -54,9 +54,7 @@ pub(super) fn send(
         users.push(Text::from(message.send_id.as_str()));
     }
     let msg_data = if wants(&message, "history") {
-        conversations
-            .append(now, limits, &conversation, message)
-            .map_err(refusal)?
+        conversations.append(now, limits, &conversation, message).map_err(refusal)?
     } else {
         // Typing and the like: no number, no trace.
         message.seq = 0;
@@ -97,16 +95,9 @@ fn wants(message: &MsgData, option: &str) -> bool {
 
 /// What the message is filed under.
 fn key(message: &MsgData) -> String {
-    let parties = Parties {
-        sender: &message.send_id,
-        receiver: &message.recv_id,
-        group: &message.group_id,
-    };
-    let kind = if wants(message, "isNotNotification") {
-        MessageKind::Chat
-    } else {
-        MessageKind::Notification
-    };
+    let parties = Parties { sender: &message.send_id, receiver: &message.recv_id, group: &message.group_id };
+    let kind =
+        if wants(message, "isNotNotification") { MessageKind::Chat } else { MessageKind::Notification };
     conversation_key(message.session_type, parties, kind)
 }
 
@@ -120,9 +111,5 @@ fn refusal(refusal: Refusal) -> UpstreamError {
 
 /// 1001 with its text where clients see it: details are not sent to them (spec 3.2).
 fn refused(text: &str) -> UpstreamError {
-    UpstreamError {
-        code: 1001,
-        message: format!("ArgsError: {text}").into(),
-        detail: "".into(),
-    }
+    UpstreamError { code: 1001, message: format!("ArgsError: {text}").into(), detail: "".into() }
 }

@@ -12,23 +12,14 @@ use crate::pb::openim::sdkws::{MsgData, PullMsgs};
 use crate::time::Mono;
 
 const SECRET: &str = "openIM123";
-const TICKET: CallTicket = CallTicket(SlotId {
-    index: 3,
-    generation: 4,
-});
+const TICKET: CallTicket = CallTicket(SlotId { index: 3, generation: 4 });
 
 fn now() -> Now {
-    Now {
-        mono: Mono(1),
-        unix: UnixMs(1_750_000_000_000),
-    }
+    Now { mono: Mono(1), unix: UnixMs(1_750_000_000_000) }
 }
 
 fn backend(history: HistoryLimits) -> Embedded {
-    Embedded::new(EmbeddedConfig {
-        secret: SECRET.into(),
-        history,
-    })
+    Embedded::new(EmbeddedConfig { secret: SECRET.into(), history })
 }
 
 fn question(user: &str, request: UpstreamRequest) -> UpstreamCall {
@@ -104,31 +95,19 @@ fn message(send: &str, recv: &str, text: &str) -> MsgData {
 
 /// Sends, and gives the pushed message back.
 fn send_ok(backend: &mut Embedded, message: &MsgData) -> (SendMsgResp, BackendPush) {
-    let (outcome, mut pushes) = forward(
-        backend,
-        &message.send_id,
-        Method::SendMsg,
-        message.encode_to_vec(),
-    );
+    let (outcome, mut pushes) = forward(backend, &message.send_id, Method::SendMsg, message.encode_to_vec());
     let resp = data(outcome);
     assert_eq!(pushes.len(), 1);
     (resp, pushes.remove(0))
 }
 
 fn options(pairs: &[(&str, bool)]) -> std::collections::BTreeMap<String, bool> {
-    pairs
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), *value))
-        .collect()
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect()
 }
 
 /// Ten messages of "b" to "a", of which 3..=10 are kept.
 fn trimmed() -> Embedded {
-    let mut backend = backend(HistoryLimits {
-        history_max: 8,
-        pull_max: 5,
-        ..HistoryLimits::default()
-    });
+    let mut backend = backend(HistoryLimits { history_max: 8, pull_max: 5, ..HistoryLimits::default() });
     for n in 1..=10 {
         send_ok(&mut backend, &message("b", "a", &n.to_string()));
     }
@@ -168,10 +147,7 @@ fn a_sent_message_is_numbered_answered_and_pushed_to_both() {
         }
     );
     assert_eq!(users(&push), ["a", "b"]);
-    assert_eq!(
-        (&*push.conversation, push.operation_id.as_str()),
-        ("si_a_b", "op")
-    );
+    assert_eq!((&*push.conversation, push.operation_id.as_str()), ("si_a_b", "op"));
     let (second, push) = send_ok(&mut backend, &message("a", "b", "two"));
     assert_eq!(MsgData::decode(push.msg_data).unwrap().seq, 2);
     assert_ne!(second.server_msg_id, resp.server_msg_id);
@@ -192,11 +168,7 @@ fn options_decide_who_is_pushed_and_what_is_kept() {
     ];
     for (send, recv, pairs, recipients, conversation, seq) in table {
         let mut backend = backend(HistoryLimits::default());
-        let sent = MsgData {
-            options: options(pairs),
-            seq: 77,
-            ..message(send, recv, "x")
-        };
+        let sent = MsgData { options: options(pairs), seq: 77, ..message(send, recv, "x") };
         let (_, push) = send_ok(&mut backend, &sent);
         assert_eq!(users(&push), recipients, "{pairs:?}");
         assert_eq!(&*push.conversation, conversation, "{pairs:?}");
@@ -210,56 +182,13 @@ fn refused_messages_leave_no_trace() {
     let base = message("a", "b", "x");
     let id = |length| "i".repeat(length);
     let table = [
-        (
-            MsgData {
-                send_id: "b".into(),
-                ..base.clone()
-            },
-            1002,
-        ),
-        (
-            MsgData {
-                recv_id: String::new(),
-                ..base.clone()
-            },
-            1001,
-        ),
-        (
-            MsgData {
-                content: Bytes::new(),
-                ..base.clone()
-            },
-            1001,
-        ),
-        (
-            MsgData {
-                session_type: 3,
-                group_id: "g".into(),
-                ..base.clone()
-            },
-            1001,
-        ),
-        (
-            MsgData {
-                session_type: 4,
-                ..base.clone()
-            },
-            1001,
-        ),
-        (
-            MsgData {
-                recv_id: id(limits::EMBEDDED_USER_ID_BYTES + 1),
-                ..base.clone()
-            },
-            1001,
-        ),
-        (
-            MsgData {
-                ex: id(limits::EMBEDDED_MESSAGE_BYTES),
-                ..base.clone()
-            },
-            1001,
-        ),
+        (MsgData { send_id: "b".into(), ..base.clone() }, 1002),
+        (MsgData { recv_id: String::new(), ..base.clone() }, 1001),
+        (MsgData { content: Bytes::new(), ..base.clone() }, 1001),
+        (MsgData { session_type: 3, group_id: "g".into(), ..base.clone() }, 1001),
+        (MsgData { session_type: 4, ..base.clone() }, 1001),
+        (MsgData { recv_id: id(limits::EMBEDDED_USER_ID_BYTES + 1), ..base.clone() }, 1001),
+        (MsgData { ex: id(limits::EMBEDDED_MESSAGE_BYTES), ..base.clone() }, 1001),
     ];
     let mut backend = backend(HistoryLimits::default());
     for (message, expected) in table {
@@ -267,15 +196,9 @@ fn refused_messages_leave_no_trace() {
         assert_eq!((code(&outcome), pushes), (expected, vec![]), "{message:?}");
     }
     let (outcome, _) = forward(&mut backend, "a", Method::SendSignalMsg, base.encode_to_vec());
-    assert_eq!(
-        outcome,
-        UpstreamOutcome::Failed(UpstreamError::args("MsgData is empty"))
-    );
+    assert_eq!(outcome, UpstreamOutcome::Failed(UpstreamError::args("MsgData is empty")));
     assert_eq!(*backend.state(), State::default());
-    let long = MsgData {
-        recv_id: id(limits::EMBEDDED_USER_ID_BYTES),
-        ..base
-    };
+    let long = MsgData { recv_id: id(limits::EMBEDDED_USER_ID_BYTES), ..base };
     send_ok(&mut backend, &long);
 }
 
@@ -295,11 +218,7 @@ fn every_method_refuses_garbage_and_foreign_data() {
     for (method, foreign) in all {
         // Field 1, two bytes announced, one there.
         let (outcome, _) = forward(&mut backend, "a", method, vec![0x0a, 2, b'x']);
-        let expected = if method == Method::SendSignalMsg {
-            1001
-        } else {
-            500
-        };
+        let expected = if method == Method::SendSignalMsg { 1001 } else { 500 };
         assert_eq!(code(&outcome), expected, "{method:?}");
         if let Some(foreign) = foreign {
             // In every one of these messages field 1 is the user id.
@@ -317,10 +236,7 @@ fn tokens_log_in_until_a_kick_ends_them() {
     let unix = now().unix;
     let token = |n: i64| token::issue(SECRET, "u", Platform::WEB, unix, 100 + n).unwrap();
     let parse = |token: String| UpstreamRequest::ParseToken { token: token.into() };
-    let good = UpstreamOutcome::Token {
-        user: "u".into(),
-        platform: 5,
-    };
+    let good = UpstreamOutcome::Token { user: "u".into(), platform: 5 };
     for n in 0..3 {
         assert_eq!(ask(&mut backend, "", parse(token(n))), good);
     }
@@ -329,22 +245,12 @@ fn tokens_log_in_until_a_kick_ends_them() {
         user: "u".into(),
         platform: Platform::WEB,
     };
-    let unasked = UpstreamCall {
-        ticket: None,
-        ..question("u", invalidate)
-    };
-    assert_eq!(
-        backend.call(now(), &unasked),
-        Answer {
-            reply: None,
-            pushes: vec![]
-        }
-    );
+    let unasked = UpstreamCall { ticket: None, ..question("u", invalidate) };
+    assert_eq!(backend.call(now(), &unasked), Answer { reply: None, pushes: vec![] });
     assert_eq!(code(&ask(&mut backend, "", parse(token(0)))), 1506);
     assert_eq!(ask(&mut backend, "", parse(token(1))), good);
-    let kick = UpstreamRequest::KickTokens {
-        tokens: vec!["not a token".into(), token(1).into(), token(7).into()],
-    };
+    let kick =
+        UpstreamRequest::KickTokens { tokens: vec!["not a token".into(), token(1).into(), token(7).into()] };
     ask(&mut backend, "u", kick);
     for n in [1, 2, 7] {
         assert_eq!(code(&ask(&mut backend, "", parse(token(n)))), 1506);
@@ -356,17 +262,11 @@ fn tokens_log_in_until_a_kick_ends_them() {
 #[test]
 fn statuses_come_in_the_order_asked_with_duplicates() {
     let mut backend = backend(HistoryLimits::default());
-    let record = PresenceRecord {
-        user: "b".into(),
-        online: vec![7, 5],
-        offline: vec![],
-    };
+    let record = PresenceRecord { user: "b".into(), online: vec![7, 5], offline: vec![] };
     assert!(backend.presence(now(), &record, ShardId(1)).is_some());
     let users = ["a", "b", "b"].map(Box::from).to_vec();
-    let platforms = |user: &str, platforms: &[i32]| UserPlatforms {
-        user: user.into(),
-        platforms: platforms.to_vec(),
-    };
+    let platforms =
+        |user: &str, platforms: &[i32]| UserPlatforms { user: user.into(), platforms: platforms.to_vec() };
     assert_eq!(
         ask(&mut backend, "a", UpstreamRequest::UserStatus { users }),
         UpstreamOutcome::Statuses(vec![
@@ -380,18 +280,10 @@ fn statuses_come_in_the_order_asked_with_duplicates() {
 #[test]
 fn a_state_that_was_written_out_and_read_back_goes_on_the_same() {
     let mut first = trimmed();
-    let record = PresenceRecord {
-        user: "b".into(),
-        online: vec![7],
-        offline: vec![],
-    };
+    let record = PresenceRecord { user: "b".into(), online: vec![7], offline: vec![] };
     first.presence(now(), &record, ShardId(1));
     let token = token::issue(SECRET, "u", Platform::WEB, now().unix, 100).unwrap();
-    ask(
-        &mut first,
-        "",
-        UpstreamRequest::ParseToken { token: token.into() },
-    );
+    ask(&mut first, "", UpstreamRequest::ParseToken { token: token.into() });
     let text = serde_json::to_string(first.state()).unwrap();
     assert!(!text.contains(SECRET));
     let state: State = serde_json::from_str(&text).unwrap();

@@ -5,9 +5,10 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Validation};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, Validation};
 use serde::{Deserialize, Serialize};
 
+use super::token_mac;
 use crate::hub::upstream::UpstreamError;
 use crate::ids::Platform;
 use crate::time::UnixMs;
@@ -53,11 +54,7 @@ impl TokenFault {
             Self::Unknown => (1505, "TokenUnknownError"),
             Self::Kicked => (1506, "TokenKickedError"),
         };
-        UpstreamError {
-            code,
-            message: message.into(),
-            detail: "".into(),
-        }
+        UpstreamError { code, message: message.into(), detail: "".into() }
     }
 }
 
@@ -97,10 +94,7 @@ pub fn issue(
     ttl_s: i64,
 ) -> Result<String, IssueFault> {
     let now_s = now.0.div_euclid(1000);
-    let exp = now_s
-        .checked_add(ttl_s)
-        .filter(|_| ttl_s >= 1)
-        .ok_or(IssueFault::Lifetime)?;
+    let exp = now_s.checked_add(ttl_s).filter(|_| ttl_s >= 1).ok_or(IssueFault::Lifetime)?;
     let claims = WireClaims {
         user: user.into(),
         platform: platform.id(),
@@ -112,7 +106,7 @@ pub fn issue(
     let mut token = BASE64_URL_SAFE_NO_PAD.encode(HEADER);
     token.push('.');
     BASE64_URL_SAFE_NO_PAD.encode_string(payload, &mut token);
-    let key = EncodingKey::from_secret(secret.as_bytes());
+    let key = token_mac::encoding_key(secret);
     let signature = jsonwebtoken::crypto::sign(token.as_bytes(), &key, Algorithm::HS256)
         .map_err(|_| IssueFault::Encoding)?;
     token.push('.');
@@ -127,12 +121,8 @@ pub fn issue(
 pub fn verify(secret: &str, token: &str, now: UnixMs) -> Result<Claims, TokenFault> {
     let claims = well_formed(token)?;
     // What is left to go wrong is the algorithm or the signature: both are 1505.
-    jsonwebtoken::decode::<serde::de::IgnoredAny>(
-        token,
-        &DecodingKey::from_secret(secret.as_bytes()),
-        &signature_only(),
-    )
-    .map_err(|_| TokenFault::Unknown)?;
+    jsonwebtoken::decode::<serde::de::IgnoredAny>(token, &token_mac::decoding_key(secret), &signature_only())
+        .map_err(|_| TokenFault::Unknown)?;
     // A moment counts as reached in its first millisecond.
     let reached = |seconds: i64| seconds.saturating_mul(1000) <= now.0;
     if claims.exp.is_some_and(reached) {
@@ -144,11 +134,7 @@ pub fn verify(secret: &str, token: &str, now: UnixMs) -> Result<Claims, TokenFau
     if claims.iat.is_some_and(|iat| !reached(iat)) {
         return Err(TokenFault::Unknown);
     }
-    Ok(Claims {
-        user: claims.user,
-        platform: claims.platform,
-        expires_s: claims.exp,
-    })
+    Ok(Claims { user: claims.user, platform: claims.platform, expires_s: claims.exp })
 }
 
 /// The claims of a token of the right shape; its signature is not looked at.
@@ -165,9 +151,7 @@ fn well_formed(token: &str) -> Result<WireClaims, TokenFault> {
 
 /// One base64url part, as a value.
 fn json<T: serde::de::DeserializeOwned>(part: &str) -> Result<T, TokenFault> {
-    let text = BASE64_URL_SAFE_NO_PAD
-        .decode(part)
-        .map_err(|_| TokenFault::Malformed)?;
+    let text = BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenFault::Malformed)?;
     serde_json::from_slice(&text).map_err(|_| TokenFault::Malformed)
 }
 
@@ -192,7 +176,7 @@ mod tests {
     const SECRET: &str = "openIM123";
 
     fn signed(algorithm: Algorithm, claims: &serde_json::Value) -> String {
-        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let key = token_mac::encoding_key(SECRET);
         jsonwebtoken::encode(&jsonwebtoken::Header::new(algorithm), claims, &key).unwrap()
     }
 
@@ -205,14 +189,7 @@ mod tests {
         let issued = issue(SECRET, "u1", Platform::IOS, at(1_700_000_005), 99_999_995).unwrap();
         assert_eq!(issued, VECTOR);
         let claims = verify(SECRET, VECTOR, at(1_750_000_000)).unwrap();
-        assert_eq!(
-            claims,
-            Claims {
-                user: "u1".into(),
-                platform: 1,
-                expires_s: Some(1_800_000_000)
-            }
-        );
+        assert_eq!(claims, Claims { user: "u1".into(), platform: 1, expires_s: Some(1_800_000_000) });
     }
 
     #[test]
@@ -251,23 +228,11 @@ mod tests {
             (format!("{token}.x"), 100, Err(TokenFault::Malformed)),
             (String::new(), 100, Err(TokenFault::Malformed)),
             ("a.b.c".to_owned(), 100, Err(TokenFault::Malformed)),
-            (
-                signed(Algorithm::HS256, &serde_json::json!({"UserID": 7})),
-                100,
-                Err(TokenFault::Malformed),
-            ),
-            (
-                signed(Algorithm::HS256, &serde_json::json!({"UserID": "u1"})),
-                100,
-                Ok(()),
-            ),
+            (signed(Algorithm::HS256, &serde_json::json!({"UserID": 7})), 100, Err(TokenFault::Malformed)),
+            (signed(Algorithm::HS256, &serde_json::json!({"UserID": "u1"})), 100, Ok(())),
         ];
         for (token, now, expected) in table {
-            assert_eq!(
-                verify(SECRET, &token, at(now)).map(|_| ()),
-                expected,
-                "{token} at {now}"
-            );
+            assert_eq!(verify(SECRET, &token, at(now)).map(|_| ()), expected, "{token} at {now}");
         }
         assert_eq!(verify("another key", &token, at(100)), Err(TokenFault::Unknown));
     }
@@ -275,11 +240,7 @@ mod tests {
     #[test]
     fn a_lifetime_must_be_a_time() {
         for ttl in [0, -1, i64::MIN, i64::MAX] {
-            assert_eq!(
-                issue(SECRET, "u1", Platform::WEB, at(1), ttl),
-                Err(IssueFault::Lifetime),
-                "{ttl}"
-            );
+            assert_eq!(issue(SECRET, "u1", Platform::WEB, at(1), ttl), Err(IssueFault::Lifetime), "{ttl}");
         }
     }
 }

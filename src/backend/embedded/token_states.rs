@@ -41,11 +41,7 @@ impl TokenStates {
         self.forget_expired(now);
         let kicked = self.state(token, claims).kicked;
         self.keep_bound();
-        if kicked {
-            Standing::Kicked
-        } else {
-            Standing::Normal
-        }
+        if kicked { Standing::Kicked } else { Standing::Normal }
     }
 
     /// Marks one token (policy 4).
@@ -71,23 +67,12 @@ impl TokenStates {
         let token = digest(&[token]);
         let expires_s = claims.expires_s.unwrap_or(i64::MAX);
         self.expiry.insert((expires_s, login.clone(), token.clone()));
-        self.logins
-            .entry(login)
-            .or_default()
-            .entry(token)
-            .or_insert(TokenState {
-                expires_s,
-                kicked: false,
-            })
+        self.logins.entry(login).or_default().entry(token).or_insert(TokenState { expires_s, kicked: false })
     }
 
     fn forget_expired(&mut self, now: UnixMs) {
         let now_s = now.0.div_euclid(1000);
-        while self
-            .expiry
-            .first()
-            .is_some_and(|(expires_s, ..)| *expires_s <= now_s)
-        {
+        while self.expiry.first().is_some_and(|(expires_s, ..)| *expires_s <= now_s) {
             self.forget_first();
         }
     }
@@ -135,14 +120,11 @@ fn digest(parts: &[&str]) -> Digest {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .take(16)
-        .fold(String::with_capacity(32), |mut text, byte| {
-            // Writing to a String cannot fail.
-            write!(text, "{byte:02x}").unwrap_or_default();
-            text
-        })
+    bytes.iter().take(16).fold(String::with_capacity(32), |mut text, byte| {
+        // Writing to a String cannot fail.
+        write!(text, "{byte:02x}").unwrap_or_default();
+        text
+    })
 }
 
 #[cfg(test)]
@@ -151,11 +133,7 @@ mod tests {
     use Standing::{Kicked, Normal};
 
     fn claims(user: &str, platform: i32, expires_s: i64) -> Claims {
-        Claims {
-            user: user.into(),
-            platform,
-            expires_s: Some(expires_s),
-        }
+        Claims { user: user.into(), platform, expires_s: Some(expires_s) }
     }
 
     #[test]
@@ -173,11 +151,7 @@ mod tests {
             ("t4", "b", 1, Normal),
             ("t5", "a", 1, Normal), // not seen before: see the module's documentation
         ] {
-            assert_eq!(
-                states.seen(now, token, &claims(user, platform, 10)),
-                standing,
-                "{token}"
-            );
+            assert_eq!(states.seen(now, token, &claims(user, platform, 10)), standing, "{token}");
         }
     }
 

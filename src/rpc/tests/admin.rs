@@ -40,10 +40,7 @@ fn endpoints_answer_and_others_are_refused() {
         let (head, body) = get(node, "/metrics?x=1");
         assert_eq!(status(&head), "200");
         assert!(head.contains("application/openmetrics-text"), "{head}");
-        assert!(
-            body.contains("pinion_http_requests_total{shard=\"rpc0\"}"),
-            "{body}"
-        );
+        assert!(body.contains("pinion_http_requests_total{shard=\"rpc0\"}"), "{body}");
         assert!(body.ends_with("# EOF\n"));
         node.await_count(Metric::HttpRequests, 4);
     });
@@ -92,10 +89,7 @@ fn a_request_that_does_not_arrive_is_refused_at_its_deadline() {
                 let start = clock::now().mono;
                 assert_eq!(status(&send(&node, b"GET /healthz HT")), "408", "{driver:?}");
                 let waited = clock::now().mono.since_ms(start);
-                assert!(
-                    waited >= limits::ADMIN_REQUEST_MS - 100,
-                    "{driver:?}: after {waited} ms"
-                );
+                assert!(waited >= limits::ADMIN_REQUEST_MS - 100, "{driver:?}: after {waited} ms");
                 node.await_count(Metric::HttpRefused, 1);
             });
         }
@@ -105,9 +99,8 @@ fn a_request_that_does_not_arrive_is_refused_at_its_deadline() {
 #[test]
 fn connections_above_the_limit_are_closed_and_places_come_back() {
     on_each_driver(Shards::Absent, |node| {
-        let idle: Vec<_> = (0..limits::ADMIN_CONNECTIONS_MAX)
-            .map(|_| TcpStream::connect(node.http).unwrap())
-            .collect();
+        let idle: Vec<_> =
+            (0..limits::ADMIN_CONNECTIONS_MAX).map(|_| TcpStream::connect(node.http).unwrap()).collect();
         let mut refused = TcpStream::connect(node.http).unwrap();
         refused.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         assert_eq!(refused.read(&mut [0; 1]).unwrap_or_default(), 0);
@@ -119,16 +112,10 @@ fn connections_above_the_limit_are_closed_and_places_come_back() {
             let mut stream = TcpStream::connect(node.http).unwrap();
             let mut answer = String::new();
             let sent = stream.write_all(b"GET /healthz HTTP/1.1\r\n\r\n");
-            if sent
-                .and_then(|()| stream.read_to_string(&mut answer))
-                .is_ok_and(|n| n > 0)
-            {
+            if sent.and_then(|()| stream.read_to_string(&mut answer)).is_ok_and(|n| n > 0) {
                 break;
             }
-            assert!(
-                clock::now().mono.since_ms(start) < 10_000,
-                "places do not come back"
-            );
+            assert!(clock::now().mono.since_ms(start) < 10_000, "places do not come back");
         }
     });
 }

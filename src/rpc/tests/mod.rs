@@ -139,11 +139,7 @@ impl Node {
         let start = clock::now().mono;
         while self.block.value(metric) < at_least {
             let waited = clock::now().mono.since_ms(start);
-            assert!(
-                waited < 10_000,
-                "{metric:?} stays at {}",
-                self.block.value(metric)
-            );
+            assert!(waited < 10_000, "{metric:?} stays at {}", self.block.value(metric));
             std::thread::yield_now();
         }
     }
@@ -154,9 +150,7 @@ impl Drop for Node {
         if std::thread::panicking() {
             return;
         }
-        self.rpc
-            .post(RpcMail::Drain(clock::now().mono.plus_ms(2_000)))
-            .unwrap();
+        self.rpc.post(RpcMail::Drain(clock::now().mono.plus_ms(2_000))).unwrap();
         if self.inboxes.is_empty() {
             self.shards[0].control(Control::Drain(Mono(0))).unwrap();
         }
@@ -185,10 +179,7 @@ fn config() -> Config {
             driver: Driver::Auto,
             owner_key: [1, 2],
         },
-        auth: AuthConfig {
-            secret: "openIM123".to_owned(),
-            admin_users: vec!["imAdmin".to_owned()],
-        },
+        auth: AuthConfig { secret: "openIM123".to_owned(), admin_users: vec!["imAdmin".to_owned()] },
         login_policy: 1,
         lenient: false,
         outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
@@ -196,15 +187,8 @@ fn config() -> Config {
         shard_outbox_bytes_max: limits::SHARD_OUTBOX_BYTES_MAX,
         drain_deadline_ms: 1_000,
         stall_abort_ms: limits::STALL_ABORT_MS,
-        record: RecordConfig {
-            mode: RecordMode::Off,
-            dir: ".".into(),
-            bytes_max: 0,
-        },
-        log: LogConfig {
-            level: "info".to_owned(),
-            json: false,
-        },
+        record: RecordConfig { mode: RecordMode::Off, dir: ".".into(), bytes_max: 0 },
+        log: LogConfig { level: "info".to_owned(), json: false },
     }
 }
 
@@ -236,10 +220,7 @@ fn play(
         }
         if inboxes.iter().all(ShardInbox::prepare_sleep) {
             let mut fds: Vec<_> = doorbells.iter().map(|d| PollFd::new(d, PollFlags::IN)).collect();
-            let second = Timespec {
-                tv_sec: 1,
-                tv_nsec: 0,
-            };
+            let second = Timespec { tv_sec: 1, tv_nsec: 0 };
             poll(&mut fds, Some(&second)).unwrap();
         }
         inboxes.iter().for_each(ShardInbox::woken);
@@ -251,11 +232,7 @@ fn is_on(user: &str) -> bool {
 }
 
 fn devices(user: &str) -> Vec<Platform> {
-    if is_on(user) {
-        vec![Platform::IOS, Platform::WEB]
-    } else {
-        Vec::new()
-    }
+    if is_on(user) { vec![Platform::IOS, Platform::WEB] } else { Vec::new() }
 }
 
 fn answer(shard: ShardId, mail: &ShardMail, rpc: &RpcAddress) {
@@ -274,10 +251,7 @@ fn answer(shard: ShardId, mail: &ShardMail, rpc: &RpcAddress) {
                 slot: r.slot,
                 devices: devices(&r.user).into_iter().map(device).collect(),
             };
-            (
-                ticket,
-                RpcOutcome::Push(push.recipients.iter().map(verdict).collect()),
-            )
+            (ticket, RpcOutcome::Push(push.recipients.iter().map(verdict).collect()))
         }
         ShardMail::Kick(kick) => {
             let connections = u32::try_from(kick.users.iter().filter(|u| is_on(u)).count()).unwrap();
@@ -291,25 +265,16 @@ fn answer(shard: ShardId, mail: &ShardMail, rpc: &RpcAddress) {
                 background: false,
                 token: "t1".into(),
             };
-            let found = status
-                .users
-                .iter()
-                .filter(|r| is_on(&r.user))
-                .map(|r| UserStatus {
-                    slot: r.slot,
-                    devices: devices(&r.user).into_iter().map(device).collect(),
-                });
+            let found = status.users.iter().filter(|r| is_on(&r.user)).map(|r| UserStatus {
+                slot: r.slot,
+                devices: devices(&r.user).into_iter().map(device).collect(),
+            });
             (status.ticket, RpcOutcome::OnlineStatus(found.collect()))
         }
         ShardMail::PresenceNews(_) | ShardMail::CancelPush(_) => return,
     };
     let outcome = Box::new(outcome);
-    rpc.post(RpcMail::Outcome {
-        shard,
-        ticket,
-        outcome,
-    })
-    .unwrap();
+    rpc.post(RpcMail::Outcome { shard, ticket, outcome }).unwrap();
 }
 
 /// Runs a test on every driver of this machine.

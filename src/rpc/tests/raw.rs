@@ -19,9 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// An HTTP/2 connection whose driver runs as a task of this runtime.
 async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
     let stream = monoio::net::TcpStream::connect_addr(address).await.unwrap();
-    let (sender, connection) = h2::client::handshake(stream.into_poll_io().unwrap())
-        .await
-        .unwrap();
+    let (sender, connection) = h2::client::handshake(stream.into_poll_io().unwrap()).await.unwrap();
     monoio::spawn(async move {
         connection.await.unwrap_or_default();
     });
@@ -47,10 +45,7 @@ async fn noted(node: &Node) -> Noted {
         if let Ok(noted) = node.noted.try_recv() {
             return noted;
         }
-        assert!(
-            clock::now().mono.since_ms(start) < 10_000,
-            "the shard saw nothing"
-        );
+        assert!(clock::now().mono.since_ms(start) < 10_000, "the shard saw nothing");
         monoio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -62,9 +57,7 @@ fn a_caller_that_resets_its_stream_cancels_the_push_at_the_shards() {
             let mut sender = connect(node.grpc).await;
             let (response, mut stream) = sender.send_request(head("application/grpc"), false).unwrap();
             stream.send_data(body(), true).unwrap();
-            let Noted::Push(ticket) = noted(node).await else {
-                panic!()
-            };
+            let Noted::Push(ticket) = noted(node).await else { panic!() };
             stream.send_reset(h2::Reason::CANCEL);
             drop(response);
             assert_eq!(noted(node).await, Noted::Cancel(ticket));
@@ -81,9 +74,7 @@ fn a_caller_whose_connection_breaks_cancels_too() {
             let mut sender = connect(node.grpc).await;
             let (_response, mut stream) = sender.send_request(head("application/grpc"), false).unwrap();
             stream.send_data(body(), true).unwrap();
-            let Noted::Push(ticket) = noted(node).await else {
-                panic!()
-            };
+            let Noted::Push(ticket) = noted(node).await else { panic!() };
             ticket
         });
         assert_eq!(node.noted.recv_timeout(TIMEOUT), Ok(Noted::Cancel(ticket)));
@@ -93,10 +84,7 @@ fn a_caller_whose_connection_breaks_cancels_too() {
 
 /// HTTP status and grpc-status of a trailers-only answer.
 fn verdict(response: &Response<h2::RecvStream>) -> (u16, &str) {
-    let status = response
-        .headers()
-        .get("grpc-status")
-        .map_or("", |s| s.to_str().unwrap());
+    let status = response.headers().get("grpc-status").map_or("", |s| s.to_str().unwrap());
     (response.status().as_u16(), status)
 }
 
@@ -162,9 +150,7 @@ fn a_flood_of_tiny_frames_does_not_stop_other_callers() {
             let _stop = stop;
             scope.spawn(move || {
                 let mut stream = TcpStream::connect(node.grpc).unwrap();
-                stream
-                    .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
-                    .unwrap();
+                stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
                 // PRIORITY frames of stream 1, which a server ignores.
                 let flood = b"\0\0\x05\x02\0\0\0\0\x01\0\0\0\0\x10".repeat(4_096);
                 while stopped.try_recv() == Err(crossbeam_channel::TryRecvError::Empty) {
@@ -189,9 +175,7 @@ fn a_drain_finishes_open_calls_and_takes_no_new_connections() {
                 call_once(node.grpc, &path, &[("operationid", "op")], request.into(), 1_500)
             });
             assert!(matches!(node.noted.recv_timeout(TIMEOUT), Ok(Noted::Push(_))));
-            node.rpc
-                .post(RpcMail::Drain(clock::now().mono.plus_ms(10_000)))
-                .unwrap();
+            node.rpc.post(RpcMail::Drain(clock::now().mono.plus_ms(10_000))).unwrap();
             let answer = OnlineBatchPushOneMsgResp::decode(call.join().unwrap().unwrap()).unwrap();
             assert_eq!(answer.single_push_result.len(), 1);
         });

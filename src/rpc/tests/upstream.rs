@@ -17,10 +17,7 @@ const TOKEN: &str = concat!(
 fn ask(node: &Node, shard: u16, request: UpstreamRequest) {
     let call = UpstreamCall {
         shard: ShardId(shard),
-        ticket: Some(CallTicket(SlotId {
-            index: 7,
-            generation: u32::from(shard),
-        })),
+        ticket: Some(CallTicket(SlotId { index: 7, generation: u32::from(shard) })),
         deadline: clock::now().mono.plus_ms(10_000),
         metadata: CallMetadata {
             operation_id: "op".into(),
@@ -51,10 +48,7 @@ fn questions_are_answered_to_the_shard_that_asked() {
             ask(node, shard, UpstreamRequest::ParseToken { token: TOKEN.into() });
             let reply = await_mail(|| node.inboxes[usize::from(shard)].next_reply());
             assert_eq!(reply.ticket.0.generation, u32::from(shard));
-            let token = UpstreamOutcome::Token {
-                user: "u1".into(),
-                platform: 1,
-            };
+            let token = UpstreamOutcome::Token { user: "u1".into(), platform: 1 };
             assert_eq!(reply.outcome, token);
         }
     });
@@ -79,9 +73,7 @@ fn a_sent_message_is_pushed_to_the_owners_of_both_users_without_a_ticket() {
         let reply = await_mail(|| node.inboxes[0].next_reply());
         assert!(matches!(reply.outcome, UpstreamOutcome::Data(_)), "{reply:?}");
         let owner = usize::from(ownership.owner("u2").0);
-        let ShardMail::Push(push) = await_mail(|| node.inboxes[owner].next_push()) else {
-            panic!()
-        };
+        let ShardMail::Push(push) = await_mail(|| node.inboxes[owner].next_push()) else { panic!() };
         assert_eq!((push.ticket, &*push.body.conversation), (None, "si_u1_u2"));
         assert!(push.recipients.iter().any(|r| r.user.as_str() == "u2"));
     });
@@ -90,21 +82,11 @@ fn a_sent_message_is_pushed_to_the_owners_of_both_users_without_a_ticket() {
 #[test]
 fn presence_reaches_every_shard() {
     on_each_driver(Shards::Absent, |node| {
-        let record = PresenceRecord {
-            user: "u1".into(),
-            online: vec![1],
-            offline: Vec::new(),
-        };
+        let record = PresenceRecord { user: "u1".into(), online: vec![1], offline: Vec::new() };
         node.rpc.post(RpcMail::Presence(Box::new(record))).unwrap();
         for inbox in &node.inboxes {
-            let news = UserPlatforms {
-                user: "u1".into(),
-                platforms: vec![1],
-            };
-            assert_eq!(
-                await_mail(|| inbox.next_push()),
-                ShardMail::PresenceNews(Box::new(news))
-            );
+            let news = UserPlatforms { user: "u1".into(), platforms: vec![1] };
+            assert_eq!(await_mail(|| inbox.next_push()), ShardMail::PresenceNews(Box::new(news)));
         }
     });
 }

@@ -97,11 +97,7 @@ impl Refusal {
     }
 
     fn new((code, message): (i32, &str), detail: &str) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            detail: detail.into(),
-        }
+        Self { code, message: message.into(), detail: detail.into() }
     }
 
     /// `{"errCode":..,"errMsg":"..","errDlt":".."}` with Go's escapes (spec 1.3).
@@ -158,10 +154,7 @@ fn check(arguments: Arguments, head: &Head, strictness: Strictness) -> Result<Lo
         token: arguments.token.into(),
         platform,
         operation_id: arguments.operation_id.into(),
-        variant: Variant {
-            encoding,
-            gzip: arguments.compression == "gzip",
-        },
+        variant: Variant { encoding, gzip: arguments.compression == "gzip" },
         wants_response: arguments.wants_response,
         forwarded_for: head.forwarded_for.clone(),
         upgrade: head.upgrade,

@@ -52,8 +52,5 @@ pub(super) fn with_query(path: &str, query: &str) -> Box<str> {
 /// Whether each `%` is followed by two hexadecimal digits.
 pub(super) fn escapes_are_whole(text: &str) -> bool {
     let hex = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
-    text.as_bytes()
-        .split(|byte| *byte == b'%')
-        .skip(1)
-        .all(|after| hex(after.first()) && hex(after.get(1)))
+    text.as_bytes().split(|byte| *byte == b'%').skip(1).all(|after| hex(after.first()) && hex(after.get(1)))
 }

@@ -9,22 +9,16 @@ pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
     pub(super) fn parse(query: &'a str) -> Self {
-        let pairs = query
-            .split('&')
-            .filter(|pair| !pair.contains(';'))
-            .filter_map(|pair| {
-                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                Some((unescape(key)?, unescape(value)?))
-            });
+        let pairs = query.split('&').filter(|pair| !pair.contains(';')).filter_map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some((unescape(key)?, unescape(value)?))
+        });
         Self(pairs.collect())
     }
 
     /// The first value of a key; empty if there is none.
     pub(super) fn first(&self, key: &str) -> &str {
-        self.0
-            .iter()
-            .find(|(name, _)| name == key)
-            .map_or("", |(_, value)| value)
+        self.0.iter().find(|(name, _)| name == key).map_or("", |(_, value)| value)
     }
 }
 
@@ -37,11 +31,7 @@ fn unescape(text: &str) -> Option<Cow<'_, str>> {
         return None;
     }
     let spaced = text.replace('+', " ");
-    Some(Cow::Owned(
-        percent_encoding::percent_decode_str(&spaced)
-            .decode_utf8_lossy()
-            .into_owned(),
-    ))
+    Some(Cow::Owned(percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()))
 }
 
 /// Checks 2a to 2c.
@@ -51,10 +41,8 @@ pub(super) fn arguments(
     strictness: Strictness,
 ) -> Result<Arguments, Refusal> {
     // Go's decimal parse and Rust's agree: an optional sign and digits, nothing else.
-    let platform = query
-        .first("platformID")
-        .parse()
-        .map_err(|_| Refusal::arguments("platformID is not int"))?;
+    let platform =
+        query.first("platformID").parse().map_err(|_| Refusal::arguments("platformID is not int"))?;
     let wants_response = match query.first("isMsgResp") {
         "" => false,
         text => boolean(text).ok_or_else(|| Refusal::arguments("isMsgResp is not bool"))?,

@@ -10,12 +10,7 @@ use crate::wire::upgrade;
 const GOOD: &str = "token=T&sendID=u1&platformID=5&operationID=op&isBackground=false";
 
 fn head(target: &str) -> Head {
-    Head {
-        target: target.into(),
-        compression: None,
-        forwarded_for: None,
-        upgrade: Err(UpgradeFault::NotGet),
-    }
+    Head { target: target.into(), compression: None, forwarded_for: None, upgrade: Err(UpgradeFault::NotGet) }
 }
 
 fn login(head: &Head, strictness: Strictness) -> Login {
@@ -33,11 +28,7 @@ fn strict(query: &str) -> Login {
 fn refusal(query: &str, strictness: Strictness) -> (i32, String) {
     match judge(&head(&format!("/?{query}")), strictness) {
         Judgement::Refuse(refusal) => {
-            let message = if refusal.code == 500 {
-                SERVER_ERROR.1
-            } else {
-                ARGS_ERROR.1
-            };
+            let message = if refusal.code == 500 { SERVER_ERROR.1 } else { ARGS_ERROR.1 };
             assert_eq!(&*refusal.message, message);
             (refusal.code, refusal.detail.into())
         }
@@ -60,10 +51,7 @@ fn a_good_query_is_a_login() {
             token: "T".into(),
             platform: Platform::WEB,
             operation_id: "op".into(),
-            variant: Variant {
-                encoding: Encoding::Gob,
-                gzip: false
-            },
+            variant: Variant { encoding: Encoding::Gob, gzip: false },
             wants_response: false,
             forwarded_for: Some("1.2.3.4".into()),
             upgrade: Err(UpgradeFault::NotGet),
@@ -98,20 +86,10 @@ fn faults_are_found_in_upstreams_order() {
                 argument.1 = bad;
             }
         }
-        let query: Vec<String> = arguments
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        assert_eq!(
-            refusal(&query.join("&"), Strictness::Strict),
-            (code, detail.into()),
-            "{query:?}"
-        );
+        let query: Vec<String> = arguments.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(refusal(&query.join("&"), Strictness::Strict), (code, detail.into()), "{query:?}");
     }
-    assert_eq!(
-        refusal("", Strictness::Strict),
-        (1602, "platformID is not int".into())
-    );
+    assert_eq!(refusal("", Strictness::Strict), (1602, "platformID is not int".into()));
 }
 
 #[test]
@@ -119,17 +97,11 @@ fn lenient_means_that_two_arguments_may_be_missing() {
     let query = "token=T&sendID=u1&platformID=5";
     assert_eq!(refusal(query, Strictness::Strict), (500, "invalid syntax".into()));
     let query_strict = format!("{query}&isBackground=true");
-    assert_eq!(
-        refusal(&query_strict, Strictness::Strict),
-        (1602, "operationID is empty".into())
-    );
+    assert_eq!(refusal(&query_strict, Strictness::Strict), (1602, "operationID is empty".into()));
     let login = login(&head(&format!("/?{query}")), Strictness::Lenient);
     assert_eq!((&*login.user, &*login.operation_id), ("u1", ""));
     let nonsense = format!("{query}&isBackground=maybe");
-    assert_eq!(
-        refusal(&nonsense, Strictness::Lenient),
-        (500, "invalid syntax".into())
-    );
+    assert_eq!(refusal(&nonsense, Strictness::Lenient), (500, "invalid syntax".into()));
 }
 
 #[test]
@@ -166,19 +138,11 @@ fn numbers_and_booleans_have_gos_spellings() {
         ("False", false),
         ("", false),
     ] {
-        assert_eq!(
-            strict(&format!("{GOOD}&isMsgResp={text}")).wants_response,
-            value,
-            "{text}"
-        );
+        assert_eq!(strict(&format!("{GOOD}&isMsgResp={text}")).wants_response, value, "{text}");
     }
     for text in ["tRue", "yes", "2", "%20true"] {
         let query = format!("{GOOD}&isMsgResp={text}");
-        assert_eq!(
-            refusal(&query, Strictness::Strict).1,
-            "isMsgResp is not bool",
-            "{text}"
-        );
+        assert_eq!(refusal(&query, Strictness::Strict).1, "isMsgResp is not bool", "{text}");
     }
 }
 
@@ -198,10 +162,7 @@ fn pairs_are_read_as_go_reads_them() {
     ] {
         assert_eq!(&*strict(&query).user, user, "{query}");
     }
-    assert_eq!(
-        refusal(&format!("sendID&{GOOD}"), Strictness::Strict).1,
-        "sendID is empty"
-    );
+    assert_eq!(refusal(&format!("sendID&{GOOD}"), Strictness::Strict).1, "sendID is empty");
 }
 
 #[test]
@@ -229,18 +190,9 @@ const VECTOR: &str = "v=eyJ0b2tlbiI6IlRPSyIsInVzZXJJRCI6InUxIiwicGxhdGZvcm1JRCI6
 #[test]
 fn v_holds_all_arguments() {
     let login = strict(&format!("sendID=other&platformID=x&isBackground=x&{VECTOR}"));
-    assert_eq!(
-        (&*login.user, &*login.token, &*login.operation_id),
-        ("u1", "TOK", "op1")
-    );
+    assert_eq!((&*login.user, &*login.token, &*login.operation_id), ("u1", "TOK", "op1"));
     assert_eq!(login.platform, Platform::WEB);
-    assert_eq!(
-        login.variant,
-        Variant {
-            encoding: Encoding::Json,
-            gzip: true
-        }
-    );
+    assert_eq!(login.variant, Variant { encoding: Encoding::Json, gzip: true });
     assert!(login.wants_response);
 
     // Keys have no case, the last wins, null and missing are zero, unknown ones are skipped; the header counts not.
@@ -252,20 +204,13 @@ fn v_holds_all_arguments() {
     ));
     head.compression = Some("gzip".into());
     let login = self::login(&head, Strictness::Strict);
-    assert_eq!(
-        (&*login.token, login.variant.gzip, login.wants_response),
-        ("T", false, false)
-    );
+    assert_eq!((&*login.token, login.variant.gzip, login.wants_response), ("T", false, false));
 }
 
 #[test]
 fn v_is_refused_with_its_own_words() {
     for query in ["v=%3D%3D", "v=e30=", "v=a", "v=e30%2B"] {
-        assert_eq!(
-            refusal(query, Strictness::Strict).1,
-            "data is not base64",
-            "{query}"
-        );
+        assert_eq!(refusal(query, Strictness::Strict).1, "data is not base64", "{query}");
     }
     for json in [
         "",
@@ -279,33 +224,19 @@ fn v_is_refused_with_its_own_words() {
         r#"{"token":1}"#,
         "{} x",
     ] {
-        let query = if json.is_empty() {
-            "v=IA".to_owned()
-        } else {
-            v(json)
-        };
+        let query = if json.is_empty() { "v=IA".to_owned() } else { v(json) };
         let (code, detail) = refusal(&query, Strictness::Strict);
-        assert!(
-            code == 1602 && detail.starts_with("data is not json, info="),
-            "{json}: {detail}"
-        );
+        assert!(code == 1602 && detail.starts_with("data is not json, info="), "{json}: {detail}");
     }
     for (json, detail) in [
         ("null", "operationID is empty"),
         (r#"{"operationID":"o"}"#, "token is empty"),
         (r#"{"operationID":"o","token":"t"}"#, "sendID is empty"),
-        (
-            r#"{"operationID":"o","token":"t","userID":"u"}"#,
-            "platformID is invalid",
-        ),
+        (r#"{"operationID":"o","token":"t","userID":"u"}"#, "platformID is invalid"),
     ] {
         assert_eq!(refusal(&v(json), Strictness::Strict), (1602, detail.into()));
     }
-    assert_eq!(
-        refusal("v=&", Strictness::Strict).1,
-        "platformID is not int",
-        "empty v is no v"
-    );
+    assert_eq!(refusal("v=&", Strictness::Strict).1, "platformID is not int", "empty v is no v");
 }
 
 #[test]
@@ -339,10 +270,7 @@ fn refusals_are_json_with_gos_escapes() {
         Refusal::connection_limit().json(),
         r#"{"errCode":1601,"errMsg":"ConnOverMaxNumLimit","errDlt":"over max conn num limit"}"#
     );
-    let refusal = Refusal::new(
-        (1502, "TokenInvalidError"),
-        "token uid <a> != userID \"b\" & more",
-    );
+    let refusal = Refusal::new((1502, "TokenInvalidError"), "token uid <a> != userID \"b\" & more");
     assert_eq!(
         refusal.json(),
         concat!(
@@ -368,11 +296,7 @@ fn captured_clients_are_let_in() {
         assert_eq!(vector["client"], client);
         let mut text = format!("GET {} HTTP/1.1\r\n", vector["request_target"].as_str().unwrap());
         for header in vector["headers"].as_array().unwrap() {
-            text += &format!(
-                "{}: {}\r\n",
-                header[0].as_str().unwrap(),
-                header[1].as_str().unwrap()
-            );
+            text += &format!("{}: {}\r\n", header[0].as_str().unwrap(), header[1].as_str().unwrap());
         }
         text += "\r\n";
         let (head, _) = upgrade::parse(text.as_bytes()).unwrap().unwrap();

@@ -17,9 +17,7 @@ const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
 /// Check 2'. Missing keys are zero values, also `background`.
 pub(super) fn arguments(v: &str) -> Result<Arguments, Refusal> {
     let text = v.replace(['\r', '\n'], ""); // Go's decoder passes over them
-    let json = LENIENT_BASE64
-        .decode(text)
-        .map_err(|_| Refusal::arguments("data is not base64"))?;
+    let json = LENIENT_BASE64.decode(text).map_err(|_| Refusal::arguments("data is not base64"))?;
     let json = String::from_utf8_lossy(&json);
     let mut arguments = Arguments::default();
     let outcome = gojson::fields(&json, |key, value| {

@@ -37,14 +37,7 @@ fn guest(admission: &Arc<Admission>) -> (TcpStream, Guest) {
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (far, peer) = listener.accept().unwrap();
     let socket = Rc::new(Socket::adopt(far).unwrap());
-    (
-        near,
-        Guest {
-            socket,
-            peer,
-            place: Place::take(admission),
-        },
-    )
+    (near, Guest { socket, peer, place: Place::take(admission) })
 }
 
 /// Waits until no handshake is open, or fails after five seconds.
@@ -52,10 +45,7 @@ async fn all_gone(door: &Door, turns: &Turns) {
     let start = clock::now().mono;
     while door.handshakes() > 0 {
         turns.turn().await;
-        assert!(
-            clock::now().mono.since_ms(start) < 5_000,
-            "a handshake does not end"
-        );
+        assert!(clock::now().mono.since_ms(start) < 5_000, "a handshake does not end");
     }
 }
 
@@ -103,11 +93,7 @@ fn a_refused_client_that_does_not_close_is_closed_after_a_while() {
             head::refuse(&door, guest, head::No::busy());
             turns.turn().await;
             turns.turn().await;
-            assert_eq!(
-                (door.handshakes(), admission.open()),
-                (1, 1),
-                "{driver:?}: it may still read"
-            );
+            assert_eq!((door.handshakes(), admission.open()), (1, 1), "{driver:?}: it may still read");
             door.expire(clock::now().mono.plus_ms(LINGER_MS + 1));
             all_gone(&door, &turns).await;
             assert_eq!((door.handshakes(), admission.open()), (0, 0), "{driver:?}");

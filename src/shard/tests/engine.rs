@@ -54,11 +54,7 @@ struct Outbox {
 
 impl Echo {
     fn queue(&mut self, conn: ConnId, bytes: &[u8]) {
-        self.outboxes
-            .entry(conn)
-            .or_default()
-            .frames
-            .push_back(Frame::raw(bytes));
+        self.outboxes.entry(conn).or_default().frames.push_back(Frame::raw(bytes));
         self.flush.push_back(conn);
     }
 }
@@ -84,12 +80,7 @@ impl Upper for Echo {
         };
         batch.skip = outbox.skip;
         batch.frames.extend(outbox.frames.iter().take(3).cloned());
-        batch
-            .frames
-            .iter()
-            .map(|f| f.bytes().len())
-            .sum::<usize>()
-            .saturating_sub(batch.skip)
+        batch.frames.iter().map(|f| f.bytes().len()).sum::<usize>().saturating_sub(batch.skip)
     }
 
     fn sent(&mut self, conn: ConnId, bytes: usize) {
@@ -111,8 +102,7 @@ fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (far, _) = listener.accept().unwrap();
-    near.set_read_timeout(Some(std::time::Duration::from_secs(10)))
-        .unwrap();
+    near.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
     (near, far)
 }
 
@@ -170,9 +160,7 @@ fn everything_comes_back_in_order<T: Transform + 'static>(key: u8) {
             std::thread::sleep(std::time::Duration::from_millis(50)); // so that the engine meets a full socket
             let mut back = vec![0; TOTAL];
             reader.read_exact(&mut back).unwrap();
-            back.iter()
-                .enumerate()
-                .all(|(n, byte)| byte ^ key == n.to_le_bytes()[1])
+            back.iter().enumerate().all(|(n, byte)| byte ^ key == n.to_le_bytes()[1])
         });
         block_on(driver, |_| async move {
             let (nudge, mut echo) = (Nudge::default(), Echo::default());
@@ -191,10 +179,7 @@ fn everything_comes_back_in_order<T: Transform + 'static>(key: u8) {
             drive(&mut engine, &nudge, &mut echo, |echo| echo.closed.len() == 1).await;
         });
         send.unwrap().join().unwrap();
-        assert!(
-            receive.unwrap().join().unwrap(),
-            "{driver:?}: bytes changed on their way"
-        );
+        assert!(receive.unwrap().join().unwrap(), "{driver:?}: bytes changed on their way");
     }
 }
 
@@ -258,11 +243,7 @@ fn a_peer_that_leaves_is_said_once_and_its_socket_stays_until_closed() {
             drive(&mut engine, &nudge, &mut echo, |echo| echo.flush.is_empty()).await;
             assert_eq!((echo.lost.len(), engine.sockets()), (1, 1), "{driver:?}");
             engine.close(id, &mut echo);
-            assert_eq!(
-                (&echo.closed, engine.sockets()),
-                (&vec![id], 0),
-                "nothing was in flight"
-            );
+            assert_eq!((&echo.closed, engine.sockets()), (&vec![id], 0), "nothing was in flight");
         });
     }
 }
@@ -283,17 +264,12 @@ fn a_stale_id_reaches_nobody() {
             engine.flush(old, &mut echo);
             engine.close(old, &mut echo);
             assert_eq!((engine.sockets(), echo.closed.len()), (1, 1), "{driver:?}");
-            assert!(
-                !echo.outboxes[&old].frames.is_empty(),
-                "nothing was sent for the stale id"
-            );
+            assert!(!echo.outboxes[&old].frames.is_empty(), "nothing was sent for the stale id");
             engine.close(conn(9, 0), &mut echo); // never existed
             near2.write_all(b"hello").unwrap();
             echo.flush.clear();
             drive(&mut engine, &nudge, &mut echo, |echo| {
-                echo.outboxes
-                    .get(&new)
-                    .is_some_and(|outbox| outbox.frames.is_empty())
+                echo.outboxes.get(&new).is_some_and(|outbox| outbox.frames.is_empty())
             })
             .await;
             let mut back = [0; 5];
@@ -327,11 +303,7 @@ fn a_fast_sender_does_not_keep_the_others_waiting() {
                     answered += usize::from(echo.outboxes.remove(&conn(1, 0)).is_some());
                     echo.outboxes.clear(); // this test reads only
                     assert!(clock::now().mono.since_ms(start) < 10_000, "{driver:?}: starved");
-                    if more {
-                        turns.turn().await
-                    } else {
-                        nudge.wait().await
-                    }
+                    if more { turns.turn().await } else { nudge.wait().await }
                 }
             }
         });

@@ -26,17 +26,8 @@ pub(crate) fn config() -> Config {
         },
         rpc_listen: loopback,
         http_listen: loopback,
-        shards: ShardsConfig {
-            count: 2,
-            rpc_count: 1,
-            pin: false,
-            driver: Driver::Auto,
-            owner_key: [1, 2],
-        },
-        auth: AuthConfig {
-            secret: "openIM123".into(),
-            admin_users: vec!["imAdmin".into()],
-        },
+        shards: ShardsConfig { count: 2, rpc_count: 1, pin: false, driver: Driver::Auto, owner_key: [1, 2] },
+        auth: AuthConfig { secret: "openIM123".into(), admin_users: vec!["imAdmin".into()] },
         login_policy: 1,
         lenient: false,
         outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
@@ -49,9 +40,6 @@ pub(crate) fn config() -> Config {
             dir: std::env::temp_dir(),
             bytes_max: limits::RECORDING_BYTES_MAX,
         },
-        log: LogConfig {
-            level: "info".into(),
-            json: false,
-        },
+        log: LogConfig { level: "info".into(), json: false },
     }
 }

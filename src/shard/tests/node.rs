@@ -82,17 +82,7 @@ impl Node {
         }
         let stop = Arc::new(AtomicBool::new(false));
         let verdicts = answer_calls(rpc_inbox, shards.clone(), Arc::clone(&stop));
-        Self {
-            shards,
-            blocks,
-            ports,
-            admission,
-            ownership,
-            verdicts,
-            events,
-            threads,
-            stop,
-        }
+        Self { shards, blocks, ports, admission, ownership, verdicts, events, threads, stop }
     }
 
     /// The n-th user that this shard owns.
@@ -138,13 +128,7 @@ impl Drop for Node {
 
 /// A ticket for mails of tests; the stand-in does not look at it.
 pub(super) fn ticket() -> RpcTicket {
-    RpcTicket {
-        rpc: RpcId(0),
-        slot: SlotId {
-            index: 0,
-            generation: 0,
-        },
-    }
+    RpcTicket { rpc: RpcId(0), slot: SlotId { index: 0, generation: 0 } }
 }
 
 /// Waits for a condition, ten seconds at most.
@@ -175,24 +159,13 @@ fn answer_calls(inbox: RpcInbox, shards: Vec<ShardAddress>, stop: Arc<AtomicBool
             }
         }
     };
-    drop(
-        std::thread::Builder::new()
-            .name("rpc-stand-in".into())
-            .spawn(body)
-            .unwrap(),
-    );
+    drop(std::thread::Builder::new().name("rpc-stand-in".into()).spawn(body).unwrap());
     receiver
 }
 
 fn claims(token: &str) -> UpstreamOutcome {
-    match token
-        .split_once(':')
-        .and_then(|(user, platform)| Some((user, platform.parse().ok()?)))
-    {
-        Some((user, platform)) => UpstreamOutcome::Token {
-            user: user.into(),
-            platform,
-        },
+    match token.split_once(':').and_then(|(user, platform)| Some((user, platform.parse().ok()?))) {
+        Some((user, platform)) => UpstreamOutcome::Token { user: user.into(), platform },
         None => UpstreamOutcome::Failed(UpstreamError {
             code: 1503,
             message: "TokenMalformedError".into(),
@@ -209,13 +182,9 @@ pub(super) fn target(user: &str) -> String {
 /// Logs in and proves by a ping that the session is open.
 pub(super) fn login(port: u16, user: &str) -> WebSocket<TcpStream> {
     let stream = connect(port);
-    let request = format!("ws://127.0.0.1:{port}{}", target(user))
-        .into_client_request()
-        .unwrap();
+    let request = format!("ws://127.0.0.1:{port}{}", target(user)).into_client_request().unwrap();
     let (mut socket, _) = tungstenite::client(request, stream).unwrap();
-    socket
-        .send(tungstenite::Message::Ping("are you there".into()))
-        .unwrap();
+    socket.send(tungstenite::Message::Ping("are you there".into())).unwrap();
     loop {
         match socket.read().unwrap() {
             tungstenite::Message::Pong(payload) => {

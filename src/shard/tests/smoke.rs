@@ -32,11 +32,7 @@ fn every_user_logs_in_wherever_it_lands_and_moves_to_its_owner() {
         node.await_metric(Metric::HandOversOut, 6);
         node.await_metric(Metric::HandOversIn, 6);
         for block in &node.blocks {
-            assert_eq!(
-                block.value(Metric::Registered),
-                6,
-                "{driver:?}: each owner has its own"
-            );
+            assert_eq!(block.value(Metric::Registered), 6, "{driver:?}: each owner has its own");
             assert_eq!(block.value(Metric::HandOversIn), 3, "{driver:?}: both directions");
         }
         assert_eq!(node.admission.open(), 12);
@@ -55,25 +51,15 @@ fn a_full_hand_over_lane_answers_503_and_loses_nobody_else() {
         let user = node.user_of(1, 0);
         node.shards[1].control(Control::Stall(1_500)).unwrap();
         await_that("shard 1 is busy", || node.shards[1].depths().control == 0);
-        let mut streams: Vec<_> = (0..HAND_OVER_LANE_MAX + 20)
-            .map(|_| connect(node.ports[0]))
-            .collect();
+        let mut streams: Vec<_> = (0..HAND_OVER_LANE_MAX + 20).map(|_| connect(node.ports[0])).collect();
         for stream in &mut streams {
             stream.write_all(head(&user).as_bytes()).unwrap();
         }
         node.await_metric(Metric::HandshakeBusy, 20);
-        assert_eq!(
-            node.metric(Metric::LaneHandOverFull),
-            0,
-            "the stalled shard has not published"
-        );
+        assert_eq!(node.metric(Metric::LaneHandOverFull), 0, "the stalled shard has not published");
         node.await_metric(Metric::HandshakeOk, HAND_OVER_LANE_MAX as u64);
         node.await_metric(Metric::LaneHandOverFull, 20);
-        let refused = streams
-            .iter_mut()
-            .map(read_start)
-            .filter(|s| s.starts_with("HTTP/1.1 503"))
-            .count();
+        let refused = streams.iter_mut().map(read_start).filter(|s| s.starts_with("HTTP/1.1 503")).count();
         assert_eq!(refused, 20, "{driver:?}");
         drop(streams);
         node.await_metric(Metric::Sockets, 0);
@@ -115,16 +101,11 @@ fn a_kick_during_an_unfinished_send_to_a_peer_that_does_not_read_ends_it() {
                 conversation: "si_a_b".into(),
                 msg_data: Bytes::from(vec![0; 700_000]),
             },
-            recipients: vec![Recipient {
-                slot: 0,
-                user: Text::from(user.as_str()),
-            }],
+            recipients: vec![Recipient { slot: 0, user: Text::from(user.as_str()) }],
         };
         node.shards[1].push(ShardMail::Push(Box::new(push))).unwrap();
         let verdict = node.verdicts.recv_timeout(Duration::from_secs(10)).unwrap();
-        let RpcOutcome::Push(verdicts) = verdict else {
-            panic!("{verdict:?}")
-        };
+        let RpcOutcome::Push(verdicts) = verdict else { panic!("{verdict:?}") };
         assert_eq!(verdicts[0].devices[0].outcome, DeviceOutcome::Queued);
         await_that("the socket is full", || {
             node.metric(Metric::OutboxBytes) > 0 && node.metric(Metric::Sends) > 0
@@ -134,9 +115,7 @@ fn a_kick_during_an_unfinished_send_to_a_peer_that_does_not_read_ends_it() {
             platform: Platform::new(7).unwrap(),
             users: vec![Text::from(user.as_str())],
         };
-        node.shards[1]
-            .control(Control::Hub(ShardMail::Kick(Box::new(kick))))
-            .unwrap();
+        node.shards[1].control(Control::Hub(ShardMail::Kick(Box::new(kick)))).unwrap();
         let answer = node.verdicts.recv_timeout(Duration::from_secs(10)).unwrap();
         assert_eq!(answer, RpcOutcome::Kicked { connections: 1 });
         node.await_metric(Metric::Sockets, 1);
@@ -172,21 +151,14 @@ fn bad_input_at_the_door_gets_its_answer_and_its_counter() {
             node.await_metric(metric, before + 1);
         }
         let before = node.metric(Metric::HandshakeBad);
-        assert_eq!(
-            exchange(port, early.as_bytes()),
-            "",
-            "{driver:?}: bytes before the 101"
-        );
+        assert_eq!(exchange(port, early.as_bytes()), "", "{driver:?}: bytes before the 101");
         node.await_metric(Metric::HandshakeBad, before + 1);
         drop(connect(port));
         node.await_metric(Metric::HandshakeGone, 1);
         let inside = login(port, &user);
         let full = exchange(port, good.as_bytes());
         let body = r#"{"errCode":1601,"errMsg":"ConnOverMaxNumLimit","errDlt":"over max conn num limit"}"#;
-        assert!(
-            full.starts_with("HTTP/1.1 200 OK") && full.ends_with(body),
-            "{driver:?}: {full}"
-        );
+        assert!(full.starts_with("HTTP/1.1 200 OK") && full.ends_with(body), "{driver:?}: {full}");
         node.await_metric(Metric::HandshakeFull, 1);
         drop(inside);
         await_that("the place is free again", || node.admission.open() == 0);
@@ -204,20 +176,10 @@ fn beyond_the_handshake_limit_a_connection_waits_in_the_kernel() {
         let mut waiting = connect(node.ports[0]);
         waiting.write_all(head(&node.user_of(0, 0)).as_bytes()).unwrap();
         let turns = node.metric(Metric::Turns);
-        await_that("the shards have looked again and again", || {
-            node.metric(Metric::Turns) > turns + 10
-        });
-        assert_eq!(
-            node.metric(Metric::Accepted),
-            1,
-            "{driver:?}: the second one is not accepted"
-        );
+        await_that("the shards have looked again and again", || node.metric(Metric::Turns) > turns + 10);
+        assert_eq!(node.metric(Metric::Accepted), 1, "{driver:?}: the second one is not accepted");
         drop(silent);
-        assert_eq!(
-            read_start(&mut waiting),
-            "HTTP/1.1 101",
-            "{driver:?}: it was only late"
-        );
+        assert_eq!(read_start(&mut waiting), "HTTP/1.1 101", "{driver:?}: it was only late");
         drop(waiting);
         node.drain(0);
     }
@@ -248,10 +210,7 @@ fn a_drain_answers_half_a_head_and_closes_sessions_with_a_frame() {
         node.drain(1_500);
         reader.join().unwrap();
         assert_eq!(admission.open(), 0, "{driver:?}");
-        assert!(
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_err(),
-            "the listener is gone"
-        );
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "the listener is gone");
     }
 }
 
@@ -267,9 +226,7 @@ fn idle_connection_costs() {
         let mut grow = |to: usize| {
             while streams.len() < to {
                 let mut stream = connect(node.ports[streams.len() % 2]);
-                stream
-                    .write_all(head(&format!("user{:06}", streams.len())).as_bytes())
-                    .unwrap();
+                stream.write_all(head(&format!("user{:06}", streams.len())).as_bytes()).unwrap();
                 streams.push(stream);
             }
             node.await_metric(Metric::Registered, to as u64);
@@ -277,10 +234,7 @@ fn idle_connection_costs() {
             resident_bytes()
         };
         let (small, large) = (grow(1_000), grow(9_000));
-        println!(
-            "{driver:?}: {} bytes per idle connection, clients included",
-            (large - small) / 8_000
-        );
+        println!("{driver:?}: {} bytes per idle connection, clients included", (large - small) / 8_000);
         println!("target: {}", target("u"));
     }
 }

@@ -47,10 +47,8 @@ impl Gzip {
         loop {
             out.reserve(STEP_BYTES + plain.len() / 4);
             let before = (state.total_in(), state.total_out());
-            let rest = usize::try_from(state.total_in())
-                .ok()
-                .and_then(|n| plain.get(n..))
-                .unwrap_or_default();
+            let rest =
+                usize::try_from(state.total_in()).ok().and_then(|n| plain.get(n..)).unwrap_or_default();
             match state.compress_vec(rest, out, FlushCompress::Finish) {
                 Ok(Status::StreamEnd) => return true,
                 Ok(_) if (state.total_in(), state.total_out()) != before => {}
@@ -94,16 +92,11 @@ impl Gzip {
         state.reset(false);
         loop {
             // Doubles up to the limit, so that a bomb stops close behind it.
-            out.reserve_exact(
-                out.len()
-                    .max(STEP_BYTES)
-                    .min(bytes_max.saturating_sub(out.len()) + 1),
-            );
+            out.reserve_exact(out.len().max(STEP_BYTES).min(bytes_max.saturating_sub(out.len()) + 1));
             let before = (state.total_in(), state.total_out());
             let rest = after_input(state, packed);
-            let status = state
-                .decompress_vec(rest, out, FlushDecompress::None)
-                .map_err(|_| EnvelopeFault::Gzip)?;
+            let status =
+                state.decompress_vec(rest, out, FlushDecompress::None).map_err(|_| EnvelopeFault::Gzip)?;
             if out.len() > bytes_max {
                 return Err(EnvelopeFault::InflatedTooBig);
             }
@@ -118,10 +111,7 @@ impl Gzip {
 }
 
 fn after_input<'a>(state: &Decompress, packed: &'a [u8]) -> &'a [u8] {
-    usize::try_from(state.total_in())
-        .ok()
-        .and_then(|n| packed.get(n..))
-        .unwrap_or_default()
+    usize::try_from(state.total_in()).ok().and_then(|n| packed.get(n..)).unwrap_or_default()
 }
 
 /// CRC-32 and length, as the trailer has them.
@@ -200,13 +190,7 @@ mod tests {
 
     fn samples() -> Vec<Vec<u8>> {
         let mut random = fastrand::Rng::with_seed(7);
-        let mut samples = vec![
-            vec![],
-            vec![1],
-            vec![b'a'; 256],
-            vec![b'a'; 257],
-            vec![0; 300_000],
-        ];
+        let mut samples = vec![vec![], vec![1], vec![b'a'; 256], vec![b'a'; 257], vec![0; 300_000]];
         samples.extend([300, 70_000, 300_000].map(|n| (0..n).map(|_| random.u8(..)).collect()));
         samples
     }
@@ -217,17 +201,12 @@ mod tests {
         for plain in samples() {
             let packed = pack(&plain);
             let mut other = Vec::new();
-            flate2::read::GzDecoder::new(&packed[..])
-                .read_to_end(&mut other)
-                .unwrap();
+            flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut other).unwrap();
             assert!(other == plain);
             assert!(unpack(&packed, plain.len()).unwrap() == plain);
             let mut again = Vec::new();
             reused.pack(&plain, &mut again);
-            assert!(
-                again == packed,
-                "a reused state gives the same bytes as a fresh one"
-            );
+            assert!(again == packed, "a reused state gives the same bytes as a fresh one");
             let mut back = Vec::new();
             reused.unpack(&again, plain.len(), &mut back).unwrap();
             assert!(back == plain);
@@ -253,16 +232,9 @@ mod tests {
         assert_eq!(fault, Err(EnvelopeFault::InflatedTooBig));
         assert!(out.capacity() <= 100_001, "{}", out.capacity());
         assert!(unpack(&pack(&[0; 1000]), 1000).is_ok());
-        assert_eq!(
-            unpack(&pack(&[0; 1001]), 1000),
-            Err(EnvelopeFault::InflatedTooBig)
-        );
+        assert_eq!(unpack(&pack(&[0; 1001]), 1000), Err(EnvelopeFault::InflatedTooBig));
         let two = [pack(&[0; 600]), pack(&[0; 600])].concat();
-        assert_eq!(
-            unpack(&two, 1000),
-            Err(EnvelopeFault::InflatedTooBig),
-            "counted over all members"
-        );
+        assert_eq!(unpack(&two, 1000), Err(EnvelopeFault::InflatedTooBig), "counted over all members");
     }
 
     #[test]
@@ -270,10 +242,7 @@ mod tests {
         let two = [pack(b"ab"), pack(&[b'c'; 500])].concat();
         assert_eq!(unpack(&two, 1000).unwrap().len(), 502);
         assert!(unpack(&pack(b"").repeat(limits::GZIP_MEMBERS_MAX), 0).is_ok());
-        assert_eq!(
-            unpack(&pack(b"").repeat(limits::GZIP_MEMBERS_MAX + 1), 0),
-            Err(EnvelopeFault::Gzip)
-        );
+        assert_eq!(unpack(&pack(b"").repeat(limits::GZIP_MEMBERS_MAX + 1), 0), Err(EnvelopeFault::Gzip));
     }
 
     #[test]
@@ -311,11 +280,7 @@ mod tests {
             bad[at] ^= 0x40;
             assert_eq!(unpack(&bad, 1000), Err(EnvelopeFault::Gzip), "byte {at}");
         }
-        assert_eq!(
-            unpack(&[&good[..], b"x"].concat(), 1000),
-            Err(EnvelopeFault::Gzip),
-            "trailing garbage"
-        );
+        assert_eq!(unpack(&[&good[..], b"x"].concat(), 1000), Err(EnvelopeFault::Gzip), "trailing garbage");
     }
 
     proptest! {

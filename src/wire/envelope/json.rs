@@ -20,10 +20,7 @@ const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
 pub(super) fn decode<'a>(text: &'a str, known: &[Field]) -> Option<Parts<'a>> {
     let mut parts = Parts::default();
     let outcome = gojson::fields(text, |key, value| {
-        match known
-            .iter()
-            .find(|field| field.json_name().eq_ignore_ascii_case(key))
-        {
+        match known.iter().find(|field| field.json_name().eq_ignore_ascii_case(key)) {
             Some(field) => set(&mut parts, *field, value),
             None => Ok(()),
         }
@@ -57,10 +54,7 @@ fn data(value: &RawValue) -> Result<Option<Vec<u8>>, WrongType> {
     if memchr::memchr2(b'\r', b'\n', text.as_bytes()).is_some() {
         text = Cow::Owned(text.replace(['\r', '\n'], ""));
     }
-    LENIENT_BASE64
-        .decode(text.as_bytes())
-        .map(Some)
-        .map_err(|_| WrongType)
+    LENIENT_BASE64.decode(text.as_bytes()).map(Some).map_err(|_| WrongType)
 }
 
 /// Appends a reply or push, keys in the order of spec 2.1.

@@ -187,11 +187,7 @@ impl Codec {
             Ok(())
         };
         let outcome = unpacked.and_then(|()| {
-            let plain = if variant.gzip {
-                self.plain.as_slice()
-            } else {
-                message
-            };
+            let plain = if variant.gzip { self.plain.as_slice() } else { message };
             match variant.encoding {
                 Encoding::Gob => gob::decode(&mut self.types, plain, &T::FIELDS)
                     .map(T::from_parts)

@@ -102,14 +102,8 @@ impl<'a> Parts<'a> {
 }
 
 impl Structure for Request {
-    const FIELDS: [Field; 6] = [
-        Field::ReqIdentifier,
-        Field::Token,
-        Field::SendId,
-        Field::OperationId,
-        Field::MsgIncr,
-        Field::Data,
-    ];
+    const FIELDS: [Field; 6] =
+        [Field::ReqIdentifier, Field::Token, Field::SendId, Field::OperationId, Field::MsgIncr, Field::Data];
 
     fn from_parts(parts: Parts<'_>) -> Self {
         Self {

@@ -4,10 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const JSON: Variant = Variant {
-    encoding: Encoding::Json,
-    gzip: false,
-};
+const JSON: Variant = Variant { encoding: Encoding::Json, gzip: false };
 
 fn json(text: &str) -> Result<Request, EnvelopeFault> {
     Codec::default().decode(JSON, text.as_bytes(), 0)
@@ -40,18 +37,10 @@ fn json_is_written_as_the_spec_shows() {
         r#""data":"CgJ1MQ=="}"#
     );
     assert_eq!(json(request), Ok(sample()));
-    assert_eq!(
-        Codec::default().encode_request(JSON, &sample()),
-        request.as_bytes()
-    );
+    assert_eq!(Codec::default().encode_request(JSON, &sample()), request.as_bytes());
 
-    let reply = Response {
-        id: 1001,
-        msg_incr: "u1_1",
-        operation_id: "op",
-        data: Some(b""),
-        ..Response::default()
-    };
+    let reply =
+        Response { id: 1001, msg_incr: "u1_1", operation_id: "op", data: Some(b""), ..Response::default() };
     assert_eq!(
         response_json(&reply),
         r#"{"reqIdentifier":1001,"msgIncr":"u1_1","operationID":"op","errCode":0,"errMsg":"","data":""}"#
@@ -69,19 +58,10 @@ fn json_is_written_as_the_spec_shows() {
         r#"{"reqIdentifier":1003,"msgIncr":"m","operationID":"op","errCode":1001,"errMsg":"ArgsError","data":null}"#
     );
     assert_eq!(
-        response_json(&Response {
-            id: 2002,
-            ..Response::default()
-        }),
+        response_json(&Response { id: 2002, ..Response::default() }),
         r#"{"reqIdentifier":2002,"msgIncr":"","operationID":"","errCode":0,"errMsg":"","data":null}"#
     );
-    assert!(
-        response_json(&Response {
-            msg_incr: "<&\u{2028}",
-            ..reply
-        })
-        .contains(r#""\u003c\u0026\u2028""#)
-    );
+    assert!(response_json(&Response { msg_incr: "<&\u{2028}", ..reply }).contains(r#""\u003c\u0026\u2028""#));
 }
 
 #[test]
@@ -97,29 +77,14 @@ fn json_requests_are_read_as_go_reads_them() {
         (
             format!(
                 "{{{}}}",
-                good.to_ascii_uppercase()
-                    .replace("U1", "u1")
-                    .replace("OP\"", "op\"")
-                    .replace("CGJ", "CgJ")
+                good.to_ascii_uppercase().replace("U1", "u1").replace("OP\"", "op\"").replace("CGJ", "CgJ")
             ),
             with(|_| {}),
         ),
-        (
-            format!(r#"{{{good},"x":{{"y":[1,"\ud800"]}},"msgIncr":null}}"#),
-            with(|_| {}),
-        ),
-        (
-            format!(r#"{{"reqIdentifier":5,"data":"AAAA",{good}}}"#),
-            with(|_| {}),
-        ),
-        (
-            format!(r#"{{{good},"MSGINCR":"2"}}"#),
-            with(|request| request.msg_incr = "2".into()),
-        ),
-        (
-            format!(r#"{{{good},"data":""}}"#),
-            with(|request| request.data = Bytes::new()),
-        ),
+        (format!(r#"{{{good},"x":{{"y":[1,"\ud800"]}},"msgIncr":null}}"#), with(|_| {})),
+        (format!(r#"{{"reqIdentifier":5,"data":"AAAA",{good}}}"#), with(|_| {})),
+        (format!(r#"{{{good},"MSGINCR":"2"}}"#), with(|request| request.msg_incr = "2".into())),
+        (format!(r#"{{{good},"data":""}}"#), with(|request| request.data = Bytes::new())),
         (
             format!(r#"{{{good},"data":[0,255,null]}}"#),
             with(|request| request.data = Bytes::from_static(&[0, 255, 0])),
@@ -130,10 +95,7 @@ fn json_requests_are_read_as_go_reads_them() {
             with(|request| request.data = Bytes::from_static(&[255, 255])),
         ),
         (format!(r#"{{{good},"data":"CgJ1MR=="}}"#), with(|_| {})), // spare bits
-        (
-            format!(r#"{{{good},"sendID":"\u00fc"}}"#),
-            with(|request| request.send_id = "ü".into()),
-        ),
+        (format!(r#"{{{good},"sendID":"\u00fc"}}"#), with(|request| request.send_id = "ü".into())),
         ("null".into(), Ok(Request::default())),
         ("{}".into(), Ok(Request::default())),
     ] {
@@ -175,11 +137,7 @@ fn json_that_go_refuses_is_a_fault() {
 #[test]
 fn deep_json_does_not_use_the_stack() {
     for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
-        let bomb = format!(
-            r#"{{"x":{}1{},"sendID":"u"}}"#,
-            open.repeat(100_000),
-            close.repeat(100_000)
-        );
+        let bomb = format!(r#"{{"x":{}1{},"sendID":"u"}}"#, open.repeat(100_000), close.repeat(100_000));
         assert_eq!(json(&bomb).map(|request| request.send_id), Ok("u".into()));
         assert_eq!(json(&open.repeat(100_000)), Err(EnvelopeFault::Json));
     }
@@ -200,18 +158,12 @@ fn what_was_negotiated_is_needed() {
 #[test]
 fn a_bomb_is_stopped_and_nothing_large_is_kept() {
     let mut codec = Codec::default();
-    let bomb = Request {
-        data: vec![0; 300_000].into(),
-        ..sample()
-    };
+    let bomb = Request { data: vec![0; 300_000].into(), ..sample() };
     for encoding in [Encoding::Gob, Encoding::Json] {
         let variant = Variant { encoding, gzip: true };
         let message = codec.encode_request(variant, &bomb);
         assert!(message.len() < 51_200);
-        assert_eq!(
-            codec.decode(variant, &message, 200_000),
-            Err(EnvelopeFault::InflatedTooBig)
-        );
+        assert_eq!(codec.decode(variant, &message, 200_000), Err(EnvelopeFault::InflatedTooBig));
         assert_eq!(codec.decode(variant, &message, 500_000).as_ref(), Ok(&bomb));
         assert!(codec.plain.capacity().max(codec.packed.capacity()) <= limits::CODEC_SCRATCH_BYTES);
     }
@@ -220,11 +172,7 @@ fn a_bomb_is_stopped_and_nothing_large_is_kept() {
 #[test]
 fn frames_are_one_unfragmented_binary_frame() {
     let mut codec = Codec::default();
-    let response = Response {
-        id: 2001,
-        data: Some(&[7; 70_000]),
-        ..Response::default()
-    };
+    let response = Response { id: 2001, data: Some(&[7; 70_000]), ..Response::default() };
     for variant in Variant::all() {
         assert_eq!(codec.encode(variant, &response).bytes()[0], 0x82);
     }

@@ -6,18 +6,9 @@ use serde_json::Value;
 
 use super::*;
 
-const GOB: Variant = Variant {
-    encoding: Encoding::Gob,
-    gzip: false,
-};
-const GOB_GZIP: Variant = Variant {
-    encoding: Encoding::Gob,
-    gzip: true,
-};
-const JSON: Variant = Variant {
-    encoding: Encoding::Json,
-    gzip: false,
-};
+const GOB: Variant = Variant { encoding: Encoding::Gob, gzip: false };
+const GOB_GZIP: Variant = Variant { encoding: Encoding::Gob, gzip: true };
+const JSON: Variant = Variant { encoding: Encoding::Json, gzip: false };
 
 fn vectors(name: &str) -> Vec<Value> {
     let path = format!("{}/tests/vectors/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -27,10 +18,7 @@ fn vectors(name: &str) -> Vec<Value> {
 
 fn bytes(hex: &Value) -> Vec<u8> {
     let hex = hex.as_str().unwrap();
-    (0..hex.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
-        .collect()
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
 /// A field of the file; what it leaves out is zero.
@@ -69,11 +57,7 @@ fn check(file: &str, plain: Variant, wire: Variant) -> (usize, usize) {
         for (variant, message) in [(plain, plain_bytes), (wire, bytes(&vector["wire_hex"]))] {
             if vector["direction"] == "client->gateway" {
                 let expected = request(&vector["req"]);
-                assert_eq!(
-                    codec.decode(variant, &message, 1 << 20),
-                    Ok(expected.clone()),
-                    "{name}"
-                );
+                assert_eq!(codec.decode(variant, &message, 1 << 20), Ok(expected.clone()), "{name}");
                 let again = codec.encode_request(variant, &expected);
                 assert_eq!(codec.decode(variant, &again, 1 << 20), Ok(expected), "{name}");
                 requests += 1;
@@ -111,16 +95,9 @@ fn replies_that_sdks_accepted_decode_alike_in_both_forms() {
     let mut codec = Codec::default();
     for vector in vectors("openim-resp-variants.json") {
         let plain = codec.decode_response(GOB, &bytes(&vector["plain_hex"])).unwrap();
-        let wire = codec
-            .decode_response(GOB_GZIP, &bytes(&vector["wire_hex"]))
-            .unwrap();
+        let wire = codec.decode_response(GOB_GZIP, &bytes(&vector["wire_hex"])).unwrap();
         assert_eq!(plain, wire, "{}", vector["name"]);
-        assert!(
-            [2001, 4242].contains(&plain.id),
-            "{}: {}",
-            vector["name"],
-            plain.id
-        );
+        assert!([2001, 4242].contains(&plain.id), "{}: {}", vector["name"], plain.id);
     }
 }
 
@@ -129,10 +106,7 @@ fn what_we_encode_equals_what_sdks_accepted() {
     // The stub that these replies came from also wrote `Resp` with id 65: equal byte for byte.
     let mut codec = Codec::default();
     for (file, variant) in [("openim-native-gob.json", GOB), ("openim-js-json.json", JSON)] {
-        for vector in vectors(file)
-            .iter()
-            .filter(|vector| vector["direction"] == "gateway->client")
-        {
+        for vector in vectors(file).iter().filter(|vector| vector["direction"] == "gateway->client") {
             let plain = bytes(&vector["plain_hex"]);
             let got = codec.decode_response(variant, &plain).unwrap();
             let response = Response {
@@ -144,11 +118,7 @@ fn what_we_encode_equals_what_sdks_accepted() {
                 data: got.data.as_deref(),
             };
             let frame = codec.encode(variant, &response);
-            assert!(
-                frame.bytes().ends_with(&plain),
-                "{file}: {}",
-                vector["description"]
-            );
+            assert!(frame.bytes().ends_with(&plain), "{file}: {}", vector["description"]);
         }
     }
 }

@@ -61,12 +61,8 @@ fn raw(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-const LIMITS: ReadLimits = ReadLimits {
-    message_bytes_max: 300,
-    fragments_max: 4,
-    role: Role::Server,
-    check_utf8: false,
-};
+const LIMITS: ReadLimits =
+    ReadLimits { message_bytes_max: 300, fragments_max: 4, role: Role::Server, check_utf8: false };
 
 #[test]
 fn sizes_stay_small() {
@@ -107,10 +103,7 @@ fn faults_are_named_with_their_close_code() {
         (long((1 << 63) - 1), 1009),
         (long(301), 1009),
         ([raw(0x02, &[0; 200]), raw(0x80, &[0; 101])].concat(), 1009),
-        (
-            [raw(0x02, b""), raw(0, b""), raw(0, b""), raw(0, b""), raw(0, b"")].concat(),
-            1008,
-        ),
+        ([raw(0x02, b""), raw(0, b""), raw(0, b""), raw(0, b""), raw(0, b"")].concat(), 1008),
         (raw(0x88, b"\x03"), 1002),
         (raw(0x88, b"\x03\xe8\xff"), 1002),
     ] {
@@ -132,18 +125,8 @@ fn close_codes_are_those_a_peer_may_send() {
 
 #[test]
 fn control_frames_pass_between_fragments() {
-    let bytes = [
-        raw(0x01, b"ab"),
-        raw(0x89, b"p"),
-        raw(0x00, b"cd"),
-        raw(0x8a, b"q"),
-        raw(0x80, b"ef"),
-    ];
-    let expected = vec![
-        Seen::Ping(b"p".to_vec()),
-        Seen::Pong(b"q".to_vec()),
-        Seen::Text(b"abcdef".to_vec()),
-    ];
+    let bytes = [raw(0x01, b"ab"), raw(0x89, b"p"), raw(0x00, b"cd"), raw(0x8a, b"q"), raw(0x80, b"ef")];
+    let expected = vec![Seen::Ping(b"p".to_vec()), Seen::Pong(b"q".to_vec()), Seen::Text(b"abcdef".to_vec())];
     assert_eq!(read_all(&bytes.concat(), &LIMITS), (expected, None));
 }
 
@@ -162,10 +145,7 @@ fn a_limit_counts_all_fragments_and_is_exact() {
 fn a_message_too_big_is_refused_by_its_header_alone() {
     let mut inbound = Inbound::default();
     let header = [0x82, 0xfe, 0x01, 0x2d, 0, 0, 0, 0]; // 301 bytes, none of them here
-    assert_eq!(
-        read(&mut inbound, &[&header], &LIMITS),
-        (vec![], Some(Fault::TooBig))
-    );
+    assert_eq!(read(&mut inbound, &[&header], &LIMITS), (vec![], Some(Fault::TooBig)));
     assert_eq!(inbound.held_bytes(), 0);
 }
 
@@ -187,9 +167,7 @@ fn a_whole_message_is_lent_from_the_input() {
     let range = bytes.as_ptr_range();
     let mut inbound = Inbound::default();
     let mut feed = inbound.feed(&mut bytes, &LIMITS);
-    let Ok(Some(Event::Message { payload, .. })) = feed.next() else {
-        panic!("no message")
-    };
+    let Ok(Some(Event::Message { payload, .. })) = feed.next() else { panic!("no message") };
     assert!(range.contains(&payload.as_ptr()));
     assert_eq!(feed.next(), Ok(None));
     assert_eq!(feed.frames(), 1);
@@ -213,22 +191,13 @@ fn nothing_after_a_close_or_a_fault_is_read() {
 fn a_client_reads_unmasked_frames_only() {
     let limits = ReadLimits::client(1000);
     let frame = Frame::new(Opcode::Binary, b"abc");
-    assert_eq!(
-        read_all(frame.bytes(), &limits),
-        (vec![Seen::Binary(b"abc".to_vec())], None)
-    );
-    assert_eq!(
-        read_all(&raw(0x82, b"x"), &limits).1.map(Fault::close_code),
-        Some(1002)
-    );
+    assert_eq!(read_all(frame.bytes(), &limits), (vec![Seen::Binary(b"abc".to_vec())], None));
+    assert_eq!(read_all(&raw(0x82, b"x"), &limits).1.map(Fault::close_code), Some(1002));
 }
 
 #[test]
 fn text_is_checked_when_asked_for() {
-    let limits = ReadLimits {
-        check_utf8: true,
-        ..LIMITS
-    };
+    let limits = ReadLimits { check_utf8: true, ..LIMITS };
     let split = [raw(0x01, b"\xc3"), raw(0x80, b"\xa9")].concat();
     assert_eq!(read_all(&split, &limits), (vec![Seen::Text("é".into())], None));
     let fault = read_all(&raw(0x81, b"\xc3"), &limits).1;

@@ -34,23 +34,11 @@ fn the_101_has_exactly_three_headers() {
 #[test]
 fn upgrade_checks_come_in_upstreams_order() {
     let table = [
-        (
-            "Connection: Upgrade",
-            "Connection: keep-alive",
-            UpgradeFault::NoConnectionUpgrade,
-        ),
-        (
-            "Upgrade: websocket",
-            "Upgrade: h2c",
-            UpgradeFault::NoUpgradeWebsocket,
-        ),
+        ("Connection: Upgrade", "Connection: keep-alive", UpgradeFault::NoConnectionUpgrade),
+        ("Upgrade: websocket", "Upgrade: h2c", UpgradeFault::NoUpgradeWebsocket),
         ("GET", "POST", UpgradeFault::NotGet),
         ("Version: 13", "Version: 8", UpgradeFault::BadVersion),
-        (
-            "dGhlIHNhbXBsZSBub25jZQ==",
-            "dGhlIHNhbXBsZSBub25jZQ",
-            UpgradeFault::BadKey,
-        ),
+        ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ", UpgradeFault::BadKey),
     ];
     // Each line spoils one more thing, the last first: the fault is always the first in the order.
     let mut text = SAMPLE.to_owned();
@@ -104,12 +92,7 @@ fn what_is_no_head_is_refused() {
         b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
         b"GET / HTTP/1.1\r\nA: b\r\n folded\r\n\r\n",
     ] {
-        assert_eq!(
-            parse(bytes),
-            Err(HeadFault::Malformed),
-            "{}",
-            bytes.escape_ascii()
-        );
+        assert_eq!(parse(bytes), Err(HeadFault::Malformed), "{}", bytes.escape_ascii());
     }
 }
 
@@ -124,10 +107,7 @@ fn heads_are_bounded() {
     assert_eq!(parse(&endless), Err(HeadFault::TooLong));
     let many = |n: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(n));
     assert!(parse(many(limits::HEADERS_MAX).as_bytes()).unwrap().is_some());
-    assert_eq!(
-        parse(many(limits::HEADERS_MAX + 1).as_bytes()),
-        Err(HeadFault::TooLong)
-    );
+    assert_eq!(parse(many(limits::HEADERS_MAX + 1).as_bytes()), Err(HeadFault::TooLong));
 }
 
 #[test]
@@ -145,42 +125,20 @@ fn a_head_may_come_in_any_pieces_and_leaves_what_follows() {
 #[test]
 fn answers_are_complete_http_and_close() {
     for (bytes, status, extra) in [
-        (
-            refused_upgrade(UpgradeFault::NotGet),
-            "405 Method Not Allowed",
-            "Sec-Websocket-Version: 13",
-        ),
-        (
-            refused_upgrade(UpgradeFault::BadKey),
-            "400 Bad Request",
-            "Sec-Websocket-Version: 13",
-        ),
-        (
-            refused("{}"),
-            "200 OK",
-            "Content-Type: application/json; charset=utf-8",
-        ),
+        (refused_upgrade(UpgradeFault::NotGet), "405 Method Not Allowed", "Sec-Websocket-Version: 13"),
+        (refused_upgrade(UpgradeFault::BadKey), "400 Bad Request", "Sec-Websocket-Version: 13"),
+        (refused("{}"), "200 OK", "Content-Type: application/json; charset=utf-8"),
         (unavailable(), "503 Service Unavailable", "Retry-After: 1"),
         (bad_head(HeadFault::Malformed.status()), "400 Bad Request", ""),
         (bad_head(408), "408 Request Timeout", ""),
-        (
-            bad_head(HeadFault::TooLong.status()),
-            "431 Request Header Fields Too Large",
-            "",
-        ),
+        (bad_head(HeadFault::TooLong.status()), "431 Request Header Fields Too Large", ""),
         (moved("/a?b"), "301 Moved Permanently", "Location: /a?b"),
     ] {
         let text = String::from_utf8(bytes).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{text}");
-        assert!(
-            head.contains(extra) && head.ends_with("Connection: close"),
-            "{text}"
-        );
-        assert!(
-            head.contains(&format!("Content-Length: {}\r\n", body.len())),
-            "{text}"
-        );
+        assert!(head.contains(extra) && head.ends_with("Connection: close"), "{text}");
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{text}");
     }
     assert!(refused(r#"{"a":1}"#).ends_with(br#"{"a":1}"#));
 }

@@ -24,13 +24,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            variant: Variant {
-                encoding: Encoding::Gob,
-                gzip: false,
-            },
-            extra: String::new(),
-        }
+        Self { variant: Variant { encoding: Encoding::Gob, gzip: false }, extra: String::new() }
     }
 }
 
@@ -70,11 +64,7 @@ impl Client {
         options: &Options,
     ) -> Result<Self, String> {
         let variant = options.variant;
-        let sdk = if variant.encoding == Encoding::Json {
-            "js"
-        } else {
-            "go"
-        };
+        let sdk = if variant.encoding == Encoding::Json { "js" } else { "go" };
         let gzip = if variant.gzip { "&compression=gzip" } else { "" };
         let url = format!(
             "ws://{address}/?sendID={user}&token={token}&platformID={platform}&operationID=it&isBackground=false\
@@ -88,11 +78,7 @@ impl Client {
             Ok((socket, _)) => socket,
             Err(HandshakeError::Failure(Error::Http(answer))) => {
                 let body = answer.body().as_deref().unwrap_or_default();
-                return Err(format!(
-                    "{} {}",
-                    answer.status().as_u16(),
-                    String::from_utf8_lossy(body)
-                ));
+                return Err(format!("{} {}", answer.status().as_u16(), String::from_utf8_lossy(body)));
             }
             Err(e) => return Err(e.to_string()),
         };
@@ -188,11 +174,7 @@ impl Client {
                 Err(Frame::Gone(why)) => panic!("{} lost its connection: {why}; before: {kept:?}", self.user),
                 Err(other) => kept.push_back(other),
             }
-            assert!(
-                start.elapsed() < DEADLINE,
-                "{} waited in vain; got {kept:?}",
-                self.user
-            );
+            assert!(start.elapsed() < DEADLINE, "{} waited in vain; got {kept:?}", self.user);
         }
     }
 

@@ -9,13 +9,10 @@ pub struct Metrics(BTreeMap<String, f64>);
 impl Metrics {
     /// Parses Prometheus text; comments are left out.
     pub fn parse(text: &str) -> Self {
-        let series = text
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .filter_map(|line| {
-                let (name, value) = line.rsplit_once(' ')?;
-                Some((name.to_owned(), value.parse().ok()?))
-            });
+        let series = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        });
         Self(series.collect())
     }
 
@@ -30,8 +27,6 @@ impl Metrics {
 
     /// Whether a family is there at all.
     pub fn has(&self, family: &str) -> bool {
-        self.0
-            .keys()
-            .any(|series| series.split('{').next() == Some(family))
+        self.0.keys().any(|series| series.split('{').next() == Some(family))
     }
 }

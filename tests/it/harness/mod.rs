@@ -61,11 +61,7 @@ pub fn pinion(arguments: &[&str]) -> Command {
 
 /// Runs a command that ends by itself.
 pub fn run(mut command: Command) -> Output {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut ended = || child.try_wait().unwrap();
     let start = Instant::now();
     while ended().is_none() {
@@ -138,14 +134,8 @@ impl Gateway {
         let lines = lines_of(child.stdout.take().unwrap());
         let mut banner = Vec::new();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut gateway = Self {
-            child,
-            banner: Vec::new(),
-            logs,
-            websocket: nowhere,
-            grpc: nowhere,
-            http: nowhere,
-        };
+        let mut gateway =
+            Self { child, banner: Vec::new(), logs, websocket: nowhere, grpc: nowhere, http: nowhere };
         loop {
             match lines.recv_timeout(DEADLINE) {
                 Ok(line) if line == "ready" => break,
@@ -159,11 +149,8 @@ impl Gateway {
             let rest = word.strip_prefix(prefix).unwrap();
             rest.split('/').next().unwrap().parse().unwrap()
         };
-        let (websocket, grpc, http) = (
-            address("websocket", "ws://"),
-            address("grpc", ""),
-            address("http", "http://"),
-        );
+        let (websocket, grpc, http) =
+            (address("websocket", "ws://"), address("grpc", ""), address("http", "http://"));
         gateway.websocket = websocket;
         gateway.grpc = grpc;
         gateway.http = http;
@@ -172,10 +159,7 @@ impl Gateway {
 
     /// The banner's line that begins with a word.
     pub fn banner_line(&self, word: &str) -> &str {
-        let line = self
-            .banner
-            .iter()
-            .find(|line| line.split_whitespace().next() == Some(word));
+        let line = self.banner.iter().find(|line| line.split_whitespace().next() == Some(word));
         line.unwrap_or_else(|| panic!("no line {word:?} in {:#?}", self.banner))
     }
 
@@ -198,14 +182,8 @@ impl Gateway {
 
     /// Logs a user in.
     pub fn connect_with(&self, user: &str, platform: i64, options: &Options) -> Client {
-        Client::connect(
-            self.websocket,
-            user,
-            platform,
-            &self.token(user, platform),
-            options,
-        )
-        .unwrap_or_else(|e| panic!("{user} cannot log in: {e}\n{}", self.logs()))
+        Client::connect(self.websocket, user, platform, &self.token(user, platform), options)
+            .unwrap_or_else(|e| panic!("{user} cannot log in: {e}\n{}", self.logs()))
     }
 
     /// A unary gRPC call.
@@ -243,10 +221,7 @@ impl Gateway {
     pub fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
         let mut socket = TcpStream::connect_timeout(&self.http, DEADLINE)?;
         socket.set_read_timeout(Some(DEADLINE))?;
-        write!(
-            socket,
-            "GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n"
-        )?;
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n")?;
         let mut text = String::new();
         socket.read_to_string(&mut text)?;
         let status = text.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -286,11 +261,7 @@ impl Drop for Gateway {
             self.child.wait().unwrap();
         }
         if std::thread::panicking() {
-            eprintln!(
-                "--- banner\n{}\n--- log\n{}---",
-                self.banner.join("\n"),
-                self.logs()
-            );
+            eprintln!("--- banner\n{}\n--- log\n{}---", self.banner.join("\n"), self.logs());
         }
     }
 }

@@ -23,17 +23,9 @@ const LAYERS: &[&[&str]] = &[
 pub fn check(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for source in sources
-        .iter()
-        .filter(|s| s.path.starts_with("src/") && s.path != "src/lib.rs")
-    {
+    for source in sources.iter().filter(|s| s.path.starts_with("src/") && s.path != "src/lib.rs") {
         let from = module_of(&source.path);
-        let finding = |line, what| Finding {
-            rule: "layer",
-            path: source.path.clone(),
-            line,
-            what,
-        };
+        let finding = |line, what| Finding { rule: "layer", path: source.path.clone(), line, what };
         if rank(&from).is_none() {
             findings.push(finding(0, format!("module `{from}` is in no layer")));
         }
@@ -41,10 +33,7 @@ pub fn check(sources: &[Source]) -> Vec<Finding> {
             let line = source.line_of(at);
             match (rank(&from), rank(&to)) {
                 (Some(above), Some(below)) if from != to && !may_name(above, below) => {
-                    findings.push(finding(
-                        line,
-                        format!("`{from}` names `{to}`, which is not below it"),
-                    ));
+                    findings.push(finding(line, format!("`{from}` names `{to}`, which is not below it")));
                 }
                 _ if from != to => {
                     graph.entry(from.clone()).or_default().insert(to);
@@ -104,11 +93,7 @@ fn named_modules(source: &Source) -> Vec<(usize, String)> {
 
 /// Index after `super::super::` if that chain ends at the crate's root.
 fn supers_to_root(source: &Source, tokens: &[Token<'_>], from: usize) -> Option<usize> {
-    let inner = source
-        .path
-        .trim_start_matches("src/")
-        .trim_end_matches(".rs")
-        .trim_end_matches("/mod");
+    let inner = source.path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
     let inline = usize::from(source.in_test(tokens[from].at) && !source.is_test);
     let depth = inner.split('/').count() + inline;
     let mut at = from;
@@ -163,7 +148,5 @@ fn circle_in(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<String> {
         }
         None
     }
-    graph
-        .keys()
-        .find_map(|start| walk(graph, &mut vec![start.clone()]))
+    graph.keys().find_map(|start| walk(graph, &mut vec![start.clone()]))
 }

@@ -24,11 +24,7 @@ const ROOTS: &[&str] = &["src", "tests", "bench", "build.rs"];
 #[test]
 fn the_tree_keeps_its_rules() {
     let sources = tree();
-    assert!(
-        sources.len() > 20,
-        "the tree was not found: {} files",
-        sources.len()
-    );
+    assert!(sources.len() > 20, "the tree was not found: {} files", sources.len());
     let left = unexcused(findings(&sources), &EXCEPTIONS);
     assert!(left.is_empty(), "\n{}\n", left.join("\n"));
 }
@@ -44,16 +40,11 @@ fn findings(sources: &[Source]) -> Vec<Finding> {
 fn unexcused(findings: Vec<Finding>, exceptions: &[Exception]) -> Vec<String> {
     let mut by_place: BTreeMap<(&str, String), Vec<Finding>> = BTreeMap::new();
     for finding in findings {
-        by_place
-            .entry((finding.rule, finding.path.clone()))
-            .or_default()
-            .push(finding);
+        by_place.entry((finding.rule, finding.path.clone())).or_default().push(finding);
     }
     let mut left = Vec::new();
     for exception in exceptions {
-        let found = by_place
-            .remove(&(exception.rule, exception.path.to_owned()))
-            .unwrap_or_default();
+        let found = by_place.remove(&(exception.rule, exception.path.to_owned())).unwrap_or_default();
         if found.len() != exception.count || exception.reason.is_empty() {
             left.push(format!(
                 "exceptions.rs: {} in {} covers {} findings, there are {}",
@@ -66,10 +57,7 @@ fn unexcused(findings: Vec<Finding>, exceptions: &[Exception]) -> Vec<String> {
         }
     }
     for finding in by_place.into_values().flatten() {
-        left.push(format!(
-            "{}:{}: [{}] {}",
-            finding.path, finding.line, finding.rule, finding.what
-        ));
+        left.push(format!("{}:{}: [{}] {}", finding.path, finding.line, finding.rule, finding.what));
     }
     left
 }
@@ -96,11 +84,7 @@ fn collect(root: &Path, path: &Path, sources: &mut Vec<Source>) {
     let mut paths: Vec<_> = entries.map(|e| e.expect("a folder can be read").path()).collect();
     paths.sort();
     for path in paths {
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if !name.starts_with("target") && name != "node_modules" {
             collect(root, &path, sources);
         }

@@ -9,10 +9,7 @@ use super::{findings, layers, unexcused};
 /// Rules that fire on one file, each once per name, sorted.
 fn fired(path: &str, text: &str) -> Vec<&'static str> {
     let documented = format!("//! Documented.\n{text}");
-    let mut names: Vec<_> = findings(&[Source::new(path, &documented)])
-        .iter()
-        .map(|f| f.rule)
-        .collect();
+    let mut names: Vec<_> = findings(&[Source::new(path, &documented)]).iter().map(|f| f.rule).collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -64,14 +61,9 @@ fn each_rule_reports_a_planted_violation() {
 #[test]
 fn what_is_allowed_is_left_alone() {
     let table = format!("const T: &[u8] = &[\n{}];\n", "    1,\n".repeat(600));
-    let rows = format!(
-        "metrics! {{\n{}}}\n",
-        format!("    A \"{}\";\n", "x".repeat(120)).repeat(600)
-    );
-    let test_function = format!(
-        "#[cfg(test)]\nmod tests {{\nfn long() {{\n{}}}\n}}\n",
-        "    work();\n".repeat(100)
-    );
+    let rows = format!("metrics! {{\n{}}}\n", format!("    A \"{}\";\n", "x".repeat(120)).repeat(600));
+    let test_function =
+        format!("#[cfg(test)]\nmod tests {{\nfn long() {{\n{}}}\n}}\n", "    work();\n".repeat(100));
     #[rustfmt::skip]
     let cases: &[(&str, &str)] = &[
         ("src/hub/push.rs", &table),
@@ -129,28 +121,10 @@ fn a_file_declared_as_a_test_module_is_test_code() {
 
 #[test]
 fn an_exception_covers_exactly_its_count() {
-    let finding = || Finding {
-        rule: "arc",
-        path: "src/x.rs".to_owned(),
-        line: 3,
-        what: "`Arc`".to_owned(),
-    };
-    let exception = |count| Exception {
-        rule: "arc",
-        path: "src/x.rs",
-        count,
-        reason: "a test",
-    };
+    let finding = || Finding { rule: "arc", path: "src/x.rs".to_owned(), line: 3, what: "`Arc`".to_owned() };
+    let exception = |count| Exception { rule: "arc", path: "src/x.rs", count, reason: "a test" };
     assert_eq!(unexcused(vec![finding()], &[exception(1)]), Vec::<String>::new());
-    assert_eq!(
-        unexcused(vec![finding(), finding()], &[exception(1)]).len(),
-        3,
-        "one more than excused"
-    );
-    assert_eq!(
-        unexcused(vec![], &[exception(1)]).len(),
-        1,
-        "an exception that nothing needs"
-    );
+    assert_eq!(unexcused(vec![finding(), finding()], &[exception(1)]).len(), 3, "one more than excused");
+    assert_eq!(unexcused(vec![], &[exception(1)]).len(), 1, "an exception that nothing needs");
     assert_eq!(unexcused(vec![finding()], &[]), ["src/x.rs:3: [arc] `Arc`"]);
 }

@@ -25,25 +25,15 @@ pub const RULES: &[Rule] = &[
     ("discarded-result", discarded_result),
     ("unsafe", |s| placed(s, UNSAFE_PLACES, is_unsafe)),
     ("atomic", |s| placed(s, ATOMIC_PLACES, is_atomic)),
-    ("arc", |s| {
-        placed(s, ARC_PLACES, |t| matches!(t.text, "Arc" | "ArcSwap"))
-    }),
-    ("monoio", |s| {
-        placed(s, MONOIO_PLACES, |t| t.text.starts_with("monoio"))
-    }),
-    ("tokio", |s| {
-        placed(s, CONTROL_PLACES, |t| t.text.starts_with("tokio"))
-    }),
+    ("arc", |s| placed(s, ARC_PLACES, |t| matches!(t.text, "Arc" | "ArcSwap"))),
+    ("monoio", |s| placed(s, MONOIO_PLACES, |t| t.text.starts_with("monoio"))),
+    ("tokio", |s| placed(s, CONTROL_PLACES, |t| t.text.starts_with("tokio"))),
     ("blocking", blocking),
     ("limit-name", limit_name),
 ];
 
 /// architecture.md section 5: sockets (engine and hand-over), the stall backtrace, the bounded reader.
-const UNSAFE_PLACES: &[&str] = &[
-    "src/shard/socket.rs",
-    "src/shard/stall_trace.rs",
-    "src/rpc/bounded.rs",
-];
+const UNSAFE_PLACES: &[&str] = &["src/shard/socket.rs", "src/shard/stall_trace.rs", "src/rpc/bounded.rs"];
 /// Mailbox, metrics, admission, and the heartbeat that the watcher reads.
 const ATOMIC_PLACES: &[&str] = &[
     "src/shard/mailbox",
@@ -87,12 +77,7 @@ pub fn check(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources {
         for (rule, find) in RULES {
-            let finding = |(line, what)| Finding {
-                rule,
-                path: source.path.clone(),
-                line,
-                what,
-            };
+            let finding = |(line, what)| Finding { rule, path: source.path.clone(), line, what };
             findings.extend(find(source).into_iter().map(finding));
         }
     }
@@ -112,11 +97,7 @@ fn file_lines(source: &Source) -> Vec<(usize, String)> {
 fn function_lines(source: &Source) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for function in source.functions() {
-        let max = if function.in_test {
-            TEST_FUNCTION_LINES_MAX
-        } else {
-            FUNCTION_LINES_MAX
-        };
+        let max = if function.in_test { TEST_FUNCTION_LINES_MAX } else { FUNCTION_LINES_MAX };
         if function.lines > max {
             found.push((
                 function.line,
@@ -130,9 +111,7 @@ fn function_lines(source: &Source) -> Vec<(usize, String)> {
 fn line_width(source: &Source) -> Vec<(usize, String)> {
     let tables = source.tables();
     let in_table = |line: usize| {
-        tables
-            .iter()
-            .any(|t| (source.line_of(t.start)..=source.line_of(t.end - 1)).contains(&line))
+        tables.iter().any(|t| (source.line_of(t.start)..=source.line_of(t.end - 1)).contains(&line))
     };
     let wide = |(i, line): (usize, &str)| {
         let chars = line.chars().count();
@@ -143,11 +122,8 @@ fn line_width(source: &Source) -> Vec<(usize, String)> {
 }
 
 fn module_doc(source: &Source) -> Vec<(usize, String)> {
-    let mut head = source
-        .text
-        .lines()
-        .map(str::trim_start)
-        .skip_while(|l| l.is_empty() || l.starts_with("#!["));
+    let mut head =
+        source.text.lines().map(str::trim_start).skip_while(|l| l.is_empty() || l.starts_with("#!["));
     if head.next().is_some_and(|line| line.starts_with("//!")) {
         return Vec::new();
     }
@@ -215,10 +191,7 @@ fn placed(source: &Source, places: &[&str], is: fn(&Token<'_>) -> bool) -> Vec<(
     let mut found = Vec::new();
     for token in source.tokens() {
         if is(&token) && !source.in_test(token.at) {
-            found.push((
-                source.line_of(token.at),
-                format!("`{}` has no place here", token.text),
-            ));
+            found.push((source.line_of(token.at), format!("`{}` has no place here", token.text)));
         }
     }
     found
@@ -236,14 +209,8 @@ fn is_atomic(token: &Token<'_>) -> bool {
 /// Whatever can make a thread wait for another one. `.send(` waits on a full channel of crossbeam.
 fn blocking(source: &Source) -> Vec<(usize, String)> {
     const TYPES: &[&str] = &["Mutex", "RwLock", "Condvar", "Barrier"];
-    const CALLS: &[&str] = &[
-        "recv",
-        "recv_timeout",
-        "recv_deadline",
-        "blocking_recv",
-        "blocking_send",
-        "send_timeout",
-    ];
+    const CALLS: &[&str] =
+        &["recv", "recv_timeout", "recv_deadline", "blocking_recv", "blocking_send", "send_timeout"];
     if !source.path.starts_with("src/") || CONTROL_PLACES.iter().any(|place| source.path.starts_with(place)) {
         return Vec::new();
     }
@@ -262,10 +229,7 @@ fn blocking(source: &Source) -> Vec<(usize, String)> {
             || (token.text == "sync" && path("tokio"))
             || (token.text == "sleep" && path("thread"));
         if blocks && !source.in_test(token.at) {
-            found.push((
-                source.line_of(token.at),
-                format!("`{}` can block the thread", token.text),
-            ));
+            found.push((source.line_of(token.at), format!("`{}` can block the thread", token.text)));
         }
     }
     found
@@ -280,10 +244,7 @@ fn limit_name(source: &Source) -> Vec<(usize, String)> {
         let name = pair[1].text;
         let good = name == "_" || ["_BYTES", "_MS", "_MAX"].iter().any(|unit| name.ends_with(unit));
         if pair[0].text == "const" && !good {
-            found.push((
-                source.line_of(pair[1].at),
-                format!("{name} ends neither in a unit nor in _MAX"),
-            ));
+            found.push((source.line_of(pair[1].at), format!("{name} ends neither in a unit nor in _MAX")));
         }
     }
     found

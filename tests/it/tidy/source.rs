@@ -38,9 +38,7 @@ pub struct Token<'a> {
 impl Source {
     pub fn new(path: &str, text: &str) -> Self {
         let code = blank(text);
-        let starts = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
-            .collect();
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         let mut source = Self {
             path: path.to_owned(),
             text: text.to_owned(),
@@ -77,10 +75,7 @@ impl Source {
                 at += 1;
             }
             if !bytes[from].is_ascii_whitespace() {
-                tokens.push(Token {
-                    text: &self.code[from..at],
-                    at: from,
-                });
+                tokens.push(Token { text: &self.code[from..at], at: from });
             }
         }
         tokens
@@ -98,14 +93,9 @@ impl Source {
             let Some(body) = self.body_after(pair[1].at) else {
                 continue;
             };
-            let lines = self
-                .line_of(body.end - 1)
-                .saturating_sub(self.line_of(body.start) + 1);
-            let tables: usize = tables
-                .iter()
-                .filter(|t| body.contains(&t.start))
-                .map(|t| self.lines_in(t))
-                .sum();
+            let lines = self.line_of(body.end - 1).saturating_sub(self.line_of(body.start) + 1);
+            let tables: usize =
+                tables.iter().filter(|t| body.contains(&t.start)).map(|t| self.lines_in(t)).sum();
             found.push(Function {
                 name: pair[1].text.to_owned(),
                 line: self.line_of(pair[0].at),
@@ -151,16 +141,10 @@ impl Source {
     pub fn test_modules(&self) -> Vec<String> {
         let folder = self.path.rsplit_once('/').map_or("", |(folder, _)| folder);
         let stem = self.path.trim_end_matches(".rs");
-        let own = if self.path.ends_with("/mod.rs") || self.path == "src/lib.rs" {
-            folder
-        } else {
-            stem
-        };
+        let own = if self.path.ends_with("/mod.rs") || self.path == "src/lib.rs" { folder } else { stem };
         let mut found = Vec::new();
         for (at, _) in self.code.match_indices("#[cfg(test)]") {
-            let mut words = self.code[at + 12..]
-                .split_whitespace()
-                .skip_while(|w| w.starts_with("pub"));
+            let mut words = self.code[at + 12..].split_whitespace().skip_while(|w| w.starts_with("pub"));
             if let (Some("mod"), Some(name)) = (words.next(), words.next())
                 && let Some(name) = name.strip_suffix(';')
             {
@@ -238,11 +222,7 @@ fn blank(text: &str) -> String {
             out.push(if bytes[at].is_ascii() { bytes[at] } else { b' ' });
             at += 1;
         } else {
-            out.extend(
-                bytes[at..end]
-                    .iter()
-                    .map(|b| if *b == b'\n' { b'\n' } else { b' ' }),
-            );
+            out.extend(bytes[at..end].iter().map(|b| if *b == b'\n' { b'\n' } else { b' ' }));
             at = end;
         }
     }
@@ -253,9 +233,7 @@ fn blank(text: &str) -> String {
 fn literal_len(rest: &[u8], before: Option<u8>) -> usize {
     let find = |needle: &[u8], from: usize| {
         let tail = rest.get(from..).unwrap_or_default();
-        tail.windows(needle.len())
-            .position(|w| w == needle)
-            .map_or(rest.len(), |i| from + i)
+        tail.windows(needle.len()).position(|w| w == needle).map_or(rest.len(), |i| from + i)
     };
     match rest {
         [b'/', b'/', ..] => find(b"\n", 0),
@@ -266,9 +244,7 @@ fn literal_len(rest: &[u8], before: Option<u8>) -> usize {
             if tail.get(hashes) != Some(&b'"') {
                 return 0;
             }
-            let close: Vec<u8> = std::iter::once(b'"')
-                .chain(std::iter::repeat_n(b'#', hashes))
-                .collect();
+            let close: Vec<u8> = std::iter::once(b'"').chain(std::iter::repeat_n(b'#', hashes)).collect();
             (find(&close, hashes + 2) + close.len()).min(rest.len())
         }
         [b'\'', b'\\', ..] => quoted_len(rest, b'\''),
@@ -279,11 +255,7 @@ fn literal_len(rest: &[u8], before: Option<u8>) -> usize {
                 .chars()
                 .next()
                 .map_or(0, char::len_utf8);
-            if width > 0 && tail.get(width) == Some(&b'\'') {
-                width + 2
-            } else {
-                0
-            }
+            if width > 0 && tail.get(width) == Some(&b'\'') { width + 2 } else { 0 }
         }
         _ => 0,
     }

@@ -9,10 +9,7 @@
 //! SeqCst *accesses* as acquire-release but models SeqCst *fences*, which is what the doorbell uses.
 //!
 //! Run: `cargo test -p pinion-loom --release`.
-#![allow(
-    unreachable_pub,
-    reason = "the doorbell is public in the gateway and compiled here as it stands"
-)]
+#![allow(unreachable_pub, reason = "the doorbell is public in the gateway and compiled here as it stands")]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 #![cfg(test)]
 
@@ -23,10 +20,7 @@ mod atomics {
 #[path = "../../../src/shard/doorbell.rs"]
 mod doorbell;
 
-#[allow(
-    dead_code,
-    reason = "the mutants share one harness, which uses a part of each"
-)]
+#[allow(dead_code, reason = "the mutants share one harness, which uses a part of each")]
 mod mutants {
     pub(crate) use super::atomics;
     include!(concat!(env!("OUT_DIR"), "/mutants.rs"));
@@ -186,17 +180,11 @@ fn each_line_of_the_protocol_is_needed() {
     std::panic::set_hook(Box::new(|_| {})); // the failures are what is wanted; their traces are noise
     let found = mutants.map(|(name, check)| {
         let fault = std::panic::catch_unwind(|| check(1, 1)).err();
-        (
-            name,
-            fault.and_then(|fault| fault.downcast_ref::<&str>().map(|text| text.to_string())),
-        )
+        (name, fault.and_then(|fault| fault.downcast_ref::<&str>().map(|text| text.to_string())))
     });
     std::panic::set_hook(loud);
     for (name, fault) in found {
         let fault = fault.unwrap_or_default();
-        assert!(
-            fault.starts_with("lost wake-up"),
-            "the model did not miss the {name}: {fault:?}"
-        );
+        assert!(fault.starts_with("lost wake-up"), "the model did not miss the {name}: {fault:?}");
     }
 }

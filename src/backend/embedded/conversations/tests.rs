@@ -3,10 +3,7 @@
 use super::*;
 
 fn limits() -> HistoryLimits {
-    HistoryLimits {
-        history_max: 3,
-        ..HistoryLimits::default()
-    }
+    HistoryLimits { history_max: 3, ..HistoryLimits::default() }
 }
 
 fn message(send: &str, recv: &str, content: usize) -> MsgData {
@@ -41,9 +38,7 @@ fn audit(conversations: &Conversations) {
 fn a_conversation_keeps_its_newest_messages() {
     let mut conversations = Conversations::default();
     for (sent, expected) in [(1, 1), (2, 1), (3, 1), (4, 2), (5, 3)] {
-        let bytes = conversations
-            .append(UnixMs(7), &limits(), "si_a_b", message("a", "b", 10))
-            .unwrap();
+        let bytes = conversations.append(UnixMs(7), &limits(), "si_a_b", message("a", "b", 10)).unwrap();
         assert_eq!(MsgData::decode(bytes).unwrap().seq, sent);
         assert_eq!(window(&conversations, "si_a_b"), (expected, sent));
         audit(&conversations);
@@ -56,28 +51,18 @@ fn bytes_are_taken_from_the_largest_conversation() {
     let mut conversations = Conversations::default();
     let mut limits = limits();
     for (id, recv, content) in [("si_a_b", "b", 1000), ("si_a_c", "c", 10), ("si_a_b", "b", 1000)] {
-        conversations
-            .append(UnixMs(7), &limits, id, message("a", recv, content))
-            .unwrap();
+        conversations.append(UnixMs(7), &limits, id, message("a", recv, content)).unwrap();
     }
     limits.history_bytes = conversations.bytes();
-    conversations
-        .append(UnixMs(7), &limits, "si_a_c", message("a", "c", 10))
-        .unwrap();
+    conversations.append(UnixMs(7), &limits, "si_a_c", message("a", "c", 10)).unwrap();
     audit(&conversations);
     assert_eq!(window(&conversations, "si_a_b"), (2, 2));
     assert_eq!(window(&conversations, "si_a_c"), (1, 2));
     limits.history_bytes = 0;
-    let newest = conversations
-        .append(UnixMs(7), &limits, "si_a_c", message("a", "c", 10))
-        .unwrap();
+    let newest = conversations.append(UnixMs(7), &limits, "si_a_c", message("a", "c", 10)).unwrap();
     audit(&conversations);
     assert_eq!((conversations.messages(), conversations.bytes()), (0, 0));
-    assert_eq!(
-        MsgData::decode(newest).unwrap().seq,
-        3,
-        "what cannot be kept still counts"
-    );
+    assert_eq!(MsgData::decode(newest).unwrap().seq, 3, "what cannot be kept still counts");
 }
 
 #[test]
@@ -87,17 +72,10 @@ fn refusals_change_nothing() {
     limits.conversations_max = limits::EMBEDDED_USER_CONVERSATIONS_MAX + 1;
     for n in 0..limits::EMBEDDED_USER_CONVERSATIONS_MAX {
         conversations
-            .append(
-                UnixMs(7),
-                &limits,
-                &format!("si_a_{n}"),
-                message("a", &n.to_string(), 1),
-            )
+            .append(UnixMs(7), &limits, &format!("si_a_{n}"), message("a", &n.to_string(), 1))
             .unwrap();
     }
-    conversations
-        .append(UnixMs(7), &limits, "si_x_y_z", message("x", "y_z", 1))
-        .unwrap();
+    conversations.append(UnixMs(7), &limits, "si_x_y_z", message("x", "y_z", 1)).unwrap();
     let before = conversations.clone();
     let table = [
         ("si_a_new", "a", "new", Refusal::ConversationsFull),
@@ -119,16 +97,8 @@ fn refusals_change_nothing() {
 #[test]
 fn strangers_find_nothing() {
     let mut conversations = Conversations::default();
-    conversations
-        .append(UnixMs(7), &limits(), "si_a_b", message("a", "b", 1))
-        .unwrap();
+    conversations.append(UnixMs(7), &limits(), "si_a_b", message("a", "b", 1)).unwrap();
     assert!(conversations.find("a", "si_a_b").is_some() && conversations.find("b", "si_a_b").is_some());
     assert!(conversations.find("c", "si_a_b").is_none() && conversations.find("a", "si_a_c").is_none());
-    assert_eq!(
-        (
-            conversations.of_user("b").count(),
-            conversations.of_user("c").count()
-        ),
-        (1, 0)
-    );
+    assert_eq!((conversations.of_user("b").count(), conversations.of_user("c").count()), (1, 0));
 }

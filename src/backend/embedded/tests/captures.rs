@@ -24,27 +24,11 @@ fn captured(file: &str) -> Vec<(u64, String, Vec<u8>)> {
 #[test]
 fn real_requests_of_real_clients_get_replies_that_decode() {
     let files = [
-        (
-            "native",
-            include_str!("../../../../tests/vectors/openim-native-gob.json"),
-            0,
-        ),
-        (
-            "wasm",
-            include_str!("../../../../tests/vectors/openim-wasm-gob.json"),
-            0,
-        ),
-        (
-            "js",
-            include_str!("../../../../tests/vectors/openim-js-json.json"),
-            0,
-        ),
+        ("native", include_str!("../../../../tests/vectors/openim-native-gob.json"), 0),
+        ("wasm", include_str!("../../../../tests/vectors/openim-wasm-gob.json"), 0),
+        ("js", include_str!("../../../../tests/vectors/openim-js-json.json"), 0),
         // It sends to a group, which is refused.
-        (
-            "offline-group",
-            include_str!("../../../../tests/vectors/openim-native-offline-group.json"),
-            1,
-        ),
+        ("offline-group", include_str!("../../../../tests/vectors/openim-native-offline-group.json"), 1),
     ];
     for (name, file, refused_expected) in files {
         let mut backend = backend(HistoryLimits::default());
@@ -92,26 +76,17 @@ fn the_first_login_of_a_real_client_finds_its_messages() {
             send_ok(&mut backend, &message(send, "u_hist", &n.to_string()));
         }
     }
-    let requests = captured(include_str!(
-        "../../../../tests/vectors/openim-native-offline-group.json"
-    ));
+    let requests = captured(include_str!("../../../../tests/vectors/openim-native-offline-group.json"));
     let first = |wanted: u64| requests.iter().find(|(id, ..)| *id == wanted).unwrap().2.clone();
     let (outcome, _) = forward(&mut backend, "u_hist", Method::GetMaxSeq, first(1001));
     let max: GetMaxSeqResp = data(outcome);
     // Exactly what the stub of the capture answered.
-    let expected = [
-        ("si_u_ann_u_hist".to_owned(), 1),
-        ("si_u_hist_u_robot".to_owned(), 3),
-    ];
+    let expected = [("si_u_ann_u_hist".to_owned(), 1), ("si_u_hist_u_robot".to_owned(), 3)];
     assert_eq!(max.max_seqs, expected.into());
     let (outcome, _) = forward(&mut backend, "u_hist", Method::PullMessageBySeqs, first(1002));
     let pulled: PullMessageBySeqsResp = data(outcome);
     for (id, newest) in [("si_u_ann_u_hist", 1), ("si_u_hist_u_robot", 3)] {
         let part = &pulled.msgs[id];
-        assert_eq!(
-            (seqs(part), part.is_end, part.end_seq),
-            (vec![newest], true, newest),
-            "{id}"
-        );
+        assert_eq!((seqs(part), part.is_end, part.end_seq), (vec![newest], true, newest), "{id}");
     }
 }

@@ -12,32 +12,19 @@ fn newest_and_read_numbers_follow_the_history() {
     for (user, read) in [("a", 0), ("b", 10)] {
         let request = GetMaxSeqReq { user_id: user.into() };
         let max: GetMaxSeqResp = reply(&mut backend, user, Method::GetMaxSeq, &request);
-        assert_eq!(
-            max.max_seqs.into_iter().collect::<Vec<_>>(),
-            [("si_a_b".into(), 10)]
-        );
-        assert_eq!(
-            max.min_seqs.into_iter().collect::<Vec<_>>(),
-            [("si_a_b".into(), 3)]
-        );
+        assert_eq!(max.max_seqs.into_iter().collect::<Vec<_>>(), [("si_a_b".into(), 10)]);
+        assert_eq!(max.min_seqs.into_iter().collect::<Vec<_>>(), [("si_a_b".into(), 3)]);
         for named in [vec![], vec!["si_a_b".into(), "si_a_c".into()]] {
             let request = GetConversationsHasReadAndMaxSeqReq {
                 user_id: user.into(),
                 conversation_i_ds: named,
                 return_pinned: true,
             };
-            let state: GetConversationsHasReadAndMaxSeqResp = reply(
-                &mut backend,
-                user,
-                Method::GetConversationsHasReadAndMaxSeq,
-                &request,
-            );
+            let state: GetConversationsHasReadAndMaxSeqResp =
+                reply(&mut backend, user, Method::GetConversationsHasReadAndMaxSeq, &request);
             assert_eq!(state.seqs.len(), 1);
             let seqs = &state.seqs["si_a_b"];
-            assert_eq!(
-                (seqs.max_seq, seqs.has_read_seq, seqs.max_seq_time),
-                (10, read, now().unix.0)
-            );
+            assert_eq!((seqs.max_seq, seqs.has_read_seq, seqs.max_seq_time), (10, read, now().unix.0));
         }
     }
     let request = GetMaxSeqReq { user_id: "c".into() };
@@ -63,32 +50,17 @@ fn a_range_gives_its_newest_messages() {
         ((1, 5, 10, Desc), (&[3, 4, 5], true, 3)),
         ((5, 7, 2, Desc), (&[6, 7], false, 6)),
         ((0, 10, 0, Desc), (&[6, 7, 8, 9, 10], false, 6)),
-        (
-            (i64::MIN, i64::MAX, i64::MIN, Asc),
-            (&[6, 7, 8, 9, 10], false, 10),
-        ),
+        ((i64::MIN, i64::MAX, i64::MIN, Asc), (&[6, 7, 8, 9, 10], false, 10)),
     ];
     let mut backend = trimmed();
     for ((begin, end, num, order), (numbers, is_end, end_seq)) in table {
-        let range = SeqRange {
-            conversation_id: "si_a_b".into(),
-            begin,
-            end,
-            num,
-        };
-        let request = PullMessageBySeqsReq {
-            user_id: "a".into(),
-            seq_ranges: vec![range],
-            order: order.into(),
-        };
+        let range = SeqRange { conversation_id: "si_a_b".into(), begin, end, num };
+        let request =
+            PullMessageBySeqsReq { user_id: "a".into(), seq_ranges: vec![range], order: order.into() };
         let answer: PullMessageBySeqsResp = reply(&mut backend, "a", Method::PullMessageBySeqs, &request);
         let part = &answer.msgs["si_a_b"];
         let got = (seqs(part), part.is_end, part.end_seq);
-        assert_eq!(
-            got,
-            (numbers.to_vec(), is_end, end_seq),
-            "{begin}..{end} {num} {order:?}"
-        );
+        assert_eq!(got, (numbers.to_vec(), is_end, end_seq), "{begin}..{end} {num} {order:?}");
     }
 }
 
@@ -109,10 +81,7 @@ fn numbers_are_given_once_each_and_missing_ones_are_absent() {
     for (wanted, order, numbers, is_end, end_seq) in table {
         let request = GetSeqMessageReq {
             user_id: "a".into(),
-            conversations: vec![ConversationSeqs {
-                conversation_id: "si_a_b".into(),
-                seqs: wanted.to_vec(),
-            }],
+            conversations: vec![ConversationSeqs { conversation_id: "si_a_b".into(), seqs: wanted.to_vec() }],
             order: order.into(),
         };
         let answer: GetSeqMessageResp = reply(&mut backend, "a", Method::GetSeqMessage, &request);
@@ -129,22 +98,15 @@ fn strangers_and_unknown_conversations_are_absent_from_every_answer() {
     let request = PullMessageBySeqsReq {
         user_id: "c".into(),
         seq_ranges: ids
-            .map(|id| SeqRange {
-                conversation_id: id.into(),
-                begin: 1,
-                end: 10,
-                num: 10,
-            })
+            .map(|id| SeqRange { conversation_id: id.into(), begin: 1, end: 10, num: 10 })
             .to_vec(),
         order: 0,
     };
     let pulled: PullMessageBySeqsResp = reply(&mut backend, "c", Method::PullMessageBySeqs, &request);
     assert_eq!(pulled, PullMessageBySeqsResp::default());
     for (user, found) in [("a", 1), ("c", 0)] {
-        let request = GetLastMessageReq {
-            user_id: user.into(),
-            conversation_i_ds: ids.map(String::from).to_vec(),
-        };
+        let request =
+            GetLastMessageReq { user_id: user.into(), conversation_i_ds: ids.map(String::from).to_vec() };
         let last: GetLastMessageResp = reply(&mut backend, user, Method::GetLastMessage, &request);
         assert_eq!(last.msgs.len(), found);
         assert!(last.msgs.values().all(|m| m.seq == 10));
@@ -154,27 +116,12 @@ fn strangers_and_unknown_conversations_are_absent_from_every_answer() {
 #[test]
 fn notifications_are_pulled_from_a_map_of_their_own() {
     let mut backend = backend(HistoryLimits::default());
-    let tip = MsgData {
-        options: options(&[("isNotNotification", false)]),
-        ..message("a", "b", "tip")
-    };
+    let tip = MsgData { options: options(&[("isNotNotification", false)]), ..message("a", "b", "tip") };
     send_ok(&mut backend, &tip);
-    let range = SeqRange {
-        conversation_id: "n_a_b".into(),
-        begin: 1,
-        end: 1,
-        num: 1,
-    };
-    let request = PullMessageBySeqsReq {
-        user_id: "b".into(),
-        seq_ranges: vec![range],
-        order: 0,
-    };
+    let range = SeqRange { conversation_id: "n_a_b".into(), begin: 1, end: 1, num: 1 };
+    let request = PullMessageBySeqsReq { user_id: "b".into(), seq_ranges: vec![range], order: 0 };
     let answer: PullMessageBySeqsResp = reply(&mut backend, "b", Method::PullMessageBySeqs, &request);
-    assert_eq!(
-        (answer.msgs.len(), seqs(&answer.notification_msgs["n_a_b"])),
-        (0, vec![1])
-    );
+    assert_eq!((answer.msgs.len(), seqs(&answer.notification_msgs["n_a_b"])), (0, vec![1]));
 }
 
 #[test]
@@ -184,25 +131,10 @@ fn an_answer_fits_one_frame_and_says_that_it_was_shortened() {
     for _ in 0..4 {
         send_ok(&mut backend, &message("a", "b", "small"));
         let content = large.clone().into();
-        send_ok(
-            &mut backend,
-            &MsgData {
-                content,
-                ..message("a", "b", "large")
-            },
-        );
+        send_ok(&mut backend, &MsgData { content, ..message("a", "b", "large") });
     }
-    let range = SeqRange {
-        conversation_id: "si_a_b".into(),
-        begin: 1,
-        end: 8,
-        num: 100,
-    };
-    let request = PullMessageBySeqsReq {
-        user_id: "a".into(),
-        seq_ranges: vec![range],
-        order: 0,
-    };
+    let range = SeqRange { conversation_id: "si_a_b".into(), begin: 1, end: 8, num: 100 };
+    let request = PullMessageBySeqsReq { user_id: "a".into(), seq_ranges: vec![range], order: 0 };
     let answer: PullMessageBySeqsResp = reply(&mut backend, "a", Method::PullMessageBySeqs, &request);
     assert!(answer.encoded_len() <= limits::EMBEDDED_ANSWER_BYTES);
     let part = &answer.msgs["si_a_b"];
@@ -213,31 +145,21 @@ fn an_answer_fits_one_frame_and_says_that_it_was_shortened() {
 fn requests_that_name_too_much_are_refused() {
     let mut backend = trimmed();
     let many = |n| vec!["si_a_b".to_owned(); n];
-    for (items, refused) in [
-        (limits::EMBEDDED_ITEMS_MAX, false),
-        (limits::EMBEDDED_ITEMS_MAX + 1, true),
-    ] {
+    for (items, refused) in [(limits::EMBEDDED_ITEMS_MAX, false), (limits::EMBEDDED_ITEMS_MAX + 1, true)] {
         let user_id = "a".to_owned();
         let range = SeqRange::default();
         let requests = [
             (
                 Method::PullMessageBySeqs,
-                PullMessageBySeqsReq {
-                    user_id: user_id.clone(),
-                    seq_ranges: vec![range; items],
-                    order: 0,
-                }
-                .encode_to_vec(),
+                PullMessageBySeqsReq { user_id: user_id.clone(), seq_ranges: vec![range; items], order: 0 }
+                    .encode_to_vec(),
             ),
             (
                 Method::GetSeqMessage,
                 GetSeqMessageReq {
                     user_id: user_id.clone(),
                     conversations: [1, items - 1]
-                        .map(|n| ConversationSeqs {
-                            conversation_id: String::new(),
-                            seqs: vec![1; n],
-                        })
+                        .map(|n| ConversationSeqs { conversation_id: String::new(), seqs: vec![1; n] })
                         .to_vec(),
                     order: 0,
                 }
@@ -245,11 +167,8 @@ fn requests_that_name_too_much_are_refused() {
             ),
             (
                 Method::GetLastMessage,
-                GetLastMessageReq {
-                    user_id: user_id.clone(),
-                    conversation_i_ds: many(items),
-                }
-                .encode_to_vec(),
+                GetLastMessageReq { user_id: user_id.clone(), conversation_i_ds: many(items) }
+                    .encode_to_vec(),
             ),
             (
                 Method::GetConversationsHasReadAndMaxSeq,
@@ -263,11 +182,7 @@ fn requests_that_name_too_much_are_refused() {
         ];
         for (method, request) in requests {
             let (outcome, _) = forward(&mut backend, "a", method, request);
-            assert_eq!(
-                matches!(outcome, UpstreamOutcome::Failed(_)),
-                refused,
-                "{method:?} {items}"
-            );
+            assert_eq!(matches!(outcome, UpstreamOutcome::Failed(_)), refused, "{method:?} {items}");
         }
     }
 }

@@ -52,11 +52,7 @@ fn value<'a>(
     let mut parts = Parts::default();
     let mut position = 0;
     while let Some(offset) = message.field(&mut position)? {
-        let field = fields
-            .clone()
-            .nth(offset)
-            .and_then(|index| types.field(index))
-            .ok_or(Malformed)?;
+        let field = fields.clone().nth(offset).and_then(|index| types.field(index)).ok_or(Malformed)?;
         match field.name.filter(|name| known.contains(name)) {
             Some(name) => set(&mut parts, name, &mut message)?,
             None => types.skip(field.type_id, &mut message, 0)?,
@@ -92,9 +88,7 @@ impl<'a> Reader<'a> {
             return Err(Malformed);
         }
         self.0 = rest;
-        Ok(digits
-            .iter()
-            .fold(0, |value, digit| value << 8 | u64::from(*digit)))
+        Ok(digits.iter().fold(0, |value, digit| value << 8 | u64::from(*digit)))
     }
 
     pub(super) fn int(&mut self) -> Result<i64, Malformed> {
@@ -106,11 +100,7 @@ impl<'a> Reader<'a> {
     /// A number of things that take at least one byte each, so that it can be no more than the bytes left.
     pub(super) fn count(&mut self) -> Result<usize, Malformed> {
         let count = usize::try_from(self.uint()?).map_err(|_| Malformed)?;
-        if count > self.0.len() {
-            Err(Malformed)
-        } else {
-            Ok(count)
-        }
+        if count > self.0.len() { Err(Malformed) } else { Ok(count) }
     }
 
     /// A string or bytes with their length.

@@ -8,10 +8,7 @@ use super::*;
 use crate::limits;
 
 fn hex(text: &str) -> Vec<u8> {
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
-        .collect()
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
 const RESP_65: &str = "60ff81030101045265737001ff82000106010d5265714964656e74696669657201040001074d7367496e6372010c0001\
@@ -37,9 +34,7 @@ fn sample() -> Request {
 }
 
 fn read(bytes: &[u8]) -> Result<Request, ()> {
-    decode(&mut Types::default(), bytes, &Request::FIELDS)
-        .map(Request::from_parts)
-        .map_err(drop)
+    decode(&mut Types::default(), bytes, &Request::FIELDS).map(Request::from_parts).map_err(drop)
 }
 
 /// Spec A.1: a reply and its value message with type id 65.
@@ -48,13 +43,7 @@ fn response_vectors() -> [(Response<'static>, String); 6] {
     let (op, id) = ("op", 1001);
     [
         (
-            Response {
-                id,
-                msg_incr: "u1_1",
-                operation_id: op,
-                data: Some(b"\x0a\x01"),
-                ..zero
-            },
+            Response { id, msg_incr: "u1_1", operation_id: op, data: Some(b"\x0a\x01"), ..zero },
             "15ff8201fe07d2010475315f3101026f7003020a0100".into(),
         ),
         (Response { id: 2002, ..zero }, "07ff8201fe0fa400".into()),
@@ -69,21 +58,10 @@ fn response_vectors() -> [(Response<'static>, String); 6] {
             },
             "1dff8201fe07d601016d01026f7001fe07d20109417267734572726f7200".into(),
         ),
-        (
-            Response {
-                id: -5,
-                err_code: -2,
-                ..zero
-            },
-            "07ff820109030300".into(),
-        ),
+        (Response { id: -5, err_code: -2, ..zero }, "07ff820109030300".into()),
         (zero, "03ff8200".into()),
         (
-            Response {
-                id: 2001,
-                data: Some(&[0xab; 300]),
-                ..zero
-            },
+            Response { id: 2001, data: Some(&[0xab; 300]), ..zero },
             format!("fe0137ff8201fe0fa205fe012c{}00", "ab".repeat(300)),
         ),
     ]
@@ -137,23 +115,10 @@ fn numbers_have_gos_form() {
         assert_eq!(out, hex(bytes), "{value}");
         assert_eq!(decode::Reader(&out).uint(), Ok(value));
     }
-    for bytes in [
-        "",
-        "ff",
-        "fe01",
-        "f8ffffffffffffff",
-        "f700000000000000000001",
-        "80",
-    ] {
+    for bytes in ["", "ff", "fe01", "f8ffffffffffffff", "f700000000000000000001", "80"] {
         assert!(decode::Reader(&hex(bytes)).uint().is_err(), "{bytes}");
     }
-    for (value, bytes) in [
-        (0, "00"),
-        (-1, "01"),
-        (1, "02"),
-        (-5, "09"),
-        (i64::MIN, "f8ffffffffffffffff"),
-    ] {
+    for (value, bytes) in [(0, "00"), (-1, "01"), (1, "02"), (-5, "09"), (i64::MIN, "f8ffffffffffffffff")] {
         assert_eq!(decode::Reader(&hex(bytes)).int(), Ok(value));
     }
 }
@@ -202,15 +167,7 @@ fn gob() -> Gob {
 /// A struct's definition message.
 fn define(id: i64, fields: &[(&str, i64)]) -> Gob {
     // StructT { CommonType { Name, Id }, Field: [{ Name, Id }] }
-    let mut definition = gob()
-        .int(-id)
-        .uint(3)
-        .uint(1)
-        .uint(1)
-        .text("T")
-        .uint(1)
-        .int(id)
-        .uint(0);
+    let mut definition = gob().int(-id).uint(3).uint(1).uint(1).text("T").uint(1).int(id).uint(0);
     definition = definition.uint(1).uint(fields.len() as u64);
     for (name, type_id) in fields {
         definition = definition.uint(1).text(name).uint(1).int(*type_id).uint(0);
@@ -229,23 +186,10 @@ fn define_other(id: i64, kind: u64, numbers: &[i64]) -> Gob {
 
 #[test]
 fn fields_may_come_in_any_order_with_any_id() {
-    let frame = define(999, &[("Data", 5), ("SendID", 6), ("ReqIdentifier", 2)]).then(
-        &gob()
-            .int(999)
-            .uint(1)
-            .text("d")
-            .uint(1)
-            .text("u")
-            .uint(1)
-            .int(-7)
-            .uint(0)
-            .message(),
-    );
+    let frame = define(999, &[("Data", 5), ("SendID", 6), ("ReqIdentifier", 2)])
+        .then(&gob().int(999).uint(1).text("d").uint(1).text("u").uint(1).int(-7).uint(0).message());
     let request = read(&frame.0).unwrap();
-    assert_eq!(
-        (request.id, &*request.send_id, &request.data[..]),
-        (-7, "u", &b"d"[..])
-    );
+    assert_eq!((request.id, &*request.send_id, &request.data[..]), (-7, "u", &b"d"[..]));
     // A second stream behind is ignored, and so is rubbish.
     assert_eq!(read(&frame.clone().then(&frame).0), Ok(request.clone()));
     assert_eq!(read(&frame.then(&gob().text("xx")).0), Ok(request));
@@ -261,13 +205,7 @@ fn unknown_fields_of_every_type_are_skipped() {
     let nested = gob().uint(1).uint(1).uint(1).uint(1).uint(1).uint(0).uint(0); // {A: true, B: {A: true}}
     let interface = gob()
         .text("main.X")
-        .then(
-            &define(75, &[("Z", 2)])
-                .0
-                .split_first()
-                .map(|(_, rest)| Gob(rest.to_vec()))
-                .unwrap(),
-        )
+        .then(&define(75, &[("Z", 2)]).0.split_first().map(|(_, rest)| Gob(rest.to_vec())).unwrap())
         .uint(4)
         .int(75)
         .uint(3)
@@ -292,25 +230,9 @@ fn unknown_fields_of_every_type_are_skipped() {
         let frame = types
             .clone()
             .then(&define(65, &[("ErrCode", 2), ("X", type_id), ("SendID", 6)]))
-            .then(
-                &gob()
-                    .int(65)
-                    .uint(1)
-                    .int(1)
-                    .uint(1)
-                    .then(&value)
-                    .uint(1)
-                    .text("u")
-                    .uint(0)
-                    .message(),
-            );
+            .then(&gob().int(65).uint(1).int(1).uint(1).then(&value).uint(1).text("u").uint(0).message());
         let send_id = read(&frame.0).map(|request| request.send_id);
-        assert_eq!(
-            send_id,
-            Ok("u".into()),
-            "type {type_id}: {}",
-            frame.0.escape_ascii()
-        );
+        assert_eq!(send_id, Ok("u".into()), "type {type_id}: {}", frame.0.escape_ascii());
     }
 }
 
@@ -325,10 +247,7 @@ fn definitions_that_go_refuses_are_refused() {
         ("no field known", define(65, &[("Foo", 2)])),
         ("bytes for string", define(65, &[("SendID", 5)])),
         ("uint for int", define(65, &[("ReqIdentifier", 3)])),
-        (
-            "unknown type of a field that is not sent",
-            define(65, &[("SendID", 6), ("X", 99)]),
-        ),
+        ("unknown type of a field that is not sent", define(65, &[("SendID", 6), ("X", 99)])),
         ("field without name", define(65, &[("SendID", 6), ("", 6)])),
         ("a slice", define_other(65, 2, &[6])),
         ("something behind it", Gob([&good.0[..], &[0]].concat()).resized()),
@@ -349,24 +268,12 @@ fn values_that_go_refuses_are_refused() {
         ("a basic type", gob().int(2).uint(2).message()),
         ("id 0", gob().int(0).uint(0).message()),
         ("above int32", value().uint(1).int(1 << 31).uint(0).message()),
-        (
-            "below int32",
-            value().uint(1).int(-(1 << 31) - 1).uint(0).message(),
-        ),
+        ("below int32", value().uint(1).int(-(1 << 31) - 1).uint(0).message()),
         ("field out of range", value().uint(3).int(1).uint(0).message()),
-        (
-            "delta overflow",
-            value().uint(1).int(1).uint(u64::MAX).uint(0).message(),
-        ),
+        ("delta overflow", value().uint(1).int(1).uint(u64::MAX).uint(0).message()),
         ("no end mark", value().uint(1).int(1).message()),
-        (
-            "string longer than the message",
-            value().uint(2).uint(9).message(),
-        ),
-        (
-            "message longer than the frame",
-            gob().uint(99).then(&value()).uint(0),
-        ),
+        ("string longer than the message", value().uint(2).uint(9).message()),
+        ("message longer than the frame", gob().uint(99).then(&value()).uint(0)),
         ("huge length", gob().uint(u64::MAX)),
     ] {
         assert_eq!(read(&good.clone().then(&message).0), Err(()), "{why}");

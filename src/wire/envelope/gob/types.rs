@@ -60,10 +60,7 @@ impl Types {
     }
 
     fn find(&self, id: i64) -> Option<&Shape> {
-        self.defined
-            .iter()
-            .find(|(known, _)| *known == id)
-            .map(|(_, shape)| shape)
+        self.defined.iter().find(|(known, _)| *known == id).map(|(_, shape)| shape)
     }
 
     /// The fields of struct `id`, for [`Self::field`]; `None` if it is no struct.
@@ -118,19 +115,10 @@ impl Types {
         // What Go leaves out is zero: no type has id 0, so that a value of it is refused.
         let (first, second) = (first.unwrap_or(0), second.unwrap_or(0));
         Ok(match kind {
-            0 => Shape::List {
-                element: first,
-                length: Some(second),
-            },
-            1 => Shape::List {
-                element: first,
-                length: None,
-            },
+            0 => Shape::List { element: first, length: Some(second) },
+            1 => Shape::List { element: first, length: None },
             2 => Shape::Struct(fields_from..self.fields.len()),
-            3 => Shape::Map {
-                key: first,
-                element: second,
-            },
+            3 => Shape::Map { key: first, element: second },
             _ => Shape::Opaque,
         })
     }
@@ -149,10 +137,7 @@ impl Types {
             if name.is_empty() || self.fields.len() >= limits::GOB_FIELDS_MAX {
                 return Err(Malformed);
             }
-            self.fields.push(StructField {
-                name: Field::by_gob_name(name),
-                type_id,
-            });
+            self.fields.push(StructField { name: Field::by_gob_name(name), type_id });
         }
         Ok(())
     }
@@ -193,11 +178,7 @@ impl Types {
     ) -> Result<(), Malformed> {
         let mut position = 0;
         while let Some(offset) = message.field(&mut position)? {
-            let field = fields
-                .clone()
-                .nth(offset)
-                .and_then(|index| self.field(index))
-                .ok_or(Malformed)?;
+            let field = fields.clone().nth(offset).and_then(|index| self.field(index)).ok_or(Malformed)?;
             self.skip(field.type_id, message, depth + 1)?;
         }
         Ok(())
