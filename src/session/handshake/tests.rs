@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::wire::upgrade;
 
+mod order;
+
 const GOOD: &str = "token=T&sendID=u1&platformID=5&operationID=op&isBackground=false";
 
 fn head(target: &str) -> Head {
