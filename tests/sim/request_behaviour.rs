@@ -99,7 +99,7 @@ fn a_presence_subscription_answers_with_the_state_and_then_tells_news() {
     rig.input(Input::Mail(ShardMail::PresenceNews(Box::new(online(&[1, 5])))));
     assert_eq!(told(&rig.read(conn)), [1, 5]);
     rig.request(conn, "u", (2005, "unsub"), &watch(&[], &["v"]));
-    rig.calls();
+    assert_eq!(reply(&rig.read(conn)).msg_incr, "unsub");
     rig.input(Input::Mail(ShardMail::PresenceNews(Box::new(online(&[])))));
     assert_eq!(rig.read(conn), []);
 }

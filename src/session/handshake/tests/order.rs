@@ -39,7 +39,11 @@ const V: [Fault; 7] = [
 ];
 
 /// Good arguments with some replaced; also in reverse, since the order of the pairs must not matter.
-fn spoiled(good: &[(&str, &str)], faults: &[&Fault], write: impl Fn(&[(&str, &str)]) -> String) -> [String; 2] {
+fn spoiled(
+    good: &[(&str, &str)],
+    faults: &[&Fault],
+    write: impl Fn(&[(&str, &str)]) -> String,
+) -> [String; 2] {
     let mut arguments = good.to_vec();
     for argument in &mut arguments {
         for fault in faults.iter().filter(|fault| fault.key == argument.0) {
@@ -78,8 +82,7 @@ fn v_form(faults: &[&Fault]) -> [String; 2] {
         ("sdkType", "\"js\""),
     ];
     spoiled(&good, faults, |arguments| {
-        let pairs: Vec<String> =
-            arguments.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+        let pairs: Vec<String> = arguments.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
         v(&format!("{{{}}}", pairs.join(",")))
     })
 }
@@ -133,7 +136,11 @@ fn lenient_changes_two_checks_and_no_order() {
         ("token=T&platformID=5", Some("invalid syntax"), Some("sendID is empty")),
         ("token=T&sendID=u&platformID=0", Some("invalid syntax"), Some("platformID is invalid")),
         ("token=T&sendID=u", Some("platformID is not int"), Some("platformID is not int")),
-        ("token=T&sendID=u&platformID=5&isMsgResp=x", Some("isMsgResp is not bool"), Some("isMsgResp is not bool")),
+        (
+            "token=T&sendID=u&platformID=5&isMsgResp=x",
+            Some("isMsgResp is not bool"),
+            Some("isMsgResp is not bool"),
+        ),
     ] {
         for (strictness, expected) in [(Strictness::Strict, strict), (Strictness::Lenient, lenient)] {
             match (judge(&head(&format!("/?{query}")), strictness), expected) {
