@@ -148,6 +148,11 @@ fn a_planted_verdict_without_write_is_found() {
 }
 
 #[test]
+fn a_planted_leak_of_a_connection_is_found() {
+    assert_eq!(first_violation(Plant::CloseForgotten).1.property, Property::Counts);
+}
+
+#[test]
 fn a_planted_stale_id_is_found() {
     let found = first_violation(Plant::GenerationIgnored).1.property;
     assert_eq!(found, Property::Stranger);

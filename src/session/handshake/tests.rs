@@ -96,6 +96,7 @@ fn faults_are_found_in_upstreams_order() {
 
 #[test]
 fn lenient_means_that_two_arguments_may_be_missing() {
+    // Spec trap 2.
     let query = "token=T&sendID=u1&platformID=5";
     assert_eq!(refusal(query, Strictness::Strict), (500, "invalid syntax".into()));
     let query_strict = format!("{query}&isBackground=true");
