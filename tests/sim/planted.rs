@@ -19,6 +19,8 @@ pub enum Plant {
     VerdictFlipped,
     /// A stale id reaches whoever has the position now.
     GenerationIgnored,
+    /// A socket is closed and joined, and the hub is not told.
+    CloseForgotten,
 }
 
 /// Frames of a batch as they go to the socket; the first without the part that was sent before.
