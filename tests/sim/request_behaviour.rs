@@ -201,3 +201,57 @@ fn frames_that_break_the_protocol_are_answered_with_the_right_close_code() {
         assert!(rig.is_closed(conn), "{name}");
     }
 }
+
+/// A request that is asked upstream, as JSON of exactly so many bytes.
+fn padded_request(len: usize) -> Vec<u8> {
+    let mut json = br#"{"reqIdentifier":1001,"sendID":"u","msgIncr":"1","data":""#.to_vec();
+    json.extend(br#""}"#);
+    json.resize(len, b' ');
+    json
+}
+
+/// The frames of one binary message in pieces of `size` bytes.
+fn fragments(message: &[u8], size: usize) -> Vec<u8> {
+    let last = message.len().div_ceil(size) - 1;
+    let frame = |(n, piece): (usize, &[u8])| {
+        let head = if n == 0 { 2 } else { 0 } | if n == last { 0x80 } else { 0 };
+        masked_frame(head, piece, [1, 2, 3, 4])
+    };
+    message.chunks(size).enumerate().flat_map(frame).collect()
+}
+
+#[test]
+fn fragments_and_their_total_are_bounded_exactly() {
+    let (bytes_max, fragments_max) = (limits::MESSAGE_BYTES_MAX, limits::FRAGMENTS_MAX as usize);
+    for (name, stream, expected) in [
+        ("as many bytes as allowed, in one frame", fragments(&padded_request(bytes_max), bytes_max), Ok(())),
+        ("as many bytes as allowed, in many", fragments(&padded_request(bytes_max), 1_000), Ok(())),
+        ("one byte more, in one", fragments(&padded_request(bytes_max + 1), bytes_max + 1), Err(1009)),
+        (
+            "one byte more, in a last fragment",
+            fragments(&padded_request(bytes_max + 1), bytes_max),
+            Err(1009),
+        ),
+        ("one byte more, in many", fragments(&padded_request(bytes_max + 1), 1_000), Err(1009)),
+        ("as many fragments as allowed", fragments(&padded_request(fragments_max), 1), Ok(())),
+        ("one fragment more", fragments(&padded_request(fragments_max + 1), 1), Err(1008)),
+    ] {
+        let mut rig = Rig::new(config());
+        let conn = rig.log_in("u", Platform::IOS);
+        for piece in stream.chunks(1_400) {
+            rig.bytes(conn, piece.to_vec());
+        }
+        rig.turn();
+        match expected {
+            Ok(()) => {
+                assert_eq!(rig.calls().len(), 1, "{name}");
+                assert_eq!(rig.read(conn), [], "{name}");
+            }
+            Err(code) => {
+                assert_eq!(rig.calls().len(), 0, "{name}");
+                assert_eq!(rig.read(conn), [Seen::Close(Some(code))], "{name}");
+                assert!(rig.is_closed(conn), "{name}");
+            }
+        }
+    }
+}
