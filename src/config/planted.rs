@@ -14,7 +14,7 @@ pub struct Planted {
     pub upstream: Option<PlantedUpstream>,
 }
 
-/// A shard that has the structure of incident 1, or of its half cure.
+/// Shard 0 gets the structure of incident 1, or of its half cure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlantedFault {
     /// A kick puts its connection in a short unregister queue that the same loop drains, and waits while it is full.

@@ -1,5 +1,5 @@
-//! Faults planted into the loop of a shard (`--plant`), which `tests/it/churn` must find. Production runs with
-//! [`Faults::None`], where each method does nothing.
+//! Faults planted into the loop of shard 0 (`--plant`), which `tests/it/churn` must find. Production, and every other
+//! shard, runs with [`Faults::None`], where each method does nothing.
 //!
 //! [`Faults::Incident1`] has the structure of the incident, with its queue of 1000 lowered to [`UNREGISTER_MAX`]: a
 //! connection that is closed goes to a bounded unregister queue, which the loop drains at the start of a turn. While it
@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::config::PlantedFault;
 use crate::hub::Hub;
-use crate::ids::ConnId;
+use crate::ids::{ConnId, ShardId};
 use crate::metrics::{Metric, Tally};
 use crate::session::disconnect::Disconnect;
 
@@ -49,8 +49,8 @@ pub(super) enum Unregister {
 
 impl Faults {
     /// Builds what the flag asks for.
-    pub(super) fn plant(fault: Option<PlantedFault>) -> Self {
-        match fault {
+    pub(super) fn plant(shard: ShardId, fault: Option<PlantedFault>) -> Self {
+        match fault.filter(|_| shard == ShardId(0)) {
             None => Self::None,
             Some(PlantedFault::SwappedQueues) => Self::SwappedQueues,
             Some(PlantedFault::Incident1) => {
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
     use crate::hub::HubConfig;
     use crate::hub::login_policy::LoginPolicy;
-    use crate::ids::{ShardId, SlotId};
+    use crate::ids::SlotId;
 
     fn hub() -> Hub {
         Hub::new(HubConfig {
@@ -142,14 +142,19 @@ mod tests {
 
     #[test]
     fn without_a_flag_nothing_is_different() {
-        let (mut faults, hub) = (Faults::plant(None), hub());
+        let (mut faults, hub) = (Faults::plant(ShardId(0), None), hub());
         assert_eq!(faults.unregister(&hub, conn(1)), Unregister::AtOnce);
         assert!(!faults.forgets(&hub, conn(1)) && !faults.has_work() && faults.drained().is_empty());
     }
 
     #[test]
+    fn only_shard_0_is_planted() {
+        assert!(matches!(Faults::plant(ShardId(1), Some(PlantedFault::Incident1)), Faults::None));
+    }
+
+    #[test]
     fn the_planted_queue_is_bounded_and_loses_nobody() {
-        let (mut faults, hub) = (Faults::plant(Some(PlantedFault::Incident1)), hub());
+        let (mut faults, hub) = (Faults::plant(ShardId(0), Some(PlantedFault::Incident1)), hub());
         for n in 0..10 {
             assert_eq!(faults.unregister(&hub, conn(n)), Unregister::Queued);
         }

@@ -129,7 +129,7 @@ impl Loop {
             presence: None,
             drain: None,
             turn_count: 0,
-            faults: Faults::plant(start.config.planted.fault),
+            faults: Faults::plant(start.id, start.config.planted.fault),
         })
     }
 
