@@ -96,7 +96,7 @@ impl Plan {
         let (plan, mut rng) = Self::draw(seed);
         // Long enough for the read deadline to end half-open connections, and quiet, or it would take too long.
         let long = rng.u8(0..20) == 0;
-        let run_ms = if long { rng.u64(36_000..40_000) } else { rng.u64(700..2_200) };
+        let run_ms = if long { rng.u64(36_000..40_000) } else { rng.u64(700..5_000) };
         let small = rng.bool();
         let lane = |rng: &mut fastrand::Rng, max: usize| if small { rng.usize(1..5) } else { max };
         let outage = rng.u64(0..run_ms);
@@ -111,7 +111,7 @@ impl Plan {
             bad_tokens: rng.u32(0..60),
             resets: rng.u32(50..300),
             half_open: rng.u32(1..60),
-            outage: rng.bool().then(|| (outage, outage + rng.u64(100..1_500))),
+            outage: rng.bool().then(|| (outage, outage + rng.u64(100..2_000))),
             think_ms: if long { 300..1_500 } else { 5..60 },
             eager: true,
             ..plan

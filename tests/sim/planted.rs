@@ -100,7 +100,7 @@ impl World {
         }
         let queues = queues.map(|(name, depth, age)| format!("{name} {depth} (oldest {age} ms)")).join(", ");
         let mine = |l: &&Link| l.shard == shard && l.conn.is_some() && !l.answered && !l.gone;
-        let logins = self.links.iter().filter(mine).count();
+        let logins = self.links.iter().filter(mine).count() + hand_over.len();
         let text = format!(
             "shard {shard} has not turned for {unserved} ticks; queues: {queues}; lanes: replies {}, control {}, \
              push {}, hand-over {}; {logins} logins wait",
