@@ -291,6 +291,7 @@ impl Loop {
                     Unregister::Queued => {}
                     Unregister::Full => {
                         self.publish(); // the last that is heard of this shard
+                        self.pulse.enter(Activity::Effects, Some(conn));
                         self.faults.wait_for_room(conn);
                     }
                 },

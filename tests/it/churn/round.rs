@@ -13,8 +13,8 @@ use crate::harness::{Gateway, Metrics};
 const SLACK: Duration = Duration::from_millis(2_500);
 /// Threads of clients that wait, and one more that does not.
 const CROWDS: u64 = 3;
-/// Accounts that log in at the end.
-const LATE_COMERS: usize = 24;
+/// Accounts that log in at half time and at the end, whatever the crowds do.
+const EVERYBODY: usize = 24;
 /// A level that must be zero when nobody is there.
 const LEVELS: [&str; 11] = [
     "pinion_connections",
@@ -36,7 +36,7 @@ pub struct Plan {
     pub policy: u8,
     pub shards: usize,
     /// `--plant-upstream`.
-    pub upstream: Option<&'static str>,
+    pub upstream: Option<String>,
     /// `--plant`.
     pub fault: Option<&'static str>,
     pub churn: Duration,
@@ -90,9 +90,12 @@ pub fn run(plan: &Plan) -> Outcome {
             })
             .collect();
         let sampler = scope.spawn(|| sample(&gateway, plan.shards, &stop));
-        std::thread::sleep(plan.churn);
+        std::thread::sleep(plan.churn / 2);
+        let half_time = scope.spawn(|| everybody(&gateway, patience));
+        std::thread::sleep(plan.churn / 2);
         stop.store(true, Ordering::Relaxed);
-        seen.add(&late_comers(&gateway, patience));
+        seen.add(&everybody(&gateway, patience));
+        seen.add(&half_time.join().unwrap());
         for crowd in crowds {
             let (saw, left) = crowd.join().unwrap();
             seen.add(&saw);
@@ -121,7 +124,7 @@ pub fn run(plan: &Plan) -> Outcome {
          {} ms, last {last:?}; {held} open at the end, {} samples; high water {}; left over: {left:?}",
         plan.policy,
         plan.shards,
-        plan.upstream.unwrap_or("normal"),
+        plan.upstream.as_deref().unwrap_or("normal"),
         plan.fault.unwrap_or("none"),
         seen.logins,
         seen.refused,
@@ -152,16 +155,17 @@ fn start(plan: &Plan) -> Gateway {
         "--log-level",
         "warn",
     ];
-    for (flag, value) in [("--plant-upstream", plan.upstream), ("--plant", plan.fault)] {
+    for (flag, value) in [("--plant-upstream", plan.upstream.as_deref()), ("--plant", plan.fault)] {
         flags.extend(value.map(|value| [flag, value]).into_iter().flatten());
     }
     Gateway::start(&flags)
 }
 
-/// Logins of many accounts, so of every shard, when the churn is over but its clients are still there.
-fn late_comers(gateway: &Gateway, patience: Duration) -> Seen {
+/// Logins of many accounts at once, so of every shard: at half time, and when the churn is over but its clients are
+/// still there.
+fn everybody(gateway: &Gateway, patience: Duration) -> Seen {
     let mut crowd = Crowd::new(gateway, 7, Patience::Long(patience));
-    crowd.log_in_all(0..LATE_COMERS);
+    crowd.log_in_all(0..EVERYBODY);
     crowd.into_seen()
 }
 
