@@ -31,6 +31,8 @@ pub enum Property {
     Stranger,
     /// No login waits longer than its deadline.
     LoginDeadline,
+    /// A shard turns: nothing in its turn waits for the shard itself (incident 1).
+    Freeze,
     /// Each accepted connection ends with one `Effect::Close`.
     CloseOnce,
     /// The bytes that a client reads are what the protocol says.
@@ -85,6 +87,9 @@ const SETTLE_TICKS: u64 = 25;
 const LOGIN_TICKS: u64 = 100 + 25;
 /// From a lost transport to its close: the session ends at once, whatever the flush deadline.
 const LOST_TICKS: u64 = 25;
+
+/// From the last sign of a half-open peer to its close: read deadline, flush deadline, slack.
+const VANISHED_TICKS: u64 = 300 + 10 + 25;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -146,6 +151,14 @@ impl Checker {
             }
             if link.lost_tick.is_some_and(|lost| ticks > lost + LOST_TICKS) {
                 let text = format!("link {id} of {} is gone but its session lives", link.user);
+                self.fail(Property::Zombie, text);
+            }
+        }
+        for (id, link) in links.iter().enumerate().filter(|(_, l)| l.shard == shard && !l.closed) {
+            let last_sign =
+                link.vanished_tick.filter(|_| link.conn.is_some()).map(|t| t.max(link.accepted_tick));
+            if last_sign.is_some_and(|tick| ticks > tick + VANISHED_TICKS) {
+                let text = format!("link {id} of {} is half open and its session lives", link.user);
                 self.fail(Property::Zombie, text);
             }
         }

@@ -19,6 +19,7 @@
 
 mod caller;
 mod checker;
+mod churn;
 mod client;
 mod connection_behaviour;
 mod envelope_behaviour;
@@ -129,7 +130,12 @@ fn a_hub_that_was_written_out_and_read_back_goes_on_the_same() {
 
 /// The first violation within the seeds, and after how many it was found.
 fn first_violation(plant: Plant) -> (u64, Violation) {
-    let options = Options { plant: Some(plant), ..Options::default() };
+    first_violation_in(Options { plant: Some(plant), ..Options::default() })
+}
+
+/// As [`first_violation`], in other worlds.
+pub fn first_violation_in(options: Options) -> (u64, Violation) {
+    let plant = options.plant.expect("a fault to be found");
     let found = (0..60).find_map(|seed| Some((seed, try_run("planted", seed, options).err()?)));
     let (seed, violation) = found.unwrap_or_else(|| panic!("{plant:?} was not found in 60 seeds"));
     println!("{plant:?} found with seed {seed}: {violation}");

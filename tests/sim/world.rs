@@ -35,6 +35,8 @@ pub struct Options {
     pub plant: Option<Plant>,
     /// Hubs record their inputs.
     pub record: Option<Mode>,
+    /// Worlds of [`Plan::churn`] instead of [`Plan::draw`].
+    pub churn: bool,
 }
 
 /// Everything that happens at a moment of its own.
@@ -138,7 +140,7 @@ pub struct World {
 impl World {
     /// Sets a world up from its seed.
     pub fn new(seed: u64, options: Options) -> Self {
-        let (plan, mut rng) = Plan::draw(seed);
+        let (plan, mut rng) = if options.churn { Plan::churn(seed) } else { Plan::draw(seed) };
         let ownership = Ownership::new([seed, 7], plan.shards);
         let shards = (0..plan.shards).map(|shard| {
             let config = plan.hub_config(shard);
