@@ -24,6 +24,7 @@ pub(crate) fn config() -> Config {
             send_buffer_bytes: 32 * 1024,
             receive_buffer_bytes: 32 * 1024,
         },
+        admission: crate::config::AdmissionConfig::default(),
         rpc_listen: loopback,
         http_listen: loopback,
         shards: ShardsConfig { count: 2, rpc_count: 1, pin: false, driver: Driver::Auto, owner_key: [1, 2] },
