@@ -156,10 +156,10 @@ impl Admission {
         if rate == 0 {
             return true;
         }
-        let now = now.0.saturating_mul(1_000_000);
+        let (now, step) = (now.0.saturating_mul(1_000_000), SECOND_NS / rate);
         let next = |until: u64| {
             let until = until.max(now);
-            (until - now < SECOND_NS).then_some(until.saturating_add(SECOND_NS / rate))
+            (until - now <= SECOND_NS.saturating_sub(step)).then_some(until.saturating_add(step))
         };
         self.paced_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }

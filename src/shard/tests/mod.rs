@@ -1,5 +1,6 @@
 //! Tests of the shard's parts over real sockets, on every driver that the machine allows.
 
+mod admission;
 mod doorway;
 mod engine;
 mod node;
