@@ -98,7 +98,8 @@ impl Hub {
         self.queues.push(&mut self.registry.sessions, Kind::Register, conn, Tick::of(now.mono));
     }
 
-    /// Whether the user of a login in the register queue has as many connections as one may have, those not counted that it ends.
+    /// Whether the user of a login in the register queue has as many connections as one may have, not counting those
+    /// that it ends.
     pub(super) fn user_is_full(&self, conn: ConnId) -> bool {
         let max = self.config.user_connections_max as usize;
         let Some(session) = self.registry.session(conn).filter(|s| s.phase == Phase::Registering) else {

@@ -2,7 +2,7 @@
 //! are ready for the hub, and the counts of both.
 //!
 //! All on one thread; no borrow lives across an await. What always holds: a connection that [`Admission`] counts is
-//! given back exactly once, when its [`Place`] is dropped: with its [`Guest`], or by the loop when its socket is closed.
+//! given back exactly once, when its [`Place`] is dropped: with its [`Guest`], or by the loop at the socket's close.
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};

@@ -1,8 +1,8 @@
 //! The descriptor that a listener keeps back, so that it can say no when there are none left.
 //!
-//! Without it a client at the open-file limit waits in the kernel's queue for ever and learns nothing. With it the spare
-//! is given up, one client is accepted in its place, told 503 and closed, and the spare is taken again. What always
-//! holds: a round refuses a bounded number, and ends when a descriptor cannot be had even so.
+//! Without it a client at the open-file limit waits in the kernel's queue for ever and learns nothing. With it the
+//! spare is given up, one client is accepted in its place, told 503 and closed, and the spare is taken again. What
+//! always holds: a round refuses a bounded number, and ends when a descriptor cannot be had even so.
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, OwnedFd};

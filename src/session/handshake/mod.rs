@@ -1,7 +1,8 @@
 //! The arguments of a login and the order in which they are refused (spec 1.2 to 1.4).
 //!
 //! `query` reads them from the query string, `v` from the one argument that holds them all, `path` knows which paths
-//! are redirected, `origin` whom to believe about the address. Both forms give the same `Arguments`, and one list of checks judges these.
+//! are redirected, `origin` whom to believe about the address. Both forms give the same `Arguments`, and one list of
+//! checks judges these.
 //!
 //! Not here: the connection limit (check 1), which comes before any of this; the token (checks 4 and 5); the upgrade
 //! headers (check 6), which are only carried along.
