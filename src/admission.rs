@@ -4,6 +4,7 @@
 //! have (the hub), and handshakes in flight (`shard/door.rs`).
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use ahash::RandomState;
@@ -44,9 +45,9 @@ struct Addresses {
     counts: Box<[AtomicU32]>,
 }
 
-/// A counted place of an address, to be given back.
+/// A counted place of an address, to be given back: the number of its counter, from 1. Every connection carries one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AddressPlace(u32);
+pub struct AddressPlace(NonZeroU32);
 
 /// What an address is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +88,7 @@ impl Admission {
         let slots = if limits.address_connections_max == 0 { 0 } else { ADDRESS_SLOTS_MAX };
         let [a, b] = limits.key;
         let addresses = Addresses {
-            hasher: RandomState::with_seeds(a, b, 0x6164_6472, 0x6573_73),
+            hasher: RandomState::with_seeds(a, b, 0x6164_6472, 0x0065_7373),
             counts: (0..slots).map(|_| AtomicU32::new(0)).collect(),
         };
         Self {
@@ -129,12 +130,12 @@ impl Admission {
     /// Takes a place for a connection of this address; all of an IPv6 /64 count as one.
     #[must_use]
     pub fn enter_address(&self, address: IpAddr) -> AddressVerdict {
-        let Some((slot, count)) = self.addresses.find(address) else {
+        let Some((place, count)) = self.addresses.find(address) else {
             return AddressVerdict::Free;
         };
         let before = count.fetch_add(1, Ordering::Relaxed);
         if before < self.limits.address_connections_max {
-            return AddressVerdict::Counted(AddressPlace(slot));
+            return AddressVerdict::Counted(place);
         }
         count.fetch_sub(1, Ordering::Relaxed);
         AddressVerdict::Full
@@ -142,7 +143,7 @@ impl Admission {
 
     /// Gives the place of an address back.
     pub fn leave_address(&self, place: AddressPlace) {
-        if let Some(count) = self.addresses.counts.get(place.0 as usize) {
+        if let Some(count) = self.addresses.counts.get(place.0.get() as usize - 1) {
             let before = count.fetch_sub(1, Ordering::Relaxed);
             assert!(before > 0, "the place of an address was given back twice");
         }
@@ -180,7 +181,7 @@ impl Admission {
 }
 
 impl Addresses {
-    fn find(&self, address: IpAddr) -> Option<(u32, &AtomicU32)> {
+    fn find(&self, address: IpAddr) -> Option<(AddressPlace, &AtomicU32)> {
         let network = match address {
             IpAddr::V4(v4) => u64::from(v4.to_bits()),
             // The host half is the client's to choose. An IPv4 address cannot look like such a network.
@@ -188,7 +189,8 @@ impl Addresses {
         };
         let slots = u64::try_from(self.counts.len()).ok().filter(|n| *n > 0)?;
         let slot = usize::try_from(self.hasher.hash_one(network) % slots).ok()?;
-        Some((u32::try_from(slot).ok()?, self.counts.get(slot)?))
+        let place = NonZeroU32::new(u32::try_from(slot + 1).ok()?)?;
+        Some((AddressPlace(place), self.counts.get(slot)?))
     }
 }
 
