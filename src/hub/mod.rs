@@ -15,6 +15,7 @@ mod calls;
 pub mod conversation;
 mod dispatch;
 mod encoder;
+pub mod follow;
 mod lifecycle;
 mod login;
 pub mod login_policy;
@@ -25,6 +26,7 @@ mod push;
 mod queues;
 pub mod record;
 mod registry;
+pub mod sight;
 mod subscriptions;
 pub mod trace;
 pub mod upstream;
@@ -48,6 +50,7 @@ use crate::wire::message::ReadLimits;
 use calls::Calls;
 use dispatch::Decoded;
 use encoder::Encoder;
+use follow::Follow;
 use login_policy::LoginPolicy;
 use mail::{RpcOutcome, ShardMail};
 use presence::Presence;
@@ -132,6 +135,7 @@ pub struct Hub {
     flush: VecDeque<ConnId>,
     drain: Option<Mono>,
     trace: Trace,
+    follow: Follow,
     #[serde(skip)]
     encoder: Encoder,
     #[serde(skip)]
@@ -155,6 +159,7 @@ impl Hub {
             flush: VecDeque::new(),
             drain: None,
             trace: Trace::default(),
+            follow: Follow::default(),
             encoder: Encoder::default(),
             tally: Tally::default(),
             recorder: None,
