@@ -232,6 +232,15 @@ pub const LISTEN_BACKOFF_MS: u64 = 16_000;
 /// `pinion listen` and `pinion push` give up connecting after this long.
 pub const CLIENT_CONNECT_MS: u64 = 5_000;
 
+/// `pinion who`, `trace` and `shards` wait so long for an answer. Longer: an error. Above `CONTROL_DEADLINE_MS`.
+pub const ADMIN_ANSWER_MS: u64 = 10_000;
+/// Bytes of an answer that they read. The rest is cut, which is an error.
+pub const ADMIN_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
+/// `pinion trace` asks for new events this often.
+pub const TRACE_POLL_MS: u64 = 200;
+/// `pinion shards` draws a new screen this often.
+pub const SHARDS_REFRESH_MS: u64 = 1_000;
+
 // ---- the embedded backend ------------------------------------------------------------------------------------
 
 /// Messages kept per conversation; older ones are forgotten.

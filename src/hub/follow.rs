@@ -265,7 +265,10 @@ mod tests {
             follow.note(at(1), conn(1), || What::Online);
         }
         let page = follow.page(Mono(1), "a", 3).unwrap();
-        assert_eq!((page.events.len(), page.missed, page.next), (TRACE_PAGE_MAX, 4, 7 + TRACE_PAGE_MAX as u64));
+        assert_eq!(
+            (page.events.len(), page.missed, page.next),
+            (TRACE_PAGE_MAX, 4, 7 + TRACE_PAGE_MAX as u64)
+        );
         let mut cursor = 0;
         loop {
             let page = follow.page(Mono(200), "a", cursor).unwrap();
@@ -274,7 +277,11 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(cursor, TRACE_EVENTS_MAX as u64 + 7, "all that is kept is read before it says that it is over");
+        assert_eq!(
+            cursor,
+            TRACE_EVENTS_MAX as u64 + 7,
+            "all that is kept is read before it says that it is over"
+        );
         assert_eq!(follow.page(Mono(1), "a", u64::MAX).unwrap().next, cursor, "a cursor from nowhere");
     }
 

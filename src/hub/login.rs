@@ -124,8 +124,7 @@ impl Hub {
         let Credentials::Login(login) = &session.credentials else {
             return;
         };
-        self.follow
-            .note(now, conn, || What::Refused { code: refusal.code, message: cut(&refusal.message) });
+        self.follow.note(now, conn, || What::Refused { code: refusal.code, message: cut(&refusal.message) });
         let json = refusal.json();
         let bytes = match (login.wants_response, login.upgrade) {
             (false, _) => upgrade::refused(&json),

@@ -159,7 +159,8 @@ impl Hub {
         if connections.is_empty() {
             self.tally.count(Metric::PushNotHere);
             let operation_id = job.mail.body.operation_id.as_str();
-            self.follow.note_user(now, &recipient.user, || What::PushNotHere { operation_id: cut(operation_id) });
+            self.follow
+                .note_user(now, &recipient.user, || What::PushNotHere { operation_id: cut(operation_id) });
         }
         let devices =
             connections.into_iter().filter_map(|conn| self.push_connection(now, job, conn)).collect();
