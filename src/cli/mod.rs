@@ -1,7 +1,8 @@
 //! The commands of the `pinion` binary: arguments in, text and an exit code out.
 //!
 //! `args` derives flags from the settings table; one file per command; `client` and `frames` are the gateway's own wire
-//! code from the client's side; `admin` asks a running gateway. Not here: what runs once a gateway is configured (`node`).
+//! code from the client's side; `admin` asks a running gateway. Not here: what runs once a gateway is configured
+//! (`node`).
 //!
 //! Exit codes: 0 as asked, 1 it did not work out (each command says what), 2 the input was wrong.
 

@@ -59,19 +59,8 @@ fn shown(node: &NodeView) -> String {
         node.shards.len()
     );
     let heading = [
-        "shard",
-        "conns",
-        "users",
-        "heads",
-        "outbox",
-        "register",
-        "kick",
-        "unregister",
-        "lanes",
-        "calls",
-        "lag",
-        "max",
-        "now",
+        "shard", "conns", "users", "heads", "outbox", "register", "kick", "unreg", "lanes", "calls", "lag",
+        "max", "now",
     ];
     let rows: Vec<Vec<String>> = node.shards.iter().map(row).collect();
     let legend = "queues: entries/age of the oldest   lanes: replies control push hand-over (! = refused some)   \
@@ -117,7 +106,7 @@ fn now(shard: &ShardView) -> String {
         Pace::Starting => "starting".into(),
         Pace::Ended => "ended".into(),
         Pace::Working => format!("works on {activity}{on}"),
-        Pace::Waiting => format!("waits for events; last {activity}"),
+        Pace::Waiting => format!("waits; last {activity}"),
     }
 }
 
@@ -162,12 +151,12 @@ mod tests {
         };
         let text = shown(&node(&shard));
         for part in
-            ["node ready: 50000 of 100000", "44/1.2s", "3/12ms", "3 0! 7 0", "3.0M", "waits for events"]
+            ["node ready: 50000 of 100000", "44/1.2s", "3/12ms", "3 0! 7 0", "3.0M", "waits; last the ticker"]
         {
             assert!(text.contains(part), "{part}\n{text}");
         }
         let width = text.lines().map(|line| line.chars().count()).max().unwrap();
-        assert!(width <= 130, "{width}\n{text}");
+        assert!(width <= 120, "{width}\n{text}");
         shard.stalled = true;
         shard.pace = Pace::Working;
         assert!(shown(&node(&shard)).contains("STALLED for 4.2s in the ticker of 3.4"), "{text}");

@@ -39,7 +39,7 @@ pub struct Setting {
 pub enum Visibility {
     /// In `--print-config`, the banner and in faults.
     Public,
-    /// Never; shown as `(set)`, or as `(none)` if it is empty.
+    /// Never; shown as `(set)`, unless there is none.
     Secret,
 }
 
@@ -58,7 +58,7 @@ impl Setting {
     pub fn shown(&self, config: &Config) -> String {
         match self.visibility {
             Visibility::Public => (self.show)(config),
-            Visibility::Secret if (self.show)(config).is_empty() => "(none)".into(),
+            Visibility::Secret if (self.show)(config).is_empty() => String::new(),
             Visibility::Secret => "(set)".into(),
         }
     }

@@ -14,6 +14,7 @@
 mod bad_input;
 mod commands;
 mod harness;
+mod inside;
 mod login;
 mod recording;
 mod shutdown;
