@@ -21,3 +21,4 @@ mod shutdown;
 mod stall;
 mod start;
 mod tidy;
+mod tuning;
