@@ -34,7 +34,7 @@ impl Hub {
         if self.drain.is_some() {
             return None;
         }
-        let session = Session::new(now, accepted.peer, accepted.login);
+        let session = Session::new(now, accepted.peer, *accepted.login);
         let conn = ConnId(self.registry.sessions.insert(session).ok()?);
         self.trace.note(Note::Accepted, &[conn.0.index.into(), conn.0.generation.into()]);
         self.rearm(conn);

@@ -197,7 +197,7 @@ pub struct Session {
 
 impl Session {
     /// A session whose token check begins.
-    pub fn new(now: Now, peer: SocketAddr, login: Box<Login>) -> Self {
+    pub fn new(now: Now, peer: SocketAddr, login: Login) -> Self {
         let tick = Tick::of(now.mono);
         let unqueued = QueueLink { next: NONE, since: tick, queued: false };
         Self {
@@ -223,7 +223,7 @@ impl Session {
             requests: None,
             watches: None,
             credentials: Credentials::Login(Box::new(Applicant {
-                login: *login,
+                login,
                 origin: Origin { ip: peer.ip(), port: peer.port(), since: tick },
             })),
         }
