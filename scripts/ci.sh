@@ -95,7 +95,17 @@ advisories() {
     if timeout 60 "$deny" fetch db >"$LOGS/advisories-fetch.log" 2>&1; then
         run advisories gate "$deny" check --disable-fetch advisories
     else
-        echo "== advisories: SKIPPED, the database cannot be reached ($(tail -n 1 "$LOGS/advisories-fetch.log"))"
+        echo "== advisories: SKIPPED, the database cannot be reached ($(grep -m 1 '^fatal' "$LOGS/advisories-fetch.log"))"
+        skipped=$((skipped + 1))
+    fi
+}
+
+# Autobahn is Python 2.7, which Debian no longer has (pyenv does).
+autobahn() {
+    if PYENV_VERSION=2.7.18 python2.7 --version >/dev/null 2>&1; then
+        run autobahn suite bash scripts/autobahn.sh
+    else
+        echo "== autobahn: SKIPPED, python2.7 is not on this machine (pyenv install 2.7.18)"
         skipped=$((skipped + 1))
     fi
 }
@@ -121,6 +131,7 @@ run "the commands of README.md" suite python3 scripts/quickstart.py
 run "client packages" gate bash tests/clients/packages.sh
 run "clients" suite "$WORK/clients/venv/bin/python" tests/clients/run.py
 run "clients without io_uring" suite "${denied[@]}" "$WORK/clients/venv/bin/python" tests/clients/run.py
+autobahn
 run "cargo-deny" gate bash -c deny_tool
 run "licences, bans, sources" gate "$WORK/tools/bin/cargo-deny" check bans licenses sources
 advisories

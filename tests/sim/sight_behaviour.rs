@@ -1,11 +1,11 @@
 //! What operators see of one user, and that looking changes nothing: who is there, what happened to him.
 
+use pinion::hub::Input;
 use pinion::hub::follow::{Page, What};
 use pinion::hub::mail::{KickMail, Look, LookMail, RpcOutcome, ShardMail};
 use pinion::hub::record::{Mode, Recorder, replay};
 use pinion::hub::sight::{Sight, UserFacts};
 use pinion::hub::upstream::{UpstreamError, UpstreamOutcome};
-use pinion::hub::{Hub, Input};
 use pinion::ids::{Platform, Text};
 use pinion::limits;
 use pinion::pb::openim::sdkws::SubUserOnlineStatus;
@@ -176,34 +176,33 @@ fn a_trace_ends_with_its_time_and_is_forgotten_after_a_grace() {
     assert_eq!(look(&mut rig, "u", Look::Follow { for_ms: 1_000 }), Sight::TooMany);
 }
 
-/// A talk with logins, a kick, requests and pushes, watched or not.
-fn talk(watched: bool, hub: impl FnOnce(&mut Hub)) -> Rig {
+/// A talk with logins, kicks, requests and pushes; `watch` looks on after each round.
+fn talk(mut watch: impl FnMut(&mut Rig, u32)) -> Rig {
     let mut rig = Rig::new(config());
-    hub(&mut rig.hub);
-    if watched {
-        page(&mut rig, "u", Look::Follow { for_ms: 60_000 });
-    }
-    for n in 0..5 {
+    watch(&mut rig, 0);
+    for n in 1..=5 {
         let conn = rig.log_in("u", Platform::IOS);
         rig.request(conn, "u", (1001, "m"), b"x");
         rig.push(n, 1, &["u", "v"]);
         rig.turn();
-        if watched {
-            who(&mut rig, "u");
-            page(&mut rig, "u", Look::Page { cursor: 0 });
-            let hub = &mut rig.hub;
-            if n == 2 {
-                *hub = thaw(hub);
-            }
-        }
+        watch(&mut rig, n);
     }
     rig
 }
 
 #[test]
 fn looking_changes_no_decision_and_survives_a_freeze() {
-    let alone = talk(false, |_| {});
-    let mut watched = talk(true, |_| {});
+    let alone = talk(|_, _| {});
+    let mut watched = talk(|rig, round| {
+        if round == 0 {
+            page(rig, "u", Look::Follow { for_ms: 60_000 });
+        }
+        who(rig, "u");
+        page(rig, "u", Look::Page { cursor: 0 });
+        if round == 3 {
+            rig.hub = thaw(&rig.hub);
+        }
+    });
     assert_eq!(alone.hub.trace_hash(), watched.hub.trace_hash());
     let story = page(&mut watched, "u", Look::Page { cursor: 0 });
     assert_eq!(names(&story).iter().filter(|name| name.ends_with(" online")).count(), 5, "{story:?}");
