@@ -90,11 +90,14 @@ fn scrape(text: &str) -> Scrape {
     scrape
 }
 
+/// Label, operator, value.
+type Matcher = (String, String, String);
+
 /// What an expression names.
 #[derive(Debug, Default)]
 struct Named {
-    /// Each with its matchers: label, operator, value.
-    metrics: Vec<(String, Vec<(String, String, String)>)>,
+    /// Each with its matchers.
+    metrics: Vec<(String, Vec<Matcher>)>,
     /// After `by`, `on` and the like; `None` if the expression has no such list.
     labels: Option<BTreeSet<String>>,
 }
