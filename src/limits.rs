@@ -200,6 +200,21 @@ pub const ADMIN_REQUEST_BYTES: usize = 16 * 1024;
 /// Admin HTTP/1.1: time for one request to arrive.
 pub const ADMIN_REQUEST_MS: u64 = 5_000;
 
+/// Users whose events one shard notes at once (`pinion trace`). More: refused.
+pub const TRACES_MAX: usize = 8;
+/// Events kept of one such user. More: the oldest are lost, and the reader is told how many.
+pub const TRACE_EVENTS_MAX: usize = 4_096;
+/// Events in one answer. The rest comes with the next.
+pub const TRACE_PAGE_MAX: usize = 256;
+/// Bytes kept of a text in an event that a peer chose. The rest is cut.
+pub const TRACE_TEXT_BYTES: usize = 64;
+/// Longest time for which a user's events are noted. More: refused.
+pub const TRACE_FOR_MS: u64 = 600_000;
+/// Events can be read for so long after that time. Later: forgotten.
+pub const TRACE_GRACE_MS: u64 = 10_000;
+/// Connections in one answer about a user. The rest is only counted.
+pub const WHO_CONNECTIONS_MAX: usize = 256;
+
 // ---- the node ------------------------------------------------------------------------------------------------
 
 /// Descriptors kept back from the connection limit: listeners, rings, doorbells, gRPC and HTTP connections, logs.
@@ -233,6 +248,15 @@ pub const LISTEN_PING_INTERVAL_MS: u64 = 24_000;
 pub const LISTEN_BACKOFF_MS: u64 = 16_000;
 /// `pinion listen` and `pinion push` give up connecting after this long.
 pub const CLIENT_CONNECT_MS: u64 = 5_000;
+
+/// `pinion who`, `trace` and `shards` wait so long for an answer. Longer: an error. Above `CONTROL_DEADLINE_MS`.
+pub const ADMIN_ANSWER_MS: u64 = 10_000;
+/// Bytes of an answer that they read. The rest is cut, which is an error.
+pub const ADMIN_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
+/// `pinion trace` asks for new events this often.
+pub const TRACE_POLL_MS: u64 = 200;
+/// `pinion shards` draws a new screen this often.
+pub const SHARDS_REFRESH_MS: u64 = 1_000;
 
 // ---- the embedded backend ------------------------------------------------------------------------------------
 

@@ -171,6 +171,7 @@ metrics! {
     RpcRefused Counter "pinion_rpc_connections_refused_total" "gRPC connections closed before a complete preface.";
     HttpRequests Counter "pinion_http_requests_total" "Admin HTTP requests.";
     HttpRefused Counter "pinion_http_refused_total" "Admin HTTP requests refused: too long, too slow or malformed.";
+    HttpDenied Counter "pinion_http_denied_total" "Admin HTTP requests of callers who may not ask (no or wrong token).";
     BackendMessages Gauge "pinion_embedded_messages" "Messages held by the embedded backend.";
     BackendBytes Gauge "pinion_embedded_bytes" "Bytes of messages held by the embedded backend.";
 }

@@ -32,7 +32,8 @@ impl Loaded {
     pub fn print(&self) -> String {
         let lines = SETTINGS.iter().map(|s| {
             let value = s.shown(&self.config);
-            let value = if s.visibility == Visibility::Public { quoted(&value) } else { value };
+            let plain = s.visibility == Visibility::Public || value.is_empty();
+            let value = if plain { quoted(&value) } else { value };
             format!("{}: {value}  # {}\n", s.key, self.origin(s.key))
         });
         lines.collect()

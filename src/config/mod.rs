@@ -37,6 +37,8 @@ pub struct Config {
     pub rpc_listen: SocketAddr,
     /// `http.listen`: admin HTTP, default 127.0.0.1:12140. Port 0 = any free port.
     pub http_listen: SocketAddr,
+    /// `http.token`: what `/v1/*` asks of callers from other machines; `None`: they are refused.
+    pub http_token: Option<String>,
     /// `shards.*`.
     pub shards: ShardsConfig,
     /// `auth.*`.

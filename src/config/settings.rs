@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::value::{boolean, bytes, key_pair, millis, names, number};
+use super::value::{boolean, bytes, key_pair, millis, names, number, token};
 use super::{
     AdmissionConfig, AuthConfig, Config, Driver, LogConfig, RecordConfig, RecordMode, ShardsConfig,
     WebsocketConfig,
@@ -43,7 +43,7 @@ pub struct Setting {
 pub enum Visibility {
     /// In `--print-config`, the banner and in faults.
     Public,
-    /// Never; shown as `(set)`.
+    /// Never; shown as `(set)`, unless there is none.
     Secret,
 }
 
@@ -62,6 +62,7 @@ impl Setting {
     pub fn shown(&self, config: &Config) -> String {
         match self.visibility {
             Visibility::Public => (self.show)(config),
+            Visibility::Secret if (self.show)(config).is_empty() => String::new(),
             Visibility::Secret => "(set)".into(),
         }
     }
@@ -99,6 +100,7 @@ impl Draft {
             admission: AdmissionConfig::default(),
             rpc_listen: nowhere,
             http_listen: nowhere,
+            http_token: None,
             shards: ShardsConfig {
                 count: 0,
                 rpc_count: 0,
@@ -313,6 +315,16 @@ pub static SETTINGS: &[Setting] = &[
         "Where health and metrics are served",
         |d, t| d.config.http_listen = t.parse().ok()?,
         |c| c.http_listen
+    ),
+    setting!(
+        "http.token",
+        "",
+        "16 to 512 visible ASCII characters without blanks, or nothing",
+        "0123456789abcdef",
+        "What callers from other machines send as bearer token to ask /v1/*; without one they are refused",
+        |d, t| d.config.http_token = if t.is_empty() { None } else { Some(token(t)?) },
+        |c| c.http_token.clone().unwrap_or_default(),
+        Secret
     ),
     setting!(
         "shards.count",
@@ -582,6 +594,8 @@ mod tests {
             ("shards.count", "0"),
             ("shards.driver", "kqueue"),
             ("auth.secret", ""),
+            ("http.token", "0123456789abcde"),
+            ("http.token", "0123456789 abcdef"),
             ("login.policy", "2"),
             ("outbox.bytes_max", "1MiB"),
             ("stall.abort_ms", "1s"),

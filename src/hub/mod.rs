@@ -16,6 +16,7 @@ pub mod conversation;
 mod crowd;
 mod dispatch;
 mod encoder;
+pub mod follow;
 mod lifecycle;
 mod login;
 pub mod login_policy;
@@ -26,6 +27,7 @@ mod push;
 mod queues;
 pub mod record;
 mod registry;
+pub mod sight;
 mod subscriptions;
 pub mod trace;
 pub mod upstream;
@@ -51,6 +53,7 @@ use calls::Calls;
 use crowd::Spread;
 use dispatch::Decoded;
 use encoder::Encoder;
+use follow::Follow;
 use login_policy::LoginPolicy;
 use mail::{RpcOutcome, ShardMail};
 use presence::Presence;
@@ -140,6 +143,7 @@ pub struct Hub {
     flush: VecDeque<ConnId>,
     drain: Option<Mono>,
     trace: Trace,
+    follow: Follow,
     #[serde(skip)]
     encoder: Encoder,
     #[serde(skip)]
@@ -164,6 +168,7 @@ impl Hub {
             flush: VecDeque::new(),
             drain: None,
             trace: Trace::default(),
+            follow: Follow::default(),
             encoder: Encoder::default(),
             tally: Tally::default(),
             recorder: None,

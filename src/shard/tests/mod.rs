@@ -28,6 +28,7 @@ pub(crate) fn config() -> Config {
         admission: crate::config::AdmissionConfig::default(),
         rpc_listen: loopback,
         http_listen: loopback,
+        http_token: None,
         shards: ShardsConfig { count: 2, rpc_count: 1, pin: false, driver: Driver::Auto, owner_key: [1, 2] },
         auth: AuthConfig { secret: "openIM123".into(), admin_users: vec!["imAdmin".into()] },
         login_policy: 1,
