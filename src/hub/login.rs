@@ -43,7 +43,7 @@ impl Hub {
                 metadata(&login.operation_id, &login.user, None, session.connection_id_hex()),
                 login.token.clone(),
             )),
-            Credentials::Identity(_) => None,
+            Credentials::Identity(_) | Credentials::Departed(_) => None,
         });
         let (metadata, token) = asked?;
         if !self.call(now, conn, Pending::Token, (metadata, UpstreamRequest::ParseToken { token })) {

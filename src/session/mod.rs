@@ -6,6 +6,8 @@
 
 pub mod disconnect;
 pub mod handshake;
+pub mod ledger;
+pub mod meter;
 pub mod outbox;
 pub mod requests;
 
@@ -22,6 +24,7 @@ use crate::wire::envelope::Variant;
 use crate::wire::message::Inbound;
 use disconnect::Disconnect;
 use handshake::Login;
+use ledger::Ledger;
 use outbox::Outbox;
 use requests::Requests;
 
@@ -72,6 +75,15 @@ pub enum Credentials {
     Login(Box<Login>),
     /// After: what pushes, kicks and status calls need.
     Identity(Box<Identity>),
+    /// After it left its user's list: what the log needs.
+    Departed(Box<Departed>),
+}
+
+/// What is kept of an identity once nobody can reach it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Departed {
+    /// The user that it was registered under.
+    pub user: Box<str>,
 }
 
 /// What is kept of a login.
@@ -150,6 +162,8 @@ pub struct Session {
     pub watches: Option<Box<BTreeSet<Box<str>>>>,
     /// Who is on the other end.
     pub credentials: Credentials,
+    /// Counts, for its limits and its last line in the log.
+    pub ledger: Box<Ledger>,
 }
 
 impl Session {
@@ -180,6 +194,7 @@ impl Session {
             requests: None,
             watches: None,
             credentials: Credentials::Login(login),
+            ledger: Box::new(Ledger::new(tick, peer)),
         }
     }
 
@@ -188,11 +203,12 @@ impl Session {
         self.user != NONE
     }
 
-    /// The token it logged in with.
+    /// The token it logged in with; empty once it has left its user's list.
     pub fn token(&self) -> &str {
         match &self.credentials {
             Credentials::Login(login) => &login.token,
             Credentials::Identity(identity) => &identity.token,
+            Credentials::Departed(_) => "",
         }
     }
 
@@ -213,6 +229,17 @@ impl Session {
         self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
     }
 
+    /// Bytes kept of what the client sent: a message that is not complete, and requests that wait.
+    pub fn inbound_bytes(&self) -> usize {
+        self.inbound.held_bytes() + self.requests.as_ref().map_or(0, |requests| requests.waiting_bytes())
+    }
+
+    /// When its peer will have taken no byte of what waits for too long; `None`: the socket takes what there is.
+    pub fn send_deadline(&self) -> Option<Tick> {
+        let stuck = self.outbox.as_ref().and_then(|outbox| outbox.stuck_since)?;
+        Some(stuck.after_ms(limits::SEND_DEADLINE_MS))
+    }
+
     /// When the hub must look at it again.
     pub fn next_timer(&self) -> Option<Tick> {
         match self.phase {
@@ -220,7 +247,8 @@ impl Session {
             Phase::Open => {
                 let silent = self.heard.after_ms(limits::READ_DEADLINE_MS);
                 let ping = self.pinged.after_ms(limits::WEB_PING_INTERVAL_MS);
-                Some(if self.platform == Platform::WEB { silent.min(ping) } else { silent })
+                let heard = if self.platform == Platform::WEB { silent.min(ping) } else { silent };
+                Some(self.send_deadline().map_or(heard, |send| send.min(heard)))
             }
             Phase::Closed => None,
         }

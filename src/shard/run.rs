@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::alarm::Alarm;
 use super::door::{Door, DoorPlan, Guest, Place};
 use super::engine::{Engine, Upper};
+use super::farewell::Farewell;
 use super::head::{self, No};
 use super::mailbox::{Control, HandOver, RpcAddress, RpcMail, ShardInbox};
 use super::nudge::Nudge;
@@ -56,6 +57,7 @@ struct Loop {
     turns: Turns,
     nudge: Nudge,
     alarm: Alarm,
+    farewell: Farewell,
     now: Now,
     next_tick: Rc<Cell<Mono>>,
     /// A record that the rpc thread did not take.
@@ -112,6 +114,11 @@ impl Loop {
             hub,
             engine: Engine::new(nudge.clone()),
             door: Rc::new(door),
+            farewell: Farewell {
+                shard: start.id,
+                names: start.config.log.users,
+                key: start.config.shards.owner_key,
+            },
             alarm: Alarm::start(start.inbox.doorbell_fd()?, nudge.clone())?,
             inbox: start.inbox,
             rpcs: start.rpcs,
@@ -165,6 +172,9 @@ impl Loop {
         self.flush();
         self.run_effects(); // a last frame that left closes its connection now, not after a wait
         more |= self.pass_presence();
+        while let Some(ended) = self.hub.next_ended() {
+            self.farewell.say(&ended);
+        }
         if more || self.hub.has_work() { Pace::Hurry } else { Pace::Rest }
     }
 
@@ -395,13 +405,13 @@ impl Upper for Above<'_> {
 
     fn lost(&mut self, conn: ConnId) {
         self.pulse.enter(Activity::Lost, Some(conn));
-        tracing::debug!(%conn, "transport lost");
+        tracing::trace!(%conn, "transport lost");
         self.hub.input(self.now, Input::TransportLost(conn));
     }
 
     fn closed(&mut self, conn: ConnId) {
         self.pulse.enter(Activity::Lost, Some(conn));
-        tracing::debug!(%conn, "closed");
+        tracing::trace!(%conn, "closed");
         self.admission.leave();
         self.hub.input(self.now, Input::TransportClosed(conn));
     }
@@ -426,6 +436,7 @@ fn hub_config(shard: ShardId, config: &Config) -> HubConfig {
         outbox_bytes_max: config.outbox_bytes_max,
         outbox_frames_max: config.outbox_frames_max,
         shard_outbox_bytes_max: config.shard_outbox_bytes_max,
+        rates: config.rates,
         hash_seed: a ^ b.rotate_left(32) ^ u64::from(shard.0),
     }
 }

@@ -91,6 +91,7 @@ impl Plan {
             outbox_bytes_max: bytes,
             outbox_frames_max: frames,
             shard_outbox_bytes_max: shard_bytes,
+            rates: Default::default(),
             hash_seed: self.seed ^ 0x5eed,
         }
     }

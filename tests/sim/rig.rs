@@ -49,6 +49,7 @@ pub fn config() -> HubConfig {
         outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
         outbox_frames_max: limits::OUTBOX_FRAMES_MAX,
         shard_outbox_bytes_max: limits::SHARD_OUTBOX_BYTES_MAX,
+        rates: Default::default(),
         hash_seed: 1,
     }
 }
