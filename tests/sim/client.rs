@@ -379,7 +379,8 @@ impl World {
     fn stall(&mut self, client: usize, link: LinkId) {
         self.links[link].excuse("stalled");
         self.clients[client].stalled = true;
-        let delay = self.rng.u64(200..9_000);
+        let for_long = self.rng.u8(0..8) == 0; // longer than the send deadline
+        let delay = if for_long { self.rng.u64(20_000..29_000) } else { self.rng.u64(200..9_000) };
         self.after(delay, Event::Resume(client));
     }
 

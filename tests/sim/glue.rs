@@ -9,7 +9,7 @@ use pinion::hub::{Accepted, Effect, Hub, Input, SendBatch};
 use pinion::ids::{ConnId, RpcId, RpcTicket, SlotId};
 use pinion::limits;
 use pinion::session::handshake::Login;
-use pinion::time::Mono;
+use pinion::time::{Mono, Now};
 use pinion::wire::frame::{Opcode, masked};
 use pinion::wire::upgrade;
 
@@ -120,8 +120,7 @@ impl World {
             self.input(shard, Input::Drain(deadline));
         }
         self.maybe_freeze(shard);
-        self.shards[shard].hub.turn(self.now);
-        self.audit(shard);
+        self.watched(shard, |hub, now| hub.turn(now));
         self.take_effects(shard);
         while let Some(conn) = self.shards[shard].hub.next_flush() {
             self.flush(shard, conn);
@@ -138,7 +137,17 @@ impl World {
     /// Feeds one input, and freezes now and then.
     pub fn input(&mut self, shard: usize, input: Input) {
         self.maybe_freeze(shard);
-        self.shards[shard].hub.input(self.now, input);
+        self.watched(shard, |hub, now| hub.input(now, input));
+    }
+
+    /// One step of a hub in which nothing is sent, with a look at its outboxes before and after.
+    fn watched(&mut self, shard: usize, step: impl FnOnce(&mut Hub, Now)) {
+        let before = self.shards[shard].hub.backlogs();
+        step(&mut self.shards[shard].hub, self.now);
+        let after = self.shards[shard].hub.backlogs();
+        for _ in 0..self.checker.victims(&before, &after) {
+            self.saw("budget victims");
+        }
         self.audit(shard);
     }
 
@@ -258,8 +267,7 @@ impl World {
                 }
                 self.maybe_freeze(shard);
                 let conn = self.id(shard, conn);
-                self.shards[shard].hub.bytes(self.now, conn, &mut bytes);
-                self.audit(shard);
+                self.watched(shard, |hub, now| hub.bytes(now, conn, &mut bytes));
             }
             Up::Gone => {
                 let ticks = self.shards[shard].ticks;

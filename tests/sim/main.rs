@@ -32,6 +32,7 @@ mod reader;
 mod recording;
 mod request_behaviour;
 mod rig;
+mod slow_behaviour;
 mod two_users;
 mod upstream;
 mod world;
