@@ -17,6 +17,7 @@ mod harness;
 mod login;
 mod recording;
 mod shutdown;
+mod slow;
 mod stall;
 mod start;
 mod tidy;
