@@ -241,11 +241,11 @@ impl Hub {
                 self.refuse_busy(now, conn, Disconnect::LoginTimeout);
             }
             Phase::Closing if session.deadline <= tick => self.close(conn),
-            Phase::Open if tick.since_ms(session.heard) >= limits::READ_DEADLINE_MS => {
-                self.end(now, conn, Disconnect::ReadDeadline);
-            }
             Phase::Open if session.send_deadline().is_some_and(|deadline| deadline <= tick) => {
                 self.end(now, conn, Disconnect::SendDeadline);
+            }
+            Phase::Open if tick.since_ms(session.heard) >= limits::READ_DEADLINE_MS => {
+                self.end(now, conn, Disconnect::ReadDeadline);
             }
             Phase::Open
                 if session.platform == Platform::WEB

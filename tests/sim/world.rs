@@ -73,7 +73,7 @@ pub enum Event {
 }
 
 /// What must have happened in some world, or the worlds prove little.
-const SIGHTS: [(Metric, &str); 25] = [
+const SIGHTS: [(Metric, &str); 24] = [
     (Metric::CloseBudget, "CloseBudget"),
     (Metric::CloseDrain, "CloseDrain"),
     (Metric::CloseEnvelope, "CloseEnvelope"),
@@ -87,7 +87,6 @@ const SIGHTS: [(Metric, &str); 25] = [
     (Metric::CloseRequest, "CloseRequest"),
     (Metric::CloseSilent, "CloseSilent"),
     (Metric::CloseSlow, "CloseSlow"),
-    (Metric::CloseStuck, "CloseStuck"),
     (Metric::CloseText, "CloseText"),
     (Metric::CloseTooBig, "CloseTooBig"),
     (Metric::HandshakeBad, "HandshakeBad"),
