@@ -69,6 +69,7 @@ run() {
 packages() {
     local missing=()
     command -v cc >/dev/null || missing+=(build-essential)
+    command -v c++ >/dev/null || missing+=(g++)
     command -v git >/dev/null || missing+=(git)
     command -v curl >/dev/null || missing+=(curl ca-certificates)
     command -v node >/dev/null && command -v npm >/dev/null || missing+=(nodejs npm)
@@ -95,7 +96,17 @@ advisories() {
     if timeout 60 "$deny" fetch db >"$LOGS/advisories-fetch.log" 2>&1; then
         run advisories gate "$deny" check --disable-fetch advisories
     else
-        echo "== advisories: SKIPPED, the database cannot be reached ($(tail -n 1 "$LOGS/advisories-fetch.log"))"
+        echo "== advisories: SKIPPED, the database cannot be reached ($(grep -m 1 '^fatal' "$LOGS/advisories-fetch.log"))"
+        skipped=$((skipped + 1))
+    fi
+}
+
+# Autobahn is Python 2.7, which Debian no longer has (pyenv does).
+autobahn() {
+    if PYENV_VERSION=2.7.18 python2.7 --version >/dev/null 2>&1; then
+        run autobahn suite bash scripts/autobahn.sh
+    else
+        echo "== autobahn: SKIPPED, python2.7 is not on this machine (pyenv install 2.7.18)"
         skipped=$((skipped + 1))
     fi
 }
@@ -114,6 +125,8 @@ run "unit tests without io_uring" suite "${denied[@]}" cargo test --locked --lib
 run "it without io_uring" suite "${denied[@]}" cargo test --locked --test it -- --skip tidy::
 run "sim" suite cargo test --locked --test sim
 run "loom" suite cargo test --locked -p pinion-loom --release
+run "autobahn" suite bash scripts/autobahn.sh
+run "fuzz" suite bash scripts/fuzz.sh 10
 run "docs" gate env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items
 run "pure layers alone" gate cargo check --locked --lib --no-default-features
 run "release build" gate cargo build --locked --release
@@ -121,6 +134,7 @@ run "the commands of README.md" suite python3 scripts/quickstart.py
 run "client packages" gate bash tests/clients/packages.sh
 run "clients" suite "$WORK/clients/venv/bin/python" tests/clients/run.py
 run "clients without io_uring" suite "${denied[@]}" "$WORK/clients/venv/bin/python" tests/clients/run.py
+autobahn
 run "cargo-deny" gate bash -c deny_tool
 run "licences, bans, sources" gate "$WORK/tools/bin/cargo-deny" check bans licenses sources
 advisories

@@ -18,6 +18,7 @@ impl Hub {
         expect("inbound bytes", sum(&|s| s.inbound_bytes()), self.registry.inbound_bytes)?;
         self.audit_backlogs()?;
         expect("registered", sum(&|s| s.is_registered().into()), self.registry.registered())?;
+        self.registry.audit()?;
         for kind in [Kind::Unregister, Kind::Kick, Kind::Register] {
             let queued = sum(&|s| s.queues.get(kind as usize).is_some_and(|link| link.queued).into());
             expect(&format!("{kind:?} queue"), queued, self.queues.len(kind))?;
@@ -66,6 +67,12 @@ impl Hub {
     pub fn backlogs(&self) -> Vec<(ConnId, Option<Disconnect>, usize)> {
         let bytes = |s: &Session| s.outbox_bytes().max(s.ledger.bytes_unsent as usize);
         self.registry.sessions.iter().map(|(id, s)| (ConnId(id), s.reason, bytes(s))).collect()
+    }
+
+    /// Every registered connection with its user, in the order of the slab.
+    pub fn roster(&self) -> Vec<(ConnId, Box<str>)> {
+        let entry = |(id, session)| Some((ConnId(id), self.registry.user_of(session)?.into()));
+        self.registry.sessions.iter().filter_map(entry).collect()
     }
 
     /// Bytes that the limits allow this hub to hold for its clients (property 5).

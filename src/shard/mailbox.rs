@@ -130,11 +130,8 @@ pub fn shard_mailbox() -> io::Result<(ShardAddress, ShardInbox)> {
 }
 
 impl ShardAddress {
-    /// Replies lane. The asking shard reserved the slot, so there is room.
-    ///
-    /// But the hub gives a slot back at the call's deadline, and the late reply still comes: a shard that is behind,
-    /// with an upstream that is slow, can meet more replies than it has slots. Such a reply is dropped and counted,
-    /// and its request gets an error at its deadline. No assert: a slow upstream must not end the node.
+    /// Replies lane. The asking shard reserved the slot and keeps it until the reply comes, however late, so there is
+    /// room unless a ticket is answered twice. Such a surplus is dropped and counted: it can only be a repetition.
     pub fn reply(&self, reply: UpstreamReply) {
         if self.post.doorbell.send(&self.post.replies, reply).is_err() {
             count(&self.post.refused.replies);

@@ -11,9 +11,9 @@
 //! - *notices*: calls for which nobody waits (token invalidation). Full: the mail comes back, to be dropped.
 //! - *presence*: full: the record comes back; ask [`RpcAddress::presence_has_room`] before taking one out of the hub.
 //!
-//! Both proofs count open tickets, but a ticket is given back at its deadline, before a late answer has come. Beyond
-//! the proof the mail comes back and is counted: a verdict is dropped (its call says "not reached" at the deadline), a
-//! call is answered with an internal error by its shard.
+//! A question's slot is kept until its reply has come, so the second proof holds. The first counts open calls, and a
+//! call's ticket is given back at its deadline, before a late verdict has come: beyond the proof the mail comes back, is
+//! counted and dropped (its call has said "not reached" by then).
 //!
 //! Memory, per shard that is served: 512 KiB of outcomes (24 + 8 bytes each) and 128 KiB of calls (8 + 8 bytes), once
 //! per rpc thread; beside it about 80 KiB. Calls and presence go to rpc thread 0 only, but all threads are alike.

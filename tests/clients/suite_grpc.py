@@ -88,9 +88,8 @@ def absent(api):
 
 def kick(api, listeners):
     victim = USERS[-1]
-    # The listener would log in again at once; its process is ended first by the kick itself or by us.
     api.kick(LINUX, [victim])
-    until(lambda: listeners[victim].saw("2002") or listeners[victim].saw("ick"), lambda: f"{listeners[victim].output}")
+    until(lambda: listeners[victim].saw("frame 2002"), lambda: f"{listeners[victim].output}")
     listeners[victim].close()
     until(lambda: victim not in api.online(USERS), lambda: "still online")
     equal(len(api.online(USERS)), len(USERS) - 1, "the others stay")

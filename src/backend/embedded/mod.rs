@@ -13,6 +13,7 @@ mod presence;
 mod pull;
 mod send;
 pub mod token;
+mod token_mac;
 mod token_states;
 
 use bytes::Bytes;

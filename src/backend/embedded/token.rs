@@ -5,9 +5,10 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Validation};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, Validation};
 use serde::{Deserialize, Serialize};
 
+use super::token_mac;
 use crate::hub::upstream::UpstreamError;
 use crate::ids::Platform;
 use crate::time::UnixMs;
@@ -105,7 +106,7 @@ pub fn issue(
     let mut token = BASE64_URL_SAFE_NO_PAD.encode(HEADER);
     token.push('.');
     BASE64_URL_SAFE_NO_PAD.encode_string(payload, &mut token);
-    let key = EncodingKey::from_secret(secret.as_bytes());
+    let key = token_mac::encoding_key(secret);
     let signature = jsonwebtoken::crypto::sign(token.as_bytes(), &key, Algorithm::HS256)
         .map_err(|_| IssueFault::Encoding)?;
     token.push('.');
@@ -120,12 +121,8 @@ pub fn issue(
 pub fn verify(secret: &str, token: &str, now: UnixMs) -> Result<Claims, TokenFault> {
     let claims = well_formed(token)?;
     // What is left to go wrong is the algorithm or the signature: both are 1505.
-    jsonwebtoken::decode::<serde::de::IgnoredAny>(
-        token,
-        &DecodingKey::from_secret(secret.as_bytes()),
-        &signature_only(),
-    )
-    .map_err(|_| TokenFault::Unknown)?;
+    jsonwebtoken::decode::<serde::de::IgnoredAny>(token, &token_mac::decoding_key(secret), &signature_only())
+        .map_err(|_| TokenFault::Unknown)?;
     // A moment counts as reached in its first millisecond.
     let reached = |seconds: i64| seconds.saturating_mul(1000) <= now.0;
     if claims.exp.is_some_and(reached) {
@@ -179,7 +176,7 @@ mod tests {
     const SECRET: &str = "openIM123";
 
     fn signed(algorithm: Algorithm, claims: &serde_json::Value) -> String {
-        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let key = token_mac::encoding_key(SECRET);
         jsonwebtoken::encode(&jsonwebtoken::Header::new(algorithm), claims, &key).unwrap()
     }
 

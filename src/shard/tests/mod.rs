@@ -42,5 +42,6 @@ pub(crate) fn config() -> Config {
             bytes_max: limits::RECORDING_BYTES_MAX,
         },
         log: LogConfig { level: "info".into(), json: false, users: crate::config::UserNames::Plain },
+        planted: Default::default(),
     }
 }
