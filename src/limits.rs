@@ -68,8 +68,9 @@ pub const REQUESTS_IN_FLIGHT_MAX: u8 = 8;
 pub const REQUESTS_WAITING_BYTES_MAX: usize = 256 * 1024;
 /// An upstream call that took longer is answered with an error (OpenIM has no deadline; the SDKs give up at 10 s).
 pub const UPSTREAM_DEADLINE_MS: u64 = 10_000;
-/// Default of `requests.frames_per_s`, of one connection. More, beyond the burst: closed. SDKs send a few.
-pub const REQUEST_FRAMES_PER_S_MAX: u32 = 1_000;
+/// Default of `requests.frames_per_s`, of one connection. More, beyond the burst: closed. SDKs send a few; the
+/// burst must allow one message in the most fragments.
+pub const REQUEST_FRAMES_PER_S_MAX: u32 = 2_000;
 /// Default of `requests.bytes_per_s`, of one connection. More, beyond the burst: closed. 80 of the largest messages.
 pub const REQUEST_BYTES_PER_S_MAX: u32 = 4 * 1024 * 1024;
 /// Default of `requests.inflated_bytes_per_s`, of one connection. More, beyond the burst: closed.
@@ -279,6 +280,10 @@ const _: () = assert!(OUTBOX_BYTES_MAX > FRAME_SENT_BYTES_MAX, "the largest fram
 const _: () = assert!(
     REQUEST_RATE_MAX as u64 * (REQUEST_BURST_MS / TICK_MS) < u32::MAX as u64,
     "a burst is counted in 32 bits"
+);
+const _: () = assert!(
+    REQUEST_FRAMES_PER_S_MAX as u64 * REQUEST_BURST_MS / 1000 > FRAGMENTS_MAX as u64,
+    "a message in the most fragments is within the burst"
 );
 const _: () = assert!(SEND_DEADLINE_MS < READ_DEADLINE_MS, "a timer looks at a stuck outbox in time");
 const _: () = assert!(SCRATCH_BYTES >= HEAD_BYTES_MAX, "a head is read into the scratch buffer");

@@ -360,7 +360,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting!(
         "requests.frames_per_s",
-        "1000",
+        "2000",
         "a number from 10 to 1000000",
         "1000",
         "Frames of one connection per second, 4 seconds' worth in a burst; more: it is closed",
