@@ -65,8 +65,16 @@ pub const WEB_PING_INTERVAL_MS: u64 = 27_000;
 pub const OUTBOX_FRAMES_MAX: usize = 256;
 /// Bytes waiting for one connection. More: closed as slow consumer. Above the largest frame that is sent.
 pub const OUTBOX_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Default of the budget of queued bytes of one shard. Above it the connection with the frame at hand is closed.
+/// Default of the budget of queued bytes of one shard. Above it the connection with the largest outbox is closed.
 pub const SHARD_OUTBOX_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// The parts of that budget below which an outbox is too small to be a victim: at most so many are candidates.
+pub const BACKLOGS_LISTED_MAX: usize = 65_536;
+/// Connections closed to make room for one frame under that budget. More: its own connection is closed instead.
+pub const BUDGET_VICTIMS_MAX: usize = 8;
+/// A connection whose socket takes no byte of what waits for so long is closed, whatever it sends.
+pub const SEND_DEADLINE_MS: u64 = 20_000;
+/// Bytes of incomplete messages and of waiting requests of one shard. More: closed, whoever sends the next one.
+pub const SHARD_INBOUND_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The SDKs read at most this much per frame (spec trap 9). Larger frames are not sent but reported.
 pub const FRAME_SENT_BYTES_MAX: usize = 1024 * 1024;
 /// From "close when flushed" to a close that does not wait for the peer.
@@ -77,6 +85,19 @@ pub const REQUESTS_IN_FLIGHT_MAX: u8 = 8;
 pub const REQUESTS_WAITING_BYTES_MAX: usize = 256 * 1024;
 /// An upstream call that took longer is answered with an error (OpenIM has no deadline; the SDKs give up at 10 s).
 pub const UPSTREAM_DEADLINE_MS: u64 = 10_000;
+/// Default of `requests.frames_per_s`, of one connection. More, beyond the burst: closed. SDKs send a few; the
+/// burst must allow one message in the most fragments.
+pub const REQUEST_FRAMES_PER_S_MAX: u32 = 2_000;
+/// Default of `requests.bytes_per_s`, of one connection. More, beyond the burst: closed. 80 of the largest messages.
+pub const REQUEST_BYTES_PER_S_MAX: u32 = 4 * 1024 * 1024;
+/// Default of `requests.inflated_bytes_per_s`, of one connection. More, beyond the burst: closed.
+pub const REQUEST_INFLATED_BYTES_PER_S_MAX: u32 = 16 * 1024 * 1024;
+/// Default of `requests.calls_per_s`, of one connection. More, beyond the burst: the request gets an error at once.
+pub const REQUEST_CALLS_PER_S_MAX: u32 = 500;
+/// A connection that was quiet may have what it gets in so long at once.
+pub const REQUEST_BURST_MS: u64 = 4_000;
+/// Most that `requests.*_per_s` can be set to: a burst in tenths must fit 32 bits.
+pub const REQUEST_RATE_MAX: u32 = 64 * 1024 * 1024;
 /// Users one connection may subscribe to (2005). More: the subscription is refused with ArgsError.
 pub const SUBSCRIPTIONS_MAX: usize = 4096;
 
@@ -137,6 +158,8 @@ pub const LINGER_MS: u64 = 1_000;
 pub const LINGER_BYTES: usize = 64 * 1024;
 /// Connections flushed in one turn. More: they are next in the following turn.
 pub const FLUSH_BATCH_MAX: usize = 1024;
+/// Sessions that are over and not logged yet, per shard. More: their line is dropped and counted.
+pub const ENDED_MAX: usize = 16_384;
 /// Submission queue of a thread's io_uring; monoio submits early when it is full. Completion queue: twice this.
 pub const RING_ENTRIES_MAX: u32 = 4096;
 /// An unanswered TCP connection is probed this often (Go's default, spec 1.1) ...
@@ -295,6 +318,15 @@ const _: () = assert!(
     "all conversations of a user fit an answer"
 );
 const _: () = assert!(OUTBOX_BYTES_MAX > FRAME_SENT_BYTES_MAX, "the largest frame must fit an empty outbox");
+const _: () = assert!(
+    REQUEST_RATE_MAX as u64 * (REQUEST_BURST_MS / TICK_MS) < u32::MAX as u64,
+    "a burst is counted in 32 bits"
+);
+const _: () = assert!(
+    REQUEST_FRAMES_PER_S_MAX as u64 * REQUEST_BURST_MS / 1000 > FRAGMENTS_MAX as u64,
+    "a message in the most fragments is within the burst"
+);
+const _: () = assert!(SEND_DEADLINE_MS < READ_DEADLINE_MS, "a timer looks at a stuck outbox in time");
 const _: () = assert!(SCRATCH_BYTES >= HEAD_BYTES_MAX, "a head is read into the scratch buffer");
 const _: () = assert!(STALL_ABORT_MS > STALL_REPORT_MS, "report first, then abort");
 const _: () = assert!(

@@ -57,6 +57,7 @@ metrics! {
     Sockets Gauge "pinion_sockets" "Client file descriptors held by the shard, handshakes included.";
     HandshakesOpen Gauge "pinion_handshakes_in_flight" "Connections whose request head is being read.";
     OutboxBytes Gauge "pinion_outbox_bytes" "Bytes of frames waiting for connections.";
+    InboundBytes Gauge "pinion_inbound_bytes" "Bytes of incomplete messages and of waiting requests.";
     CallsInFlight Gauge "pinion_upstream_calls_in_flight" "Upstream calls that wait for their reply.";
     PushesOpen Gauge "pinion_pushes_in_flight" "Pushes taken from the lane and not finished.";
     SubscriptionTargets Gauge "pinion_subscription_targets" "Users whose presence a connection of this shard watches.";
@@ -119,6 +120,7 @@ metrics! {
     Sends Counter "pinion_sends_total" "Calls of sendmsg on client sockets.";
     Requests Counter "pinion_requests_total" ("outcome" = "answered") "Client requests by outcome.";
     RequestsFailed Counter "pinion_requests_total" ("outcome" = "error") "Client requests by outcome.";
+    RequestsThrottled Counter "pinion_requests_throttled_total" "Client requests answered with an error because their connection made too many upstream calls.";
     UpstreamTimeouts Counter "pinion_upstream_timeouts_total" "Upstream calls that missed their deadline.";
     UpstreamLate Counter "pinion_upstream_late_total" "Upstream replies that came after their deadline.";
 
@@ -133,6 +135,8 @@ metrics! {
     PresenceForgotten Counter "pinion_presence_forgotten_total" "Presence records forgotten because too many users were dirty.";
     PresenceTips Counter "pinion_presence_tips_total" "Frames 2005 sent unasked.";
 
+    EndedDropped Counter "pinion_end_lines_dropped_total" "Sessions whose end was not logged because too many ended at once.";
+
     ClosePeer Counter "pinion_closes_total" ("reason" = "peer_closed") "Sessions ended, by reason.";
     CloseLost Counter "pinion_closes_total" ("reason" = "transport_lost") "Sessions ended, by reason.";
     CloseProtocol Counter "pinion_closes_total" ("reason" = "protocol_error") "Sessions ended, by reason.";
@@ -145,8 +149,12 @@ metrics! {
     CloseSender Counter "pinion_closes_total" ("reason" = "sender_mismatch") "Sessions ended, by reason.";
     CloseSilent Counter "pinion_closes_total" ("reason" = "read_deadline") "Sessions ended, by reason.";
     CloseSlow Counter "pinion_closes_total" ("reason" = "slow_consumer") "Sessions ended, by reason.";
+    CloseStuck Counter "pinion_closes_total" ("reason" = "send_deadline") "Sessions ended, by reason.";
     CloseBudget Counter "pinion_closes_total" ("reason" = "shard_budget") "Sessions ended, by reason.";
     CloseOverload Counter "pinion_closes_total" ("reason" = "too_many_requests") "Sessions ended, by reason.";
+    CloseFrameRate Counter "pinion_closes_total" ("reason" = "frame_rate") "Sessions ended, by reason.";
+    CloseByteRate Counter "pinion_closes_total" ("reason" = "byte_rate") "Sessions ended, by reason.";
+    CloseInflatedRate Counter "pinion_closes_total" ("reason" = "inflated_rate") "Sessions ended, by reason.";
     CloseKicked Counter "pinion_closes_total" ("reason" = "kicked") "Sessions ended, by reason.";
     CloseLogout Counter "pinion_closes_total" ("reason" = "logout") "Sessions ended, by reason.";
     CloseDrain Counter "pinion_closes_total" ("reason" = "drain") "Sessions ended, by reason.";

@@ -25,6 +25,7 @@ use std::path::PathBuf;
 
 use crate::limits;
 use crate::session::handshake::origin::Proxies;
+use crate::session::meter::Rates;
 
 /// Everything an operator can set, checked and with defaults filled in. Immutable; shared as `Arc<Config>`.
 #[derive(Clone, Debug)]
@@ -53,6 +54,8 @@ pub struct Config {
     pub outbox_frames_max: usize,
     /// `outbox.shard_bytes_max`, default `limits::SHARD_OUTBOX_BYTES_MAX`.
     pub shard_outbox_bytes_max: usize,
+    /// `requests.*`: what one connection may ask for per second.
+    pub rates: Rates,
     /// `drain.deadline_ms`, default `limits::DRAIN_DEADLINE_MS`.
     pub drain_deadline_ms: u64,
     /// `stall.abort_ms`, default `limits::STALL_ABORT_MS`.
@@ -179,4 +182,15 @@ pub struct LogConfig {
     pub level: String,
     /// `log.format`: `text` (default) or `json`.
     pub json: bool,
+    /// `log.users`: `plain` (default) or `hashed`.
+    pub users: UserNames,
+}
+
+/// `log.users`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserNames {
+    /// As they are.
+    Plain,
+    /// As a keyed hash: lines of one user can be found, the user cannot be read.
+    Hashed,
 }

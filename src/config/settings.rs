@@ -8,10 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::value::{boolean, bytes, key_pair, millis, names, number, token};
 use super::{
     AdmissionConfig, AuthConfig, Config, Driver, LogConfig, RecordConfig, RecordMode, ShardsConfig,
-    WebsocketConfig,
+    UserNames, WebsocketConfig,
 };
 use crate::limits;
 use crate::session::handshake::origin::{Network, Proxies, ProxyHeader};
+use crate::session::meter::Rates;
 
 /// The default of settings that are worked out from the machine.
 pub(super) const AUTO: &str = "auto";
@@ -114,10 +115,11 @@ impl Draft {
             outbox_bytes_max: 0,
             outbox_frames_max: 0,
             shard_outbox_bytes_max: 0,
+            rates: Rates { frames: 0, bytes: 0, inflated: 0, calls: 0 },
             drain_deadline_ms: 0,
             stall_abort_ms: 0,
             record: RecordConfig { mode: RecordMode::Off, dir: std::path::PathBuf::new(), bytes_max: 0 },
-            log: LogConfig { level: String::new(), json: false },
+            log: LogConfig { level: String::new(), json: false, users: UserNames::Plain },
             planted: super::Planted::default(),
         };
         Self {
@@ -135,6 +137,10 @@ impl Draft {
 /// `auto` leaves a value open; anything else must parse.
 fn auto<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
     if text == AUTO { Some(None) } else { parse(text).map(Some) }
+}
+
+fn rate(text: &str, least: u32) -> Option<u32> {
+    u32::try_from(bytes(text, u64::from(least)..=u64::from(limits::REQUEST_RATE_MAX))?).ok()
 }
 
 fn size(text: &str, least: usize, most: usize) -> Option<usize> {
@@ -168,6 +174,7 @@ const DRIVERS: [(&str, Driver); 3] =
 const RECORD_MODES: [(&str, RecordMode); 3] =
     [("off", RecordMode::Off), ("shape", RecordMode::Shape), ("full", RecordMode::Full)];
 const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+const LOG_USERS: [(&str, UserNames); 2] = [("plain", UserNames::Plain), ("hashed", UserNames::Hashed)];
 const LOG_FORMATS: [(&str, bool); 2] = [("text", false), ("json", true)];
 
 fn name_of<T: PartialEq + Copy>(value: T, table: &[(&str, T)]) -> String {
@@ -464,6 +471,42 @@ pub static SETTINGS: &[Setting] = &[
         |c| c.shard_outbox_bytes_max
     ),
     setting!(
+        "requests.frames_per_s",
+        "2000",
+        "a number from 10 to 1000000",
+        "1000",
+        "Frames of one connection per second, 4 seconds' worth in a burst; more: it is closed",
+        |d, t| d.config.rates.frames = number(t, 10..=1_000_000)?,
+        |c| c.rates.frames
+    ),
+    setting!(
+        "requests.bytes_per_s",
+        "4MiB",
+        "a size from 64KiB to 64MiB",
+        "4MiB",
+        "Bytes from one connection per second, 4 seconds' worth in a burst; more: it is closed",
+        |d, t| d.config.rates.bytes = rate(t, 64 << 10)?,
+        |c| c.rates.bytes
+    ),
+    setting!(
+        "requests.inflated_bytes_per_s",
+        "16MiB",
+        "a size from 1MiB to 64MiB",
+        "16MiB",
+        "As requests.bytes_per_s, after gunzip",
+        |d, t| d.config.rates.inflated = rate(t, 1 << 20)?,
+        |c| c.rates.inflated
+    ),
+    setting!(
+        "requests.calls_per_s",
+        "500",
+        "a number from 1 to 1000000",
+        "500",
+        "Requests of one connection that upstream must answer, per second; more get an error at once",
+        |d, t| d.config.rates.calls = number(t, 1..=1_000_000)?,
+        |c| c.rates.calls
+    ),
+    setting!(
         "drain.deadline_ms",
         "10s",
         "a time from 0 to 3600s (plain number = milliseconds)",
@@ -526,83 +569,19 @@ pub static SETTINGS: &[Setting] = &[
         |d, t| d.config.log.json = named(t, &LOG_FORMATS)?,
         |c| name_of(c.log.json, &LOG_FORMATS)
     ),
+    setting!(
+        "log.users",
+        "plain",
+        "`plain` or `hashed`",
+        "hashed",
+        "How users appear in the log; hashed: with a key drawn at start",
+        |d, t| d.config.log.users = named(t, &LOG_USERS)?,
+        |c| name_of(c.log.users, &LOG_USERS)
+    ),
 ];
 
 // The table's texts and limits.rs name the same defaults; `every_default_and_example_is_accepted` compares them.
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_default_and_example_is_accepted() {
-        let mut draft = Draft::blank();
-        for setting in SETTINGS {
-            for text in [setting.example, setting.default] {
-                assert!((setting.apply)(&mut draft, text).is_some(), "{} = {text}", setting.key);
-            }
-        }
-        let config = draft.config;
-        assert_eq!(config.admission, AdmissionConfig::default());
-        assert_eq!(config.websocket.handshakes_max, limits::HANDSHAKES_MAX);
-        assert_eq!(config.outbox_bytes_max, limits::OUTBOX_BYTES_MAX);
-        assert_eq!(config.outbox_frames_max, limits::OUTBOX_FRAMES_MAX);
-        assert_eq!(config.shard_outbox_bytes_max, limits::SHARD_OUTBOX_BYTES_MAX);
-        assert_eq!(config.drain_deadline_ms, limits::DRAIN_DEADLINE_MS);
-        assert_eq!(config.stall_abort_ms, limits::STALL_ABORT_MS);
-        assert_eq!(config.record.bytes_max, limits::RECORDING_BYTES_MAX);
-    }
-
-    #[test]
-    fn what_is_shown_is_accepted_again() {
-        let mut draft = Draft::blank();
-        for setting in SETTINGS {
-            (setting.apply)(&mut draft, setting.example).unwrap();
-        }
-        draft.config.websocket.connections_max = 7;
-        draft.config.shards.count = 2;
-        draft.config.shards.rpc_count = 1;
-        for setting in SETTINGS {
-            let shown = (setting.show)(&draft.config);
-            assert!((setting.apply)(&mut Draft::blank(), &shown).is_some(), "{} = {shown}", setting.key);
-        }
-    }
-
-    #[test]
-    fn names_are_unique_in_all_three_spellings() {
-        let mut seen = std::collections::BTreeSet::new();
-        for setting in SETTINGS {
-            assert!(seen.insert(setting.key.to_owned()));
-            assert!(seen.insert(setting.env_name()));
-            assert!(seen.insert(format!("--{}", setting.flag_name())));
-        }
-    }
-
-    #[test]
-    fn values_out_of_range_are_refused() {
-        for (key, text) in [
-            ("websocket.port", "65536"),
-            ("websocket.port", "ten"),
-            ("websocket.address", "localhost"),
-            ("websocket.connections_max", "0"),
-            ("websocket.proxies", "10.0.0.0/8,"),
-            ("websocket.proxies", "10.0.0.1/8"),
-            ("websocket.proxy_protocol", "on"),
-            ("login.connections_per_user_max", "0"),
-            ("login.spread_ms", "6s"),
-            ("rpc.listen", "10140"),
-            ("shards.count", "0"),
-            ("shards.driver", "kqueue"),
-            ("auth.secret", ""),
-            ("http.token", "0123456789abcde"),
-            ("http.token", "0123456789 abcdef"),
-            ("login.policy", "2"),
-            ("outbox.bytes_max", "1MiB"),
-            ("stall.abort_ms", "1s"),
-            ("log.level", "loud"),
-        ] {
-            let setting = setting(key).unwrap();
-            assert!((setting.apply)(&mut Draft::blank(), text).is_none(), "{key} = {text}");
-        }
-    }
-}
+#[path = "settings_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 
 use super::{Hub, Kind};
 use crate::ids::ConnId;
+use crate::session::disconnect::Disconnect;
 use crate::session::{Phase, Session};
 
 impl Hub {
@@ -14,6 +15,8 @@ impl Hub {
         let sessions = || self.registry.sessions.iter().map(|(_, session)| session);
         let sum = |value: &dyn Fn(&Session) -> usize| sessions().map(value).sum::<usize>();
         expect("outbox bytes", sum(&|s| s.outbox_bytes()), self.registry.outbox_bytes)?;
+        expect("inbound bytes", sum(&|s| s.inbound_bytes()), self.registry.inbound_bytes)?;
+        self.audit_backlogs()?;
         expect("registered", sum(&|s| s.is_registered().into()), self.registry.registered())?;
         self.registry.audit()?;
         for kind in [Kind::Unregister, Kind::Kick, Kind::Register] {
@@ -41,6 +44,29 @@ impl Hub {
             }
         }
         Ok(())
+    }
+
+    /// Each outbox stands once in the list of its size, and nobody else does.
+    fn audit_backlogs(&self) -> Result<(), String> {
+        let sessions = &self.registry.sessions;
+        let mut listed = 0;
+        for class in self.backlogs.classes() {
+            for index in self.backlogs.listed(sessions, class).take(sessions.len() + 1) {
+                listed += 1;
+                let bytes = sessions.at(index).map_or(0, Session::outbox_bytes);
+                if self.backlogs.class(bytes) != Some(class) {
+                    return Err(format!("outbox of {bytes} bytes in list {class}"));
+                }
+            }
+        }
+        let large = |s: &Session| self.backlogs.class(s.outbox_bytes()).is_some();
+        expect("listed outboxes", sessions.iter().filter(|(_, s)| large(s)).count(), listed)
+    }
+
+    /// Each session with why it ends, if it does, and the bytes that wait for it (once closed: that were thrown away).
+    pub fn backlogs(&self) -> Vec<(ConnId, Option<Disconnect>, usize)> {
+        let bytes = |s: &Session| s.outbox_bytes().max(s.ledger.bytes_unsent as usize);
+        self.registry.sessions.iter().map(|(id, s)| (ConnId(id), s.reason, bytes(s))).collect()
     }
 
     /// Every registered connection with its user, in the order of the slab.

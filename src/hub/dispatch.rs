@@ -22,9 +22,11 @@ use crate::metrics::Metric;
 use crate::pb::openim::sdkws::{
     SetAppBackgroundStatusReq, SubUserOnlineStatus, SubUserOnlineStatusElem, SubUserOnlineStatusTips,
 };
-use crate::session::Phase;
 use crate::session::disconnect::Disconnect;
+use crate::session::ledger::LastFrame;
+use crate::session::meter::Resource;
 use crate::session::requests::Order;
+use crate::session::{Phase, Tick};
 use crate::time::Now;
 use crate::wire::envelope::{Codec, EnvelopeFault, Request, Response, Variant};
 use crate::wire::frame::{Frame, Opcode};
@@ -91,6 +93,20 @@ enum Started {
     Answered,
 }
 
+impl Decoded {
+    fn kind(&self) -> LastFrame {
+        match self {
+            Self::Request(_) => LastFrame::Request,
+            Self::TextPing(_) => LastFrame::TextPing,
+            Self::TextPong => LastFrame::TextPong,
+            Self::Ping(_) => LastFrame::Ping,
+            Self::Pong => LastFrame::Pong,
+            Self::Close(_) => LastFrame::Close,
+            Self::Breach(_) | Self::Fault(_) => LastFrame::Fault,
+        }
+    }
+}
+
 impl From<Fault> for Decoded {
     fn from(fault: Fault) -> Self {
         match fault {
@@ -118,7 +134,8 @@ impl Hub {
             }
             _ => return,
         }
-        session.heard = crate::session::Tick::of(now.mono);
+        session.heard = Tick::of(now.mono);
+        session.ledger.last_frame = decoded.kind();
         match decoded {
             Decoded::Request(request) => self.request(now, conn, request),
             Decoded::TextPing(json) => {
@@ -163,6 +180,14 @@ impl Hub {
         if request.id == SET_BACKGROUND {
             return self.set_background(now, conn, &request);
         }
+        let (tick, rates) = (Tick::of(now.mono), self.config.rates);
+        let session = self.registry.session_mut(conn);
+        if !session.is_none_or(|s| s.ledger.meter.take(tick, &rates, Resource::Calls, 1)) {
+            // An error and not a wait: what waits costs memory, and whoever asks so much does not wait either.
+            self.tally.count(Metric::RequestsThrottled);
+            let error = UpstreamError { message: "too many requests".into(), ..UpstreamError::internal() };
+            return self.answer_error(now, conn, &request, &error);
+        }
         let started = {
             let Some(session) = self.registry.session_mut(conn) else {
                 return;
@@ -176,8 +201,14 @@ impl Hub {
             }
             return;
         }
-        let requests = self.registry.session_mut(conn).and_then(|s| s.requests.as_mut());
-        if !requests.is_none_or(|requests| requests.wait(request)) {
+        let session = self.registry.sessions.get_mut(conn.0);
+        let Some(requests) = session.and_then(|s| s.requests.as_mut()) else {
+            return;
+        };
+        let before = requests.waiting_bytes();
+        let fits = requests.wait(request);
+        self.registry.inbound_bytes += requests.waiting_bytes() - before;
+        if !fits {
             self.end(now, conn, Disconnect::TooManyRequests);
         }
     }
@@ -296,14 +327,16 @@ impl Hub {
     fn finish(&mut self, now: Now, conn: ConnId, order_done: Order) {
         let mut done = order_done;
         loop {
-            let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Open) else {
-                return;
-            };
+            let session = self.registry.sessions.get_mut(conn.0).filter(|s| s.phase == Phase::Open);
+            let Some(session) = session else { return };
             let Some(requests) = &mut session.requests else {
                 return;
             };
             requests.finish(done);
-            let Some(next) = requests.next_ready(order) else {
+            let before = requests.waiting_bytes();
+            let next = requests.next_ready(order);
+            self.registry.inbound_bytes -= before - requests.waiting_bytes();
+            let Some(next) = next else {
                 if requests.is_idle() {
                     session.requests = None;
                     if session.draining {

@@ -10,7 +10,7 @@ use crate::ids::{ConnId, Platform};
 use crate::limits;
 use crate::metrics::Metric;
 use crate::session::disconnect::Disconnect;
-use crate::session::{Phase, Tick};
+use crate::session::{Credentials, Departed, Phase, Tick};
 use crate::time::{Mono, Now};
 use crate::wire::frame::{Frame, Opcode};
 use crate::wire::upgrade;
@@ -24,13 +24,13 @@ impl Hub {
 
     /// As [`Hub::end`], with other words in the close frame, if there is one.
     pub(super) fn end_saying(&mut self, now: Now, conn: ConnId, reason: Disconnect, words: &str) {
-        let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase < Phase::Closing) else {
-            return;
-        };
+        let session = self.registry.sessions.get_mut(conn.0).filter(|s| s.phase < Phase::Closing);
+        let Some(session) = session else { return };
         let terms = reason.terms();
         let (before, tick) = (session.phase, Tick::of(now.mono));
         session.phase = Phase::Closing;
         session.reason = Some(reason);
+        self.registry.inbound_bytes -= session.inbound_bytes();
         session.inbound = Default::default();
         session.requests = None;
         session.deadline = tick.after_ms(limits::FLUSH_DEADLINE_MS);
@@ -59,8 +59,12 @@ impl Hub {
             return;
         };
         session.phase = Phase::Closed;
-        if let Some(outbox) = session.outbox.take() {
+        self.backlogs.update(&mut self.registry.sessions, conn.0.index, 0);
+        if let Some(session) = self.registry.sessions.get_mut(conn.0)
+            && let Some(outbox) = session.outbox.take()
+        {
             self.registry.outbox_bytes -= outbox.bytes();
+            session.ledger.bytes_unsent = u32::try_from(outbox.bytes()).unwrap_or(u32::MAX);
         }
         self.wheel.disarm(&mut self.registry.sessions, conn.0.index);
         self.trace.note(Note::Closed, &[conn.0.index.into()]);
@@ -78,7 +82,7 @@ impl Hub {
             session.transport_closed = true;
             self.follow.note(now, conn, || What::Closed);
         }
-        self.free_if_done(conn);
+        self.free_if_done(now, conn);
     }
 
     /// Takes an ended session out of the user's list and of the subscriptions.
@@ -95,17 +99,22 @@ impl Hub {
         let platform = self.registry.session(conn).map(|s| s.platform);
         if let (Some(user), Some(platform)) = (self.registry.unlink(conn), platform) {
             self.presence.mark(&user, Some(platform.id()));
+            if let Some(session) = self.registry.session_mut(conn) {
+                session.credentials = Credentials::Departed(Box::new(Departed { user }));
+            }
         }
     }
 
     /// Frees the slot once the socket is joined and no queue holds the session.
-    pub(super) fn free_if_done(&mut self, conn: ConnId) {
+    pub(super) fn free_if_done(&mut self, now: Now, conn: ConnId) {
         let Some(session) = self.registry.session(conn) else {
             return;
         };
         if session.phase == Phase::Closed && session.transport_closed && !is_queued(session) {
             assert!(!session.is_registered(), "a freed session is still in its user's list");
-            self.registry.sessions.remove(conn.0);
+            if let Some(session) = self.registry.sessions.remove(conn.0) {
+                self.note_ended(now, conn, session);
+            }
             self.trace.note(Note::Freed, &[conn.0.index.into()]);
             self.follow.ends(conn);
         }
@@ -113,7 +122,6 @@ impl Hub {
 
     /// Queues a frame for a live session. `false`: the connection is ended instead (slow consumer, shard budget).
     pub(super) fn queue(&mut self, now: Now, conn: ConnId, frame: Frame) -> bool {
-        let budget = self.config.shard_outbox_bytes_max;
         let Some(session) = self.registry.session(conn).filter(|s| s.phase <= Phase::Open) else {
             return false;
         };
@@ -124,11 +132,34 @@ impl Hub {
             self.end(now, conn, Disconnect::SlowConsumer);
             return false;
         }
-        if self.registry.outbox_bytes + size > budget {
-            self.end(now, conn, Disconnect::ShardBudget);
+        if !self.make_room(now, conn, size) {
             return false;
         }
         self.queue_last(conn, frame);
+        true
+    }
+
+    /// Keeps the shard's budget: ends the connections with the largest outboxes until so many bytes fit, which is
+    /// seldom more than one. `false`: `conn` was one of them, or there was none worth ending and it was `conn`'s turn.
+    fn make_room(&mut self, now: Now, conn: ConnId, size: usize) -> bool {
+        let fits = |hub: &Self| hub.registry.outbox_bytes + size <= hub.config.shard_outbox_bytes_max;
+        for _ in 0..limits::BUDGET_VICTIMS_MAX {
+            if fits(self) {
+                return true;
+            }
+            let Some(victim) = self.backlogs.largest(&self.registry.sessions) else {
+                break;
+            };
+            self.end(now, victim, Disconnect::ShardBudget);
+            self.close(victim); // over already, but was flushing: what it would get is what must go
+            if victim == conn {
+                return false;
+            }
+        }
+        if !fits(self) {
+            self.end(now, conn, Disconnect::ShardBudget);
+            return false;
+        }
         true
     }
 
@@ -139,33 +170,58 @@ impl Hub {
         };
         self.registry.outbox_bytes += frame.bytes().len();
         self.trace.note(Note::Queued, &[conn.0.index.into(), frame.bytes().len() as u64]);
-        session.outbox.get_or_insert_default().push(frame);
+        let outbox = session.outbox.get_or_insert_default();
+        outbox.push(frame);
+        let bytes = outbox.bytes();
         if !session.flush_listed {
             session.flush_listed = true;
             self.flush.push_back(conn);
         }
+        self.backlogs.update(&mut self.registry.sessions, conn.0.index, bytes);
     }
 
-    pub(super) fn outbox_sent(&mut self, conn: ConnId, n: usize) {
+    pub(super) fn outbox_sent(&mut self, now: Now, conn: ConnId, n: usize) {
         let Some(session) = self.registry.sessions.get_mut(conn.0) else {
             return;
         };
         let Some(outbox) = &mut session.outbox else { return };
-        let before = outbox.bytes();
         let sent = outbox.sent(n);
-        self.registry.outbox_bytes -= before - outbox.bytes();
+        let left = outbox.bytes();
+        self.registry.outbox_bytes -= sent.bytes;
+        session.ledger.bytes_out += sent.bytes as u64;
         self.tally.add(Metric::FramesOut, sent.frames);
         self.tally.add(Metric::BytesOut, sent.bytes as u64);
-        if outbox.is_empty() {
-            session.outbox = None;
-            if session.phase == Phase::Closing {
-                self.close(conn);
-            }
-        } else if n > 0 && !session.flush_listed {
+        self.backlogs.update(&mut self.registry.sessions, conn.0.index, left);
+        if left > 0 {
+            return self.left_behind(now, conn, n);
+        }
+        let Some(session) = self.registry.session_mut(conn) else {
+            return;
+        };
+        session.outbox = None;
+        if session.phase == Phase::Closing {
+            self.close(conn);
+        }
+    }
+
+    /// A send took `n` bytes and not all.
+    fn left_behind(&mut self, now: Now, conn: ConnId, n: usize) {
+        let Some(session) = self.registry.sessions.get_mut(conn.0) else {
+            return;
+        };
+        let Some(outbox) = &mut session.outbox else { return };
+        let was_stuck = outbox.stuck_since.is_some();
+        if n > 0 || !was_stuck {
+            outbox.stuck_since = Some(Tick::of(now.mono));
+        }
+        if n > 0 && !session.flush_listed {
             // A batch was cut at its limit: the rest goes in the next turn, unless the engine found the socket full and
             // comes back by itself; then the entry costs one look.
             session.flush_listed = true;
             self.flush.push_back(conn);
+        }
+        if !was_stuck {
+            self.rearm(conn); // its timer may stand behind the send deadline; later moves only put that off
         }
     }
 
@@ -198,6 +254,9 @@ impl Hub {
             }
             Phase::Spread if session.deadline <= tick => self.queue_register(now, conn),
             Phase::Closing if session.deadline <= tick => self.close(conn),
+            Phase::Open if session.send_deadline().is_some_and(|deadline| deadline <= tick) => {
+                self.end(now, conn, Disconnect::SendDeadline);
+            }
             Phase::Open if tick.since_ms(session.heard) >= limits::READ_DEADLINE_MS => {
                 self.end(now, conn, Disconnect::ReadDeadline);
             }

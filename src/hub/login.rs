@@ -34,7 +34,7 @@ impl Hub {
         if self.drain.is_some() {
             return None;
         }
-        let session = Session::new(now, accepted.peer, *accepted.login);
+        let session = Session::new(now, accepted.peer, accepted.login);
         let conn = ConnId(self.registry.sessions.insert(session).ok()?);
         self.trace.note(Note::Accepted, &[conn.0.index.into(), conn.0.generation.into()]);
         self.rearm(conn);
@@ -45,7 +45,7 @@ impl Hub {
                 metadata(&login.operation_id, &login.user, None, session.connection_id_hex()),
                 login.token.clone(),
             )),
-            Credentials::Identity(_) => None,
+            Credentials::Identity(_) | Credentials::Departed(_) => None,
         });
         let (metadata, token) = asked?;
         if !self.call(now, conn, Pending::Token, (metadata, UpstreamRequest::ParseToken { token })) {
@@ -60,7 +60,7 @@ impl Hub {
             && let Credentials::Login(login) = &session.credentials
         {
             self.follow.begins(&login.user, conn);
-            let (peer, platform) = (login.origin.peer(), session.platform);
+            let (peer, platform) = (session.ledger.peer(), session.platform);
             self.follow.note(now, conn, || What::Login { peer, platform });
         }
     }
@@ -158,8 +158,7 @@ impl Hub {
         let (user, operation_id) = (std::mem::take(&mut login.user), std::mem::take(&mut login.operation_id));
         let wants_response = login.wants_response;
         let platform = session.platform;
-        let origin = login.origin;
-        session.credentials = Credentials::Identity(Box::new(Identity { token: token.clone(), origin }));
+        session.credentials = Credentials::Identity(Box::new(Identity { token: token.clone() }));
         session.phase = Phase::Open;
         (session.heard, session.pinged) = (Tick::of(now.mono), Tick::of(now.mono));
         let metadata = metadata(&operation_id, &user, Some(platform), connection_id);

@@ -11,11 +11,13 @@
 #![deny(clippy::indexing_slicing, clippy::iter_over_hash_type, clippy::expect_used)]
 
 mod audit;
+mod backlogs;
 mod calls;
 pub mod conversation;
 mod crowd;
 mod dispatch;
 mod encoder;
+pub mod ended;
 pub mod follow;
 mod lifecycle;
 mod login;
@@ -46,13 +48,16 @@ use crate::limits;
 use crate::metrics::{Metric, Tally};
 use crate::session::disconnect::Disconnect;
 use crate::session::handshake::Login;
+use crate::session::meter::{Rates, Resource};
 use crate::session::{Phase, Tick};
 use crate::time::{Mono, Now};
 use crate::wire::message::ReadLimits;
+use backlogs::Backlogs;
 use calls::Calls;
 use crowd::Spread;
 use dispatch::Decoded;
 use encoder::Encoder;
+use ended::Ended;
 use follow::Follow;
 use login_policy::LoginPolicy;
 use mail::{RpcOutcome, ShardMail};
@@ -85,6 +90,9 @@ pub struct HubConfig {
     pub user_connections_max: u32,
     /// What happens to a storm of logins.
     pub spread: SpreadPlan,
+    /// What one connection may ask for.
+    #[serde(default)]
+    pub rates: Rates,
     /// Keyed hashing of user ids: drawn at start, given in tests.
     pub hash_seed: u64,
 }
@@ -134,6 +142,7 @@ pub struct Hub {
     registry: Registry,
     queues: Queues,
     wheel: Wheel,
+    backlogs: Backlogs,
     calls: Calls,
     pushes: Pushes,
     presence: Presence,
@@ -144,6 +153,8 @@ pub struct Hub {
     drain: Option<Mono>,
     trace: Trace,
     follow: Follow,
+    #[serde(skip)]
+    ended: VecDeque<Ended>,
     #[serde(skip)]
     encoder: Encoder,
     #[serde(skip)]
@@ -159,6 +170,7 @@ impl Hub {
             registry: Registry::new(config.connections_max, config.hash_seed),
             queues: Queues::new(),
             wheel: Wheel::new(),
+            backlogs: Backlogs::new(config.shard_outbox_bytes_max),
             calls: Calls::new(),
             pushes: Pushes::new(),
             presence: Presence::new(config.connections_max),
@@ -169,6 +181,7 @@ impl Hub {
             drain: None,
             trace: Trace::default(),
             follow: Follow::default(),
+            ended: VecDeque::new(),
             encoder: Encoder::default(),
             tally: Tally::default(),
             recorder: None,
@@ -205,7 +218,7 @@ impl Hub {
         if let Some(recorder) = &mut self.recorder {
             recorder.bytes(now, conn, bytes);
         }
-        let Some(session) = self.registry.session_mut(conn) else {
+        let Some(session) = self.registry.sessions.get_mut(conn.0) else {
             return;
         };
         match session.phase {
@@ -216,7 +229,14 @@ impl Hub {
             }
             Phase::Closing | Phase::Closed => return,
         }
-        self.tally.add(Metric::BytesIn, bytes.len() as u64);
+        let (rates, tick, received) = (self.config.rates, Tick::of(now.mono), bytes.len() as u64);
+        self.tally.add(Metric::BytesIn, received);
+        session.ledger.bytes_in += received;
+        if !session.ledger.meter.take(tick, &rates, Resource::Bytes, received) {
+            return self.decoded(now, conn, Decoded::Fault(Disconnect::ByteRate));
+        }
+        let held = session.inbound_bytes();
+        self.registry.inbound_bytes -= session.inbound.held_bytes();
         let (mut inbound, variant) = (std::mem::take(&mut session.inbound), session.variant);
         let limits = ReadLimits::server(limits::MESSAGE_BYTES_MAX, limits::FRAGMENTS_MAX);
         let mut feed = inbound.feed(bytes, &limits);
@@ -224,6 +244,7 @@ impl Hub {
             match feed.next() {
                 Ok(Some(event)) => {
                     let decoded = dispatch::decode(&mut self.encoder.codec, variant, event);
+                    let decoded = self.meter_inflated(tick, conn, decoded);
                     self.decoded(now, conn, decoded);
                 }
                 Ok(None) => break,
@@ -233,10 +254,30 @@ impl Hub {
                 break;
             }
         }
-        self.tally.add(Metric::FramesIn, feed.frames());
-        if let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Open) {
-            session.inbound = inbound;
+        let frames = feed.frames();
+        self.tally.add(Metric::FramesIn, frames);
+        let Some(session) = self.registry.sessions.get_mut(conn.0).filter(|s| s.phase == Phase::Open) else {
+            return;
+        };
+        self.registry.inbound_bytes += inbound.held_bytes();
+        session.inbound = inbound;
+        if !session.ledger.meter.take(tick, &rates, Resource::Frames, frames) {
+            self.decoded(now, conn, Decoded::Fault(Disconnect::FrameRate));
+        } else if self.registry.inbound_bytes > limits::SHARD_INBOUND_BYTES_MAX
+            && session.inbound_bytes() > held
+        {
+            self.decoded(now, conn, Decoded::Fault(Disconnect::ShardBudget));
         }
+    }
+
+    /// Charges a connection for what its message was inflated to. More than its rate: the message is not looked at.
+    fn meter_inflated(&mut self, tick: Tick, conn: ConnId, decoded: Decoded) -> Decoded {
+        let inflated = self.encoder.codec.inflated_bytes();
+        let session = self.registry.session_mut(conn).filter(|_| inflated > 0);
+        let fits = session.is_none_or(|session| {
+            session.ledger.meter.take(tick, &self.config.rates, Resource::Inflated, inflated as u64)
+        });
+        if fits { decoded } else { Decoded::Fault(Disconnect::InflatedRate) }
     }
 
     /// Bounded work of one turn: queues (unregister, kicks, registers), then one slice of pushes.
@@ -254,7 +295,7 @@ impl Hub {
                     Kind::Kick => self.kick(now, conn),
                     Kind::Register => self.register(now, conn),
                 }
-                self.free_if_done(conn);
+                self.free_if_done(now, conn);
             }
         }
         self.push_slice(now);
@@ -303,7 +344,7 @@ impl Hub {
         if let Some(recorder) = &mut self.recorder {
             recorder.sent(now, conn, n);
         }
-        self.outbox_sent(conn, n);
+        self.outbox_sent(now, conn, n);
     }
 
     /// The next presence record, computed when it is taken (a dirty set, not a queue of events).
@@ -363,6 +404,7 @@ impl Hub {
         tally.set(M::Registered, registry.registered() as u64);
         tally.set(M::Users, registry.users() as u64);
         tally.set(M::OutboxBytes, registry.outbox_bytes as u64);
+        tally.set(M::InboundBytes, registry.inbound_bytes as u64);
         tally.set(M::CallsInFlight, self.calls.len() as u64);
         tally.set(M::PushesOpen, self.pushes.len() as u64);
         tally.set(M::SubscriptionTargets, self.subscriptions.targets() as u64);

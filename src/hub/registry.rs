@@ -33,6 +33,8 @@ pub(super) struct Registry {
     registered: usize,
     /// Bytes waiting in all outboxes.
     pub(super) outbox_bytes: usize,
+    /// Bytes of incomplete messages and of waiting requests.
+    pub(super) inbound_bytes: usize,
 }
 
 impl Registry {
@@ -44,6 +46,7 @@ impl Registry {
             index: HashTable::new(),
             registered: 0,
             outbox_bytes: 0,
+            inbound_bytes: 0,
         }
     }
 

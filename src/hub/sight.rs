@@ -99,8 +99,8 @@ impl Hub {
     fn who(&self, now: Now, user: &str) -> UserFacts {
         let tick = Tick::of(now.mono);
         let logs_in = |session: &Session| match &session.credentials {
-            Credentials::Login(applicant) => *applicant.login.user == *user,
-            Credentials::Identity(_) => false,
+            Credentials::Login(login) => *login.user == *user,
+            Credentials::Identity(_) | Credentials::Departed(_) => false,
         };
         let walked = self.registry.sessions.iter().filter(|(_, session)| logs_in(session));
         let logging_in = walked.map(|(id, session)| (ConnId(id), session));
@@ -112,16 +112,15 @@ impl Hub {
 }
 
 fn facts(conn: ConnId, session: &Session, now: Tick) -> ConnectionFacts {
-    let origin = session.origin();
     let outbox = session.outbox.as_ref();
     let requests = session.requests.as_ref();
     ConnectionFacts {
         id: conn.to_string().into(),
         connection_id: session.connection_id_hex(),
         platform: session.platform,
-        peer: origin.peer(),
+        peer: session.ledger.peer(),
         phase: session.phase,
-        age_ms: now.since_ms(origin.since),
+        age_ms: now.since_ms(session.ledger.since),
         silent_ms: now.since_ms(session.heard),
         queued_bytes: session.outbox_bytes(),
         queued_frames: outbox.map_or(0, |outbox| outbox.frames()),

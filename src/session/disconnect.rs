@@ -92,10 +92,18 @@ reasons! {
         "Nothing was heard for the read deadline.";
     SlowConsumer "slow_consumer" None, false Client CloseSlow RETRY,
         "The outbox limit of the connection.";
+    SendDeadline "send_deadline" None, false Client CloseStuck RETRY,
+        "The socket took no byte of what waits for the send deadline.";
     ShardBudget "shard_budget" None, false Node CloseBudget RETRY,
-        "The outbox budget of the shard.";
+        "A budget of the shard: it held the largest outbox, or sent what did not fit any more.";
     TooManyRequests "too_many_requests" None, false Client CloseOverload RETRY,
         "More requests waiting than the limit.";
+    FrameRate "frame_rate" Some((1008, "too many frames")), true Client CloseFrameRate RETRY,
+        "More frames per second than the limit.";
+    ByteRate "byte_rate" Some((1008, "too many bytes")), true Client CloseByteRate RETRY,
+        "More bytes per second than the limit.";
+    InflatedRate "inflated_rate" Some((1008, "too many inflated bytes")), true Client CloseInflatedRate RETRY,
+        "More bytes per second after gunzip than the limit.";
     Kicked "kicked" None, true None CloseKicked "stops: OnKickedOffline",
         "Login policy or RPC; the kick frame goes first.";
     Logout "logout" None, true None CloseLogout "stops",

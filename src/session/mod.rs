@@ -6,12 +6,13 @@
 
 pub mod disconnect;
 pub mod handshake;
+pub mod ledger;
+pub mod meter;
 pub mod outbox;
 pub mod requests;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
-use std::ops::{Deref, DerefMut};
+use std::net::SocketAddr;
 
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ use crate::wire::envelope::Variant;
 use crate::wire::message::Inbound;
 use disconnect::Disconnect;
 use handshake::Login;
+use ledger::Ledger;
 use outbox::Outbox;
 use requests::Requests;
 
@@ -73,48 +75,18 @@ pub enum Phase {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Credentials {
     /// Before register: all arguments.
-    Login(Box<Applicant>),
+    Login(Box<Login>),
     /// After: what pushes, kicks and status calls need.
     Identity(Box<Identity>),
+    /// After it left its user's list: what the log needs.
+    Departed(Box<Departed>),
 }
 
-/// Where a connection comes from: what operators ask for. A `SocketAddr` would cost 8 bytes more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
-    ip: IpAddr,
-    port: u16,
-    /// When it was accepted.
-    pub since: Tick,
-}
-
-impl Origin {
-    /// TCP address of the peer.
-    pub fn peer(&self) -> SocketAddr {
-        SocketAddr::new(self.ip, self.port)
-    }
-}
-
-/// A login and where it comes from.
+/// What is kept of an identity once nobody can reach it.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Applicant {
-    /// Its arguments.
-    pub login: Login,
-    /// Where it comes from.
-    pub origin: Origin,
-}
-
-impl Deref for Applicant {
-    type Target = Login;
-
-    fn deref(&self) -> &Login {
-        &self.login
-    }
-}
-
-impl DerefMut for Applicant {
-    fn deref_mut(&mut self) -> &mut Login {
-        &mut self.login
-    }
+pub struct Departed {
+    /// The user that it was registered under.
+    pub user: Box<str>,
 }
 
 /// What is kept of a login.
@@ -122,8 +94,6 @@ impl DerefMut for Applicant {
 pub struct Identity {
     /// The token, for policy 4 and `GetUsersOnlineStatus`.
     pub token: Box<str>,
-    /// Where it comes from.
-    pub origin: Origin,
 }
 
 /// A place in one of the hub's three queues, linked through the slab.
@@ -195,11 +165,13 @@ pub struct Session {
     pub watches: Option<Box<BTreeSet<Box<str>>>>,
     /// Who is on the other end.
     pub credentials: Credentials,
+    /// Counts, for its limits and its last line in the log.
+    pub ledger: Box<Ledger>,
 }
 
 impl Session {
     /// A session whose token check begins.
-    pub fn new(now: Now, peer: SocketAddr, login: Login) -> Self {
+    pub fn new(now: Now, peer: SocketAddr, login: Box<Login>) -> Self {
         let tick = Tick::of(now.mono);
         let unqueued = QueueLink { next: NONE, since: tick, queued: false };
         Self {
@@ -224,10 +196,8 @@ impl Session {
             outbox: None,
             requests: None,
             watches: None,
-            credentials: Credentials::Login(Box::new(Applicant {
-                login,
-                origin: Origin { ip: peer.ip(), port: peer.port(), since: tick },
-            })),
+            credentials: Credentials::Login(login),
+            ledger: Box::new(Ledger::new(tick, peer)),
         }
     }
 
@@ -236,19 +206,12 @@ impl Session {
         self.user != NONE
     }
 
-    /// The token it logged in with.
+    /// The token it logged in with; empty once it has left its user's list.
     pub fn token(&self) -> &str {
         match &self.credentials {
             Credentials::Login(login) => &login.token,
             Credentials::Identity(identity) => &identity.token,
-        }
-    }
-
-    /// Where it comes from.
-    pub fn origin(&self) -> Origin {
-        match &self.credentials {
-            Credentials::Login(login) => login.origin,
-            Credentials::Identity(identity) => identity.origin,
+            Credentials::Departed(_) => "",
         }
     }
 
@@ -269,6 +232,17 @@ impl Session {
         self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
     }
 
+    /// Bytes kept of what the client sent: a message that is not complete, and requests that wait.
+    pub fn inbound_bytes(&self) -> usize {
+        self.inbound.held_bytes() + self.requests.as_ref().map_or(0, |requests| requests.waiting_bytes())
+    }
+
+    /// When its peer will have taken no byte of what waits for too long; `None`: the socket takes what there is.
+    pub fn send_deadline(&self) -> Option<Tick> {
+        let stuck = self.outbox.as_ref().and_then(|outbox| outbox.stuck_since)?;
+        Some(stuck.after_ms(limits::SEND_DEADLINE_MS))
+    }
+
     /// When the hub must look at it again.
     pub fn next_timer(&self) -> Option<Tick> {
         match self.phase {
@@ -276,7 +250,8 @@ impl Session {
             Phase::Open => {
                 let silent = self.heard.after_ms(limits::READ_DEADLINE_MS);
                 let ping = self.pinged.after_ms(limits::WEB_PING_INTERVAL_MS);
-                Some(if self.platform == Platform::WEB { silent.min(ping) } else { silent })
+                let heard = if self.platform == Platform::WEB { silent.min(ping) } else { silent };
+                Some(self.send_deadline().map_or(heard, |send| send.min(heard)))
             }
             Phase::Closed => None,
         }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use super::{NONE, Tick};
 use crate::limits;
 use crate::wire::frame::Frame;
 
@@ -22,6 +23,27 @@ pub struct Outbox {
     frames: VecDeque<Frame>,
     bytes: usize,
     sent_of_first: usize,
+    /// Set when a send leaves something behind: when the socket last took a byte. Kept by the hub.
+    pub stuck_since: Option<Tick>,
+    /// Where it stands among the outboxes of the shard. Kept by the hub.
+    pub place: Place,
+}
+
+/// A place in a list of outboxes of about one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Which list; `None`: in none.
+    pub class: Option<u8>,
+    /// Neighbours.
+    pub prev: u32,
+    /// See `prev`.
+    pub next: u32,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { class: None, prev: NONE, next: NONE }
+    }
 }
 
 /// What one `sent` finished.

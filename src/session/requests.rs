@@ -74,6 +74,11 @@ impl Requests {
         self.waiting.len()
     }
 
+    /// Bytes of requests that wait.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
     /// Nothing in flight, nothing waiting.
     pub fn is_idle(&self) -> bool {
         self.in_flight == 0 && self.waiting.is_empty()

@@ -12,6 +12,7 @@ pub mod clock;
 mod door;
 pub mod doorbell;
 pub mod engine;
+mod farewell;
 mod head;
 mod listener;
 pub mod mailbox;

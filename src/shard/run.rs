@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::alarm::Alarm;
 use super::door::{Door, DoorPlan, Guest, Place};
 use super::engine::{Engine, Upper};
+use super::farewell::Farewell;
 use super::head::{self, No};
 use super::mailbox::{Control, HandOver, RpcAddress, RpcMail, ShardInbox};
 use super::nudge::Nudge;
@@ -59,6 +60,7 @@ struct Loop {
     turns: Turns,
     nudge: Nudge,
     alarm: Alarm,
+    farewell: Farewell,
     now: Now,
     next_tick: Rc<Cell<Mono>>,
     /// A record that the rpc thread did not take.
@@ -118,6 +120,11 @@ impl Loop {
             hub,
             engine: Engine::new(nudge.clone()),
             door: Rc::new(door),
+            farewell: Farewell {
+                shard: start.id,
+                names: start.config.log.users,
+                key: start.config.shards.owner_key,
+            },
             alarm: Alarm::start(start.inbox.doorbell_fd()?, nudge.clone())?,
             inbox: start.inbox,
             rpcs: start.rpcs,
@@ -176,6 +183,9 @@ impl Loop {
         self.flush();
         self.run_effects(); // a last frame that left closes its connection now, not after a wait
         more |= self.pass_presence() || self.faults.has_work();
+        while let Some(ended) = self.hub.next_ended() {
+            self.farewell.say(&ended);
+        }
         if more || self.hub.has_work() { Pace::Hurry } else { Pace::Rest }
     }
 
@@ -427,7 +437,7 @@ impl Upper for Above<'_> {
 
     fn lost(&mut self, conn: ConnId) {
         self.pulse.enter(Activity::Lost, Some(conn));
-        tracing::debug!(%conn, "transport lost");
+        tracing::trace!(%conn, "transport lost");
         if self.faults.forgets(self.hub, conn) {
             return;
         }
@@ -436,7 +446,7 @@ impl Upper for Above<'_> {
 
     fn closed(&mut self, conn: ConnId) {
         self.pulse.enter(Activity::Lost, Some(conn));
-        tracing::debug!(%conn, "closed");
+        tracing::trace!(%conn, "closed");
         drop(self.places.get_mut(conn.index()).and_then(Option::take));
         self.hub.input(self.now, Input::TransportClosed(conn));
     }
@@ -469,6 +479,7 @@ fn hub_config(shard: ShardId, config: &Config) -> HubConfig {
         outbox_bytes_max: config.outbox_bytes_max,
         outbox_frames_max: config.outbox_frames_max,
         shard_outbox_bytes_max: config.shard_outbox_bytes_max,
+        rates: config.rates,
         hash_seed: a ^ b.rotate_left(32) ^ u64::from(shard.0),
     }
 }

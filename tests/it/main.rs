@@ -21,6 +21,7 @@ mod leak;
 mod login;
 mod recording;
 mod shutdown;
+mod slow;
 mod stall;
 mod start;
 mod tidy;

@@ -4,11 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use pinion::hub::Hub;
 use pinion::hub::mail::{DeviceOutcome, DeviceVerdict, RpcOutcome};
 use pinion::ids::{ConnId, Platform, SlotId, SourceId, Text};
+use pinion::session::disconnect::Disconnect;
+use pinion::time::Now;
 
 use crate::invariants::Standings;
 use crate::link::{Link, LinkId};
+use crate::world::World;
+
+/// A session, why it ends, and the bytes that wait for it.
+pub type Backlog = (ConnId, Option<Disconnect>, usize);
 
 /// What must hold. The numbers are those of architecture.md section 9.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +32,8 @@ pub enum Property {
     Tables,
     /// 5: queued bytes stay within what the limits allow.
     QueuedBytes,
+    /// 5: who is closed for the shard's budget held the largest outbox, to within a quarter.
+    Victim,
     /// A connection whose client is gone is given up: register and unregister are ordered.
     Zombie,
     /// A connection ends for a reason of its own, and sees answers to its own questions only.
@@ -141,6 +150,24 @@ impl Checker {
         if users.iter().flat_map(|u| &u.devices).any(|d| d.platform == platform) {
             self.fail(Property::Kick, format!("still there: {users:?}"));
         }
+    }
+
+    /// Between two looks nothing was sent: outboxes only grew, so whoever was a victim must have held at least what
+    /// each survivor held before, less a size class. Returns how many were victims.
+    pub fn victims(&mut self, before: &[Backlog], after: &[Backlog]) -> u64 {
+        let ended = |(_, reason, _): &&Backlog| *reason == Some(Disconnect::ShardBudget);
+        let known = |(conn, ..): &Backlog| before.iter().any(|(c, r, _)| c == conn && r.is_some());
+        let mut count = 0;
+        for (victim, _, held) in after.iter().filter(ended).filter(|b| !known(b)) {
+            count += 1;
+            let survived = |conn: &ConnId| after.iter().any(|(c, r, _)| c == conn && r.is_none());
+            let larger = before.iter().find(|(c, _, bytes)| survived(c) && *bytes > held + held / 4 + 1);
+            if let Some((other, _, bytes)) = larger {
+                let text = format!("{victim} with {held} bytes had to go, {other} with {bytes} stayed");
+                self.fail(Property::Victim, text);
+            }
+        }
+        count
     }
 
     /// What each tick of a shard looks at.
@@ -261,6 +288,19 @@ impl Checker {
         if !left.is_empty() {
             self.fail(Property::CloseOnce, format!("never closed: {left:?}"));
         }
+    }
+}
+
+impl World {
+    /// One step of a hub in which nothing is sent, with a look at its outboxes before and after.
+    pub fn watched(&mut self, shard: usize, step: impl FnOnce(&mut Hub, Now)) {
+        let before = self.shards[shard].hub.backlogs();
+        step(&mut self.shards[shard].hub, self.now);
+        let after = self.shards[shard].hub.backlogs();
+        for _ in 0..self.checker.victims(&before, &after) {
+            self.saw("budget victims");
+        }
+        self.audit(shard);
     }
 }
 

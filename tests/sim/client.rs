@@ -230,7 +230,8 @@ impl World {
         let shard = usize::from(self.ownership.owner(&user).0);
         let number = u16::try_from(id).expect("fewer than 4000 links");
         let mut link = Link::new(client, shard, number, (&user, platform));
-        link.room = if self.plan.tight { self.rng.usize(300..3_000) } else { self.rng.usize(2_000..65_000) };
+        let small = self.plan.tight || self.rng.u8(0..4) == 0;
+        link.room = if small { self.rng.usize(300..3_000) } else { self.rng.usize(2_000..65_000) };
         self.excuse_login(&mut link);
         self.links.push(link);
         let delay = self.rng.u64(0..50);
@@ -382,7 +383,12 @@ impl World {
     fn stall(&mut self, client: usize, link: LinkId) {
         self.links[link].excuse("stalled");
         self.clients[client].stalled = true;
-        let delay = self.rng.u64(200..9_000);
+        let for_long = self.rng.u8(0..4) == 0; // longer than the send deadline
+        if for_long {
+            let state = &mut self.links[link];
+            state.room = state.room.min(state.down.len().max(300)); // and its window is as good as closed
+        }
+        let delay = if for_long { self.rng.u64(20_000..29_000) } else { self.rng.u64(200..9_000) };
         self.after(delay, Event::Resume(client));
     }
 

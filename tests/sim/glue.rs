@@ -134,8 +134,7 @@ impl World {
         }
         self.maybe_freeze(shard);
         let depths = self.depths(shard);
-        self.shards[shard].hub.turn(self.now);
-        self.audit(shard);
+        self.watched(shard, |hub, now| hub.turn(now));
         self.take_effects(shard);
         if self.shards[shard].circle.waits() {
             return;
@@ -156,8 +155,7 @@ impl World {
     /// Feeds one input, and freezes now and then.
     pub fn input(&mut self, shard: usize, input: Input) {
         self.maybe_freeze(shard);
-        self.shards[shard].hub.input(self.now, input);
-        self.audit(shard);
+        self.watched(shard, |hub, now| hub.input(now, input));
     }
 
     /// The id that the glue passes on. With the planted fault it forgets the generation.
@@ -276,8 +274,7 @@ impl World {
                 }
                 self.maybe_freeze(shard);
                 let conn = self.id(shard, conn);
-                self.shards[shard].hub.bytes(self.now, conn, &mut bytes);
-                self.audit(shard);
+                self.watched(shard, |hub, now| hub.bytes(now, conn, &mut bytes));
             }
             Up::Gone => {
                 let ticks = self.shards[shard].ticks;
@@ -481,7 +478,7 @@ impl World {
         self.wake(shard);
     }
 
-    fn audit(&mut self, shard: usize) {
+    pub fn audit(&mut self, shard: usize) {
         let hub = &self.shards[shard].hub;
         if let Err(text) = hub.audit() {
             self.checker.fail(Property::Tables, text);

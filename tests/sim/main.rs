@@ -38,6 +38,7 @@ mod recording;
 mod request_behaviour;
 mod rig;
 mod sight_behaviour;
+mod slow_behaviour;
 mod two_users;
 mod upstream;
 mod world;

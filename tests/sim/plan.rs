@@ -134,7 +134,7 @@ impl Plan {
     /// What a hub of this world is told.
     pub fn hub_config(&self, shard: u16) -> HubConfig {
         let (bytes, frames, shard_bytes) = if self.tight {
-            (6_000, 6, 12_000)
+            (6_000, 6, if self.seed.is_multiple_of(2) { 7_000 } else { 12_000 })
         } else {
             let defaults = (limits::OUTBOX_BYTES_MAX, limits::OUTBOX_FRAMES_MAX);
             (defaults.0, defaults.1, limits::SHARD_OUTBOX_BYTES_MAX)
@@ -148,6 +148,7 @@ impl Plan {
             shard_outbox_bytes_max: shard_bytes,
             user_connections_max: if self.seed % 5 == 1 { 2 } else { limits::USER_CONNECTIONS_MAX },
             spread: self.spread(shard),
+            rates: Default::default(),
             hash_seed: self.seed ^ 0x5eed,
         }
     }

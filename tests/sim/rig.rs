@@ -56,6 +56,7 @@ pub fn config() -> HubConfig {
             ms_max: limits::SPREAD_MS,
             seed: 2,
         },
+        rates: Default::default(),
         hash_seed: 1,
     }
 }

@@ -189,10 +189,11 @@ fn config() -> Config {
         outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
         outbox_frames_max: limits::OUTBOX_FRAMES_MAX,
         shard_outbox_bytes_max: limits::SHARD_OUTBOX_BYTES_MAX,
+        rates: Default::default(),
         drain_deadline_ms: 1_000,
         stall_abort_ms: limits::STALL_ABORT_MS,
         record: RecordConfig { mode: RecordMode::Off, dir: ".".into(), bytes_max: 0 },
-        log: LogConfig { level: "info".to_owned(), json: false },
+        log: LogConfig { level: "info".to_owned(), json: false, users: crate::config::UserNames::Plain },
         planted: Default::default(),
     }
 }

@@ -36,6 +36,7 @@ pub(crate) fn config() -> Config {
         outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
         outbox_frames_max: limits::OUTBOX_FRAMES_MAX,
         shard_outbox_bytes_max: limits::SHARD_OUTBOX_BYTES_MAX,
+        rates: Default::default(),
         drain_deadline_ms: limits::DRAIN_DEADLINE_MS,
         stall_abort_ms: limits::STALL_ABORT_MS,
         record: RecordConfig {
@@ -43,7 +44,7 @@ pub(crate) fn config() -> Config {
             dir: std::env::temp_dir(),
             bytes_max: limits::RECORDING_BYTES_MAX,
         },
-        log: LogConfig { level: "info".into(), json: false },
+        log: LogConfig { level: "info".into(), json: false, users: crate::config::UserNames::Plain },
         planted: Default::default(),
     }
 }

@@ -121,6 +121,8 @@ pub struct Codec {
     /// An envelope after compression. Empty between calls.
     packed: Vec<u8>,
     gzip: gzip::Gzip,
+    /// What gzip gave for the last message that was decoded, to the end or not.
+    inflated_bytes: usize,
     types: gob::Types,
 }
 
@@ -136,6 +138,12 @@ impl Codec {
         inflated_bytes_max: usize,
     ) -> Result<Request, EnvelopeFault> {
         self.decode_as(variant, message, inflated_bytes_max)
+    }
+
+    /// What gzip gave for the last message that was decoded, even if it turned out to be bad; 0 without gzip. Asked
+    /// once for each message: the answer is taken.
+    pub fn inflated_bytes(&mut self) -> usize {
+        std::mem::take(&mut self.inflated_bytes)
     }
 
     /// Encodes one binary WebSocket frame.
@@ -186,6 +194,7 @@ impl Codec {
         } else {
             Ok(())
         };
+        self.inflated_bytes = self.plain.len();
         let outcome = unpacked.and_then(|()| {
             let plain = if variant.gzip { self.plain.as_slice() } else { message };
             match variant.encoding {

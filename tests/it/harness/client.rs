@@ -161,6 +161,11 @@ impl Client {
         self.socket.send(message).unwrap();
     }
 
+    /// As [`Client::send_raw`], to a gateway that may have closed.
+    pub fn send_raw_unless_gone(&mut self, message: Message) {
+        let _ = self.socket.send(message);
+    }
+
     fn until<T>(&mut self, mut wanted: impl FnMut(Frame) -> Result<T, Frame>) -> T {
         let start = Instant::now();
         let mut kept = VecDeque::new();

@@ -1,0 +1,76 @@
+//! Tests of the table of settings.
+
+use super::*;
+
+#[test]
+fn every_default_and_example_is_accepted() {
+    let mut draft = Draft::blank();
+    for setting in SETTINGS {
+        for text in [setting.example, setting.default] {
+            assert!((setting.apply)(&mut draft, text).is_some(), "{} = {text}", setting.key);
+        }
+    }
+    let config = draft.config;
+    assert_eq!(config.admission, AdmissionConfig::default());
+    assert_eq!(config.websocket.handshakes_max, limits::HANDSHAKES_MAX);
+    assert_eq!(config.outbox_bytes_max, limits::OUTBOX_BYTES_MAX);
+    assert_eq!(config.outbox_frames_max, limits::OUTBOX_FRAMES_MAX);
+    assert_eq!(config.shard_outbox_bytes_max, limits::SHARD_OUTBOX_BYTES_MAX);
+    assert_eq!(config.rates, Rates::default());
+    assert_eq!(config.drain_deadline_ms, limits::DRAIN_DEADLINE_MS);
+    assert_eq!(config.stall_abort_ms, limits::STALL_ABORT_MS);
+    assert_eq!(config.record.bytes_max, limits::RECORDING_BYTES_MAX);
+}
+
+#[test]
+fn what_is_shown_is_accepted_again() {
+    let mut draft = Draft::blank();
+    for setting in SETTINGS {
+        (setting.apply)(&mut draft, setting.example).unwrap();
+    }
+    draft.config.websocket.connections_max = 7;
+    draft.config.shards.count = 2;
+    draft.config.shards.rpc_count = 1;
+    for setting in SETTINGS {
+        let shown = (setting.show)(&draft.config);
+        assert!((setting.apply)(&mut Draft::blank(), &shown).is_some(), "{} = {shown}", setting.key);
+    }
+}
+
+#[test]
+fn names_are_unique_in_all_three_spellings() {
+    let mut seen = std::collections::BTreeSet::new();
+    for setting in SETTINGS {
+        assert!(seen.insert(setting.key.to_owned()));
+        assert!(seen.insert(setting.env_name()));
+        assert!(seen.insert(format!("--{}", setting.flag_name())));
+    }
+}
+
+#[test]
+fn values_out_of_range_are_refused() {
+    for (key, text) in [
+        ("websocket.port", "65536"),
+        ("websocket.port", "ten"),
+        ("websocket.address", "localhost"),
+        ("websocket.connections_max", "0"),
+        ("rpc.listen", "10140"),
+        ("shards.count", "0"),
+        ("shards.driver", "kqueue"),
+        ("auth.secret", ""),
+        ("websocket.proxies", "10.0.0.0/8,"),
+        ("websocket.proxies", "10.0.0.1/8"),
+        ("websocket.proxy_protocol", "on"),
+        ("login.connections_per_user_max", "0"),
+        ("login.spread_ms", "6s"),
+        ("http.token", "0123456789abcde"),
+        ("http.token", "0123456789 abcdef"),
+        ("login.policy", "2"),
+        ("outbox.bytes_max", "1MiB"),
+        ("stall.abort_ms", "1s"),
+        ("log.level", "loud"),
+    ] {
+        let setting = setting(key).unwrap();
+        assert!((setting.apply)(&mut Draft::blank(), text).is_none(), "{key} = {text}");
+    }
+}
