@@ -1,13 +1,13 @@
 //! One gateway under churn: what is asked of it, what it was seen to do, and what is wrong with that.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pinion::limits::LOGIN_DEADLINE_MS;
 
 use super::client::{Answer, Knock, Reply};
-use super::crowd::{Crowd, Patience, Seen};
-use crate::harness::{Gateway, Metrics};
+use super::crowd::{Crowd, Patience, Progress, Seen};
+use crate::harness::{DEADLINE, Gateway, Metrics};
 
 /// What a login may take beyond its deadline on a busy machine before it counts as hanging.
 const SLACK: Duration = Duration::from_millis(2_500);
@@ -76,7 +76,7 @@ pub fn run(plan: &Plan) -> Outcome {
     let first = log_in_and_send(&gateway, patience).expect("the first login works");
     assert_eq!(leftovers(&gateway, None, Duration::from_secs(10)), Vec::<String>::new());
     let base = descriptors_at_rest(&gateway);
-    let stop = AtomicBool::new(false);
+    let progress = Progress::default();
     let mut findings = Vec::new();
     let mut seen = Seen::default();
     let mut open = Vec::new();
@@ -85,15 +85,19 @@ pub fn run(plan: &Plan) -> Outcome {
             .map(|n| {
                 let patience = if n < CROWDS { Patience::Long(patience) } else { Patience::Short };
                 let crowd = Crowd::new(&gateway, u64::from(plan.policy) * 100 + n, patience);
-                let stop = &stop;
-                scope.spawn(move || crowd.run(stop))
+                let progress = &progress;
+                scope.spawn(move || crowd.run(progress))
             })
             .collect();
-        let sampler = scope.spawn(|| sample(&gateway, plan.shards, &stop));
+        let sampler = scope.spawn(|| sample(&gateway, plan.shards, &progress));
         std::thread::sleep(plan.churn / 2);
         let half_time = scope.spawn(|| everybody(&gateway, patience));
         std::thread::sleep(plan.churn / 2);
-        stop.store(true, Ordering::Relaxed);
+        let late = Instant::now();
+        while plan.fault.is_none() && !progress.is_enough() && late.elapsed() < DEADLINE {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        progress.stop.store(true, Ordering::Relaxed);
         seen.add(&everybody(&gateway, patience));
         seen.add(&half_time.join().unwrap());
         for crowd in crowds {
@@ -301,9 +305,9 @@ impl Sample {
 }
 
 /// Scrapes while clients come and go. A scrape may cut through a publish: only what two in a row agree on is judged.
-fn sample(gateway: &Gateway, shards: usize, stop: &AtomicBool) -> Samples {
+fn sample(gateway: &Gateway, shards: usize, progress: &Progress) -> Samples {
     let mut samples = Samples { count: 0, wrong: Vec::new() };
-    while !stop.load(Ordering::Relaxed) {
+    while !progress.stop.load(Ordering::Relaxed) {
         let (one, two) = (gateway.metrics(), gateway.metrics());
         for shard in 0..shards {
             let sample = Sample::of(&one, shard);
