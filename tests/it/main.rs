@@ -15,6 +15,7 @@ mod bad_input;
 mod churn;
 mod commands;
 mod harness;
+mod leak;
 mod login;
 mod recording;
 mod shutdown;

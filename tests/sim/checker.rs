@@ -7,6 +7,7 @@ use std::fmt;
 use pinion::hub::mail::{DeviceOutcome, DeviceVerdict, RpcOutcome};
 use pinion::ids::{ConnId, Platform, SlotId, SourceId, Text};
 
+use crate::invariants::Standings;
 use crate::link::{Link, LinkId};
 
 /// What must hold. The numbers are those of architecture.md section 9.
@@ -36,6 +37,12 @@ pub enum Property {
     CloseOnce,
     /// The bytes that a client reads are what the protocol says.
     Protocol,
+    /// Spec 8.6 (a): registered once, unregistered once.
+    Standing,
+    /// Spec 8.6 (b) and (c): connections are sockets, and gauges count what is there.
+    Counts,
+    /// Spec 8.6 (d): the login path waits for nobody.
+    Waits,
 }
 
 /// The first thing that was wrong in a world.
@@ -93,6 +100,7 @@ pub struct Checker {
     conns: BTreeMap<(usize, ConnId), bool>,
     pub pushes: BTreeMap<u64, PushFacts>,
     obligations: Vec<Obligation>,
+    pub standings: Standings,
     /// How many verdicts were followed to the client: a world that checks nothing proves nothing.
     pub followed: u64,
 }

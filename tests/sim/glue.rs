@@ -133,6 +133,7 @@ impl World {
             self.input(shard, Input::Drain(deadline));
         }
         self.maybe_freeze(shard);
+        let depths = self.depths(shard);
         self.shards[shard].hub.turn(self.now);
         self.audit(shard);
         self.take_effects(shard);
@@ -144,6 +145,7 @@ impl World {
         }
         self.take_presence(shard);
         self.audit(shard);
+        self.check_invariants(shard, depths);
         self.maybe_freeze(shard);
         let state = &self.shards[shard];
         if state.hub.has_work() || state.mail_waits() || !state.ready.is_empty() || !state.circle.is_empty() {
@@ -317,6 +319,7 @@ impl World {
                 }
                 Effect::Close(conn) => self.close(shard, conn),
                 Effect::Call(call) => {
+                    self.check_call(&call);
                     let delay = self.rng.u64(0..20);
                     self.after(delay, Event::Call(call));
                 }
@@ -351,6 +354,9 @@ impl World {
     /// The socket is closed and nothing of it is in flight; sometimes a completion is reported too late all the same.
     pub fn joined(&mut self, shard: usize, conn: ConnId) {
         self.shards[shard].sockets.remove(&conn);
+        if self.plant == Some(Plant::CloseForgotten) && self.rng.u8(0..10) == 0 {
+            return;
+        }
         self.input(shard, Input::TransportClosed(conn));
         let late = self.plan.late;
         while self.chance(late.min(700)) {

@@ -21,14 +21,18 @@ mod caller;
 mod checker;
 mod churn;
 mod client;
+mod connection_behaviour;
+mod envelope_behaviour;
 mod frames;
 mod freeze;
 mod glue;
 mod hub_behaviour;
+mod invariants;
 mod link;
 mod login_behaviour;
 mod plan;
 mod planted;
+mod policy_behaviour;
 mod reader;
 mod recording;
 mod request_behaviour;
@@ -147,6 +151,11 @@ fn a_planted_unregister_before_register_is_found() {
 fn a_planted_verdict_without_write_is_found() {
     assert_eq!(first_violation(Plant::FrameLost).1.property, Property::Push);
     assert_eq!(first_violation(Plant::VerdictFlipped).1.property, Property::Push);
+}
+
+#[test]
+fn a_planted_leak_of_a_connection_is_found() {
+    assert_eq!(first_violation(Plant::CloseForgotten).1.property, Property::Counts);
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub enum Plant {
     VerdictFlipped,
     /// A stale id reaches whoever has the position now.
     GenerationIgnored,
+    /// A socket is closed and joined, and the hub is not told.
+    CloseForgotten,
     /// The structure of incident 1: a close goes through a short queue that the same loop drains, and a kick waits
     /// while it is full.
     Incident1,

@@ -268,6 +268,7 @@ impl World {
 
     fn finish(mut self) -> Result<Report, Violation> {
         self.checker.drained();
+        let registered = self.checker.all_left();
         for shard in &mut self.shards {
             let left = |metric| shard.hub.tally(self.now).value(metric);
             let gauges: Vec<_> = [
@@ -293,6 +294,7 @@ impl World {
             return Err(violation);
         }
         self.sights.insert("pushes followed", self.checker.followed);
+        self.sights.insert("registered", registered);
         for metric in SIGHTS {
             let count: u64 = self.shards.iter_mut().map(|s| s.hub.tally(self.now).value(metric.0)).sum();
             *self.sights.entry(metric.1).or_default() += count;
