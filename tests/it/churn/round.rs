@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pinion::limits::LOGIN_DEADLINE_MS;
 
-use super::client::{Answer, Knock, Reply};
+use super::client::{Answer, Connection, Knock, Reply};
 use super::crowd::{Crowd, Patience, Progress, Seen};
 use crate::harness::{DEADLINE, Gateway, Metrics};
 
@@ -76,37 +76,8 @@ pub fn run(plan: &Plan) -> Outcome {
     let first = log_in_and_send(&gateway, patience).expect("the first login works");
     assert_eq!(leftovers(&gateway, None, Duration::from_secs(10)), Vec::<String>::new());
     let base = descriptors_at_rest(&gateway);
-    let progress = Progress::default();
+    let Churned { seen, open, samples } = churn(&gateway, plan, patience);
     let mut findings = Vec::new();
-    let mut seen = Seen::default();
-    let mut open = Vec::new();
-    let samples = std::thread::scope(|scope| {
-        let crowds: Vec<_> = (0..=CROWDS)
-            .map(|n| {
-                let patience = if n < CROWDS { Patience::Long(patience) } else { Patience::Short };
-                let crowd = Crowd::new(&gateway, u64::from(plan.policy) * 100 + n, patience);
-                let progress = &progress;
-                scope.spawn(move || crowd.run(progress))
-            })
-            .collect();
-        let sampler = scope.spawn(|| sample(&gateway, plan.shards, &progress));
-        std::thread::sleep(plan.churn / 2);
-        let half_time = scope.spawn(|| everybody(&gateway, patience));
-        std::thread::sleep(plan.churn / 2);
-        let late = Instant::now();
-        while plan.fault.is_none() && !progress.is_enough() && late.elapsed() < DEADLINE {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        progress.stop.store(true, Ordering::Relaxed);
-        seen.add(&everybody(&gateway, patience));
-        seen.add(&half_time.join().unwrap());
-        for crowd in crowds {
-            let (saw, left) = crowd.join().unwrap();
-            seen.add(&saw);
-            open.extend(left);
-        }
-        sampler.join().unwrap()
-    });
     findings.extend(samples.wrong.into_iter().map(Finding::Descriptors));
     findings.extend(frozen(&gateway, &seen));
     let held = open.len();
@@ -144,6 +115,47 @@ pub fn run(plan: &Plan) -> Outcome {
     );
     println!("{line}");
     Outcome { findings, seen, kicks, pushes, line }
+}
+
+/// What the crowds came to, with the connections that they still hold.
+struct Churned {
+    seen: Seen,
+    open: Vec<Connection>,
+    samples: Samples,
+}
+
+fn churn(gateway: &Gateway, plan: &Plan, patience: Duration) -> Churned {
+    let progress = Progress::default();
+    let mut seen = Seen::default();
+    let mut open = Vec::new();
+    let samples = std::thread::scope(|scope| {
+        let crowds: Vec<_> = (0..=CROWDS)
+            .map(|n| {
+                let patience = if n < CROWDS { Patience::Long(patience) } else { Patience::Short };
+                let crowd = Crowd::new(gateway, u64::from(plan.policy) * 100 + n, patience);
+                let progress = &progress;
+                scope.spawn(move || crowd.run(progress))
+            })
+            .collect();
+        let sampler = scope.spawn(|| sample(gateway, plan.shards, &progress));
+        std::thread::sleep(plan.churn / 2);
+        let half_time = scope.spawn(|| everybody(gateway, patience));
+        std::thread::sleep(plan.churn / 2);
+        let late = Instant::now();
+        while plan.fault.is_none() && !progress.is_enough() && late.elapsed() < DEADLINE {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        progress.stop.store(true, Ordering::Relaxed);
+        seen.add(&everybody(gateway, patience));
+        seen.add(&half_time.join().unwrap());
+        for crowd in crowds {
+            let (saw, left) = crowd.join().unwrap();
+            seen.add(&saw);
+            open.extend(left);
+        }
+        sampler.join().unwrap()
+    });
+    Churned { seen, open, samples }
 }
 
 fn start(plan: &Plan) -> Gateway {
