@@ -2,8 +2,8 @@
 //! and neither does a login wait longer than its deadline nor is anything left over. With the incident's structure
 //! planted the same churn says so.
 //!
-//! The rounds are short, but on a slow machine as long as it takes to see enough. `PINION_CHURN_SECONDS=n` makes each one
-//! that long; `--nocapture` shows the figures.
+//! The rounds are short, but on a slow machine as long as it takes to see enough. `PINION_CHURN_SECONDS=n` makes each
+//! one that long; `--nocapture` shows the figures.
 
 mod client;
 mod crowd;
