@@ -18,6 +18,23 @@ pub const HANDSHAKES_MAX: usize = 4096;
 /// From complete head to registered, upstream token check included. Later: 503 without JSON and close.
 pub const LOGIN_DEADLINE_MS: u64 = 10_000;
 
+/// From the start of a storm's delay to the login deadline at least so much is left, for the register queue.
+pub const SPREAD_MARGIN_MS: u64 = 1_000;
+/// Default of `login.spread_ms`: the longest random delay before a 101 in a storm of logins.
+pub const SPREAD_MS: u64 = 2_000;
+/// Default of `login.spread_above_per_second`, per shard: logins per second that are not delayed.
+pub const LOGINS_UNSPREAD_MAX: u32 = 2_000;
+/// Default of `login.connections_per_user_max`. More: 503 without JSON, before register.
+pub const USER_CONNECTIONS_MAX: u32 = 64;
+/// Default of `websocket.accepts_per_second_max`, per node; as many at once after a quiet second. More: 503.
+pub const ACCEPTS_PER_SECOND_MAX: u32 = 20_000;
+/// Counters of the table of connections per address. Addresses that share one share its limit: stricter, never laxer.
+pub const ADDRESS_SLOTS_MAX: usize = 131_072;
+/// One header of the PROXY protocol, TLVs included. Longer: closed.
+pub const PROXY_HEADER_BYTES: usize = 4_096;
+/// Networks in `websocket.proxies`. More: a fault of the configuration.
+pub const PROXY_NETWORKS_MAX: usize = 256;
+
 // ---- a connection --------------------------------------------------------------------------------------------
 
 /// Bytes of one inbound message on the wire, over all its fragments (spec 1.5). More: close frame 1009.
@@ -261,4 +278,7 @@ const _: () = assert!(
     "a stall is known in time even if the watcher comes one round late"
 );
 const _: () = assert!(STALL_SUSPECT_MS > 4 * TICK_MS, "a late tick is not a stall");
+const _: () =
+    assert!(SPREAD_MS + SPREAD_MARGIN_MS < LOGIN_DEADLINE_MS, "a delayed login still meets its deadline");
+const _: () = assert!(PROXY_HEADER_BYTES < HEAD_BYTES_MAX, "a PROXY header fits where a head is read");
 const _: () = assert!(WEB_PING_INTERVAL_MS < READ_DEADLINE_MS, "a pong must be able to arrive in time");

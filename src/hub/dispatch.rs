@@ -111,7 +111,7 @@ impl Hub {
         };
         match (session.phase, &decoded) {
             (Phase::Open, _) => {}
-            (Phase::LoggingIn | Phase::Registering, Decoded::Fault(reason)) => {
+            (Phase::LoggingIn | Phase::Spread | Phase::Registering, Decoded::Fault(reason)) => {
                 self.tally.count(Metric::HandshakeBad);
                 return self.end(now, conn, *reason);
             }

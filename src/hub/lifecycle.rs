@@ -191,6 +191,7 @@ impl Hub {
                 self.tally.count(Metric::HandshakeUpstream);
                 self.refuse_busy(now, conn, Disconnect::LoginTimeout);
             }
+            Phase::Spread if session.deadline <= tick => self.queue_register(now, conn),
             Phase::Closing if session.deadline <= tick => self.close(conn),
             Phase::Open if tick.since_ms(session.heard) >= limits::READ_DEADLINE_MS => {
                 self.end(now, conn, Disconnect::ReadDeadline);

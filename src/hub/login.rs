@@ -100,8 +100,7 @@ impl Hub {
             self.queue_last(conn, answer);
             return self.end(now, conn, Disconnect::LoginRefused);
         }
-        session.phase = Phase::Registering;
-        self.queues.push(&mut self.registry.sessions, Kind::Register, conn, Tick::of(now.mono));
+        self.let_register(now, conn);
     }
 
     /// By HTTP, or by first text frame if the client asked for it (spec 1.4).
@@ -130,6 +129,10 @@ impl Hub {
 
     /// Takes a connection from the register queue: policy, user map, 101 and first frame, all at once.
     pub(super) fn register(&mut self, now: Now, conn: ConnId) {
+        if self.user_is_full(conn) {
+            self.tally.count(Metric::HandshakeUserFull);
+            return self.refuse_busy(now, conn, Disconnect::LoginRefused);
+        }
         let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Registering) else {
             return;
         };

@@ -13,6 +13,7 @@
 mod audit;
 mod calls;
 pub mod conversation;
+mod crowd;
 mod dispatch;
 mod encoder;
 mod lifecycle;
@@ -36,6 +37,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 pub use crate::session::outbox::SendBatch;
+pub use crowd::SpreadPlan;
 
 use crate::ids::{ConnId, RpcTicket, ShardId};
 use crate::limits;
@@ -46,6 +48,7 @@ use crate::session::{Phase, Tick};
 use crate::time::{Mono, Now};
 use crate::wire::message::ReadLimits;
 use calls::Calls;
+use crowd::Spread;
 use dispatch::Decoded;
 use encoder::Encoder;
 use login_policy::LoginPolicy;
@@ -75,6 +78,10 @@ pub struct HubConfig {
     pub outbox_frames_max: usize,
     /// See `limits::SHARD_OUTBOX_BYTES_MAX`.
     pub shard_outbox_bytes_max: usize,
+    /// Connections of one user. More: 503 before register.
+    pub user_connections_max: u32,
+    /// What happens to a storm of logins.
+    pub spread: SpreadPlan,
     /// Keyed hashing of user ids: drawn at start, given in tests.
     pub hash_seed: u64,
 }
@@ -128,6 +135,7 @@ pub struct Hub {
     pushes: Pushes,
     presence: Presence,
     subscriptions: Subscriptions,
+    spread: Spread,
     effects: VecDeque<Effect>,
     flush: VecDeque<ConnId>,
     drain: Option<Mono>,
@@ -151,6 +159,7 @@ impl Hub {
             pushes: Pushes::new(),
             presence: Presence::new(config.connections_max),
             subscriptions: Subscriptions::default(),
+            spread: Spread::new(config.spread),
             effects: VecDeque::new(),
             flush: VecDeque::new(),
             drain: None,
@@ -197,7 +206,7 @@ impl Hub {
         match session.phase {
             Phase::Open => {}
             // Before its 101 a client may not send (spec 1.1).
-            Phase::LoggingIn | Phase::Registering => {
+            Phase::LoggingIn | Phase::Spread | Phase::Registering => {
                 return self.decoded(now, conn, Decoded::Fault(Disconnect::ProtocolError));
             }
             Phase::Closing | Phase::Closed => return,

@@ -55,6 +55,8 @@ impl Tick {
 pub enum Phase {
     /// Waits for the token check.
     LoggingIn,
+    /// Its token is good; in a storm of logins it waits a random time.
+    Spread,
     /// Waits in the register queue.
     Registering,
     /// Registered; its 101 was queued in the same call.
@@ -132,9 +134,9 @@ pub struct Session {
     pub queues: [QueueLink; 3],
     /// Its one timer.
     pub timer: TimerLink,
-    /// End of the phase `LoggingIn`, `Registering` or `Closing`.
+    /// End of the phase `LoggingIn`, `Spread`, `Registering` or `Closing`.
     pub deadline: Tick,
-    /// When the last frame was received.
+    /// When the last frame was received; before the 101: when it was accepted.
     pub heard: Tick,
     /// When the gateway pinged it last (Web only).
     pub pinged: Tick,
@@ -216,7 +218,7 @@ impl Session {
     /// When the hub must look at it again.
     pub fn next_timer(&self) -> Option<Tick> {
         match self.phase {
-            Phase::LoggingIn | Phase::Registering | Phase::Closing => Some(self.deadline),
+            Phase::LoggingIn | Phase::Spread | Phase::Registering | Phase::Closing => Some(self.deadline),
             Phase::Open => {
                 let silent = self.heard.after_ms(limits::READ_DEADLINE_MS);
                 let ping = self.pinged.after_ms(limits::WEB_PING_INTERVAL_MS);

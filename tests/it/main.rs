@@ -11,6 +11,7 @@
     reason = "a test fails by panicking and uses the real clock"
 )]
 
+mod admission;
 mod bad_input;
 mod churn;
 mod commands;

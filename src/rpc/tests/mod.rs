@@ -170,6 +170,7 @@ fn config() -> Config {
             send_buffer_bytes: 32_768,
             receive_buffer_bytes: 32_768,
         },
+        admission: crate::config::AdmissionConfig::default(),
         rpc_listen: "127.0.0.1:0".parse().unwrap(),
         http_listen: "127.0.0.1:0".parse().unwrap(),
         shards: ShardsConfig {
