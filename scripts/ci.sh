@@ -119,10 +119,12 @@ run "prerequisites" gate bash -c packages
 run "format" gate cargo fmt --all --check
 run "clippy" gate cargo clippy --workspace --all-targets --locked -- -D warnings
 run "unit tests" suite cargo test --locked --lib --bins
-run "it" suite cargo test --locked --test it
+run "it" suite cargo test --locked --test it -- --skip churn::
+run "churn" suite cargo test --locked --test it -- churn:: --nocapture
 run "seccomp filter" suite "${denied[@]}" --self-test
 run "unit tests without io_uring" suite "${denied[@]}" cargo test --locked --lib -- shard:: rpc::
-run "it without io_uring" suite "${denied[@]}" cargo test --locked --test it -- --skip tidy::
+run "it without io_uring" suite "${denied[@]}" cargo test --locked --test it -- --skip tidy:: --skip churn::
+run "churn without io_uring" suite "${denied[@]}" cargo test --locked --test it -- churn:: --nocapture
 run "sim" suite cargo test --locked --test sim
 run "loom" suite cargo test --locked -p pinion-loom --release
 run "autobahn" suite bash scripts/autobahn.sh

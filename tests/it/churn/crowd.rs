@@ -1,7 +1,7 @@
 //! One thread of clients: logs in alone and in bursts, sends, reads the reply, leaves, dies while its login waits.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::client::{Answer, Connection, Knock, Leave, Reply};
@@ -14,6 +14,24 @@ const BURST_MAX: usize = 12;
 /// Connections that one thread keeps open.
 const OPEN_MAX: usize = 60;
 const PLATFORMS: [i64; 5] = [1, 1, 2, 5, 7];
+
+/// Shared by all crowds of a round.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Set when the crowds are to end.
+    pub stop: AtomicBool,
+    logins: AtomicU64,
+    replies: AtomicU64,
+    left: AtomicU64,
+}
+
+impl Progress {
+    /// Whether so much has happened that a round without findings says something, however slow the machine is.
+    pub fn is_enough(&self) -> bool {
+        let at_least = |count: &AtomicU64, least| count.load(Ordering::Relaxed) >= least;
+        at_least(&self.logins, 60) && at_least(&self.replies, 8) && at_least(&self.left, 6)
+    }
+}
 
 /// What a thread saw.
 #[derive(Clone, Debug, Default)]
@@ -88,8 +106,9 @@ impl<'a> Crowd<'a> {
     }
 
     /// Churns until told to stop; gives what it saw and the connections that it still holds.
-    pub fn run(mut self, stop: &AtomicBool) -> (Seen, Vec<Connection>) {
-        while !stop.load(Ordering::Relaxed) {
+    pub fn run(mut self, progress: &Progress) -> (Seen, Vec<Connection>) {
+        while !progress.stop.load(Ordering::Relaxed) {
+            let before = self.seen.clone();
             match self.rng.u8(0..10) {
                 0 | 1 => self.log_in(1),
                 2 | 3 => {
@@ -103,6 +122,9 @@ impl<'a> Crowd<'a> {
             while self.open.len() > OPEN_MAX {
                 self.leave();
             }
+            progress.logins.fetch_add(self.seen.logins - before.logins, Ordering::Relaxed);
+            progress.replies.fetch_add(self.seen.replies - before.replies, Ordering::Relaxed);
+            progress.left.fetch_add(self.seen.left - before.left, Ordering::Relaxed);
         }
         (self.seen, self.open)
     }

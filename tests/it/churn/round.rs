@@ -1,13 +1,13 @@
 //! One gateway under churn: what is asked of it, what it was seen to do, and what is wrong with that.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pinion::limits::LOGIN_DEADLINE_MS;
 
-use super::client::{Answer, Knock, Reply};
-use super::crowd::{Crowd, Patience, Seen};
-use crate::harness::{Gateway, Metrics};
+use super::client::{Answer, Connection, Knock, Reply};
+use super::crowd::{Crowd, Patience, Progress, Seen};
+use crate::harness::{DEADLINE, Gateway, Metrics};
 
 /// What a login may take beyond its deadline on a busy machine before it counts as hanging.
 const SLACK: Duration = Duration::from_millis(2_500);
@@ -76,33 +76,8 @@ pub fn run(plan: &Plan) -> Outcome {
     let first = log_in_and_send(&gateway, patience).expect("the first login works");
     assert_eq!(leftovers(&gateway, None, Duration::from_secs(10)), Vec::<String>::new());
     let base = descriptors_at_rest(&gateway);
-    let stop = AtomicBool::new(false);
+    let Churned { seen, open, samples } = churn(&gateway, plan, patience);
     let mut findings = Vec::new();
-    let mut seen = Seen::default();
-    let mut open = Vec::new();
-    let samples = std::thread::scope(|scope| {
-        let crowds: Vec<_> = (0..=CROWDS)
-            .map(|n| {
-                let patience = if n < CROWDS { Patience::Long(patience) } else { Patience::Short };
-                let crowd = Crowd::new(&gateway, u64::from(plan.policy) * 100 + n, patience);
-                let stop = &stop;
-                scope.spawn(move || crowd.run(stop))
-            })
-            .collect();
-        let sampler = scope.spawn(|| sample(&gateway, plan.shards, &stop));
-        std::thread::sleep(plan.churn / 2);
-        let half_time = scope.spawn(|| everybody(&gateway, patience));
-        std::thread::sleep(plan.churn / 2);
-        stop.store(true, Ordering::Relaxed);
-        seen.add(&everybody(&gateway, patience));
-        seen.add(&half_time.join().unwrap());
-        for crowd in crowds {
-            let (saw, left) = crowd.join().unwrap();
-            seen.add(&saw);
-            open.extend(left);
-        }
-        sampler.join().unwrap()
-    });
     findings.extend(samples.wrong.into_iter().map(Finding::Descriptors));
     findings.extend(frozen(&gateway, &seen));
     let held = open.len();
@@ -140,6 +115,47 @@ pub fn run(plan: &Plan) -> Outcome {
     );
     println!("{line}");
     Outcome { findings, seen, kicks, pushes, line }
+}
+
+/// What the crowds came to, with the connections that they still hold.
+struct Churned {
+    seen: Seen,
+    open: Vec<Connection>,
+    samples: Samples,
+}
+
+fn churn(gateway: &Gateway, plan: &Plan, patience: Duration) -> Churned {
+    let progress = Progress::default();
+    let mut seen = Seen::default();
+    let mut open = Vec::new();
+    let samples = std::thread::scope(|scope| {
+        let crowds: Vec<_> = (0..=CROWDS)
+            .map(|n| {
+                let patience = if n < CROWDS { Patience::Long(patience) } else { Patience::Short };
+                let crowd = Crowd::new(gateway, u64::from(plan.policy) * 100 + n, patience);
+                let progress = &progress;
+                scope.spawn(move || crowd.run(progress))
+            })
+            .collect();
+        let sampler = scope.spawn(|| sample(gateway, plan.shards, &progress));
+        std::thread::sleep(plan.churn / 2);
+        let half_time = scope.spawn(|| everybody(gateway, patience));
+        std::thread::sleep(plan.churn / 2);
+        let late = Instant::now();
+        while plan.fault.is_none() && !progress.is_enough() && late.elapsed() < DEADLINE {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        progress.stop.store(true, Ordering::Relaxed);
+        seen.add(&everybody(gateway, patience));
+        seen.add(&half_time.join().unwrap());
+        for crowd in crowds {
+            let (saw, left) = crowd.join().unwrap();
+            seen.add(&saw);
+            open.extend(left);
+        }
+        sampler.join().unwrap()
+    });
+    Churned { seen, open, samples }
 }
 
 fn start(plan: &Plan) -> Gateway {
@@ -301,9 +317,9 @@ impl Sample {
 }
 
 /// Scrapes while clients come and go. A scrape may cut through a publish: only what two in a row agree on is judged.
-fn sample(gateway: &Gateway, shards: usize, stop: &AtomicBool) -> Samples {
+fn sample(gateway: &Gateway, shards: usize, progress: &Progress) -> Samples {
     let mut samples = Samples { count: 0, wrong: Vec::new() };
-    while !stop.load(Ordering::Relaxed) {
+    while !progress.stop.load(Ordering::Relaxed) {
         let (one, two) = (gateway.metrics(), gateway.metrics());
         for shard in 0..shards {
             let sample = Sample::of(&one, shard);
