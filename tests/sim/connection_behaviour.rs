@@ -166,7 +166,8 @@ fn each_end_looks_as_the_specification_says_and_comes_in_bounded_time() {
     let json = |bytes: &[u8]| masked_frame(0x82, bytes, KEY);
     let ask = |user: &str, id: i32| json(&envelope(PLAIN_JSON, &request(user, id)));
     let fragments = [masked_frame(0x02, b"", KEY), masked_frame(0x00, b"", KEY).repeat(5_000)].concat();
-    let cases: [(&str, Vec<u8>, Option<&[u8]>, Metric); 19] = [
+    type Case<'a> = (&'a str, Vec<u8>, Option<&'a [u8]>, Metric);
+    let cases: [Case<'_>; 19] = [
         ("no JSON", json(b"no json"), None, Metric::CloseEnvelope),
         ("an empty message", json(b""), None, Metric::CloseEnvelope),
         ("bad text", text(b"hello"), None, Metric::CloseText),
