@@ -317,8 +317,8 @@ fn captured_refusals_are_what_a_refused_client_reads() {
 
 #[test]
 fn text_frames_come_only_where_clients_expect_them() {
-    // Trap 5: an unsolicited text frame kills clients silently. A Web client that is pinged, pushed to, answered, kicked
-    // and told of presence never sees one but the pong it asked for.
+    // Trap 5: an unsolicited text frame kills clients silently. A Web client that is pinged, pushed to, answered and
+    // kicked never sees one but the pong it asked for.
     let mut rig = Rig::new(config());
     let conn = rig.log_in("u", Platform::WEB);
     rig.wait(limits::WEB_PING_INTERVAL_MS);

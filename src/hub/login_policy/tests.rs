@@ -1,12 +1,12 @@
-//! Every pair of platforms under every policy, with the same and with another token, against tables written by hand from
-//! spec 8.1 to 8.3. The code knows classes of platforms; the tables do not.
+//! Every pair of platforms under every policy, with the same and with another token, against tables written
+//! by hand from spec 8.1 to 8.3. The code knows classes of platforms; the tables do not.
 
 use super::*;
 
 /// A row per platform of the new login (1 to 11), a column per platform of a connection that is there.
 ///
-/// `.` it stays, nobody is told · `i` it is kicked, then `invalidateToken` · `j` it stays, `invalidateToken` all the same ·
-/// `k` it is kicked, then `kickTokens` with its token. With the same token an `i` becomes a `j`, a `k` becomes a `.`.
+/// `.`: it stays, nobody is told; `i`: it is kicked, then `invalidateToken`; `j`: it stays, `invalidateToken` all the
+/// same; `k`: it is kicked, then `kickTokens` with its token. With the same token an `i` becomes a `j`, a `k` a `.`.
 type Table = [&'static str; 11];
 
 const NOBODY: Table = ["..........."; 11];
