@@ -166,7 +166,8 @@ fn each_end_looks_as_the_specification_says_and_comes_in_bounded_time() {
     let json = |bytes: &[u8]| masked_frame(0x82, bytes, KEY);
     let ask = |user: &str, id: i32| json(&envelope(PLAIN_JSON, &request(user, id)));
     let fragments = [masked_frame(0x02, b"", KEY), masked_frame(0x00, b"", KEY).repeat(5_000)].concat();
-    let cases: [(&str, Vec<u8>, Option<&[u8]>, Metric); 19] = [
+    type Case<'a> = (&'a str, Vec<u8>, Option<&'a [u8]>, Metric);
+    let cases: [Case<'_>; 19] = [
         ("no JSON", json(b"no json"), None, Metric::CloseEnvelope),
         ("an empty message", json(b""), None, Metric::CloseEnvelope),
         ("bad text", text(b"hello"), None, Metric::CloseText),
@@ -316,8 +317,8 @@ fn captured_refusals_are_what_a_refused_client_reads() {
 
 #[test]
 fn text_frames_come_only_where_clients_expect_them() {
-    // Trap 5: an unsolicited text frame kills clients silently. A Web client that is pinged, pushed to, answered, kicked
-    // and told of presence never sees one but the pong it asked for.
+    // Trap 5: an unsolicited text frame kills clients silently. A Web client that is pinged, pushed to, answered and
+    // kicked never sees one but the pong it asked for.
     let mut rig = Rig::new(config());
     let conn = rig.log_in("u", Platform::WEB);
     rig.wait(limits::WEB_PING_INTERVAL_MS);
