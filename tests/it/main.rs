@@ -12,6 +12,7 @@
 )]
 
 mod bad_input;
+mod churn;
 mod commands;
 mod harness;
 mod leak;
