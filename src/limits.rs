@@ -18,6 +18,23 @@ pub const HANDSHAKES_MAX: usize = 4096;
 /// From complete head to registered, upstream token check included. Later: 503 without JSON and close.
 pub const LOGIN_DEADLINE_MS: u64 = 10_000;
 
+/// From the start of a storm's delay to the login deadline at least so much is left, for the register queue.
+pub const SPREAD_MARGIN_MS: u64 = 1_000;
+/// Default of `login.spread_ms`: the longest random delay before a 101 in a storm of logins.
+pub const SPREAD_MS: u64 = 2_000;
+/// Default of `login.spread_above_per_second`, per shard: logins per second that are not delayed.
+pub const LOGINS_UNSPREAD_MAX: u32 = 2_000;
+/// Default of `login.connections_per_user_max`. More: 503 without JSON, before register.
+pub const USER_CONNECTIONS_MAX: u32 = 64;
+/// Default of `websocket.accepts_per_second_max`, per node; as many at once after a quiet second. More: 503.
+pub const ACCEPTS_PER_SECOND_MAX: u32 = 20_000;
+/// Counters of the table of connections per address. Addresses that share one share its limit: stricter, never laxer.
+pub const ADDRESS_SLOTS_MAX: usize = 131_072;
+/// One header of the PROXY protocol, TLVs included. Longer: closed.
+pub const PROXY_HEADER_BYTES: usize = 4_096;
+/// Networks in `websocket.proxies`. More: a fault of the configuration.
+pub const PROXY_NETWORKS_MAX: usize = 256;
+
 // ---- a connection --------------------------------------------------------------------------------------------
 
 /// Bytes of one inbound message on the wire, over all its fragments (spec 1.5). More: close frame 1009.
@@ -183,6 +200,21 @@ pub const ADMIN_REQUEST_BYTES: usize = 16 * 1024;
 /// Admin HTTP/1.1: time for one request to arrive.
 pub const ADMIN_REQUEST_MS: u64 = 5_000;
 
+/// Users whose events one shard notes at once (`pinion trace`). More: refused.
+pub const TRACES_MAX: usize = 8;
+/// Events kept of one such user. More: the oldest are lost, and the reader is told how many.
+pub const TRACE_EVENTS_MAX: usize = 4_096;
+/// Events in one answer. The rest comes with the next.
+pub const TRACE_PAGE_MAX: usize = 256;
+/// Bytes kept of a text in an event that a peer chose. The rest is cut.
+pub const TRACE_TEXT_BYTES: usize = 64;
+/// Longest time for which a user's events are noted. More: refused.
+pub const TRACE_FOR_MS: u64 = 600_000;
+/// Events can be read for so long after that time. Later: forgotten.
+pub const TRACE_GRACE_MS: u64 = 10_000;
+/// Connections in one answer about a user. The rest is only counted.
+pub const WHO_CONNECTIONS_MAX: usize = 256;
+
 // ---- the node ------------------------------------------------------------------------------------------------
 
 /// Descriptors kept back from the connection limit: listeners, rings, doorbells, gRPC and HTTP connections, logs.
@@ -216,6 +248,15 @@ pub const LISTEN_PING_INTERVAL_MS: u64 = 24_000;
 pub const LISTEN_BACKOFF_MS: u64 = 16_000;
 /// `pinion listen` and `pinion push` give up connecting after this long.
 pub const CLIENT_CONNECT_MS: u64 = 5_000;
+
+/// `pinion who`, `trace` and `shards` wait so long for an answer. Longer: an error. Above `CONTROL_DEADLINE_MS`.
+pub const ADMIN_ANSWER_MS: u64 = 10_000;
+/// Bytes of an answer that they read. The rest is cut, which is an error.
+pub const ADMIN_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
+/// `pinion trace` asks for new events this often.
+pub const TRACE_POLL_MS: u64 = 200;
+/// `pinion shards` draws a new screen this often.
+pub const SHARDS_REFRESH_MS: u64 = 1_000;
 
 // ---- the embedded backend ------------------------------------------------------------------------------------
 
@@ -261,4 +302,7 @@ const _: () = assert!(
     "a stall is known in time even if the watcher comes one round late"
 );
 const _: () = assert!(STALL_SUSPECT_MS > 4 * TICK_MS, "a late tick is not a stall");
+const _: () =
+    assert!(SPREAD_MS + SPREAD_MARGIN_MS < LOGIN_DEADLINE_MS, "a delayed login still meets its deadline");
+const _: () = assert!(PROXY_HEADER_BYTES < HEAD_BYTES_MAX, "a PROXY header fits where a head is read");
 const _: () = assert!(WEB_PING_INTERVAL_MS < READ_DEADLINE_MS, "a pong must be able to arrive in time");

@@ -88,6 +88,9 @@ metrics! {
 
     Accepted Counter "pinion_accepts_total" "Connections accepted from the listener.";
     AcceptErrors Counter "pinion_accept_errors_total" "Failed accepts.";
+    AcceptPauses Counter "pinion_accept_pauses_total" ("cause" = "no_resources") "Times that a listener stopped accepting for a while.";
+    AcceptWaits Counter "pinion_accept_pauses_total" ("cause" = "handshake_limit") "Times that a listener stopped accepting for a while.";
+    LoginsDelayed Counter "pinion_logins_delayed_total" "Logins that waited a random time before their 101, since too many came at once.";
     HandOversOut Counter "pinion_hand_overs_total" ("direction" = "out") "Connections moved between shards before the 101.";
     HandOversIn Counter "pinion_hand_overs_total" ("direction" = "in") "Connections moved between shards before the 101.";
 
@@ -101,6 +104,12 @@ metrics! {
     HandshakeTooSlow Counter "pinion_handshakes_total" ("outcome" = "head_too_slow") "Handshakes by outcome.";
     HandshakeBad Counter "pinion_handshakes_total" ("outcome" = "bad_head") "Handshakes by outcome.";
     HandshakeGone Counter "pinion_handshakes_total" ("outcome" = "client_gone") "Handshakes by outcome.";
+    HandshakeShardFull Counter "pinion_handshakes_total" ("outcome" = "shard_limit") "Handshakes by outcome.";
+    HandshakeUserFull Counter "pinion_handshakes_total" ("outcome" = "user_limit") "Handshakes by outcome.";
+    HandshakeAddressFull Counter "pinion_handshakes_total" ("outcome" = "address_limit") "Handshakes by outcome.";
+    HandshakeTooFast Counter "pinion_handshakes_total" ("outcome" = "rate_limit") "Handshakes by outcome.";
+    HandshakeNoFiles Counter "pinion_handshakes_total" ("outcome" = "no_descriptors") "Handshakes by outcome.";
+    HandshakeProxy Counter "pinion_handshakes_total" ("outcome" = "bad_proxy_header") "Handshakes by outcome.";
     HandshakeUpstream Counter "pinion_handshakes_total" ("outcome" = "upstream_failed") "Handshakes by outcome.";
 
     FramesIn Counter "pinion_frames_total" ("direction" = "in") "WebSocket frames.";
@@ -162,6 +171,7 @@ metrics! {
     RpcRefused Counter "pinion_rpc_connections_refused_total" "gRPC connections closed before a complete preface.";
     HttpRequests Counter "pinion_http_requests_total" "Admin HTTP requests.";
     HttpRefused Counter "pinion_http_refused_total" "Admin HTTP requests refused: too long, too slow or malformed.";
+    HttpDenied Counter "pinion_http_denied_total" "Admin HTTP requests of callers who may not ask (no or wrong token).";
     BackendMessages Gauge "pinion_embedded_messages" "Messages held by the embedded backend.";
     BackendBytes Gauge "pinion_embedded_bytes" "Bytes of messages held by the embedded backend.";
 }

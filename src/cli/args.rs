@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::{replay, version};
+use super::{replay, shards, trace, version, who};
 use crate::config::{CONFIG_ENV, Planted, PlantedFault, PlantedUpstream, SETTINGS, Sources};
 
 pub(super) const PRINT_CONFIG: &str = "print-config";
@@ -33,6 +33,9 @@ pub(super) fn command() -> Command {
         .subcommand(listen())
         .subcommand(push())
         .subcommand(replay::command())
+        .subcommand(who::command())
+        .subcommand(trace::command())
+        .subcommand(shards::command())
 }
 
 fn with_gateway_flags(command: Command) -> Command {
@@ -240,6 +243,11 @@ mod tests {
             &["pinion", "listen", "--token", "t", "--encoding", "xml"],
             &["pinion", "push", "--to", "u"],
             &["pinion", "push", "--to", "u", "--text", "t", "--rpc", "localhost"],
+            &["pinion", "who"],
+            &["pinion", "who", ""],
+            &["pinion", "trace", "u", "--for", "30"],
+            &["pinion", "trace", "u", "--for", "11m"],
+            &["pinion", "trace", "u", "--count", "0"],
             &["pinion", "serve"],
         ] {
             let error = command().try_get_matches_from(arguments).unwrap_err();

@@ -18,8 +18,13 @@ const TRIAL_USER: &str = "alice";
 /// How long the printed token is good.
 const TRIAL_TTL_S: i64 = 86_400;
 /// Settings shown as limits.
-const LIMITS: [&str; 9] = [
+const LIMITS: [&str; 14] = [
     "websocket.connections_max",
+    "websocket.shard_connections_max",
+    "websocket.address_connections_max",
+    "websocket.accepts_per_second_max",
+    "login.connections_per_user_max",
+    "login.spread_above_per_second",
     "websocket.handshakes_max",
     "websocket.send_buffer_bytes",
     "websocket.receive_buffer_bytes",

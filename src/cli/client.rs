@@ -143,7 +143,8 @@ fn is_tick(e: &std::io::Error) -> bool {
     matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
-fn dial(host: &str) -> Result<TcpStream, String> {
+/// Connects to the first address of a host that answers.
+pub(super) fn dial(host: &str) -> Result<TcpStream, String> {
     let addresses: Vec<SocketAddr> = host.to_socket_addrs().map_err(|e| format!("{host}: {e}"))?.collect();
     let mut last = format!("{host}: no address");
     for address in addresses {

@@ -1,10 +1,12 @@
 //! The commands of the `pinion` binary: arguments in, text and an exit code out.
 //!
 //! `args` derives flags from the settings table; one file per command; `client` and `frames` are the gateway's own wire
-//! code from the client's side. Not here: what runs once a gateway is configured (`node`).
+//! code from the client's side; `admin` asks a running gateway. Not here: what runs once a gateway is configured
+//! (`node`).
 //!
 //! Exit codes: 0 as asked, 1 it did not work out (each command says what), 2 the input was wrong.
 
+mod admin;
 mod args;
 mod banner;
 mod client;
@@ -15,8 +17,11 @@ mod logging;
 mod output;
 mod push;
 mod replay;
+mod shards;
 mod token;
+mod trace;
 mod version;
+mod who;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -45,6 +50,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("listen", matches)) => listen::run(matches),
         Some(("push", matches)) => push::run(matches),
         Some(("replay", matches)) => replay::run(matches),
+        Some(("who", matches)) => who::run(matches),
+        Some(("trace", matches)) => trace::run(matches),
+        Some(("shards", matches)) => shards::run(matches),
         // The parser knows no other command; an answer costs less than a proof.
         Some((other, _)) => fail(EXIT_USAGE, &format!("unknown command {other}")),
     }

@@ -12,9 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::view::{Place, View};
 use crate::arena::Arena;
 use crate::hub::mail::{
-    DeviceStatus, DeviceVerdict, KickMail, OnlineStatusMail, PushBody, PushMail, Recipient, RemoteLoginMail,
-    RpcOutcome, ShardMail,
+    DeviceStatus, DeviceVerdict, KickMail, Look, LookMail, OnlineStatusMail, PushBody, PushMail, Recipient,
+    RemoteLoginMail, RpcOutcome, ShardMail,
 };
+use crate::hub::sight::Sight;
 use crate::ids::{Platform, RpcId, RpcTicket, ShardId, SlotId, SourceId, Text};
 use crate::metrics::{Metric, Tally};
 use crate::time::Mono;
@@ -72,6 +73,8 @@ pub enum Outcome {
     Kicked(u32),
     /// The policy has been applied.
     RemoteLogin,
+    /// What the owner shard answered to an operator.
+    Sight(Sight),
     /// A lane was full: UNAVAILABLE. Shards that did get their mail act on it all the same.
     Refused,
     /// Not a push, and the deadline passed: DEADLINE_EXCEEDED.
@@ -102,6 +105,8 @@ enum SoFar {
     OnlineStatus(Vec<(Text, Vec<DeviceStatus>)>),
     Kicked(u32),
     RemoteLogin,
+    /// One shard is asked, so the first answer is the last.
+    Sight(Option<Sight>),
 }
 
 /// See the module's documentation.
@@ -190,6 +195,13 @@ impl Router {
         Ok((ticket, vec![(shard, ShardMail::RemoteLogin(Box::new(mail)))]))
     }
 
+    /// Starts an operator's question about a user.
+    pub fn look(&mut self, deadline: Mono, user: Text, look: Look) -> Result<(RpcTicket, Mails), Busy> {
+        let shard = self.owner(&user);
+        let ticket = self.reserve(deadline, std::iter::once(&shard), SoFar::Sight(None))?;
+        Ok((ticket, vec![(shard, ShardMail::Look(Box::new(LookMail { ticket, user, look })))]))
+    }
+
     /// A lane was full. Recipients of a push are not reached; any other call is refused as a whole.
     pub fn not_posted(&mut self, shard: ShardId, mail: &ShardMail) {
         let ticket = match mail {
@@ -202,6 +214,7 @@ impl Router {
             ShardMail::Kick(kick) => Some(kick.ticket),
             ShardMail::RemoteLogin(login) => Some(login.ticket),
             ShardMail::OnlineStatus(status) => Some(status.ticket),
+            ShardMail::Look(look) => Some(look.ticket),
             ShardMail::PresenceNews(_) | ShardMail::CancelPush(_) => None,
         };
         let Some(gather) = ticket.and_then(|t| self.gathers.get_mut(t.slot)) else {
@@ -305,6 +318,8 @@ impl Router {
             SoFar::OnlineStatus(found) => Outcome::OnlineStatus(found),
             SoFar::Kicked(connections) => Outcome::Kicked(connections),
             SoFar::RemoteLogin => Outcome::RemoteLogin,
+            // Complete without an answer: the shard was not asked, so it was refused above.
+            SoFar::Sight(sight) => sight.map_or(Outcome::Refused, Outcome::Sight),
         };
         Some(Finished { ticket, outcome })
     }
@@ -328,6 +343,7 @@ impl SoFar {
                 | (Self::OnlineStatus(_), RpcOutcome::OnlineStatus(_))
                 | (Self::Kicked(_), RpcOutcome::Kicked { .. })
                 | (Self::RemoteLogin, RpcOutcome::RemoteLogin)
+                | (Self::Sight(_), RpcOutcome::Sight(_))
         )
     }
 
@@ -348,6 +364,7 @@ impl SoFar {
                 }
             }
             (Self::Kicked(sum), RpcOutcome::Kicked { connections }) => *sum = sum.saturating_add(connections),
+            (Self::Sight(found), RpcOutcome::Sight(sight)) => *found = Some(sight),
             _ => {} // `accepts` was asked
         }
     }

@@ -249,3 +249,29 @@ fn a_push_that_nobody_waits_for_takes_no_slot() {
     router.not_posted(mails[0].0, &mails[0].1);
     assert_eq!(router.tally().value(Metric::PushNotReached), 2);
 }
+
+#[test]
+fn an_operators_question_goes_to_the_owner_alone_and_ends_as_any_other_call() {
+    let user = &users()[2];
+    let ask = |router: &mut Router| {
+        let (ticket, mails) = router.look(DEADLINE, Text::from(user.as_str()), Look::Who).unwrap();
+        let [(ShardId(1), mail @ ShardMail::Look(look))] = &mails[..] else { panic!("{mails:?}") };
+        assert_eq!((look.ticket, look.user.as_str(), look.look), (ticket, user.as_str(), Look::Who));
+        (ticket, mail.clone())
+    };
+    let sight = || RpcOutcome::Sight(Sight::NotFollowed);
+    let mut router = router(1);
+    let (ticket, _) = ask(&mut router);
+    assert_eq!(router.posted(ticket), None);
+    assert_eq!(router.outcome(ShardId(0), ticket, sight()), None, "not asked");
+    assert_eq!(router.outcome(ShardId(1), ticket, RpcOutcome::RemoteLogin), None, "another kind");
+    let outcome = Outcome::Sight(Sight::NotFollowed);
+    assert_eq!(router.outcome(ShardId(1), ticket, sight()), Some(Finished { ticket, outcome }));
+    let (ticket, mail) = ask(&mut router);
+    router.not_posted(ShardId(1), &mail);
+    assert_eq!(router.posted(ticket), Some(Finished { ticket, outcome: Outcome::Refused }));
+    let (ticket, _) = ask(&mut router);
+    assert_eq!(router.posted(ticket), None);
+    assert_eq!(router.expire(DEADLINE), [Finished { ticket, outcome: Outcome::Expired }]);
+    assert_eq!(router.outcome(ShardId(1), ticket, sight()), None, "late");
+}

@@ -11,6 +11,7 @@ use super::settings::{AUTO, Draft, SETTINGS, Visibility, setting};
 use super::sources::{self, Given, Sources};
 use super::{Config, RecordMode};
 use crate::limits::{CONNECTIONS_MAX, FILES_RESERVED_MAX};
+use crate::session::handshake::origin::ProxyHeader;
 
 /// A configuration that is good, and where each value came from.
 #[derive(Clone, Debug)]
@@ -31,7 +32,8 @@ impl Loaded {
     pub fn print(&self) -> String {
         let lines = SETTINGS.iter().map(|s| {
             let value = s.shown(&self.config);
-            let value = if s.visibility == Visibility::Public { quoted(&value) } else { value };
+            let plain = s.visibility == Visibility::Public || value.is_empty();
+            let value = if plain { quoted(&value) } else { value };
             format!("{}: {value}  # {}\n", s.key, self.origin(s.key))
         });
         lines.collect()
@@ -108,6 +110,8 @@ fn fill_in(
     config.shards.rpc_count = rpcs;
     config.shards.pin = draft.pin.unwrap_or_else(|| layout::pins_by_default(machine));
     config.websocket.connections_max = draft.connections_max.unwrap_or(room);
+    config.admission.shard_connections_max =
+        draft.shard_connections_max.unwrap_or(config.websocket.connections_max);
     let cpus = format!("{} CPUs in the set, {}", machine.cpus.len(), quota_text(machine));
     let files = if room < CONNECTIONS_MAX {
         format!("open-file limit {} less a reserve of {FILES_RESERVED_MAX}", machine.files_max)
@@ -116,6 +120,7 @@ fn fill_in(
     };
     for (key, from) in [
         ("websocket.connections_max", files),
+        ("websocket.shard_connections_max", "websocket.connections_max".to_owned()),
         ("shards.count", cpus),
         ("shards.rpc_count", "one per 8 shards".to_owned()),
         ("shards.pin", quota_text(machine)),
@@ -168,6 +173,11 @@ fn cross_faults(config: &Config, machine: &Machine, origins: &BTreeMap<&'static 
     if config.record.mode != RecordMode::Off && !config.record.dir.is_dir() {
         let expected = "not a directory; create it, readable by the gateway's user only".to_owned();
         faults.push(fault("record.dir", expected, "/var/lib/pinion/recordings".into()));
+    }
+    let proxies = &config.admission.proxies;
+    if proxies.header == ProxyHeader::Required && proxies.networks.is_empty() {
+        let expected = "needs websocket.proxies: nobody else's PROXY header is believed".to_owned();
+        faults.push(fault("websocket.proxy_protocol", expected, "off".into()));
     }
     let websocket = SocketAddr::new(config.websocket.address, config.websocket.port);
     let listeners = [

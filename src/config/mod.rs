@@ -23,15 +23,22 @@ pub use sources::{CONFIG_ENV, Sources};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::limits;
+use crate::session::handshake::origin::Proxies;
+
 /// Everything an operator can set, checked and with defaults filled in. Immutable; shared as `Arc<Config>`.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `websocket.*`: what clients reach.
     pub websocket: WebsocketConfig,
+    /// What is let in besides `websocket.connections_max`.
+    pub admission: AdmissionConfig,
     /// `rpc.listen`: gRPC, default 127.0.0.1:10140. Port 0 = any free port.
     pub rpc_listen: SocketAddr,
     /// `http.listen`: admin HTTP, default 127.0.0.1:12140. Port 0 = any free port.
     pub http_listen: SocketAddr,
+    /// `http.token`: what `/v1/*` asks of callers from other machines; `None`: they are refused.
+    pub http_token: Option<String>,
     /// `shards.*`.
     pub shards: ShardsConfig,
     /// `auth.*`.
@@ -73,6 +80,39 @@ pub struct WebsocketConfig {
     pub send_buffer_bytes: usize,
     /// `websocket.receive_buffer_bytes`: SO_RCVBUF, default 32 KiB.
     pub receive_buffer_bytes: usize,
+}
+
+/// Limits of what is let in. Each refusal is a 503 without JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdmissionConfig {
+    /// `websocket.shard_connections_max`, default: as many as the node may have.
+    pub shard_connections_max: u32,
+    /// `websocket.address_connections_max`, default 0 = any number.
+    pub address_connections_max: u32,
+    /// `websocket.accepts_per_second_max` of the node, default `limits::ACCEPTS_PER_SECOND_MAX`; 0 = any number.
+    pub accepts_per_second_max: u32,
+    /// `websocket.proxies` and `websocket.proxy_protocol`, default: nobody is believed.
+    pub proxies: Proxies,
+    /// `login.connections_per_user_max`, default `limits::USER_CONNECTIONS_MAX`.
+    pub user_connections_max: u32,
+    /// `login.spread_ms`, default `limits::SPREAD_MS`; 0 = off.
+    pub spread_ms: u64,
+    /// `login.spread_above_per_second` of a shard, default `limits::LOGINS_UNSPREAD_MAX`.
+    pub spread_above_per_second: u32,
+}
+
+impl Default for AdmissionConfig {
+    fn default() -> Self {
+        Self {
+            shard_connections_max: limits::CONNECTIONS_MAX,
+            address_connections_max: 0,
+            accepts_per_second_max: limits::ACCEPTS_PER_SECOND_MAX,
+            proxies: Proxies::NONE,
+            user_connections_max: limits::USER_CONNECTIONS_MAX,
+            spread_ms: limits::SPREAD_MS,
+            spread_above_per_second: limits::LOGINS_UNSPREAD_MAX,
+        }
+    }
 }
 
 /// `shards.*`.

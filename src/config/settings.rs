@@ -5,9 +5,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::value::{boolean, bytes, key_pair, millis, names, number};
-use super::{AuthConfig, Config, Driver, LogConfig, RecordConfig, RecordMode, ShardsConfig, WebsocketConfig};
+use super::value::{boolean, bytes, key_pair, millis, names, number, token};
+use super::{
+    AdmissionConfig, AuthConfig, Config, Driver, LogConfig, RecordConfig, RecordMode, ShardsConfig,
+    WebsocketConfig,
+};
 use crate::limits;
+use crate::session::handshake::origin::{Network, Proxies, ProxyHeader};
 
 /// The default of settings that are worked out from the machine.
 pub(super) const AUTO: &str = "auto";
@@ -39,7 +43,7 @@ pub struct Setting {
 pub enum Visibility {
     /// In `--print-config`, the banner and in faults.
     Public,
-    /// Never; shown as `(set)`.
+    /// Never; shown as `(set)`, unless there is none.
     Secret,
 }
 
@@ -58,6 +62,7 @@ impl Setting {
     pub fn shown(&self, config: &Config) -> String {
         match self.visibility {
             Visibility::Public => (self.show)(config),
+            Visibility::Secret if (self.show)(config).is_empty() => String::new(),
             Visibility::Secret => "(set)".into(),
         }
     }
@@ -72,6 +77,7 @@ pub fn setting(key: &str) -> Option<&'static Setting> {
 pub(super) struct Draft {
     pub(super) config: Config,
     pub(super) connections_max: Option<u32>,
+    pub(super) shard_connections_max: Option<u32>,
     pub(super) shards: Option<u16>,
     pub(super) rpcs: Option<u16>,
     pub(super) pin: Option<bool>,
@@ -91,8 +97,10 @@ impl Draft {
                 send_buffer_bytes: 0,
                 receive_buffer_bytes: 0,
             },
+            admission: AdmissionConfig::default(),
             rpc_listen: nowhere,
             http_listen: nowhere,
+            http_token: None,
             shards: ShardsConfig {
                 count: 0,
                 rpc_count: 0,
@@ -112,7 +120,15 @@ impl Draft {
             log: LogConfig { level: String::new(), json: false },
             planted: super::Planted::default(),
         };
-        Self { config, connections_max: None, shards: None, rpcs: None, pin: None, owner_key: None }
+        Self {
+            config,
+            connections_max: None,
+            shard_connections_max: None,
+            shards: None,
+            rpcs: None,
+            pin: None,
+            owner_key: None,
+        }
     }
 }
 
@@ -131,6 +147,22 @@ fn named<T: Copy>(text: &str, table: &[(&str, T)]) -> Option<T> {
     table.iter().find(|(name, _)| *name == text).map(|(_, value)| *value)
 }
 
+/// `none`, or networks between commas.
+fn networks(text: &str) -> Option<Vec<Network>> {
+    if text == "none" {
+        return Some(Vec::new());
+    }
+    let networks: Option<Vec<Network>> = names(text)?.iter().map(|name| Network::parse(name)).collect();
+    networks.filter(|networks| networks.len() <= limits::PROXY_NETWORKS_MAX)
+}
+
+fn networks_text(proxies: &Proxies) -> String {
+    let networks: Vec<String> = proxies.networks.iter().map(Network::to_string).collect();
+    if networks.is_empty() { "none".to_owned() } else { networks.join(",") }
+}
+
+const PROXY_HEADERS: [(&str, ProxyHeader); 2] =
+    [("off", ProxyHeader::Off), ("required", ProxyHeader::Required)];
 const DRIVERS: [(&str, Driver); 3] =
     [("auto", Driver::Auto), ("io_uring", Driver::IoUring), ("epoll", Driver::Epoll)];
 const RECORD_MODES: [(&str, RecordMode); 3] =
@@ -195,6 +227,51 @@ pub static SETTINGS: &[Setting] = &[
         |c| c.websocket.connections_max
     ),
     setting!(
+        "websocket.shard_connections_max",
+        AUTO,
+        "`auto` or a number from 1 to 4000000",
+        "30000",
+        "Most client connections of a shard, more get 503; auto = websocket.connections_max",
+        |d, t| d.shard_connections_max = auto(t, |t| number(t, 1..=4_000_000))?,
+        |c| c.admission.shard_connections_max
+    ),
+    setting!(
+        "websocket.address_connections_max",
+        "0",
+        "a number from 0 to 4000000 (0 = any number)",
+        "1000",
+        "Most connections of one address (an IPv6 /64 is one), more get 503; set websocket.proxies if there are any",
+        |d, t| d.config.admission.address_connections_max = number(t, 0..=4_000_000)?,
+        |c| c.admission.address_connections_max
+    ),
+    setting!(
+        "websocket.accepts_per_second_max",
+        "20000",
+        "a number from 0 to 1000000 (0 = any number)",
+        "5000",
+        "Connections that the node accepts per second; more get 503",
+        |d, t| d.config.admission.accepts_per_second_max = number(t, 0..=1_000_000)?,
+        |c| c.admission.accepts_per_second_max
+    ),
+    setting!(
+        "websocket.proxies",
+        "none",
+        "`none` or at most 256 networks joined by commas, like 10.0.0.0/8",
+        "10.0.0.0/8,192.0.2.4",
+        "Proxies whose X-Forwarded-For is believed; nobody else's is looked at",
+        |d, t| d.config.admission.proxies.networks = networks(t)?,
+        |c| networks_text(&c.admission.proxies)
+    ),
+    setting!(
+        "websocket.proxy_protocol",
+        "off",
+        "`off` or `required`",
+        "required",
+        "required = connections of websocket.proxies begin with a PROXY header (v1 or v2), or are closed",
+        |d, t| d.config.admission.proxies.header = named(t, &PROXY_HEADERS)?,
+        |c| name_of(c.admission.proxies.header, &PROXY_HEADERS)
+    ),
+    setting!(
         "websocket.handshakes_max",
         "4096",
         "a number from 1 to 100000",
@@ -238,6 +315,16 @@ pub static SETTINGS: &[Setting] = &[
         "Where health and metrics are served",
         |d, t| d.config.http_listen = t.parse().ok()?,
         |c| c.http_listen
+    ),
+    setting!(
+        "http.token",
+        "",
+        "16 to 512 visible ASCII characters without blanks, or nothing",
+        "0123456789abcdef",
+        "What callers from other machines send as bearer token to ask /v1/*; without one they are refused",
+        |d, t| d.config.http_token = if t.is_empty() { None } else { Some(token(t)?) },
+        |c| c.http_token.clone().unwrap_or_default(),
+        Secret
     ),
     setting!(
         "shards.count",
@@ -321,6 +408,33 @@ pub static SETTINGS: &[Setting] = &[
         "Accept logins without operationID and isBackground, as OpenIM did up to 3.8.3-patch.13",
         |d, t| d.config.lenient = boolean(t)?,
         |c| c.lenient
+    ),
+    setting!(
+        "login.connections_per_user_max",
+        "64",
+        "a number from 1 to 100000",
+        "64",
+        "Most connections of one user that a login leaves; more get 503",
+        |d, t| d.config.admission.user_connections_max = number(t, 1..=100_000)?,
+        |c| c.admission.user_connections_max
+    ),
+    setting!(
+        "login.spread_ms",
+        "2s",
+        "a time from 0 to 5s (0 = off; plain number = milliseconds)",
+        "2s",
+        "In a storm of logins a 101 waits a random time, at most this",
+        |d, t| d.config.admission.spread_ms = millis(t, 0..=5_000)?,
+        |c| c.admission.spread_ms
+    ),
+    setting!(
+        "login.spread_above_per_second",
+        "2000",
+        "a number from 1 to 1000000",
+        "2000",
+        "Logins per second and shard that are no storm",
+        |d, t| d.config.admission.spread_above_per_second = number(t, 1..=1_000_000)?,
+        |c| c.admission.spread_above_per_second
     ),
     setting!(
         "outbox.bytes_max",
@@ -429,6 +543,7 @@ mod tests {
             }
         }
         let config = draft.config;
+        assert_eq!(config.admission, AdmissionConfig::default());
         assert_eq!(config.websocket.handshakes_max, limits::HANDSHAKES_MAX);
         assert_eq!(config.outbox_bytes_max, limits::OUTBOX_BYTES_MAX);
         assert_eq!(config.outbox_frames_max, limits::OUTBOX_FRAMES_MAX);
@@ -470,10 +585,17 @@ mod tests {
             ("websocket.port", "ten"),
             ("websocket.address", "localhost"),
             ("websocket.connections_max", "0"),
+            ("websocket.proxies", "10.0.0.0/8,"),
+            ("websocket.proxies", "10.0.0.1/8"),
+            ("websocket.proxy_protocol", "on"),
+            ("login.connections_per_user_max", "0"),
+            ("login.spread_ms", "6s"),
             ("rpc.listen", "10140"),
             ("shards.count", "0"),
             ("shards.driver", "kqueue"),
             ("auth.secret", ""),
+            ("http.token", "0123456789abcde"),
+            ("http.token", "0123456789 abcdef"),
             ("login.policy", "2"),
             ("outbox.bytes_max", "1MiB"),
             ("stall.abort_ms", "1s"),

@@ -45,6 +45,12 @@ pub(super) fn names(text: &str) -> Option<Vec<String>> {
     names.iter().all(|name| !name.is_empty()).then_some(names)
 }
 
+/// A secret that fits into an HTTP header and cannot be guessed in a lifetime.
+pub(super) fn token(text: &str) -> Option<String> {
+    let fits = (16..=512).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    fits.then(|| text.to_owned())
+}
+
 /// Two 64-bit numbers in hexadecimal, joined by a colon.
 pub(super) fn key_pair(text: &str) -> Option<[u64; 2]> {
     let (first, second) = text.split_once(':')?;

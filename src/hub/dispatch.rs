@@ -10,6 +10,7 @@ use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
 use super::calls::Pending;
+use super::follow::{What, cut};
 use super::login::metadata;
 use super::upstream::{
     Method, UpstreamError, UpstreamOutcome, UpstreamReply, UpstreamRequest, UserPlatforms,
@@ -111,7 +112,7 @@ impl Hub {
         };
         match (session.phase, &decoded) {
             (Phase::Open, _) => {}
-            (Phase::LoggingIn | Phase::Registering, Decoded::Fault(reason)) => {
+            (Phase::LoggingIn | Phase::Spread | Phase::Registering, Decoded::Fault(reason)) => {
                 self.tally.count(Metric::HandshakeBad);
                 return self.end(now, conn, *reason);
             }
@@ -141,6 +142,11 @@ impl Hub {
 
     fn request(&mut self, now: Now, conn: ConnId, request: Request) {
         let user = self.registry.session(conn).and_then(|s| self.registry.user_of(s));
+        self.follow.note(now, conn, || What::Request {
+            id: request.id,
+            operation_id: cut(&request.operation_id),
+            bytes: request.data.len(),
+        });
         // A session that was just evicted has no user: its kick frame is on the way, nothing else is answered.
         let Some(user) = user else { return };
         if *user != *request.send_id {
@@ -326,6 +332,11 @@ impl Hub {
         let metric = if response.err_code == 0 { Metric::Requests } else { Metric::RequestsFailed };
         self.tally.count(metric);
         let variant = session.variant;
+        self.follow.note(now, conn, || What::Answer {
+            id: response.id,
+            operation_id: cut(response.operation_id),
+            code: response.err_code,
+        });
         let mut frame = self.encoder.envelope(&mut self.recorder, variant, response);
         if frame.bytes().len() > limits::FRAME_SENT_BYTES_MAX {
             // The SDK would drop the connection, reconnect and ask again, for ever (spec trap 9).

@@ -3,6 +3,7 @@
 //! The one way out is [`Hub::end`]. It never waits and never calls back: it notes the reason, queues what the client
 //! still gets, and leaves the rest to the queues and to the flush.
 
+use super::follow::What;
 use super::queues::is_queued;
 use super::{Effect, Hub, Kind, Note};
 use crate::ids::{ConnId, Platform};
@@ -35,6 +36,7 @@ impl Hub {
         session.deadline = tick.after_ms(limits::FLUSH_DEADLINE_MS);
         self.tally.count(terms.metric);
         self.trace.note(Note::Ended, &[conn.0.index.into(), reason as u64]);
+        self.follow.note(now, conn, || What::Over { reason: terms.label.into() });
         if let Some((code, _)) = terms.close_frame.filter(|_| before == Phase::Open) {
             self.queue_last(conn, Frame::close(Some(code), words));
         }
@@ -74,6 +76,7 @@ impl Hub {
         self.transport_lost(now, conn);
         if let Some(session) = self.registry.session_mut(conn) {
             session.transport_closed = true;
+            self.follow.note(now, conn, || What::Closed);
         }
         self.free_if_done(conn);
     }
@@ -104,6 +107,7 @@ impl Hub {
             assert!(!session.is_registered(), "a freed session is still in its user's list");
             self.registry.sessions.remove(conn.0);
             self.trace.note(Note::Freed, &[conn.0.index.into()]);
+            self.follow.ends(conn);
         }
     }
 
@@ -179,6 +183,7 @@ impl Hub {
             self.rearm(conn);
         }
         self.expire_calls(now);
+        self.follow.expire(now.mono);
         self.drain_step(now);
     }
 
@@ -191,6 +196,7 @@ impl Hub {
                 self.tally.count(Metric::HandshakeUpstream);
                 self.refuse_busy(now, conn, Disconnect::LoginTimeout);
             }
+            Phase::Spread if session.deadline <= tick => self.queue_register(now, conn),
             Phase::Closing if session.deadline <= tick => self.close(conn),
             Phase::Open if tick.since_ms(session.heard) >= limits::READ_DEADLINE_MS => {
                 self.end(now, conn, Disconnect::ReadDeadline);

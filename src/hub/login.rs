@@ -4,6 +4,7 @@
 //! by the next push (this closes upstream's race, spec 1.8 step 2). Every refusal is decided before.
 
 use super::calls::Pending;
+use super::follow::{What, cut};
 use super::login_policy::{self, Existing, Invalidation};
 use super::upstream::{CallMetadata, UpstreamCall, UpstreamOutcome, UpstreamRequest};
 use super::{Accepted, Effect, Hub, Kind, Note};
@@ -33,10 +34,11 @@ impl Hub {
         if self.drain.is_some() {
             return None;
         }
-        let session = Session::new(now, accepted.peer, accepted.login);
+        let session = Session::new(now, accepted.peer, *accepted.login);
         let conn = ConnId(self.registry.sessions.insert(session).ok()?);
         self.trace.note(Note::Accepted, &[conn.0.index.into(), conn.0.generation.into()]);
         self.rearm(conn);
+        self.follow_login(now, conn);
         let asked = self.registry.session(conn).and_then(|session| match &session.credentials {
             Credentials::Login(login) => Some((
                 // The platform is absent here: upstream holds it as a number and sends only strings (spec 6.1).
@@ -51,6 +53,16 @@ impl Hub {
             self.refuse_busy(now, conn, Disconnect::LoginRefused);
         }
         Some(conn)
+    }
+
+    fn follow_login(&mut self, now: Now, conn: ConnId) {
+        if let Some(session) = self.registry.session(conn)
+            && let Credentials::Login(login) = &session.credentials
+        {
+            self.follow.begins(&login.user, conn);
+            let (peer, platform) = (login.origin.peer(), session.platform);
+            self.follow.note(now, conn, || What::Login { peer, platform });
+        }
     }
 
     /// Asks upstream. `false`: no reply slot is free.
@@ -100,8 +112,7 @@ impl Hub {
             self.queue_last(conn, answer);
             return self.end(now, conn, Disconnect::LoginRefused);
         }
-        session.phase = Phase::Registering;
-        self.queues.push(&mut self.registry.sessions, Kind::Register, conn, Tick::of(now.mono));
+        self.let_register(now, conn);
     }
 
     /// By HTTP, or by first text frame if the client asked for it (spec 1.4).
@@ -112,6 +123,7 @@ impl Hub {
         let Credentials::Login(login) = &session.credentials else {
             return;
         };
+        self.follow.note(now, conn, || What::Refused { code: refusal.code, message: cut(&refusal.message) });
         let json = refusal.json();
         let bytes = match (login.wants_response, login.upgrade) {
             (false, _) => upgrade::refused(&json),
@@ -130,6 +142,10 @@ impl Hub {
 
     /// Takes a connection from the register queue: policy, user map, 101 and first frame, all at once.
     pub(super) fn register(&mut self, now: Now, conn: ConnId) {
+        if self.user_is_full(conn) {
+            self.tally.count(Metric::HandshakeUserFull);
+            return self.refuse_busy(now, conn, Disconnect::LoginRefused);
+        }
         let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Registering) else {
             return;
         };
@@ -142,7 +158,8 @@ impl Hub {
         let (user, operation_id) = (std::mem::take(&mut login.user), std::mem::take(&mut login.operation_id));
         let wants_response = login.wants_response;
         let platform = session.platform;
-        session.credentials = Credentials::Identity(Box::new(Identity { token: token.clone() }));
+        let origin = login.origin;
+        session.credentials = Credentials::Identity(Box::new(Identity { token: token.clone(), origin }));
         session.phase = Phase::Open;
         (session.heard, session.pinged) = (Tick::of(now.mono), Tick::of(now.mono));
         let metadata = metadata(&operation_id, &user, Some(platform), connection_id);
@@ -151,6 +168,8 @@ impl Hub {
         self.presence.mark(&user, None);
         self.tally.count(Metric::HandshakeOk);
         self.trace.note(Note::Registered, &[conn.0.index.into()]);
+        self.follow.begins(&user, conn);
+        self.follow.note(now, conn, || What::Online);
         self.rearm(conn);
         let answer = self.encoder.raw(&mut self.recorder, &upgrade::switching(accept));
         self.queue(now, conn, answer);
@@ -199,6 +218,7 @@ impl Hub {
 
     /// Takes a connection out of its user's list and puts it in the kick queue.
     pub(super) fn evict(&mut self, now: Now, conn: ConnId) {
+        self.follow.note(now, conn, || What::Kicked);
         self.leave_user(conn);
         self.queues.push(&mut self.registry.sessions, Kind::Kick, conn, Tick::of(now.mono));
     }

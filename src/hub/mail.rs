@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::hub::sight::Sight;
 use crate::hub::upstream::UserPlatforms;
 use crate::ids::{Platform, RpcTicket, SourceId, Text};
 use crate::time::Mono;
@@ -24,6 +25,8 @@ pub enum ShardMail {
     RemoteLogin(Box<RemoteLoginMail>),
     /// Control lane.
     OnlineStatus(Box<OnlineStatusMail>),
+    /// Control lane.
+    Look(Box<LookMail>),
 }
 
 /// One push to those of its recipients that this shard owns.
@@ -103,6 +106,34 @@ pub struct OnlineStatusMail {
     pub users: Vec<Recipient>,
 }
 
+/// An operator's question about a user that this shard owns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookMail {
+    /// Where the answer goes.
+    pub ticket: RpcTicket,
+    /// Whom it is about.
+    pub user: Text,
+    /// The question.
+    pub look: Look,
+}
+
+/// What an operator asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Look {
+    /// Which connections there are.
+    Who,
+    /// Note events from now on.
+    Follow {
+        /// For so long.
+        for_ms: u64,
+    },
+    /// Which events were noted.
+    Page {
+        /// From this one on; what the last answer gave as `next`.
+        cursor: u64,
+    },
+}
+
 /// What a shard answers to an rpc thread.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RpcOutcome {
@@ -118,6 +149,8 @@ pub enum RpcOutcome {
     RemoteLogin,
     /// To [`ShardMail::OnlineStatus`]: only users with at least one connection.
     OnlineStatus(Vec<UserStatus>),
+    /// To [`ShardMail::Look`].
+    Sight(Sight),
 }
 
 /// What became of one requested user.

@@ -27,6 +27,7 @@ impl Hub {
             ShardMail::Kick(kick) => self.kick_users(now, &kick),
             ShardMail::RemoteLogin(login) => self.remote_login(now, &login),
             ShardMail::OnlineStatus(status) => self.online_status(&status),
+            ShardMail::Look(look) => self.look(now, &look),
         }
     }
 

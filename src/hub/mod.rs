@@ -13,8 +13,10 @@
 mod audit;
 mod calls;
 pub mod conversation;
+mod crowd;
 mod dispatch;
 mod encoder;
+pub mod follow;
 mod lifecycle;
 mod login;
 pub mod login_policy;
@@ -25,6 +27,7 @@ mod push;
 mod queues;
 pub mod record;
 mod registry;
+pub mod sight;
 mod subscriptions;
 pub mod trace;
 pub mod upstream;
@@ -36,6 +39,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 pub use crate::session::outbox::SendBatch;
+pub use crowd::SpreadPlan;
 
 use crate::ids::{ConnId, RpcTicket, ShardId};
 use crate::limits;
@@ -46,8 +50,10 @@ use crate::session::{Phase, Tick};
 use crate::time::{Mono, Now};
 use crate::wire::message::ReadLimits;
 use calls::Calls;
+use crowd::Spread;
 use dispatch::Decoded;
 use encoder::Encoder;
+use follow::Follow;
 use login_policy::LoginPolicy;
 use mail::{RpcOutcome, ShardMail};
 use presence::Presence;
@@ -75,6 +81,10 @@ pub struct HubConfig {
     pub outbox_frames_max: usize,
     /// See `limits::SHARD_OUTBOX_BYTES_MAX`.
     pub shard_outbox_bytes_max: usize,
+    /// Connections of one user. More: 503 before register.
+    pub user_connections_max: u32,
+    /// What happens to a storm of logins.
+    pub spread: SpreadPlan,
     /// Keyed hashing of user ids: drawn at start, given in tests.
     pub hash_seed: u64,
 }
@@ -128,10 +138,12 @@ pub struct Hub {
     pushes: Pushes,
     presence: Presence,
     subscriptions: Subscriptions,
+    spread: Spread,
     effects: VecDeque<Effect>,
     flush: VecDeque<ConnId>,
     drain: Option<Mono>,
     trace: Trace,
+    follow: Follow,
     #[serde(skip)]
     encoder: Encoder,
     #[serde(skip)]
@@ -151,10 +163,12 @@ impl Hub {
             pushes: Pushes::new(),
             presence: Presence::new(config.connections_max),
             subscriptions: Subscriptions::default(),
+            spread: Spread::new(config.spread),
             effects: VecDeque::new(),
             flush: VecDeque::new(),
             drain: None,
             trace: Trace::default(),
+            follow: Follow::default(),
             encoder: Encoder::default(),
             tally: Tally::default(),
             recorder: None,
@@ -197,7 +211,7 @@ impl Hub {
         match session.phase {
             Phase::Open => {}
             // Before its 101 a client may not send (spec 1.1).
-            Phase::LoggingIn | Phase::Registering => {
+            Phase::LoggingIn | Phase::Spread | Phase::Registering => {
                 return self.decoded(now, conn, Decoded::Fault(Disconnect::ProtocolError));
             }
             Phase::Closing | Phase::Closed => return,

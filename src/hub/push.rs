@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use prost::encoding::{WireType, encode_key, encode_varint};
 use serde::{Deserialize, Serialize};
 
+use super::follow::{What, cut};
 use super::mail::{DeviceOutcome, DeviceVerdict, PushBody, PushMail, RecipientVerdict, RpcOutcome};
 use super::{Hub, Note};
 use crate::ids::{ConnId, Platform, RpcTicket, SourceId};
@@ -157,6 +158,9 @@ impl Hub {
         let connections = self.open_connections(&recipient.user);
         if connections.is_empty() {
             self.tally.count(Metric::PushNotHere);
+            let operation_id = job.mail.body.operation_id.as_str();
+            self.follow
+                .note_user(now, &recipient.user, || What::PushNotHere { operation_id: cut(operation_id) });
         }
         let devices =
             connections.into_iter().filter_map(|conn| self.push_connection(now, job, conn)).collect();
@@ -180,6 +184,12 @@ impl Hub {
             DeviceOutcome::Queued => Metric::PushQueued,
             DeviceOutcome::Dropped => Metric::PushDropped,
             DeviceOutcome::Background => Metric::PushBackground,
+        });
+        let body = &job.mail.body;
+        self.follow.note(now, conn, || What::Push {
+            operation_id: cut(&body.operation_id),
+            outcome,
+            bytes: body.msg_data.len(),
         });
         Some(DeviceVerdict { platform, outcome })
     }

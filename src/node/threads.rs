@@ -109,7 +109,7 @@ fn prepare(
         driver,
         layout: layout(machine, counts, pinning),
         ownership: Ownership::new(config.shards.owner_key, counts.shards),
-        admission: Arc::new(Admission::new(config.websocket.connections_max)),
+        admission: Arc::new(Admission::with(shard::admission_limits(&config))),
         shard_addresses,
         rpc_addresses,
         shard_blocks: (0..counts.shards).map(|_| Arc::default()).collect(),

@@ -1,15 +1,16 @@
-//! The admin HTTP/1.1 server: `/healthz`, `/readyz`, `/metrics`. One request per connection.
+//! The admin HTTP/1.1 server: `/healthz`, `/readyz`, `/metrics` for everybody who reaches it, `/v1/*` for those who may
+//! (`access.rs`). One request per connection.
 //!
 //! Trusted to be reachable by operators only (loopback unless told otherwise), yet bounded in connections, bytes and
 //! time all the same.
 
-use std::net::TcpListener as StdTcpListener;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, StatusCode, Version, header};
 use monoio::io::sink::{Sink, SinkExt};
 use monoio::io::stream::Stream;
 use monoio::net::{TcpListener, TcpStream};
@@ -18,14 +19,16 @@ use monoio_http::h1::codec::ServerCodec;
 use monoio_http::h1::payload::{FixedPayload, Payload};
 use prometheus_client::registry::Registry;
 
+use super::access::{self, Denial};
 use super::bounded::{Bounded, Bounds, Excess};
 use super::exchange::Exchange;
 use super::exposition;
+use super::verbs::{self, Verb};
 use crate::admission::{Admission, NodeState};
 use crate::limits::{
     ACCEPT_PAUSE_MS, ADMIN_CONNECTIONS_MAX, ADMIN_REQUEST_BYTES, ADMIN_REQUEST_MS, STALL_REPORT_MS,
 };
-use crate::metrics::Metric;
+use crate::metrics::{Block, Metric};
 use crate::shard::clock;
 use crate::shard::pulse::{Phase, Pulse};
 use crate::shard::turn::Turns;
@@ -38,12 +41,16 @@ pub(super) struct Admin {
     /// By shard.
     pub(super) pulses: Vec<Arc<Pulse>>,
     pub(super) registry: Registry,
+    /// The blocks with the value of their `shard` label.
+    pub(super) blocks: Vec<(String, Arc<Block>)>,
+    /// `http.token`.
+    pub(super) token: Option<String>,
 }
 
 /// An answer: status, content type, body.
-type Answer = (StatusCode, &'static str, String);
+pub(super) type Answer = (StatusCode, &'static str, String);
 
-const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Accepts until the listener is shut down.
 pub(super) async fn accept(listener: StdTcpListener, admin: Rc<Admin>, turns: Turns) {
@@ -57,10 +64,10 @@ pub(super) async fn accept(listener: StdTcpListener, admin: Rc<Admin>, turns: Tu
     let places = Rc::new(()); // each connection holds a clone
     loop {
         match listener.accept().await {
-            Ok((stream, _)) if Rc::strong_count(&places) <= ADMIN_CONNECTIONS_MAX => {
+            Ok((stream, peer)) if Rc::strong_count(&places) <= ADMIN_CONNECTIONS_MAX => {
                 let (admin, place) = (Rc::clone(&admin), Rc::clone(&places));
                 monoio::spawn(async move {
-                    serve(stream, &admin).await;
+                    serve(stream, peer, &admin).await;
                     drop(place);
                 });
             }
@@ -76,14 +83,14 @@ pub(super) async fn accept(listener: StdTcpListener, admin: Rc<Admin>, turns: Tu
 }
 
 /// One connection: one request, one answer, close.
-async fn serve(stream: TcpStream, admin: &Admin) {
+async fn serve(stream: TcpStream, peer: SocketAddr, admin: &Admin) {
     let bounds = Bounds::new(ADMIN_REQUEST_BYTES, clock::now().mono.plus_ms(ADMIN_REQUEST_MS));
     let mut codec = ServerCodec::new(Bounded::new(stream, Rc::clone(&bounds)));
     let request = codec.next().await;
     let answer = match (&request, bounds.excess()) {
         (Some(Ok(request)), _) => {
             admin.exchange.count(Metric::HttpRequests);
-            admin.answer(request.method(), request.uri().path())
+            admin.answer(request, peer).await
         }
         (None, None) => return, // closed without a request
         (_, excess) => {
@@ -113,19 +120,49 @@ fn response((status, content_type, body): Answer) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
-    }
+    match status {
+        StatusCode::METHOD_NOT_ALLOWED => headers.insert(header::ALLOW, HeaderValue::from_static("GET")),
+        StatusCode::UNAUTHORIZED => {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+        }
+        _ => None,
+    };
     response
 }
 
 impl Admin {
-    fn answer(&self, method: &Method, path: &str) -> Answer {
-        let known = matches!(path, "/healthz" | "/readyz" | "/metrics");
-        match path {
-            _ if known && method != Method::GET => {
-                (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n".to_owned())
+    async fn answer<B>(&self, request: &Request<B>, peer: SocketAddr) -> Answer {
+        let path = request.uri().path();
+        if path.starts_with("/v1/") {
+            let sent = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+            if let Err(denial) = access::judge(peer, sent, self.token.as_deref()) {
+                return self.deny(peer, denial);
             }
+        }
+        let verb = Verb::of(path);
+        let known = verb.is_some() || matches!(path, "/healthz" | "/readyz" | "/metrics");
+        if known && request.method() != Method::GET {
+            return (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n".to_owned());
+        }
+        match verb {
+            Some(verb) => verbs::answer(self, verb, request.uri().query().unwrap_or_default()).await,
+            None => self.state(path),
+        }
+    }
+
+    fn deny(&self, peer: SocketAddr, denial: Denial) -> Answer {
+        self.exchange.count(Metric::HttpDenied);
+        tracing::warn!(%peer, ?denial, "an operator's verb was denied");
+        let status = match denial {
+            Denial::NoTokenSet => StatusCode::FORBIDDEN,
+            Denial::WrongToken => StatusCode::UNAUTHORIZED,
+        };
+        (status, TEXT, denial.text().to_owned())
+    }
+
+    /// What is open to everybody.
+    fn state(&self, path: &str) -> Answer {
+        match path {
             "/healthz" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
             "/readyz" => match self.not_ready(clock::now().mono) {
                 None => (StatusCode::OK, TEXT, "ready\n".to_owned()),
@@ -135,7 +172,10 @@ impl Admin {
                 Ok(text) => (StatusCode::OK, exposition::CONTENT_TYPE, text),
                 Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
             },
-            _ => (StatusCode::NOT_FOUND, TEXT, "try /healthz, /readyz or /metrics\n".to_owned()),
+            _ => {
+                let known = "/healthz, /readyz, /metrics, /v1/who, /v1/trace, /v1/shards";
+                (StatusCode::NOT_FOUND, TEXT, format!("try one of {known}\n"))
+            }
         }
     }
 

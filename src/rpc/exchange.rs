@@ -19,7 +19,7 @@ use crate::ids::{RpcTicket, ShardId, SourceId};
 use crate::limits::{RPC_CALLS_MAX, RPC_CONNECTIONS_MAX, RPC_HELD_BYTES};
 use crate::metrics::{Block, Metric};
 use crate::shard::clock;
-use crate::shard::mailbox::{Control, RpcInbox, RpcMail, ShardAddress};
+use crate::shard::mailbox::{Control, LaneDepths, RpcInbox, RpcMail, ShardAddress};
 use crate::time::Mono;
 use crate::wire::grpc::{Status, code};
 
@@ -155,6 +155,11 @@ impl Exchange {
         }
         inbox.publish(tally);
         block.publish(tally);
+    }
+
+    /// Mails waiting for each shard, by id.
+    pub(super) fn lane_depths(&self) -> Vec<LaneDepths> {
+        self.state.borrow().shards.iter().map(ShardAddress::depths).collect()
     }
 
     /// A place for a connection; `None`: there are too many, or the thread drains.

@@ -1,9 +1,11 @@
 //! gRPC and admin HTTP on the rpc threads.
 //!
 //! `run` is the life of a thread; `exchange` its state; `server`, `call`, `metadata` and `services` the push API;
-//! `upstream` answers the shards' questions; `admin` is HTTP for operators; `client` makes one call from the command
+//! `upstream` answers the shards' questions; `admin` is HTTP for operators, `verbs` what
+//! they may ask there, `access` who may, `inside` the view of all shards; `client` makes one call from the command
 //! line. `budget`, `bounded` and `stream` keep peers within limits. No user state is here: the shards own users.
 
+mod access;
 mod admin;
 mod bounded;
 mod budget;
@@ -11,6 +13,7 @@ mod call;
 pub mod client;
 mod exchange;
 mod exposition;
+pub mod inside;
 mod metadata;
 mod planted;
 mod run;
@@ -18,6 +21,7 @@ mod server;
 mod services;
 mod stream;
 mod upstream;
+mod verbs;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

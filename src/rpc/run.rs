@@ -56,7 +56,7 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
     if let Some(http) = start.http {
         listeners.push(http.try_clone()?);
         let sources = Sources {
-            blocks: start.blocks,
+            blocks: start.blocks.clone(),
             admission: start.admission.clone(),
             dropped_log_lines: start.dropped_log_lines,
         };
@@ -64,6 +64,8 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
             exchange: exchange.clone(),
             admission: start.admission,
             pulses: start.pulses,
+            blocks: start.blocks,
+            token: start.config.http_token.clone(),
             registry: exposition::registry(sources),
         };
         monoio::spawn(admin::accept(http, Rc::new(admin), turns));

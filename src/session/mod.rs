@@ -10,7 +10,8 @@ pub mod outbox;
 pub mod requests;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::{Deref, DerefMut};
 
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
@@ -52,9 +53,12 @@ impl Tick {
 
 /// Where a session is in its life. It only moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Waits for the token check.
     LoggingIn,
+    /// Its token is good; in a storm of logins it waits a random time.
+    Spread,
     /// Waits in the register queue.
     Registering,
     /// Registered; its 101 was queued in the same call.
@@ -69,9 +73,48 @@ pub enum Phase {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Credentials {
     /// Before register: all arguments.
-    Login(Box<Login>),
+    Login(Box<Applicant>),
     /// After: what pushes, kicks and status calls need.
     Identity(Box<Identity>),
+}
+
+/// Where a connection comes from: what operators ask for. A `SocketAddr` would cost 8 bytes more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    ip: IpAddr,
+    port: u16,
+    /// When it was accepted.
+    pub since: Tick,
+}
+
+impl Origin {
+    /// TCP address of the peer.
+    pub fn peer(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port)
+    }
+}
+
+/// A login and where it comes from.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Applicant {
+    /// Its arguments.
+    pub login: Login,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+impl Deref for Applicant {
+    type Target = Login;
+
+    fn deref(&self) -> &Login {
+        &self.login
+    }
+}
+
+impl DerefMut for Applicant {
+    fn deref_mut(&mut self) -> &mut Login {
+        &mut self.login
+    }
 }
 
 /// What is kept of a login.
@@ -79,6 +122,8 @@ pub enum Credentials {
 pub struct Identity {
     /// The token, for policy 4 and `GetUsersOnlineStatus`.
     pub token: Box<str>,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 /// A place in one of the hub's three queues, linked through the slab.
@@ -132,9 +177,9 @@ pub struct Session {
     pub queues: [QueueLink; 3],
     /// Its one timer.
     pub timer: TimerLink,
-    /// End of the phase `LoggingIn`, `Registering` or `Closing`.
+    /// End of the phase `LoggingIn`, `Spread`, `Registering` or `Closing`.
     pub deadline: Tick,
-    /// When the last frame was received.
+    /// When the last frame was received; before the 101: when it was accepted.
     pub heard: Tick,
     /// When the gateway pinged it last (Web only).
     pub pinged: Tick,
@@ -154,7 +199,7 @@ pub struct Session {
 
 impl Session {
     /// A session whose token check begins.
-    pub fn new(now: Now, peer: SocketAddr, login: Box<Login>) -> Self {
+    pub fn new(now: Now, peer: SocketAddr, login: Login) -> Self {
         let tick = Tick::of(now.mono);
         let unqueued = QueueLink { next: NONE, since: tick, queued: false };
         Self {
@@ -179,7 +224,10 @@ impl Session {
             outbox: None,
             requests: None,
             watches: None,
-            credentials: Credentials::Login(login),
+            credentials: Credentials::Login(Box::new(Applicant {
+                login,
+                origin: Origin { ip: peer.ip(), port: peer.port(), since: tick },
+            })),
         }
     }
 
@@ -193,6 +241,14 @@ impl Session {
         match &self.credentials {
             Credentials::Login(login) => &login.token,
             Credentials::Identity(identity) => &identity.token,
+        }
+    }
+
+    /// Where it comes from.
+    pub fn origin(&self) -> Origin {
+        match &self.credentials {
+            Credentials::Login(login) => login.origin,
+            Credentials::Identity(identity) => identity.origin,
         }
     }
 
@@ -216,7 +272,7 @@ impl Session {
     /// When the hub must look at it again.
     pub fn next_timer(&self) -> Option<Tick> {
         match self.phase {
-            Phase::LoggingIn | Phase::Registering | Phase::Closing => Some(self.deadline),
+            Phase::LoggingIn | Phase::Spread | Phase::Registering | Phase::Closing => Some(self.deadline),
             Phase::Open => {
                 let silent = self.heard.after_ms(limits::READ_DEADLINE_MS);
                 let ping = self.pinged.after_ms(limits::WEB_PING_INTERVAL_MS);
@@ -234,6 +290,7 @@ mod tests {
     #[test]
     fn a_session_stays_small() {
         assert!(size_of::<Session>() <= 176, "{} bytes", size_of::<Session>());
+        assert!(size_of::<Identity>() <= 40, "{} bytes", size_of::<Identity>());
     }
 
     #[test]

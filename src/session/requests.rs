@@ -64,6 +64,16 @@ impl Requests {
         Some(request)
     }
 
+    /// How many wait for upstream.
+    pub fn in_flight(&self) -> u8 {
+        self.in_flight
+    }
+
+    /// How many wait behind those.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Nothing in flight, nothing waiting.
     pub fn is_idle(&self) -> bool {
         self.in_flight == 0 && self.waiting.is_empty()

@@ -2,10 +2,10 @@
 //! are ready for the hub, and the counts of both.
 //!
 //! All on one thread; no borrow lives across an await. What always holds: a connection that [`Admission`] counts is
-//! given back exactly once, by its [`Place`] or, once the hub has it, by the loop when its socket is closed.
+//! given back exactly once, when its [`Place`] is dropped: with its [`Guest`], or by the loop at the socket's close.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,11 +15,12 @@ use super::mailbox::ShardAddress;
 use super::nudge::Nudge;
 use super::pulse::Pulse;
 use super::socket::Socket;
-use crate::admission::Admission;
+use crate::admission::{AddressPlace, AddressVerdict, Admission};
 use crate::arena::Arena;
 use crate::ids::{Ownership, ShardId, SlotId};
 use crate::limits::{HAND_OVER_LANE_MAX, LISTEN_QUEUE_MAX};
 use crate::metrics::{DESCRIPTIONS, Metric, Tally};
+use crate::session::handshake::origin::Proxies;
 use crate::session::handshake::{Login, Strictness};
 use crate::time::Mono;
 
@@ -32,6 +33,8 @@ pub(super) struct DoorPlan {
     pub(super) admission: Arc<Admission>,
     pub(super) pulse: Arc<Pulse>,
     pub(super) strictness: Strictness,
+    /// Whose word about a client's address is believed.
+    pub(super) proxies: Proxies,
     pub(super) handshakes_max: usize,
 }
 
@@ -81,29 +84,50 @@ pub(super) struct Arrival {
 pub(super) struct Guest {
     pub(super) socket: Rc<Socket>,
     pub(super) peer: SocketAddr,
+    /// Where it comes from: the peer, or what a configured proxy says.
+    pub(super) client: IpAddr,
     /// Its place under the node's connection limit; `None`: it found the node full.
     pub(super) place: Option<Place>,
 }
 
-/// A place under the node's connection limit, given back when dropped.
+/// A place under the node's connection limit, and under that of an address; both are given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     admission: Arc<Admission>,
+    address: Option<AddressPlace>,
     passed_on: bool,
 }
 
 impl Place {
     /// Takes a place, or `None`: the node is full.
     pub(super) fn take(admission: &Arc<Admission>) -> Option<Self> {
-        admission.enter().then(|| Self::taken_over(admission))
+        admission.enter().then(|| Self::taken_over(admission, None))
     }
 
-    /// A place that somebody else took and passed on.
-    pub(super) fn taken_over(admission: &Arc<Admission>) -> Self {
-        Self { admission: Arc::clone(admission), passed_on: false }
+    /// A place that another thread took and passed on.
+    pub(super) fn taken_over(admission: &Arc<Admission>, address: Option<AddressPlace>) -> Self {
+        Self { admission: Arc::clone(admission), address, passed_on: false }
     }
 
-    /// From now on another owner of the connection gives the place back.
+    /// Takes the place of an address as well, once. `false`: it has as many connections as it may.
+    pub(super) fn enter_address(&mut self, address: IpAddr) -> bool {
+        debug_assert!(self.address.is_none(), "an address is counted once");
+        match self.admission.enter_address(address) {
+            AddressVerdict::Free => true,
+            AddressVerdict::Counted(place) => {
+                self.address = Some(place);
+                true
+            }
+            AddressVerdict::Full => false,
+        }
+    }
+
+    /// The address's part of the place, for a hand-over.
+    pub(super) fn address(&self) -> Option<AddressPlace> {
+        self.address
+    }
+
+    /// From now on another thread gives the place back.
     pub(super) fn pass_on(mut self) {
         self.passed_on = true;
     }
@@ -112,6 +136,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if !self.passed_on {
+            self.address.into_iter().for_each(|place| self.admission.leave_address(place));
             self.admission.leave();
         }
     }
@@ -190,6 +215,9 @@ impl Door {
 
     /// Waits until another connection may be accepted.
     pub(super) async fn has_room(&self) {
+        if self.handshakes() >= self.plan.handshakes_max {
+            self.count(Metric::AcceptWaits);
+        }
         while self.handshakes() >= self.plan.handshakes_max {
             self.room.wait().await;
         }

@@ -20,6 +20,7 @@ use crate::ids::SlotId;
 use crate::limits::{HEAD_BYTES_MAX, HEAD_DEADLINE_MS, LINGER_BYTES, LINGER_MS};
 use crate::metrics::Metric;
 use crate::session::handshake::{Judgement, Login, Refusal, judge};
+use crate::wire::proxy::{self, Source};
 use crate::wire::upgrade::{self, Head};
 
 /// Room for a typical head, so that the buffer grows seldom.
@@ -35,7 +36,12 @@ pub(super) struct No {
 impl No {
     /// A refusal that the client may try again elsewhere or later: 503 without JSON (spec trap 1).
     pub(super) fn busy() -> Self {
-        Self::answered(Metric::HandshakeBusy, upgrade::unavailable())
+        Self::over(Metric::HandshakeBusy)
+    }
+
+    /// As [`No::busy`], counted as the limit that it met.
+    pub(super) fn over(limit: Metric) -> Self {
+        Self::answered(limit, upgrade::unavailable())
     }
 
     fn answered(outcome: Metric, answer: Vec<u8>) -> Self {
@@ -70,9 +76,9 @@ pub(super) fn refuse(door: &Rc<Door>, guest: Guest, no: No) {
     });
 }
 
-async fn converse(door: Rc<Door>, id: SlotId, guest: Guest) {
-    let verdict = match read_head(&door, id, &guest.socket).await {
-        Ok(head) => decide(&door, &guest, &head),
+async fn converse(door: Rc<Door>, id: SlotId, mut guest: Guest) {
+    let verdict = match read_head(&door, id, &guest).await {
+        Ok((source, head)) => decide(&door, &mut guest, (source, &head)),
         Err(no) => Err(no),
     };
     match verdict {
@@ -87,23 +93,36 @@ async fn converse(door: Rc<Door>, id: SlotId, guest: Guest) {
     }
 }
 
-async fn read_head(door: &Door, id: SlotId, socket: &Socket) -> Result<Head, No> {
+/// The PROXY header, if one has to come, and the request head.
+async fn read_head(door: &Door, id: SlotId, guest: &Guest) -> Result<(Source, Head), No> {
     let mut received = Vec::with_capacity(HEAD_BYTES_TYPICAL);
+    let mut source = (!door.plan.proxies.expect_header(guest.peer.ip())).then_some(Source::Unsaid);
     loop {
         door.plan.pulse.enter(Activity::Head, None);
-        match read_more(socket, &mut received) {
+        match read_more(&guest.socket, &mut received) {
             Ok(0) => return Err(why_it_ended(door, id)),
             Ok(_) => {}
             Err(Errno::AGAIN | Errno::INTR) => {
-                socket.readable().await;
+                guest.socket.readable().await;
                 continue;
             }
             Err(_) => return Err(No::silent(Metric::HandshakeGone)),
         }
+        let source = match source {
+            Some(source) => source,
+            None => match proxy::parse(&received) {
+                Ok(Some((said, n))) => {
+                    received.drain(..n);
+                    *source.insert(said)
+                }
+                Ok(None) => continue,
+                Err(_) => return Err(No::silent(Metric::HandshakeProxy)),
+            },
+        };
         match upgrade::parse(&received) {
             // Bytes before the 101 (spec 1.1): upstream closes, and there must be none to carry to another shard.
             Ok(Some((_, n))) if n < received.len() => return Err(No::silent(Metric::HandshakeBad)),
-            Ok(Some((head, _))) => return Ok(head),
+            Ok(Some((head, _))) => return Ok((source, head)),
             Ok(None) => {}
             Err(fault) => {
                 let outcome = match fault {
@@ -135,8 +154,8 @@ fn why_it_ended(door: &Door, id: SlotId) -> No {
     }
 }
 
-/// Spec 1.3, checks 1 to 3.
-fn decide(door: &Door, guest: &Guest, head: &Head) -> Result<Box<Login>, No> {
+/// Spec 1.3, checks 1 to 3; before them the limit of the address that a proxy tells.
+fn decide(door: &Door, guest: &mut Guest, (source, head): (Source, &Head)) -> Result<Box<Login>, No> {
     if door.is_draining() {
         return Err(No::busy());
     }
@@ -148,13 +167,30 @@ fn decide(door: &Door, guest: &Guest, head: &Head) -> Result<Box<Login>, No> {
         };
         return Err(No::answered(Metric::HandshakeFull, upgrade::refused(&full.json())));
     }
+    let proxied = door.plan.proxies.contain(guest.peer.ip());
+    if proxied && !meet_client(door, guest, (source, head)) {
+        return Err(No::over(Metric::HandshakeAddressFull));
+    }
     match judge(head, door.plan.strictness) {
-        Judgement::Login(login) => Ok(login),
+        Judgement::Login(login) if proxied => Ok(login),
+        Judgement::Login(mut login) => {
+            login.forwarded_for = None; // nobody that is asked has said it
+            Ok(login)
+        }
         Judgement::Refuse(refusal) => {
             Err(No::answered(Metric::HandshakeArgs, upgrade::refused(&refusal.json())))
         }
         Judgement::Redirect(location) => Err(No::answered(Metric::HandshakeArgs, upgrade::moved(&location))),
     }
+}
+
+/// Finds out who the client behind a proxy is. `false`: its address has as many connections as it may. A proxy that
+/// speaks for itself is not limited.
+fn meet_client(door: &Door, guest: &mut Guest, (source, head): (Source, &Head)) -> bool {
+    let proxies = &door.plan.proxies;
+    guest.client = proxies.client(guest.peer.ip(), source, head.forwarded_for.as_deref());
+    proxies.contain(guest.client)
+        || guest.place.as_mut().is_none_or(|place| place.enter_address(guest.client))
 }
 
 /// To our own loop, or to the shard that owns the user.
@@ -163,13 +199,15 @@ fn pass_on(door: &Rc<Door>, guest: Guest, login: Box<Login>) {
     if owner == door.plan.me {
         return door.arrive(Arrival { guest, login });
     }
-    let Guest { socket, peer, place } = guest;
+    let Guest { socket, peer, client, place } = guest;
     let (Ok(socket), Some(address)) = (Rc::try_unwrap(socket), door.plan.shards.get(usize::from(owner.0)))
     else {
         tracing::error!(%peer, "a connection could not be handed over"); // its head task was its only owner
         return door.count(Metric::HandshakeBusy);
     };
-    let sent = address.hand_over(HandOver { socket: socket.release(), peer, login });
+    let counted = place.as_ref().and_then(Place::address);
+    let sent =
+        address.hand_over(HandOver { socket: socket.release(), peer, client, address: counted, login });
     match (sent, place) {
         (Ok(()), place) => {
             tracing::trace!(%peer, owner = owner.0, "handed over");
@@ -178,7 +216,7 @@ fn pass_on(door: &Rc<Door>, guest: Guest, login: Box<Login>) {
         }
         (Err(back), place) => match Socket::adopt(back.socket) {
             Ok(socket) => {
-                let guest = Guest { socket: Rc::new(socket), peer, place };
+                let guest = Guest { socket: Rc::new(socket), peer, client, place };
                 refuse(door, guest, No::busy());
             }
             Err(_) => door.count(Metric::HandshakeBusy),
@@ -189,7 +227,7 @@ fn pass_on(door: &Rc<Door>, guest: Guest, login: Box<Login>) {
 /// Answers once, as far as the socket takes it, and gives the client some time to read it: a socket closed with unread
 /// bytes sends a reset, which takes the answer away from the client.
 async fn say_no(door: &Door, id: SlotId, guest: &Guest, no: No) {
-    tracing::debug!(peer = %guest.peer, outcome = ?no.outcome, "handshake refused");
+    tracing::debug!(peer = %guest.peer, client = %guest.client, outcome = ?no.outcome, "handshake refused");
     door.count(no.outcome);
     let Some(answer) = no.answer else { return };
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;

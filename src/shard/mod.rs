@@ -1,7 +1,7 @@
 //! Threads and sockets of the shards.
 //!
-//! `run.rs` is the loop that owns hub and sockets; `engine.rs` moves bytes; `listener.rs`, `acceptor.rs`, `door.rs` and
-//! `head.rs` let connections in; `mailbox.rs` is how threads meet; `thread.rs`, `turn.rs`,
+//! `run.rs` is the loop that owns hub and sockets; `engine.rs` moves bytes; `listener.rs`, `acceptor.rs`, `door.rs`,
+//! `head.rs` and `spare.rs` let connections in; `mailbox.rs` is how threads meet; `thread.rs`, `turn.rs`,
 //! `alarm.rs` and `clock.rs` serve rpc threads too.
 
 mod acceptor;
@@ -23,6 +23,7 @@ mod recording;
 mod rpc_mailbox;
 mod run;
 pub mod socket;
+mod spare;
 pub mod stall;
 pub mod stall_trace;
 pub mod thread;
@@ -31,7 +32,7 @@ pub mod turn;
 
 use std::sync::Arc;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, AdmissionLimits};
 use crate::config::Config;
 use crate::ids::{Ownership, ShardId};
 use crate::metrics::Block;
@@ -96,6 +97,16 @@ impl std::fmt::Display for DriverKind {
             Self::IoUring => "io_uring",
             Self::Epoll => "epoll",
         })
+    }
+}
+
+/// What the node lets in, as configured.
+pub fn admission_limits(config: &Config) -> AdmissionLimits {
+    AdmissionLimits {
+        connections_max: config.websocket.connections_max,
+        address_connections_max: config.admission.address_connections_max,
+        accepts_per_second_max: config.admission.accepts_per_second_max,
+        key: config.shards.owner_key,
     }
 }
 

@@ -120,8 +120,8 @@ impl Faults {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::HubConfig;
     use crate::hub::login_policy::LoginPolicy;
+    use crate::hub::{HubConfig, SpreadPlan};
     use crate::ids::SlotId;
 
     fn hub() -> Hub {
@@ -133,6 +133,8 @@ mod tests {
             outbox_frames_max: 1,
             shard_outbox_bytes_max: 1,
             hash_seed: 1,
+            user_connections_max: 1,
+            spread: SpreadPlan { above_per_second: 1, ms_max: 0, seed: 1 },
         })
     }
 

@@ -27,7 +27,7 @@ use crate::admission::Admission;
 use crate::config::Config;
 use crate::hub::login_policy::LoginPolicy;
 use crate::hub::upstream::{PresenceRecord, UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply};
-use crate::hub::{Accepted, Effect, Hub, HubConfig, Input, SendBatch};
+use crate::hub::{Accepted, Effect, Hub, HubConfig, Input, SendBatch, SpreadPlan};
 use crate::ids::{ConnId, RpcTicket, ShardId};
 use crate::limits::{FLUSH_BATCH_MAX, LANE_BATCH_MAX, LINGER_MS, TICK_MS};
 use crate::metrics::{Block, Metric};
@@ -51,6 +51,8 @@ struct Loop {
     inbox: ShardInbox,
     rpcs: Vec<RpcAddress>,
     admission: Arc<Admission>,
+    /// By connection: given back when its socket is closed.
+    places: Vec<Option<Place>>,
     block: Arc<Block>,
     pulse: Arc<Pulse>,
     recording: Option<Recording>,
@@ -104,6 +106,7 @@ impl Loop {
                 shards: start.shards,
                 admission: Arc::clone(&start.admission),
                 pulse: Arc::clone(&start.pulse),
+                proxies: start.config.admission.proxies.clone(),
                 strictness: if start.config.lenient { Strictness::Lenient } else { Strictness::Strict },
                 handshakes_max: start.config.websocket.handshakes_max,
             },
@@ -119,6 +122,7 @@ impl Loop {
             inbox: start.inbox,
             rpcs: start.rpcs,
             admission: start.admission,
+            places: Vec::new(),
             block: start.block,
             pulse: start.pulse,
             recording,
@@ -234,16 +238,16 @@ impl Loop {
 
     fn read_hand_overs(&mut self) {
         for _ in 0..LANE_BATCH_MAX {
-            let Some(HandOver { socket, peer, login }) = self.inbox.next_hand_over() else {
+            let Some(HandOver { socket, peer, client, address, login }) = self.inbox.next_hand_over() else {
                 return;
             };
             self.pulse.enter(Activity::HandOver, None);
             self.door.count(Metric::HandOversIn);
-            let place = Some(Place::taken_over(&self.admission));
+            let place = Some(Place::taken_over(&self.admission, address));
             match Socket::adopt(socket) {
                 Ok(socket) => {
                     let socket = Rc::new(socket);
-                    self.admit(Guest { socket, peer, place }, login);
+                    self.admit(Guest { socket, peer, client, place }, login);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a handed-over connection could not be taken");
@@ -258,11 +262,15 @@ impl Loop {
         let accepted = Accepted { peer: guest.peer, login };
         match self.hub.accepted(self.now, accepted) {
             Some(conn) => {
-                tracing::debug!(%conn, peer = %guest.peer, "logging in");
+                tracing::debug!(%conn, peer = %guest.peer, client = %guest.client, "logging in");
                 self.engine.adopt(conn, guest.socket);
-                guest.place.into_iter().for_each(Place::pass_on); // to `Above::closed`
+                if self.places.len() <= conn.index() {
+                    self.places.resize_with(conn.index() + 1, || None);
+                }
+                self.places[conn.index()] = guest.place; // until `Above::closed`
             }
-            None => head::refuse(&self.door, guest, No::busy()),
+            None if self.drain.is_some() => head::refuse(&self.door, guest, No::busy()),
+            None => head::refuse(&self.door, guest, No::over(Metric::HandshakeShardFull)),
         }
     }
 
@@ -392,7 +400,7 @@ impl Loop {
     fn split(&mut self) -> (&mut Engine<Identity>, Above<'_>) {
         let above = Above {
             hub: &mut self.hub,
-            admission: &self.admission,
+            places: &mut self.places,
             pulse: &self.pulse,
             now: self.now,
             faults: &self.faults,
@@ -404,7 +412,7 @@ impl Loop {
 /// The hub as the engine sees it.
 struct Above<'a> {
     hub: &'a mut Hub,
-    admission: &'a Admission,
+    places: &'a mut Vec<Option<Place>>,
     pulse: &'a Pulse,
     now: Now,
     faults: &'a Faults,
@@ -429,7 +437,7 @@ impl Upper for Above<'_> {
     fn closed(&mut self, conn: ConnId) {
         self.pulse.enter(Activity::Lost, Some(conn));
         tracing::debug!(%conn, "closed");
-        self.admission.leave();
+        drop(self.places.get_mut(conn.index()).and_then(Option::take));
         self.hub.input(self.now, Input::TransportClosed(conn));
     }
 
@@ -445,9 +453,17 @@ impl Upper for Above<'_> {
 
 fn hub_config(shard: ShardId, config: &Config) -> HubConfig {
     let [a, b] = config.shards.owner_key;
+    let spread = SpreadPlan {
+        above_per_second: config.admission.spread_above_per_second,
+        ms_max: config.admission.spread_ms,
+        // Recordings show it, so it is a hash of the key and not a part of it.
+        seed: ahash::RandomState::with_seeds(a, b, 0x7370_7265, 0x6164).hash_one(shard.0),
+    };
     HubConfig {
         shard,
-        connections_max: config.websocket.connections_max,
+        connections_max: config.admission.shard_connections_max,
+        user_connections_max: config.admission.user_connections_max,
+        spread,
         // A `Config` is valid by construction; 1 is OpenIM's default.
         login_policy: LoginPolicy::from_number(config.login_policy).unwrap_or(LoginPolicy::OnePerPlatform),
         outbox_bytes_max: config.outbox_bytes_max,

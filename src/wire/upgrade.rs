@@ -17,7 +17,7 @@ pub struct Head {
     pub target: Box<str>,
     /// Header `compression` (spec 1.2).
     pub compression: Option<Box<str>>,
-    /// Header `X-Forwarded-For`.
+    /// All headers `X-Forwarded-For`, joined by commas: a proxy may add a line of its own behind the client's.
     pub forwarded_for: Option<Box<str>>,
     /// `Sec-WebSocket-Accept` to answer with, or why this is no upgrade; looked at only after the token check.
     pub upgrade: Result<AcceptKey, UpgradeFault>,
@@ -114,7 +114,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadFault> {
     let head = Head {
         target,
         compression: headers.first("compression"),
-        forwarded_for: headers.first("x-forwarded-for"),
+        forwarded_for: headers.joined("x-forwarded-for"),
         upgrade: check_upgrade(method, &headers),
     };
     Ok(Some((head, head_bytes)))
@@ -174,6 +174,11 @@ impl Headers<'_, '_> {
 
     fn first(&self, name: &str) -> Option<Box<str>> {
         self.values(name).next().map(|value| String::from_utf8_lossy(value).into())
+    }
+
+    fn joined(&self, name: &str) -> Option<Box<str>> {
+        let values: Vec<_> = self.values(name).map(String::from_utf8_lossy).collect();
+        (!values.is_empty()).then(|| values.join(",").into())
     }
 
     /// Whether one of the comma-separated values is `token`.

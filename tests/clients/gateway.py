@@ -11,6 +11,7 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.request
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BINARY = os.environ.get("GATEWAY_BIN", os.path.join(ROOT, "target", "release", "pinion"))
@@ -22,13 +23,15 @@ SECRET = "tests/clients"
 class Gateway:
     """`with Gateway(shards=2) as gateway:`; the addresses are `websocket` (URL), `grpc` (host:port) and `http` (URL)."""
 
-    def __init__(self, shards):
+    def __init__(self, shards, *flags):
         self.shards = shards
+        self.flags = flags
         self.lines = []
 
     def __enter__(self):
         command = [BINARY, "--websocket-port", "0", "--rpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
         command += ["--shards-count", str(self.shards), "--shards-pin", "false", "--auth-secret", SECRET]
+        command += self.flags
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         ready = queue.Queue()
         threading.Thread(target=self._read, args=(ready,), daemon=True).start()
@@ -57,6 +60,12 @@ class Gateway:
             self.process.kill()
             self.process.wait()
             return None
+
+    def metric(self, family, label):
+        """The sum of a family's series that have this label, like `outcome="ok"`."""
+        with urllib.request.urlopen(self.http + "/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(family + "{") and label in line)
 
     def token(self, user, platform, days=90):
         """A login token, made by `pinion token`. Other `days` give another token for the same login."""

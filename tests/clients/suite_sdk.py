@@ -1,9 +1,12 @@
 """What OpenIM's own clients must be able to do with the gateway."""
 
+import socket
+from urllib.parse import urlsplit
+
 from checks import equal, until
-from gateway import expired_token
+from gateway import Gateway, expired_token
 from push_api import PushApi
-from sdk import User
+from sdk import LOGIN_SECONDS, User
 
 # Nothing listens there: the native SDK logs in and receives without the HTTP API (clients.md 3.6).
 NO_API = "http://127.0.0.1:9"
@@ -15,6 +18,7 @@ def native(checks, gateway, api, kind):
     push_api = PushApi(gateway.grpc)
     alone(checks, gateway, push_api, kind)
     refused(checks, gateway, kind)
+    turned_away(checks, kind)
     together(checks, gateway, push_api, kind, LINUX, api)
     push_api.close()
 
@@ -79,6 +83,28 @@ def refused(checks, gateway, kind):
             dora.wait("OnUserTokenExpired")
 
         checks.run(f"{kind}: an expired token is refused as expired", told)
+
+
+def turned_away(checks, kind):
+    """A full gateway answers 503; the SDK retries by itself and is in once there is room."""
+    with Gateway(1, "--websocket-address-connections-max", "1") as gateway:
+        address = urlsplit(gateway.websocket)
+        in_the_way = socket.create_connection((address.hostname, address.port))
+        refused = lambda: gateway.metric("pinion_handshakes_total", 'outcome="address_limit"')
+        with User(kind, "gerda", LINUX, (gateway.websocket, NO_API)) as gerda:
+
+            def comes_back():
+                try:
+                    gerda.ask("login", userID="gerda", token=gateway.token("gerda", LINUX))
+                except (AssertionError, TimeoutError):
+                    pass  # the login call may fail or resolve; the connection is what counts
+                until(lambda: refused() >= 2, lambda: f"refused {refused()} times")
+                in_the_way.close()
+                gerda.wait("OnSyncServerFinish", seconds=LOGIN_SECONDS)
+                gerda.never("OnKickedOffline")
+
+            checks.run(f"{kind}: refused twice with 503, the SDK comes back by itself and is in", comes_back)
+        in_the_way.close()
 
 
 def together(checks, gateway, push_api, kind, platform, api):

@@ -11,10 +11,12 @@
     reason = "a test fails by panicking and uses the real clock"
 )]
 
+mod admission;
 mod bad_input;
 mod churn;
 mod commands;
 mod harness;
+mod inside;
 mod leak;
 mod login;
 mod recording;
@@ -22,3 +24,4 @@ mod shutdown;
 mod stall;
 mod start;
 mod tidy;
+mod tuning;

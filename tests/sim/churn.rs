@@ -35,7 +35,7 @@ fn churn_freezes_nothing_and_leaves_nothing_in_any_world() {
             ("calls lost", 200),
             ("lane overflows", 20),
             ("hand-over overflows", 20),
-            ("CloseSilent", 10),
+            ("CloseSilent", 3),
             ("CloseLogin", 50),
             ("HandshakeGone", 100),
         ] {

@@ -246,3 +246,85 @@ fn bytes_before_the_101_end_the_connection() {
         assert!(!rig.is_registered("u"));
     }
 }
+
+/// A threshold of one login per second and a bound that is longer than a login may take.
+fn stormy(ms_max: u64) -> pinion::hub::HubConfig {
+    let spread = pinion::hub::SpreadPlan { above_per_second: 1, ms_max, seed: 3 };
+    pinion::hub::HubConfig { spread, ..config() }
+}
+
+/// Logins that all come in one millisecond, their tokens checked. Gives the connections.
+fn storm(rig: &mut Rig, logins: usize) -> Vec<pinion::ids::ConnId> {
+    let enter = |n| {
+        let login = rig.arguments(&format!("u{n}"), Platform::IOS);
+        let conn = rig.accept(login).unwrap();
+        rig.answer_token(&format!("u{n}"), 1);
+        conn
+    };
+    (0..logins).map(enter).collect()
+}
+
+#[test]
+fn a_storm_of_logins_is_spread_over_the_bound_and_everybody_gets_in() {
+    let mut rig = Rig::new(stormy(2_000));
+    let conns = storm(&mut rig, 60);
+    rig.turn();
+    assert!(rig.is_registered("u0"), "the first one waits for nobody");
+    let mut there = Vec::new();
+    for _ in 0..21 {
+        rig.wait(limits::TICK_MS);
+        there.push((0..60).filter(|n| rig.is_registered(&format!("u{n}"))).count());
+    }
+    assert_eq!(there.last(), Some(&60), "{there:?}");
+    let steps: Vec<usize> = there.windows(2).map(|w| w[1] - w[0]).collect();
+    assert!(steps.iter().all(|step| *step <= 15), "no tick takes them all: {there:?}");
+    assert!(conns.iter().all(|conn| !rig.is_closed(*conn)));
+}
+
+#[test]
+fn no_login_is_spread_beyond_its_deadline() {
+    let mut rig = Rig::new(stormy(60_000));
+    let conns = storm(&mut rig, 60);
+    rig.wait(limits::LOGIN_DEADLINE_MS - limits::SPREAD_MARGIN_MS + 2 * limits::TICK_MS);
+    for (n, conn) in conns.into_iter().enumerate() {
+        assert!(rig.is_registered(&format!("u{n}")) && !rig.is_closed(conn), "u{n}");
+    }
+}
+
+#[test]
+fn whoever_waits_in_a_storm_can_leave_and_is_drained_and_may_not_talk() {
+    for end in 0..3 {
+        let mut rig = Rig::new(stormy(60_000));
+        let conn = storm(&mut rig, 60)[50];
+        rig.turn();
+        assert!(!rig.is_registered("u50"));
+        match end {
+            0 => rig.input(Input::TransportLost(conn)),
+            1 => rig.ping(conn, b"too early"),
+            _ => rig.input(Input::Drain(rig.now.mono.plus_ms(5_000))),
+        }
+        if end == 2 {
+            assert!(matches!(&rig.read(conn)[..], [Seen::Http(head)] if head.starts_with("HTTP/1.1 503 ")));
+        }
+        assert!(rig.is_closed(conn), "end {end}");
+        rig.wait(limits::LOGIN_DEADLINE_MS + limits::TICK_MS);
+        assert!(!rig.is_registered("u50"), "end {end}");
+    }
+}
+
+#[test]
+fn a_user_with_all_his_connections_gets_503_unless_the_login_ends_one_of_them() {
+    let mut rig = Rig::new(pinion::hub::HubConfig { user_connections_max: 2, ..config() });
+    rig.log_in("u", Platform::IOS);
+    rig.log_in("u", Platform::WEB);
+    rig.log_in("v", Platform::ANDROID);
+    let login = rig.arguments("u", Platform::ANDROID);
+    let third = rig.accept(login).unwrap();
+    rig.answer_token("u", 2);
+    rig.turn();
+    assert!(matches!(&rig.read(third)[..], [Seen::Http(head)] if head.starts_with("HTTP/1.1 503 ")));
+    assert!(rig.is_closed(third));
+    // The second iOS login kicks the first: there is room for it.
+    rig.log_in("u", Platform::IOS);
+    assert_eq!(rig.status("u")[0].devices.len(), 2);
+}

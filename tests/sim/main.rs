@@ -37,6 +37,7 @@ mod reader;
 mod recording;
 mod request_behaviour;
 mod rig;
+mod sight_behaviour;
 mod two_users;
 mod upstream;
 mod world;

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use pinion::hub::HubConfig;
 use pinion::hub::login_policy::LoginPolicy;
+use pinion::hub::{HubConfig, SpreadPlan};
 use pinion::ids::ShardId;
 use pinion::limits;
 use pinion::time::{Mono, Now, UnixMs};
@@ -119,6 +119,18 @@ impl Plan {
         (plan, rng)
     }
 
+    /// Every third world spreads its logins, some by so much that login deadlines come near. Not drawn: the generator
+    /// goes on to drive the world, and the seeds of planted faults keep their meaning.
+    fn spread(&self, shard: u16) -> SpreadPlan {
+        let (above_per_second, ms_max) = match self.seed % 9 {
+            0 => (1, 5_000),
+            3 => (1, 500),
+            6 => (2, 20_000),
+            _ => (limits::LOGINS_UNSPREAD_MAX, limits::SPREAD_MS),
+        };
+        SpreadPlan { above_per_second, ms_max, seed: self.seed.rotate_left(8) ^ u64::from(shard) }
+    }
+
     /// What a hub of this world is told.
     pub fn hub_config(&self, shard: u16) -> HubConfig {
         let (bytes, frames, shard_bytes) = if self.tight {
@@ -134,6 +146,8 @@ impl Plan {
             outbox_bytes_max: bytes,
             outbox_frames_max: frames,
             shard_outbox_bytes_max: shard_bytes,
+            user_connections_max: if self.seed % 5 == 1 { 2 } else { limits::USER_CONNECTIONS_MAX },
+            spread: self.spread(shard),
             hash_seed: self.seed ^ 0x5eed,
         }
     }

@@ -6,7 +6,7 @@ use pinion::hub::mail::{
     OnlineStatusMail, PushBody, PushMail, Recipient, RecipientVerdict, RpcOutcome, ShardMail, UserStatus,
 };
 use pinion::hub::upstream::{UpstreamCall, UpstreamOutcome, UpstreamReply};
-use pinion::hub::{Accepted, Effect, Hub, HubConfig, Input, SendBatch};
+use pinion::hub::{Accepted, Effect, Hub, HubConfig, Input, SendBatch, SpreadPlan};
 use pinion::ids::{ConnId, Platform, RpcId, RpcTicket, ShardId, SlotId, SourceId, Text};
 use pinion::limits;
 use pinion::metrics::Metric;
@@ -50,6 +50,12 @@ pub fn config() -> HubConfig {
         outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
         outbox_frames_max: limits::OUTBOX_FRAMES_MAX,
         shard_outbox_bytes_max: limits::SHARD_OUTBOX_BYTES_MAX,
+        user_connections_max: limits::USER_CONNECTIONS_MAX,
+        spread: SpreadPlan {
+            above_per_second: limits::LOGINS_UNSPREAD_MAX,
+            ms_max: limits::SPREAD_MS,
+            seed: 2,
+        },
         hash_seed: 1,
     }
 }

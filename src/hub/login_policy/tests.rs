@@ -1,5 +1,5 @@
-//! Every pair of platforms under every policy, with the same and with another token, against tables written by hand from
-//! spec 8.1 to 8.3. The code knows classes of platforms; the tables do not.
+//! Every pair of platforms under every policy, with the same and with another token, against tables written by hand
+//! from spec 8.1 to 8.3. The code knows classes of platforms; the tables do not.
 
 use super::*;
 

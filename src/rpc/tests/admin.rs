@@ -119,3 +119,59 @@ fn connections_above_the_limit_are_closed_and_places_come_back() {
         }
     });
 }
+
+#[test]
+fn operators_ask_the_owner_shard_about_a_user() {
+    on_each_driver(Shards::Answer, |node| {
+        for (path, code, part) in [
+            ("/v1/who?user=on1", "200", "{\"user\":\"on1\",\"shard\":"),
+            ("/v1/who?user=%61%20b", "200", "\"user\":\"a b\""),
+            ("/v1/who?user=x", "200", "\"left_out\":3"),
+            ("/v1/who", "400", "which user?"),
+            ("/v1/who?user=%ff", "400", "not UTF-8"),
+            ("/v1/trace?user=on1&for_ms=30000", "200", "\"left_ms\":30000"),
+            ("/v1/trace?user=on1&cursor=7", "200", "\"next\":7"),
+            ("/v1/trace?user=on1&for_ms=600001", "400", "from 1 to 600000"),
+            ("/v1/trace?user=on1", "400", "cursor=N"),
+            ("/v1/trace?user=off&cursor=7", "404", "not traced"),
+            ("/v1/trace?user=off&for_ms=9", "503", "traces 8 users already"),
+            ("/v1/shards", "200", "\"shards\":[{\"shard\":0,"),
+            ("/v1/nothing", "404", "/v1/who"),
+        ] {
+            let (head, body) = get(node, path);
+            assert_eq!(status(&head), code, "{path}: {body}");
+            assert!(body.contains(part), "{path}: {body}");
+        }
+        let posted = send(node, b"POST /v1/who?user=a HTTP/1.1\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(status(&posted), "405");
+    });
+}
+
+#[test]
+fn a_shard_that_does_not_answer_costs_an_operator_the_deadline_and_shows_in_the_view_of_all() {
+    let drivers = crate::shard::thread::tests::drivers();
+    std::thread::scope(|scope| {
+        for driver in drivers {
+            scope.spawn(move || {
+                let node = Node::start(driver, Shards::Absent);
+                let (head, body) = get(&node, "/v1/who?user=a");
+                assert_eq!(status(&head), "504", "{driver:?}: {body}");
+                assert!(body.contains("/v1/shards"), "{body}");
+                let (_, body) = get(&node, "/v1/shards");
+                let view: inside::NodeView = serde_json::from_str(&body).unwrap();
+                assert_eq!((&*view.state, view.shards.len()), ("starting", usize::from(SHARDS)));
+                let waiting: usize = view.shards.iter().map(|s| s.lanes[1].depth).sum();
+                assert_eq!(waiting, 1, "the question lies in the control lane: {body}");
+                for shard in node.shards.iter() {
+                    while shard.control(Control::Hub(ShardMail::CancelPush(ticket()))).is_ok() {}
+                }
+                let (head, body) = get(&node, "/v1/who?user=a");
+                assert_eq!((status(&head), body.contains("lane")), ("503", true), "{body}");
+            });
+        }
+    });
+}
+
+fn ticket() -> RpcTicket {
+    RpcTicket { rpc: RpcId(0), slot: crate::ids::SlotId { index: 0, generation: 0 } }
+}

@@ -17,9 +17,11 @@ use super::client::{CallError, call_once};
 use super::*;
 use crate::admission::NodeState;
 use crate::config::{AuthConfig, Driver, LogConfig, RecordConfig, RecordMode, ShardsConfig, WebsocketConfig};
+use crate::hub::follow::Page;
 use crate::hub::mail::{
-    DeviceOutcome, DeviceStatus, DeviceVerdict, RecipientVerdict, RpcOutcome, ShardMail, UserStatus,
+    DeviceOutcome, DeviceStatus, DeviceVerdict, Look, RecipientVerdict, RpcOutcome, ShardMail, UserStatus,
 };
+use crate::hub::sight::{Sight, UserFacts};
 use crate::ids::{Platform, RpcTicket, ShardId};
 use crate::limits;
 use crate::metrics::Metric;
@@ -170,8 +172,10 @@ fn config() -> Config {
             send_buffer_bytes: 32_768,
             receive_buffer_bytes: 32_768,
         },
+        admission: crate::config::AdmissionConfig::default(),
         rpc_listen: "127.0.0.1:0".parse().unwrap(),
         http_listen: "127.0.0.1:0".parse().unwrap(),
+        http_token: None,
         shards: ShardsConfig {
             count: SHARDS,
             rpc_count: 1,
@@ -272,10 +276,22 @@ fn answer(shard: ShardId, mail: &ShardMail, rpc: &RpcAddress) {
             });
             (status.ticket, RpcOutcome::OnlineStatus(found.collect()))
         }
+        ShardMail::Look(look) => (look.ticket, RpcOutcome::Sight(sight(shard, &look.user, look.look))),
         ShardMail::PresenceNews(_) | ShardMail::CancelPush(_) => return,
     };
     let outcome = Box::new(outcome);
     rpc.post(RpcMail::Outcome { shard, ticket, outcome }).unwrap();
+}
+
+/// Users whose id begins with `on` are traced, others are not; the page echoes the question.
+fn sight(shard: ShardId, user: &str, look: Look) -> Sight {
+    match look {
+        Look::Who => Sight::Who(UserFacts { user: user.into(), shard, connections: Vec::new(), left_out: 3 }),
+        Look::Follow { for_ms } if is_on(user) => Sight::Page(Page { left_ms: for_ms, ..Page::default() }),
+        Look::Page { cursor } if is_on(user) => Sight::Page(Page { next: cursor, ..Page::default() }),
+        Look::Follow { .. } => Sight::TooMany,
+        Look::Page { .. } => Sight::NotFollowed,
+    }
 }
 
 /// Runs a test on every driver of this machine.

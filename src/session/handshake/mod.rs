@@ -1,11 +1,13 @@
 //! The arguments of a login and the order in which they are refused (spec 1.2 to 1.4).
 //!
 //! `query` reads them from the query string, `v` from the one argument that holds them all, `path` knows which paths
-//! are redirected. Both forms give the same `Arguments`, and one list of checks judges these.
+//! are redirected, `origin` whom to believe about the address. Both forms give the same `Arguments`, and one list of
+//! checks judges these.
 //!
 //! Not here: the connection limit (check 1), which comes before any of this; the token (checks 4 and 5); the upgrade
 //! headers (check 6), which are only carried along.
 
+pub mod origin;
 mod path;
 mod query;
 mod v;
@@ -32,7 +34,7 @@ pub struct Login {
     pub variant: Variant,
     /// `isMsgResp` / `sendResponse`: the outcome of the token check comes as a first text frame.
     pub wants_response: bool,
-    /// `X-Forwarded-For`, part of the logged address.
+    /// `X-Forwarded-For` of a configured proxy; `None` from anybody else.
     pub forwarded_for: Option<Box<str>>,
     /// Looked at after the token check (spec 1.3 step 6).
     pub upgrade: Result<AcceptKey, UpgradeFault>,

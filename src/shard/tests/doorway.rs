@@ -10,6 +10,7 @@ use crate::ids::{Ownership, ShardId};
 use crate::limits::{HEAD_DEADLINE_MS, LINGER_MS};
 use crate::metrics::{Metric, Tally};
 use crate::session::handshake::Strictness;
+use crate::session::handshake::origin::Proxies;
 use crate::shard::clock;
 use crate::shard::door::{Door, DoorPlan, Guest, Place};
 use crate::shard::head;
@@ -27,6 +28,7 @@ fn door(admission: &Arc<Admission>) -> Rc<Door> {
         admission: Arc::clone(admission),
         pulse: Arc::new(Pulse::default()),
         strictness: Strictness::Strict,
+        proxies: Proxies::NONE,
         handshakes_max: 10,
     };
     Rc::new(Door::new(plan, Nudge::default()))
@@ -37,7 +39,7 @@ fn guest(admission: &Arc<Admission>) -> (TcpStream, Guest) {
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (far, peer) = listener.accept().unwrap();
     let socket = Rc::new(Socket::adopt(far).unwrap());
-    (near, Guest { socket, peer, place: Place::take(admission) })
+    (near, Guest { socket, peer, client: peer.ip(), place: Place::take(admission) })
 }
 
 /// Waits until no handshake is open, or fails after five seconds.

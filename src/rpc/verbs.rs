@@ -1,0 +1,176 @@
+//! The verbs of operators on the admin port: `/v1/who`, `/v1/trace` and `/v1/shards`. Answers are JSON, refusals text.
+//!
+//! `who` and `trace` ask the user's owner shard through its control lane, as a gRPC call does, and are answered within
+//! `CONTROL_DEADLINE_MS`. Who may ask is `access.rs`; the words of the answers are `hub::sight` and `inside`.
+
+use http::StatusCode;
+use serde::Serialize;
+
+use super::admin::{Admin, Answer, TEXT};
+use super::inside;
+use crate::cluster::router::Outcome;
+use crate::hub::mail::Look;
+use crate::hub::sight::Sight;
+use crate::ids::Text;
+use crate::limits::{CONTROL_DEADLINE_MS, TRACE_FOR_MS, TRACES_MAX};
+use crate::metrics::Block;
+use crate::shard::clock;
+
+const JSON: &str = "application/json";
+
+/// Which verb a path names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    /// `/v1/who?user=U`
+    Who,
+    /// `/v1/trace?user=U&for_ms=N` starts, `/v1/trace?user=U&cursor=N` reads on.
+    Trace,
+    /// `/v1/shards`
+    Shards,
+}
+
+impl Verb {
+    /// The verb of a path.
+    pub(super) fn of(path: &str) -> Option<Self> {
+        match path {
+            "/v1/who" => Some(Self::Who),
+            "/v1/trace" => Some(Self::Trace),
+            "/v1/shards" => Some(Self::Shards),
+            _ => None,
+        }
+    }
+}
+
+/// Carries out a verb. The caller may.
+pub(super) async fn answer(admin: &Admin, verb: Verb, query: &str) -> Answer {
+    let asked = match verb {
+        Verb::Shards => return json(&node(admin)),
+        Verb::Who => user(query).map(|user| (user, Look::Who)),
+        Verb::Trace => user(query).and_then(|user| Ok((user, look_of_trace(query)?))),
+    };
+    match asked {
+        Ok((user, look)) => ask(admin, user, look).await,
+        Err(why) => (StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
+    }
+}
+
+async fn ask(admin: &Admin, user: Text, look: Look) -> Answer {
+    let deadline = clock::now().mono.plus_ms(CONTROL_DEADLINE_MS);
+    let waiting = match admin.exchange.ask(|router| router.look(deadline, user, look)) {
+        Ok(waiting) => waiting,
+        Err(status) => return refusal(StatusCode::SERVICE_UNAVAILABLE, &status.message),
+    };
+    match waiting.await {
+        Outcome::Sight(Sight::Who(facts)) => json(&facts),
+        Outcome::Sight(Sight::Page(page)) => json(&page),
+        Outcome::Sight(Sight::NotFollowed) => {
+            refusal(StatusCode::NOT_FOUND, "this user is not traced (any more); start with for_ms=N")
+        }
+        Outcome::Sight(Sight::TooMany) => refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &format!("the user's shard traces {TRACES_MAX} users already; try again when one has ended"),
+        ),
+        Outcome::Refused => refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the control lane of the user's shard is full; see /v1/shards",
+        ),
+        Outcome::Expired => refusal(
+            StatusCode::GATEWAY_TIMEOUT,
+            &format!("the user's shard did not answer within {CONTROL_DEADLINE_MS} ms; see /v1/shards"),
+        ),
+        // The router checks that an answer is of the kind that was asked for.
+        _ => refusal(StatusCode::INTERNAL_SERVER_ERROR, "an answer of the wrong kind"),
+    }
+}
+
+/// The node and its shards, without asking them.
+fn node(admin: &Admin) -> inside::NodeView {
+    let now = clock::now().mono;
+    let nobody = Block::default();
+    let mut view = inside::node(&admin.admission);
+    for ((id, pulse), lanes) in (0u16..).zip(&admin.pulses).zip(admin.exchange.lane_depths()) {
+        let label = id.to_string();
+        let block = admin.blocks.iter().find(|(name, _)| *name == label).map(|(_, block)| &**block);
+        view.shards.push(inside::shard(id, now, block.unwrap_or(&nobody), pulse, lanes));
+    }
+    view
+}
+
+fn json(value: &impl Serialize) -> Answer {
+    match serde_json::to_string(value) {
+        Ok(text) => (StatusCode::OK, JSON, text + "\n"),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+fn refusal(status: StatusCode, why: &str) -> Answer {
+    (status, TEXT, format!("{}: {why}\n", status.as_u16()))
+}
+
+fn user(query: &str) -> Result<Text, String> {
+    match argument(query, "user")? {
+        Some(user) if !user.is_empty() => Ok(Text::from(user)),
+        _ => Err("400: which user? ?user=USER".into()),
+    }
+}
+
+fn look_of_trace(query: &str) -> Result<Look, String> {
+    let for_ms = || format!("400: for_ms: expected milliseconds from 1 to {TRACE_FOR_MS}");
+    match (argument(query, "for_ms")?, argument(query, "cursor")?) {
+        (Some(text), None) => {
+            let ms = text.parse().ok().filter(|ms| (1..=TRACE_FOR_MS).contains(ms));
+            Ok(Look::Follow { for_ms: ms.ok_or_else(for_ms)? })
+        }
+        (None, Some(text)) => {
+            let cursor =
+                text.parse().map_err(|_| "400: cursor: expected what the last answer gave as `next`")?;
+            Ok(Look::Page { cursor })
+        }
+        _ => Err("400: either for_ms=N to start, or cursor=N to read on".into()),
+    }
+}
+
+/// The first value of a key, unescaped. `+` stands for itself: user ids may hold one, and no client of ours writes it
+/// for a blank.
+fn argument(query: &str, key: &str) -> Result<Option<String>, String> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let Some((_, value)) = pairs.find(|(name, _)| *name == key) else {
+        return Ok(None);
+    };
+    let text = percent_encoding::percent_decode_str(value).decode_utf8();
+    text.map(|text| Some(text.into_owned())).map_err(|_| format!("400: {key}: not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_unescaped_and_judged() {
+        for (query, want) in [
+            ("user=a", Some("a")),
+            ("x=1&user=a%20b%2B+c%C3%BC", Some("a b++cü")),
+            ("user=a&user=b", Some("a")),
+            ("user=%ff", None),
+            ("user=", None),
+            ("user", None),
+            ("", None),
+        ] {
+            assert_eq!(user(query).ok().as_deref(), want, "{query}");
+        }
+        let longest = TRACE_FOR_MS.to_string();
+        for (query, want) in [
+            ("for_ms=1", Some(Look::Follow { for_ms: 1 })),
+            (&format!("for_ms={longest}"), Some(Look::Follow { for_ms: TRACE_FOR_MS })),
+            (&format!("for_ms={longest}0"), None),
+            ("for_ms=0", None),
+            ("for_ms=-1", None),
+            ("cursor=0", Some(Look::Page { cursor: 0 })),
+            ("cursor=x", None),
+            ("for_ms=1&cursor=1", None),
+            ("", None),
+        ] {
+            assert_eq!(look_of_trace(query).ok(), want, "{query}");
+        }
+    }
+}
