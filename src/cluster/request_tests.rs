@@ -94,13 +94,14 @@ fn message_bytes_and_users_are_slices_of_the_request() {
 
 #[test]
 fn wrong_wire_types_and_bad_text_in_the_message_are_refused() {
-    let table: [(&[u8], Malformed); 6] = [
+    let table: [(&[u8], Malformed); 7] = [
         (b"\x08\x01", Malformed::WireType),              // sendID as varint
-        (b"\x4a\x00", Malformed::WireType),              // sessionType as bytes
-        (b"\x0a\x01\xff", Malformed::NotUtf8),           // sendID
-        (b"\x3a\x01\xff", Malformed::NotUtf8),           // senderNickname, which is only passed on
+        (b"\x98\x01\x00", Malformed::WireType), // options as varint: prost takes it (found by fuzzing)
+        (b"\x4a\x00", Malformed::WireType),     // sessionType as bytes
+        (b"\x0a\x01\xff", Malformed::NotUtf8),  // sendID
+        (b"\x3a\x01\xff", Malformed::NotUtf8),  // senderNickname, which is only passed on
         (b"\x9a\x01\x02\x0a\x05", Malformed::Truncated), // an option cut short
-        (b"\x62\x05ab", Malformed::Truncated),           // content
+        (b"\x62\x05ab", Malformed::Truncated),  // content
     ];
     for (msg_data, fault) in table {
         assert_eq!(MessageFacts::read(&Bytes::from_static(msg_data)), Err(fault), "{msg_data:?}");

@@ -57,8 +57,8 @@ fn push(body: Bytes) {
     });
 }
 
-/// Both read it; or prost does not, and then nothing is promised but that nothing panics. We refuse wire types that prost
-/// takes: groups, and a map entry that is no message.
+/// Both read it; or prost does not, and then nothing is promised but that nothing panics. We refuse wire types that
+/// prost takes: groups, and a map entry that is no message.
 fn same<T, O>(theirs: Result<T, prost::DecodeError>, ours: Result<O, Malformed>, check: impl FnOnce(T, O)) {
     match (theirs, ours) {
         (Ok(theirs), Ok(ours)) => check(theirs, ours),

@@ -15,7 +15,7 @@ use pinion::hub::mail::{
 use pinion::hub::upstream::{
     UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply, UpstreamRequest, UserPlatforms,
 };
-use pinion::hub::{Accepted, Effect, Hub, HubConfig, Input, SendBatch};
+use pinion::hub::{Accepted, Effect, Hub, HubConfig, Input, SendBatch, SpreadPlan};
 use pinion::ids::{ConnId, Platform, RpcId, RpcTicket, ShardId, SlotId, SourceId, Text};
 use pinion::limits;
 use pinion::session::handshake::Login;
@@ -27,6 +27,7 @@ use pinion::wire::upgrade::{AcceptKey, UpgradeFault};
 /// Few of each, so that they meet.
 const USERS: u8 = 4;
 const CONNECTIONS_MAX: u32 = 6;
+const USER_CONNECTIONS_MAX: u32 = 4;
 const OUTBOX_BYTES_MAX: usize = 8 * 1024;
 const OUTBOX_FRAMES_MAX: usize = 8;
 const SHARD_OUTBOX_BYTES_MAX: usize = 24 * 1024;
@@ -151,6 +152,8 @@ impl Rig {
             outbox_bytes_max: OUTBOX_BYTES_MAX,
             outbox_frames_max: OUTBOX_FRAMES_MAX,
             shard_outbox_bytes_max: SHARD_OUTBOX_BYTES_MAX,
+            user_connections_max: USER_CONNECTIONS_MAX,
+            spread: SpreadPlan { above_per_second: 2, ms_max: 300, seed: u64::from(policy) },
             hash_seed: u64::from(policy),
         });
         Self {
