@@ -2,6 +2,10 @@
 # Runs the Autobahn WebSocket test suite (all 301 cases without compression) against `examples/echo.rs`, which is built
 # on the gateway's own frame code. Usage: scripts/autobahn.sh. Needs Python 2.7 (pyenv has it); its packages come from
 # PyPI into work/py27. Prints `autobahn: N passed, M failed` last; exits 1 if any case failed or is missing.
+#
+# NON-STRICT is a failure too: RFC 6455 leaves open when invalid UTF-8 in a fragment is noticed (cases 6.4.*), but the
+# frame code notices it at once, so that no case needs the allowance. INFORMATIONAL (7.1.6, 7.13.*) is no judgement: the
+# suite only notes what a peer does where the RFC says nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$PWD/work/autobahn
@@ -14,8 +18,9 @@ if [ ! -x work/py27/bin/wstest ]; then
     python2.7 -m virtualenv -q work/py27
     work/py27/bin/pip install -q autobahntestsuite==25.10.1
 fi
-cargo build -q --release --example echo
-target/release/examples/echo 127.0.0.1:0 >"$work/echo.log" 2>"$work/echo.err" &
+# The debug build: its library is there already from the tests, and a release one would be linked with LTO once more.
+cargo build -q --locked --example echo
+target/debug/examples/echo 127.0.0.1:0 >"$work/echo.log" 2>"$work/echo.err" &
 echo_pid=$!
 trap 'kill "$echo_pid" 2>/dev/null || true' EXIT
 for _ in $(seq 100); do
@@ -32,14 +37,14 @@ timeout 300 work/py27/bin/wstest -m fuzzingclient -s "$work/spec.json" >"$work/w
 python3 - "$work/reports/index.json" <<'PY'
 import collections, json, sys
 cases = json.load(open(sys.argv[1]))["pinion"]
-good = {"OK", "INFORMATIONAL", "NON-STRICT"}
+good = {"OK", "INFORMATIONAL"}
 bad = {c: r for c, r in cases.items() if r["behavior"] not in good or r["behaviorClose"] not in good}
 print("autobahn:", dict(collections.Counter(r["behavior"] for r in cases.values())))
 for case, result in sorted(bad.items()):
     print("autobahn: FAILED", case, result)
 for case, result in sorted(cases.items()):
-    if result["behavior"] == "NON-STRICT":
-        print("autobahn: non-strict", case)
+    if result["behavior"] == "INFORMATIONAL":
+        print("autobahn: informational", case)
 missing = 301 - len(cases)
 print(f"autobahn: {len(cases) - len(bad)} passed, {len(bad) + max(missing, 0)} failed")
 sys.exit(1 if bad or missing else 0)

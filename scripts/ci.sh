@@ -69,6 +69,7 @@ run() {
 packages() {
     local missing=()
     command -v cc >/dev/null || missing+=(build-essential)
+    command -v c++ >/dev/null || missing+=(g++)
     command -v git >/dev/null || missing+=(git)
     command -v curl >/dev/null || missing+=(curl ca-certificates)
     command -v node >/dev/null && command -v npm >/dev/null || missing+=(nodejs npm)
@@ -124,6 +125,8 @@ run "unit tests without io_uring" suite "${denied[@]}" cargo test --locked --lib
 run "it without io_uring" suite "${denied[@]}" cargo test --locked --test it -- --skip tidy::
 run "sim" suite cargo test --locked --test sim
 run "loom" suite cargo test --locked -p pinion-loom --release
+run "autobahn" suite bash scripts/autobahn.sh
+run "fuzz" suite bash scripts/fuzz.sh 10
 run "docs" gate env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items
 run "pure layers alone" gate cargo check --locked --lib --no-default-features
 run "release build" gate cargo build --locked --release

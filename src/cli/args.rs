@@ -6,10 +6,12 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{replay, version};
-use crate::config::{CONFIG_ENV, SETTINGS, Sources};
+use crate::config::{CONFIG_ENV, Planted, PlantedFault, PlantedUpstream, SETTINGS, Sources};
 
 pub(super) const PRINT_CONFIG: &str = "print-config";
 pub(super) const PLANT_STALL: &str = "plant-stall";
+const PLANT: &str = "plant";
+const PLANT_UPSTREAM: &str = "plant-upstream";
 pub(super) const CONFIG: &str = "config";
 
 /// The whole command line.
@@ -34,14 +36,33 @@ pub(super) fn command() -> Command {
 }
 
 fn with_gateway_flags(command: Command) -> Command {
-    with_settings(command).arg(print_config()).arg(
-        Arg::new(PLANT_STALL)
-            .long(PLANT_STALL)
-            .value_name("SHARD:MS")
-            .help("Test switch: on SIGUSR2 this shard loops for so long")
-            .value_parser(stall)
-            .hide(true),
-    )
+    let hidden =
+        |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value).hide(true);
+    with_settings(command)
+        .arg(print_config())
+        .arg(
+            hidden(PLANT_STALL, "SHARD:MS")
+                .help("Test switch: on SIGUSR2 this shard loops for so long")
+                .value_parser(stall),
+        )
+        .arg(
+            hidden(PLANT, "FAULT")
+                .help("Test switch: incident-1 or swapped-queues")
+                .value_parser(PlantedFault::parse),
+        )
+        .arg(
+            hidden(PLANT_UPSTREAM, "FAULT")
+                .help("Test switch: slow:MS or dead:FROM_MS-TO_MS")
+                .value_parser(PlantedUpstream::parse),
+        )
+}
+
+/// The test switches that travel with the configuration.
+pub(super) fn planted(matches: &ArgMatches) -> Planted {
+    Planted {
+        fault: matches.get_one::<PlantedFault>(PLANT).copied(),
+        upstream: matches.get_one::<PlantedUpstream>(PLANT_UPSTREAM).copied(),
+    }
 }
 
 fn print_config() -> Arg {
@@ -210,6 +231,8 @@ mod tests {
             &["pinion", "--websocket-prot", "1"][..],
             &["pinion", "--websocket-port", "1", "check"],
             &["pinion", "--plant-stall", "0"],
+            &["pinion", "--plant", "incident-2"],
+            &["pinion", "--plant-upstream", "dead"],
             &["pinion", "token", "--user", "u"],
             &["pinion", "token", "--user", "", "--platform", "1"],
             &["pinion", "token", "--user", "u", "--platform", "1", "--ttl", "0"],

@@ -50,6 +50,12 @@ pub(super) fn text(loaded: &Loaded, facts: &Facts, files: u64) -> String {
             setting("auth.secret").map(|s| s.env_name()).unwrap_or_default()
         ));
     }
+    if loaded.config.planted.is_some() {
+        lines.push(format!(
+            "warning    a fault is planted, this gateway is for tests: {:?}",
+            loaded.config.planted
+        ));
+    }
     lines.extend(trial(&loaded.config, facts));
     lines.push("ready".into());
     lines.push(String::new());

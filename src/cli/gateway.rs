@@ -12,7 +12,7 @@ use crate::node::{Failure, Node, PlantedStall};
 
 /// Runs the command.
 pub(super) fn run(matches: &ArgMatches) -> ExitCode {
-    let loaded = match load(matches) {
+    let mut loaded = match load(matches) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -20,6 +20,7 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
         output::print(&loaded.print());
         return ExitCode::SUCCESS;
     }
+    loaded.config.planted = args::planted(matches);
     let stall = matches.get_one::<(u16, u64)>(args::PLANT_STALL);
     let stall = stall.map(|&(shard, milliseconds)| PlantedStall { shard, milliseconds });
     match serve(&loaded, stall) {

@@ -8,6 +8,7 @@ mod fault;
 pub mod layout;
 mod load;
 pub mod machine;
+mod planted;
 mod settings;
 mod sources;
 mod value;
@@ -15,6 +16,7 @@ mod yaml;
 
 pub use fault::{Fault, Faults, Origin};
 pub use load::{Loaded, load};
+pub use planted::{Planted, PlantedFault, PlantedUpstream};
 pub use settings::{DEFAULT_SECRET, SETTINGS, Setting, Visibility, setting};
 pub use sources::{CONFIG_ENV, Sources};
 
@@ -57,6 +59,8 @@ pub struct Config {
     pub record: RecordConfig,
     /// `log.*`.
     pub log: LogConfig,
+    /// Test switches; no setting.
+    pub planted: Planted,
 }
 
 /// `websocket.*`.

@@ -116,6 +116,7 @@ impl Draft {
             stall_abort_ms: 0,
             record: RecordConfig { mode: RecordMode::Off, dir: std::path::PathBuf::new(), bytes_max: 0 },
             log: LogConfig { level: String::new(), json: false },
+            planted: super::Planted::default(),
         };
         Self {
             config,

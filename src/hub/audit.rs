@@ -2,6 +2,7 @@
 //! and tests; production never needs it.
 
 use super::{Hub, Kind};
+use crate::ids::ConnId;
 use crate::session::{Phase, Session};
 
 impl Hub {
@@ -14,6 +15,7 @@ impl Hub {
         let sum = |value: &dyn Fn(&Session) -> usize| sessions().map(value).sum::<usize>();
         expect("outbox bytes", sum(&|s| s.outbox_bytes()), self.registry.outbox_bytes)?;
         expect("registered", sum(&|s| s.is_registered().into()), self.registry.registered())?;
+        self.registry.audit()?;
         for kind in [Kind::Unregister, Kind::Kick, Kind::Register] {
             let queued = sum(&|s| s.queues.get(kind as usize).is_some_and(|link| link.queued).into());
             expect(&format!("{kind:?} queue"), queued, self.queues.len(kind))?;
@@ -39,6 +41,12 @@ impl Hub {
             }
         }
         Ok(())
+    }
+
+    /// Every registered connection with its user, in the order of the slab.
+    pub fn roster(&self) -> Vec<(ConnId, Box<str>)> {
+        let entry = |(id, session)| Some((ConnId(id), self.registry.user_of(session)?.into()));
+        self.registry.sessions.iter().filter_map(entry).collect()
     }
 
     /// Bytes that the limits allow this hub to hold for its clients (property 5).

@@ -3,6 +3,8 @@
 //! Decoding and deciding are two steps with a value between them ([`Decoded`]), so that a recording of the values can
 //! be replayed without the bytes.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
@@ -52,6 +54,8 @@ pub(super) enum Decoded {
     Close(Option<u16>),
     /// Something that ends the session.
     Fault(Disconnect),
+    /// A breach of RFC 6455, in words for the close frame. Recorded with its words: their length is on the wire.
+    Breach(Cow<'static, str>),
 }
 
 /// Decodes one event of the byte stream.
@@ -88,11 +92,11 @@ enum Started {
 
 impl From<Fault> for Decoded {
     fn from(fault: Fault) -> Self {
-        Self::Fault(match fault {
-            Fault::Protocol(_) | Fault::NotUtf8 => Disconnect::ProtocolError,
-            Fault::TooBig => Disconnect::MessageTooBig,
-            Fault::TooManyFragments => Disconnect::TooManyFragments,
-        })
+        match fault {
+            Fault::Protocol(_) | Fault::NotUtf8 => Self::Breach(fault.reason().into()),
+            Fault::TooBig => Self::Fault(Disconnect::MessageTooBig),
+            Fault::TooManyFragments => Self::Fault(Disconnect::TooManyFragments),
+        }
     }
 }
 
@@ -131,6 +135,7 @@ impl Hub {
                 self.end(now, conn, Disconnect::PeerClosed);
             }
             Decoded::Fault(reason) => self.end(now, conn, reason),
+            Decoded::Breach(words) => self.end_saying(now, conn, Disconnect::ProtocolError, &words),
         }
     }
 
@@ -185,6 +190,14 @@ impl Hub {
             let forward = |method| UpstreamRequest::Forward { method, data: request.data.clone() };
             method(request.id).map(forward).ok_or_else(UpstreamError::internal)
         };
+        if let Ok(UpstreamRequest::UserStatus { users }) = &question
+            && users.is_empty()
+        {
+            // It only unsubscribed: upstream looks nobody up, so that nothing can fail or hang (spec 3.5).
+            let empty = response(request.id, &request.msg_incr, &request.operation_id);
+            self.answer(now, conn, &Response { data: Some(&[]), ..empty });
+            return Started::Answered;
+        }
         let asked = question.and_then(|question| {
             let (msg_incr, operation_id) = (request.msg_incr.clone(), request.operation_id.clone());
             let pending = Pending::Request { id: request.id, msg_incr, operation_id };
@@ -196,6 +209,9 @@ impl Hub {
             Ok(()) => Started::Asked,
             Err(error) => {
                 self.answer_error(now, conn, request, &error);
+                if request.id == LOGOUT {
+                    self.end(now, conn, Disconnect::Logout);
+                }
                 Started::Answered
             }
         }
@@ -340,8 +356,9 @@ fn method(id: i32) -> Option<Method> {
     })
 }
 
+/// A logout keeps its place behind the SendMsg before it: it ends the connection, and those still waiting with it.
 fn order(request: &Request) -> Order {
-    if request.id == SEND_MSG { Order::Serial } else { Order::Free }
+    if matches!(request.id, SEND_MSG | LOGOUT) { Order::Serial } else { Order::Free }
 }
 
 /// Spec 3.2 rule 6: these four also want every string of the envelope.

@@ -17,6 +17,12 @@ use crate::wire::upgrade;
 impl Hub {
     /// Ends a session, once: later reasons are ignored.
     pub(super) fn end(&mut self, now: Now, conn: ConnId, reason: Disconnect) {
+        let words = reason.terms().close_frame.map_or("", |(_, words)| words);
+        self.end_saying(now, conn, reason, words);
+    }
+
+    /// As [`Hub::end`], with other words in the close frame, if there is one.
+    pub(super) fn end_saying(&mut self, now: Now, conn: ConnId, reason: Disconnect, words: &str) {
         let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase < Phase::Closing) else {
             return;
         };
@@ -29,8 +35,8 @@ impl Hub {
         session.deadline = tick.after_ms(limits::FLUSH_DEADLINE_MS);
         self.tally.count(terms.metric);
         self.trace.note(Note::Ended, &[conn.0.index.into(), reason as u64]);
-        if let Some((code, text)) = terms.close_frame.filter(|_| before == Phase::Open) {
-            self.queue_last(conn, Frame::close(Some(code), text));
+        if let Some((code, _)) = terms.close_frame.filter(|_| before == Phase::Open) {
+            self.queue_last(conn, Frame::close(Some(code), words));
         }
         if before == Phase::Open {
             self.queues.push(&mut self.registry.sessions, Kind::Unregister, conn, tick);
@@ -76,6 +82,7 @@ impl Hub {
     pub(super) fn unregister(&mut self, conn: ConnId) {
         self.leave_user(conn);
         if let Some(session) = self.registry.session_mut(conn) {
+            assert!(session.phase >= Phase::Closing, "a live session is unregistered (spec 8.6 a)");
             self.subscriptions.remove_all(session, conn);
         }
     }

@@ -66,12 +66,17 @@ pub fn decide(policy: LoginPolicy, platform: Platform, existing: &[Existing]) ->
         LoginPolicy::PcAndOther if platform.class() == PlatformClass::Pc => Vec::new(),
         LoginPolicy::PcAndOther => select(existing, |e| e.platform.class() != PlatformClass::Pc),
     };
-    let any_candidate = !candidates.is_empty();
+    // Upstream asks the auth service even when nothing was left to kick: under policy 1 if a connection is on the same
+    // platform, under policy 5 if there is any at all (spec 8.3; its `clientOK`).
+    let invalidates = match policy {
+        LoginPolicy::OnePerPlatform => !candidates.is_empty(),
+        LoginPolicy::PcAndOther => platform.class() != PlatformClass::Pc && !existing.is_empty(),
+        LoginPolicy::KickNobody | LoginPolicy::OnePerClass => false,
+    };
     let kicked: Vec<usize> =
         candidates.into_iter().filter(|i| existing.get(*i).is_some_and(|e| !e.same_token)).collect();
     let invalidation = match policy {
-        // Upstream makes this call even when nothing was left to kick (spec 8.3, policy 1).
-        LoginPolicy::OnePerPlatform | LoginPolicy::PcAndOther if any_candidate => Invalidation::AllButNew,
+        _ if invalidates => Invalidation::AllButNew,
         LoginPolicy::OnePerClass if !kicked.is_empty() => Invalidation::OfKicked,
         _ => Invalidation::None,
     };
@@ -83,44 +88,4 @@ fn select(existing: &[Existing], wanted: impl Fn(&Existing) -> bool) -> Vec<usiz
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn existing(ids: &[(i64, bool)]) -> Vec<Existing> {
-        let one = |(id, same_token): &(i64, bool)| Existing {
-            platform: Platform::new(*id).unwrap(),
-            same_token: *same_token,
-        };
-        ids.iter().map(one).collect()
-    }
-
-    #[test]
-    fn each_policy_kicks_whom_the_specification_says() {
-        use Invalidation::{AllButNew, None, OfKicked};
-        let (ios, web, windows) = (1, 5, 3);
-        type Case<'a> = (u8, i64, &'a [(i64, bool)], &'a [usize], Invalidation);
-        let cases: &[Case<'_>] = &[
-            (0, ios, &[(ios, false)], &[], None),
-            (1, ios, &[(ios, false), (2, false), (ios, false)], &[0, 2], AllButNew),
-            (1, ios, &[(ios, true)], &[], AllButNew),
-            (1, ios, &[(web, false)], &[], None),
-            (4, ios, &[(2, false), (web, false)], &[0], OfKicked),
-            (4, ios, &[(2, true)], &[], None),
-            (5, windows, &[(ios, false), (7, false)], &[], None),
-            (5, ios, &[(web, false), (windows, false), (2, true)], &[0], AllButNew),
-            (5, ios, &[(windows, false)], &[], None),
-        ];
-        for (number, platform, there, kicked, invalidation) in cases {
-            let policy = LoginPolicy::from_number(*number).unwrap();
-            let verdict = decide(policy, Platform::new(*platform).unwrap(), &existing(there));
-            let expected = Verdict { kicked: kicked.to_vec(), invalidation: *invalidation };
-            assert_eq!(verdict, expected, "policy {number}, login on {platform}, there {there:?}");
-        }
-    }
-
-    #[test]
-    fn only_four_numbers_are_policies() {
-        let known: Vec<u8> = (0..=255).filter(|n| LoginPolicy::from_number(*n).is_some()).collect();
-        assert_eq!(known, [0, 1, 4, 5]);
-    }
-}
+mod tests;

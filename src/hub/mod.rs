@@ -323,6 +323,11 @@ impl Hub {
         self.registry.user_of(self.registry.session(conn)?)
     }
 
+    /// Why a connection ends, once it does.
+    pub fn reason_of(&self, conn: ConnId) -> Option<Disconnect> {
+        self.registry.session(conn)?.reason
+    }
+
     /// Hash of everything observable so far; see [`trace`].
     pub fn trace_hash(&self) -> u64 {
         self.trace.value()

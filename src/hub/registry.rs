@@ -95,6 +95,7 @@ impl Registry {
             session.user_next = conn.0.index;
         }
         if let Some(session) = self.sessions.get_mut(conn.0) {
+            assert!(!session.is_registered(), "a session is registered twice (spec 8.6 a)");
             session.user = key;
             session.user_prev = last;
             session.user_next = NONE;
@@ -126,6 +127,36 @@ impl Registry {
             self.remove_user(key, &id);
         }
         Some(id)
+    }
+
+    /// Looks for a disagreement between the users, their index and the lists through the slab; see [`super::audit`].
+    pub(super) fn audit(&self) -> Result<(), String> {
+        let mut linked = 0;
+        for (key, user) in &self.users {
+            let fail = |what: &str| Err(format!("user {:?}: {what}", user.id));
+            if self.find(&user.id) != Some(narrow(key)) {
+                return fail("not found by its id");
+            }
+            let (mut prev, mut at) = (NONE, user.first);
+            while let Some(session) = self.sessions.at(at) {
+                linked += 1;
+                if session.user != narrow(key) || session.user_prev != prev || linked > self.registered {
+                    return fail("its list is broken");
+                }
+                (prev, at) = (at, session.user_next);
+            }
+            if prev == NONE {
+                return fail("has no connection");
+            }
+            if user.last != prev {
+                return fail("its list ends elsewhere");
+            }
+        }
+        if (self.index.len(), linked) != (self.users.len(), self.registered) {
+            let (indexed, users, registered) = (self.index.len(), self.users.len(), self.registered);
+            return Err(format!("{indexed} of {users} users are indexed, {linked} of {registered} linked"));
+        }
+        Ok(())
     }
 
     pub(super) fn registered(&self) -> usize {

@@ -136,6 +136,9 @@ impl Exchange {
         let mut state = self.state.borrow_mut();
         let finished = state.router.expire(now);
         let wakers: Vec<Waker> = finished.into_iter().filter_map(|f| state.finish(f)).collect();
+        while let Some((asker, work)) = state.backend.as_mut().and_then(|b| b.next_late(clock::now())) {
+            state.do_work(asker, work);
+        }
         drop(state);
         wake(wakers);
     }

@@ -12,6 +12,7 @@ pub mod client;
 mod exchange;
 mod exposition;
 mod metadata;
+mod planted;
 mod run;
 mod server;
 mod services;

@@ -42,7 +42,7 @@ pub(super) async fn run(start: RpcStart, turns: Turns) {
 
 async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
     let source = first_source(start.id);
-    let backend = (start.id == RpcId(0)).then(|| Backend::new(&start.config.auth.secret, SourceId(source)));
+    let backend = (start.id == RpcId(0)).then(|| Backend::new(&start.config, SourceId(source)));
     let router = Router::new(start.id, View::of_one_node(start.ownership), RPC_CALLS_MAX);
     let exchange = Exchange::new(router, start.shards, backend, source);
     let inbox = Rc::new(start.inbox);

@@ -2,8 +2,10 @@
 //!
 //! Only its glue is here: the backend is pure and knows neither shards' mailboxes nor push sources.
 
+use super::planted::{Fate, LateCalls};
 use crate::backend::embedded::{BackendPush, Embedded, EmbeddedConfig};
 use crate::cluster::router::Push;
+use crate::config::Config;
 use crate::hub::mail::PushBody;
 use crate::hub::upstream::{
     PresenceRecord, UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply, UserPlatforms,
@@ -40,16 +42,32 @@ pub(super) struct Backend {
     embedded: Embedded,
     /// All its pushes are one source: they keep their order.
     source: SourceId,
+    /// Test switch.
+    late: LateCalls,
 }
 
 impl Backend {
-    pub(super) fn new(secret: &str, source: SourceId) -> Self {
-        let embedded = Embedded::new(EmbeddedConfig::new(secret));
-        Self { embedded, source }
+    pub(super) fn new(config: &Config, source: SourceId) -> Self {
+        let embedded = Embedded::new(EmbeddedConfig::new(&config.auth.secret));
+        Self { embedded, source, late: LateCalls::new(config.planted.upstream) }
     }
 
-    /// Answers one question.
+    /// Answers one question; with a planted upstream perhaps later, in [`Backend::next_late`].
     pub(super) fn call(&mut self, now: Now, call: &UpstreamCall) -> Work {
+        if self.late.hold(now.mono, call) { Work::default() } else { self.answer(now, call) }
+    }
+
+    /// The next late answer whose time has come, and for whom.
+    pub(super) fn next_late(&mut self, now: Now) -> Option<(ShardId, Work)> {
+        let (call, fate) = self.late.next_due(now.mono)?;
+        let work = match fate {
+            Fate::Answered => self.answer(now, &call),
+            Fate::Lost => Work::no_backend(&call),
+        };
+        Some((call.shard, work))
+    }
+
+    fn answer(&mut self, now: Now, call: &UpstreamCall) -> Work {
         let answer = self.embedded.call(now, call);
         let source = self.source;
         let push = |push: BackendPush| Push {

@@ -239,6 +239,29 @@ mod tests {
     }
 
     #[test]
+    fn the_connection_id_is_the_md5_of_address_and_time() {
+        // Spec 1.2; expected: `printf 10.0.0.1:1024_1700000000000 | md5sum`, and the same for the others.
+        let login = Login {
+            user: "u".into(),
+            token: "t".into(),
+            platform: Platform::WEB,
+            operation_id: "o".into(),
+            variant: Variant { encoding: crate::wire::envelope::Encoding::Gob, gzip: false },
+            wants_response: false,
+            forwarded_for: Some("9.9.9.9".into()),
+            upgrade: Err(crate::wire::upgrade::UpgradeFault::BadKey),
+        };
+        let now = Now { mono: Mono(5), unix: crate::time::UnixMs(1_700_000_000_000) };
+        for (peer, id) in [
+            ("10.0.0.1:1024", "1059376cdaa7c3e72894df862986ae62"),
+            ("[2001:db8::1]:443", "774c6c0e7c1943f876a22cd19cce51f6"),
+        ] {
+            let session = Session::new(now, peer.parse().unwrap(), Box::new(login.clone()));
+            assert_eq!(&*session.connection_id_hex(), id, "{peer}");
+        }
+    }
+
+    #[test]
     fn ticks_round_deadlines_up() {
         assert_eq!(Tick::of(Mono(250)), Tick(2));
         assert_eq!(Tick(2).after_ms(1), Tick(3));

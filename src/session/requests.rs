@@ -23,7 +23,7 @@ pub struct Requests {
 /// Whether a request keeps the order of SendMsg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
-    /// SendMsg: one at a time, in order.
+    /// SendMsg, and the logout behind them: one at a time, in order.
     Serial,
     /// Anything else.
     Free,

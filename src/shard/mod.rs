@@ -16,6 +16,7 @@ mod head;
 mod listener;
 pub mod mailbox;
 pub mod nudge;
+mod planted;
 mod probe;
 pub mod pulse;
 mod recording;

@@ -16,6 +16,7 @@ use super::engine::{Engine, Upper};
 use super::head::{self, No};
 use super::mailbox::{Control, HandOver, RpcAddress, RpcMail, ShardInbox};
 use super::nudge::Nudge;
+use super::planted::{Faults, Unregister};
 use super::pulse::{Activity, Pulse};
 use super::recording::Recording;
 use super::socket::Socket;
@@ -64,6 +65,8 @@ struct Loop {
     presence: Option<Box<PresenceRecord>>,
     drain: Option<Mono>,
     turn_count: u64,
+    /// Test switches.
+    faults: Faults,
 }
 
 /// Runs a shard until it is drained. The thread's only main future.
@@ -130,6 +133,7 @@ impl Loop {
             presence: None,
             drain: None,
             turn_count: 0,
+            faults: Faults::plant(start.id, start.config.planted.fault),
         })
     }
 
@@ -153,6 +157,9 @@ impl Loop {
         self.now = clock::now();
         self.pulse.turn(self.now.mono);
         self.turn_count += 1;
+        for conn in self.faults.drained() {
+            self.close_socket(conn);
+        }
         self.read_replies();
         self.read_control();
         self.read_pushes();
@@ -168,7 +175,7 @@ impl Loop {
         self.run_effects();
         self.flush();
         self.run_effects(); // a last frame that left closes its connection now, not after a wait
-        more |= self.pass_presence();
+        more |= self.pass_presence() || self.faults.has_work();
         if more || self.hub.has_work() { Pace::Hurry } else { Pace::Rest }
     }
 
@@ -287,14 +294,24 @@ impl Loop {
         self.pulse.enter(Activity::Effects, None);
         while let Some(effect) = self.hub.next_effect() {
             match effect {
-                Effect::Close(conn) => {
-                    let (engine, mut above) = self.split();
-                    engine.close(conn, &mut above);
-                }
+                Effect::Close(conn) => match self.faults.unregister(&self.hub, conn) {
+                    Unregister::AtOnce => self.close_socket(conn),
+                    Unregister::Queued => {}
+                    Unregister::Full => {
+                        self.publish(); // the last that is heard of this shard
+                        self.pulse.enter(Activity::Effects, Some(conn));
+                        self.faults.wait_for_room(conn);
+                    }
+                },
                 Effect::Call(call) => self.call(call),
                 Effect::Reply(ticket, outcome) => self.reply(ticket, outcome),
             }
         }
+    }
+
+    fn close_socket(&mut self, conn: ConnId) {
+        let (engine, mut above) = self.split();
+        engine.close(conn, &mut above);
     }
 
     /// A lane that refuses a question answers it: the client gets its error now and not at the deadline.
@@ -353,6 +370,7 @@ impl Loop {
         let tally = self.hub.tally(self.now);
         self.door.move_counts(tally);
         self.inbox.publish(tally);
+        self.faults.show(tally);
         let handshakes = self.door.handshakes();
         tally.set(Metric::HandshakesOpen, handshakes as u64);
         tally.set(Metric::Sockets, (self.engine.sockets() + handshakes) as u64);
@@ -380,7 +398,13 @@ impl Loop {
     }
 
     fn split(&mut self) -> (&mut Engine<Identity>, Above<'_>) {
-        let above = Above { hub: &mut self.hub, places: &mut self.places, pulse: &self.pulse, now: self.now };
+        let above = Above {
+            hub: &mut self.hub,
+            places: &mut self.places,
+            pulse: &self.pulse,
+            now: self.now,
+            faults: &self.faults,
+        };
         (&mut self.engine, above)
     }
 }
@@ -391,6 +415,7 @@ struct Above<'a> {
     places: &'a mut Vec<Option<Place>>,
     pulse: &'a Pulse,
     now: Now,
+    faults: &'a Faults,
 }
 
 impl Upper for Above<'_> {
@@ -403,6 +428,9 @@ impl Upper for Above<'_> {
     fn lost(&mut self, conn: ConnId) {
         self.pulse.enter(Activity::Lost, Some(conn));
         tracing::debug!(%conn, "transport lost");
+        if self.faults.forgets(self.hub, conn) {
+            return;
+        }
         self.hub.input(self.now, Input::TransportLost(conn));
     }
 

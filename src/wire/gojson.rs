@@ -4,7 +4,7 @@
 //! zero value (also at the top), integers are integer literals, invalid UTF-8 becomes U+FFFD (the caller converts).
 //! Writing: `<`, `>`, `&`, U+2028 and U+2029 are escaped, so that JSON may stand in HTML.
 //!
-//! Known difference: an escaped lone surrogate in a string that is read is an error here and U+FFFD in Go.
+//! Known difference: an escaped lone surrogate in a key is an error here and U+FFFD in Go.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -62,8 +62,48 @@ struct Str<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A string; `None` for `null`.
 pub(crate) fn string(value: &RawValue) -> Result<Option<Cow<'_, str>>, WrongType> {
-    let value: Option<Str<'_>> = serde_json::from_str(value.get()).map_err(|_| WrongType)?;
-    Ok(value.map(|Str(text)| text))
+    match serde_json::from_str::<Option<Str<'_>>>(value.get()) {
+        Ok(text) => Ok(text.map(|Str(text)| text)),
+        // What serde refuses in a string that is well-formed, as every raw value is, are lone surrogates.
+        Err(_) => match serde_json::from_str(value.get()) {
+            Ok(Surrogates(text)) => Ok(Some(Cow::Owned(text))),
+            Err(_) => Err(WrongType),
+        },
+    }
+}
+
+/// A string in which lone surrogates have become U+FFFD.
+struct Surrogates(String);
+
+impl<'de> Deserialize<'de> for Surrogates {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Surrogates;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Surrogates, E> {
+                Ok(Surrogates(replace_surrogates(bytes)))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
+/// serde_json gives a lone surrogate as the three bytes that UTF-8 would have for it; U+FFFD has three bytes, too.
+fn replace_surrogates(bytes: &[u8]) -> String {
+    let mut bytes = bytes.to_vec();
+    let mut at = 0;
+    while let Some(rest) = bytes.get_mut(at..).filter(|rest| !rest.is_empty()) {
+        if let [first @ 0xed, second @ 0xa0..=0xbf, third, ..] = rest {
+            (*first, *second, *third) = (0xef, 0xbf, 0xbd);
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// An integer literal in the range of `T`; `None` for `null`.
@@ -176,6 +216,29 @@ mod tests {
             let mut out = String::new();
             write_compact(&mut out, json);
             assert_eq!(out, compact);
+        }
+    }
+
+    #[test]
+    fn strings_are_read_as_go_reads_them() {
+        let parse = |json: &str| {
+            let raw: &RawValue = serde_json::from_str(json).unwrap();
+            string(raw).ok().map(|text| text.map(Cow::into_owned))
+        };
+        for (json, text) in [
+            (r#""""#, Some("")),
+            (r#""a\u00fc\n\/\\""#, Some("aü\n/\\")),
+            (r#""\ud83d\ude00""#, Some("😀")),
+            (r#""\ud800""#, Some("\u{fffd}")),
+            (r#""a\udc00b""#, Some("a\u{fffd}b")),
+            (r#""\ud800\ud800\udc00""#, Some("\u{fffd}\u{10000}")),
+            (r#""\ud800\u0041\ud7ff""#, Some("\u{fffd}A\u{d7ff}")),
+            ("null", None),
+        ] {
+            assert_eq!(parse(json), Some(text.map(String::from)), "{json}");
+        }
+        for json in ["1", "true", "[]", "[97]", "{}", r#"["\ud800"]"#] {
+            assert_eq!(parse(json), None, "{json}");
         }
     }
 

@@ -27,6 +27,8 @@ struct Partial {
     frame: Option<Open>,
     /// Payload so far of the data message, unmasked, over all its fragments.
     message: Vec<u8>,
+    /// Of a text message under `check_utf8`: how many bytes of `message` are whole characters.
+    checked: usize,
     /// The kind of the fragmented message whose last fragment has not come.
     started: Option<Kind>,
     /// Fragments of that message so far.
@@ -91,7 +93,8 @@ pub struct ReadLimits {
     pub fragments_max: u32,
     /// Who reads.
     pub role: Role,
-    /// Checks that text messages are UTF-8. The gateway does not (spec 1.7); conformance tests want it.
+    /// Checks that text messages are UTF-8, and refuses one as soon as its bytes so far cannot become UTF-8 any more.
+    /// The gateway does not (spec 1.7); conformance tests want it.
     pub check_utf8: bool,
 }
 
@@ -260,7 +263,9 @@ impl Feed<'_> {
                     open
                 }
             };
-            if !self.absorb(open) {
+            let complete = self.absorb(open);
+            self.check_text(open.header)?;
+            if !complete {
                 return Ok(None);
             }
             if let Some(found) = self.complete(open.header) {
@@ -360,6 +365,23 @@ impl Feed<'_> {
         open.seen == open.payload_bytes
     }
 
+    /// What is here of a text message, up to a character whose rest may still come.
+    fn check_text(&mut self, header: Header) -> Result<(), Fault> {
+        if !self.limits.check_utf8 || header.kind.is_control() {
+            return Ok(());
+        }
+        let partial = self.inbound.partial();
+        if partial.started.unwrap_or(header.kind) != Kind::Text {
+            return Ok(());
+        }
+        match std::str::from_utf8(partial.message.get(partial.checked..).unwrap_or_default()) {
+            Ok(_) => partial.checked = partial.message.len(),
+            Err(cut) if cut.error_len().is_none() => partial.checked += cut.valid_up_to(),
+            Err(_) => return Err(Fault::NotUtf8),
+        }
+        Ok(())
+    }
+
     /// Ends the frame that was absorbed: the event, unless more fragments must come.
     fn complete(&mut self, header: Header) -> Option<Found> {
         let partial = self.inbound.partial();
@@ -376,6 +398,7 @@ impl Feed<'_> {
             }
             partial.started = None;
             partial.fragments = 0;
+            partial.checked = 0;
             self.held = std::mem::take(&mut partial.message);
             kind
         };

@@ -6,13 +6,16 @@ use std::net::TcpStream;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use pinion::limits;
 use pinion::pb::openim::msggateway::{KickUserOfflineReq, KickUserOfflineResp};
 use pinion::pb::openim::sdkws::GetMaxSeqReq;
 use pinion::rpc::client::{CallError, call_once};
 use pinion::wire::envelope::{Encoding, Variant};
 use tungstenite::Message;
+use tungstenite::protocol::frame::Frame;
+use tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::harness::{Client, DEADLINE, Gateway, Options, eventually};
+use crate::harness::{Client, DEADLINE, Frame as Received, Gateway, Options, eventually};
 
 fn gateway() -> Gateway {
     Gateway::start(&["--shards-count", "2"])
@@ -107,6 +110,44 @@ fn bytes_that_are_no_websocket_frame() {
     assert_eq!(answer.first(), Some(&0x88), "a close frame: {answer:02x?}");
     assert_eq!(answer.get(2..4), Some(1002_u16.to_be_bytes().as_slice()), "{answer:02x?}");
     counted(&gateway, "pinion_closes_total", "reason=\"protocol_error\"", 1.0);
+    is_well(&gateway);
+}
+
+/// Sends a binary message in fragments of `size` bytes, as far as the gateway takes them.
+fn send_in_fragments(client: &mut Client, message: &[u8], size: usize) {
+    let last = message.len().div_ceil(size) - 1;
+    for (n, piece) in message.chunks(size).enumerate() {
+        let data = if n == 0 { Data::Binary } else { Data::Continue };
+        client.send_raw(Message::Frame(Frame::message(piece.to_vec(), OpCode::Data(data), n == last)));
+    }
+}
+
+#[test]
+fn fragments_and_their_total_are_bounded() {
+    let gateway = gateway();
+    let options =
+        Options { variant: Variant { encoding: Encoding::Json, gzip: false }, ..Options::default() };
+    let padded = |len: usize| {
+        let mut json = br#"{"reqIdentifier":1001,"sendID":"eve","msgIncr":"1","data":"CgNldmU="}"#.to_vec();
+        json.resize(len, b' ');
+        json
+    };
+    let (bytes_max, fragments_max) = (limits::MESSAGE_BYTES_MAX, limits::FRAGMENTS_MAX as usize);
+    let mut eve = gateway.connect_with("eve", 1, &options);
+    for (len, size) in [(bytes_max, bytes_max), (bytes_max, 999), (fragments_max, 1)] {
+        send_in_fragments(&mut eve, &padded(len), size);
+        let answer = eve.next();
+        assert!(matches!(&answer, Received::Response(r) if r.err_code == 0), "{len} by {size}: {answer:?}");
+    }
+    for (len, size, reason, code) in [
+        (bytes_max + 1, bytes_max, "message_too_big", 1009),
+        (fragments_max + 1, 1, "too_many_fragments", 1008),
+    ] {
+        let mut eve = gateway.connect_with("eve", 1, &options);
+        send_in_fragments(&mut eve, &padded(len), size);
+        assert_eq!(eve.closed(), Some(Some(code)), "{reason}");
+        counted(&gateway, "pinion_closes_total", &format!("reason=\"{reason}\""), 1.0);
+    }
     is_well(&gateway);
 }
 

@@ -146,3 +146,31 @@ fn a_head_without_end_is_refused_with_431() {
     assert_eq!(&answer, b"HTTP/1.1 431");
     gateway.connect("alice", 1);
 }
+
+#[test]
+fn missing_arguments_are_refused_unless_the_gateway_is_lenient() {
+    // Spec 1.2, trap 2: some third-party clients leave out `isBackground` and `operationID`.
+    for (flags, lenient) in
+        [(&["--shards-count", "1"][..], false), (&["--shards-count", "1", "--login-lenient", "true"], true)]
+    {
+        let gateway = Gateway::start(flags);
+        let token = gateway.token("alice", 1);
+        for (extra, detail) in [("", "invalid syntax"), ("&isBackground=0", "operationID is empty")] {
+            let mut socket = TcpStream::connect(gateway.websocket).unwrap();
+            socket.set_read_timeout(Some(crate::harness::DEADLINE)).unwrap();
+            write!(
+                socket,
+                "GET /?sendID=alice&token={token}&platformID=1{extra} HTTP/1.1\r\nHost: it\r\nConnection: Upgrade\r\n\
+                 Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            .unwrap();
+            let mut answer = [0; 4096];
+            let n = socket.read(&mut answer).unwrap();
+            let answer = String::from_utf8_lossy(&answer[..n]);
+            let expected = if lenient { "101" } else { "200" };
+            assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{extra}: {answer}");
+            assert_eq!(answer.contains(detail), !lenient, "{extra}: {answer}");
+        }
+    }
+}

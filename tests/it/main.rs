@@ -13,8 +13,10 @@
 
 mod admission;
 mod bad_input;
+mod churn;
 mod commands;
 mod harness;
+mod leak;
 mod login;
 mod recording;
 mod shutdown;

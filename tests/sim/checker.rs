@@ -7,6 +7,7 @@ use std::fmt;
 use pinion::hub::mail::{DeviceOutcome, DeviceVerdict, RpcOutcome};
 use pinion::ids::{ConnId, Platform, SlotId, SourceId, Text};
 
+use crate::invariants::Standings;
 use crate::link::{Link, LinkId};
 
 /// What must hold. The numbers are those of architecture.md section 9.
@@ -30,10 +31,18 @@ pub enum Property {
     Stranger,
     /// No login waits longer than its deadline.
     LoginDeadline,
+    /// A shard turns: nothing in its turn waits for the shard itself (incident 1).
+    Freeze,
     /// Each accepted connection ends with one `Effect::Close`.
     CloseOnce,
     /// The bytes that a client reads are what the protocol says.
     Protocol,
+    /// Spec 8.6 (a): registered once, unregistered once.
+    Standing,
+    /// Spec 8.6 (b) and (c): connections are sockets, and gauges count what is there.
+    Counts,
+    /// Spec 8.6 (d): the login path waits for nobody.
+    Waits,
 }
 
 /// The first thing that was wrong in a world.
@@ -79,6 +88,9 @@ const LOGIN_TICKS: u64 = 100 + 25;
 /// From a lost transport to its close: the session ends at once, whatever the flush deadline.
 const LOST_TICKS: u64 = 25;
 
+/// From the last sign of a half-open peer to its close: read deadline, flush deadline, slack.
+const VANISHED_TICKS: u64 = 300 + 10 + 25;
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Checker {
@@ -88,6 +100,7 @@ pub struct Checker {
     conns: BTreeMap<(usize, ConnId), bool>,
     pub pushes: BTreeMap<u64, PushFacts>,
     obligations: Vec<Obligation>,
+    pub standings: Standings,
     /// How many verdicts were followed to the client: a world that checks nothing proves nothing.
     pub followed: u64,
 }
@@ -138,6 +151,14 @@ impl Checker {
             }
             if link.lost_tick.is_some_and(|lost| ticks > lost + LOST_TICKS) {
                 let text = format!("link {id} of {} is gone but its session lives", link.user);
+                self.fail(Property::Zombie, text);
+            }
+        }
+        for (id, link) in links.iter().enumerate().filter(|(_, l)| l.shard == shard && !l.closed) {
+            let last_sign =
+                link.vanished_tick.filter(|_| link.conn.is_some()).map(|t| t.max(link.accepted_tick));
+            if last_sign.is_some_and(|tick| ticks > tick + VANISHED_TICKS) {
+                let text = format!("link {id} of {} is half open and its session lives", link.user);
                 self.fail(Property::Zombie, text);
             }
         }

@@ -137,11 +137,14 @@ impl World {
     /// One thought of a client.
     pub fn client_acts(&mut self, client: usize) {
         if !self.is_over() {
-            let delay = self.rng.u64(20..600);
+            let delay = self.rng.u64(self.plan.think_ms.clone());
             self.after(delay, Event::Client(client));
         }
-        let stage = self.clients[client].stage;
+        let (stage, half_open) = (self.clients[client].stage, self.plan.half_open);
         match stage {
+            Stage::Connecting | Stage::Greeting | Stage::Open if self.chance(half_open) => {
+                self.vanish(client)
+            }
             Stage::Away if self.comes_back(client) => self.log_in(client),
             Stage::Connecting | Stage::Greeting if self.rng.u8(0..40) == 0 => self.reset(client),
             Stage::Connecting if self.rng.u8(0..30) == 0 => self.send_early(client),
@@ -152,7 +155,7 @@ impl World {
 
     /// A client that was kicked stops, as the SDKs do; somebody may start it again.
     fn comes_back(&mut self, client: usize) -> bool {
-        let odds = if self.clients[client].kicked { 60 } else { 2 };
+        let odds = if self.clients[client].kicked && !self.plan.eager { 60 } else { 2 };
         self.rng.u8(0..odds) == 0
     }
 
@@ -402,6 +405,19 @@ impl World {
         if let Some(link) = self.clients[client].link {
             self.let_go(link);
         }
+    }
+
+    /// Half open from now on: nobody tells the gateway that the client is gone.
+    fn vanish(&mut self, client: usize) {
+        let Some(link) = self.clients[client].link else {
+            return;
+        };
+        self.saw("half-open peers");
+        let ticks = self.shards[self.links[link].shard].ticks;
+        let state = &mut self.links[link];
+        (state.gone, state.vanished_tick) = (true, Some(ticks));
+        state.excuse("half open");
+        self.clients[client].forget_connection();
     }
 
     /// The client's end of a link is closed.

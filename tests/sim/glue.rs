@@ -15,7 +15,7 @@ use pinion::wire::upgrade;
 
 use crate::checker::Property;
 use crate::link::{LinkId, Up};
-use crate::planted::{self, Plant};
+use crate::planted::{self, Circle, Plant};
 use crate::world::{Event, World};
 
 /// The rpc thread that does not exist: answers to it are for the checker.
@@ -52,6 +52,10 @@ pub struct Shard {
     pub drain: Option<Mono>,
     pub drain_tick: u64,
     pub recording: Vec<u8>,
+    /// Ticks of the ticker since the last turn.
+    pub unserved: u64,
+    /// Planted: the queue of incident 1.
+    pub circle: Circle,
 }
 
 impl Shard {
@@ -72,6 +76,8 @@ impl Shard {
             drain: None,
             drain_tick: 0,
             recording: Vec::new(),
+            unserved: 0,
+            circle: Circle::default(),
         }
     }
 
@@ -100,6 +106,8 @@ impl World {
     /// The ticker; it stops when the world is over.
     pub fn tick(&mut self, shard: usize) {
         self.shards[shard].tick_due = true;
+        self.shards[shard].unserved += 1;
+        self.check_turning(shard);
         self.wake(shard);
         if !self.is_over() {
             let delay = limits::TICK_MS + self.rng.u64(0..10);
@@ -110,6 +118,11 @@ impl World {
     /// One turn.
     pub fn turn(&mut self, shard: usize) {
         self.shards[shard].turn_due = false;
+        if self.shards[shard].circle.waits() {
+            return;
+        }
+        self.shards[shard].unserved = 0;
+        self.drain_circle(shard);
         self.take_lanes(shard);
         self.serve_ready(shard);
         if std::mem::take(&mut self.shards[shard].tick_due) {
@@ -120,17 +133,22 @@ impl World {
             self.input(shard, Input::Drain(deadline));
         }
         self.maybe_freeze(shard);
+        let depths = self.depths(shard);
         self.shards[shard].hub.turn(self.now);
         self.audit(shard);
         self.take_effects(shard);
+        if self.shards[shard].circle.waits() {
+            return;
+        }
         while let Some(conn) = self.shards[shard].hub.next_flush() {
             self.flush(shard, conn);
         }
         self.take_presence(shard);
         self.audit(shard);
+        self.check_invariants(shard, depths);
         self.maybe_freeze(shard);
         let state = &self.shards[shard];
-        if state.hub.has_work() || state.mail_waits() || !state.ready.is_empty() {
+        if state.hub.has_work() || state.mail_waits() || !state.ready.is_empty() || !state.circle.is_empty() {
             self.wake(shard);
         }
     }
@@ -293,8 +311,15 @@ impl World {
     fn take_effects(&mut self, shard: usize) {
         while let Some(effect) = self.shards[shard].hub.next_effect() {
             match effect {
+                Effect::Close(conn) if self.plant == Some(Plant::Incident1) => {
+                    self.unregister_in_circle(shard, conn);
+                    if self.shards[shard].circle.waits() {
+                        return;
+                    }
+                }
                 Effect::Close(conn) => self.close(shard, conn),
                 Effect::Call(call) => {
+                    self.check_call(&call);
                     let delay = self.rng.u64(0..20);
                     self.after(delay, Event::Call(call));
                 }
@@ -311,7 +336,7 @@ impl World {
         }
     }
 
-    fn close(&mut self, shard: usize, conn: ConnId) {
+    pub fn close(&mut self, shard: usize, conn: ConnId) {
         let Some(&link) = self.shards[shard].sockets.get(&conn) else {
             return self.checker.fail(Property::CloseOnce, format!("{conn} has no socket to close"));
         };
@@ -329,6 +354,9 @@ impl World {
     /// The socket is closed and nothing of it is in flight; sometimes a completion is reported too late all the same.
     pub fn joined(&mut self, shard: usize, conn: ConnId) {
         self.shards[shard].sockets.remove(&conn);
+        if self.plant == Some(Plant::CloseForgotten) && self.rng.u8(0..10) == 0 {
+            return;
+        }
         self.input(shard, Input::TransportClosed(conn));
         let late = self.plan.late;
         while self.chance(late.min(700)) {
@@ -368,7 +396,9 @@ impl World {
         }
         let state = &self.links[link];
         let room = state.room.saturating_sub(state.down.len());
-        let mut n = if state.gone { filled } else { filled.min(room) };
+        // The kernel takes what a peer that was reset never gets, but of a half-open one no more than fits.
+        let endless = state.gone && state.vanished_tick.is_none();
+        let mut n = if endless { filled } else { filled.min(room) };
         if self.rng.u8(0..6) == 0 {
             n = self.rng.usize(0..=n);
         }
@@ -377,7 +407,7 @@ impl World {
         let state = &mut self.links[link];
         state.answered = true;
         state.blocked = n < filled;
-        if !state.gone {
+        if !endless {
             state.down.extend(stream);
         }
         if state.blocked && state.down.len() < state.room {
@@ -433,6 +463,10 @@ impl World {
     pub fn arrive(&mut self, link: LinkId, up: Up) {
         if self.links[link].closed {
             return;
+        }
+        if self.links[link].vanished_tick.is_some() {
+            // Sent before it vanished: the last sign of life.
+            self.links[link].vanished_tick = Some(self.shards[self.links[link].shard].ticks);
         }
         self.links[link].inbox.push_back(up);
         let shard = self.links[link].shard;

@@ -116,6 +116,7 @@ fn a_slow_consumer_is_closed_and_the_verdict_says_so() {
 
 #[test]
 fn a_frame_above_the_read_limit_of_the_sdks_is_reported_and_not_sent() {
+    // Spec trap 9.
     let mut rig = Rig::new(config());
     let conn = rig.log_in("u", Platform::IOS);
     rig.push_bytes((1, 1), &["u"], Bytes::from(vec![b'x'; limits::FRAME_SENT_BYTES_MAX]));

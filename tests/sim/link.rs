@@ -53,6 +53,8 @@ pub struct Link {
     pub answered: bool,
     /// The shard's ticks when its socket reported that the client is gone.
     pub lost_tick: Option<u64>,
+    /// The shard's ticks when its client vanished: no end of stream, nothing read, nothing sent.
+    pub vanished_tick: Option<u64>,
     /// The step at which the client knew that it is logged in.
     pub logged_in: Option<u64>,
     /// Why the gateway may end it.
@@ -85,6 +87,7 @@ impl Link {
             accepted_tick: 0,
             answered: false,
             lost_tick: None,
+            vanished_tick: None,
             logged_in: None,
             excuse: None,
             received: BTreeMap::new(),

@@ -39,6 +39,7 @@ enum Form {
 
 #[test]
 fn each_refusal_has_its_form() {
+    // Spec traps 1 and 4: JSON by HTTP 200 or as the first text frame; transient trouble is 503 without JSON.
     let failed = |code, message: &str, detail: &str| {
         UpstreamOutcome::Failed(UpstreamError { code, message: message.into(), detail: detail.into() })
     };
@@ -94,6 +95,56 @@ fn each_refusal_has_its_form() {
             assert!(!rig.is_registered("u"));
         }
     }
+}
+
+#[test]
+fn of_several_faults_the_earlier_check_answers() {
+    // Spec 1.3 steps 4 to 6: the auth service's word, then its user, then its platform, then the upgrade.
+    let failed = UpstreamError { code: 1506, message: "TokenKickedError".into(), detail: "".into() };
+    let token = |user: &str, platform| UpstreamOutcome::Token { user: user.into(), platform };
+    let (other_user, other_platform) = ("token uid v != userID u", "token platform 2 != platformID 1");
+    let cases = [
+        ("4 before 6", UpstreamOutcome::Failed(failed), false, "TokenKickedError"),
+        ("5a before 5b", token("v", 2), true, other_user),
+        ("5a before 6", token("v", 1), false, other_user),
+        ("5b before 6", token("u", 2), false, other_platform),
+        ("5a before 5b and 6", token("v", 2), false, other_user),
+    ];
+    for (name, outcome, upgrade_is_good, expected) in cases {
+        for wants_response in [false, true] {
+            let mut rig = Rig::new(config());
+            let mut login = rig.arguments("u", Platform::IOS);
+            login.wants_response = wants_response;
+            if !upgrade_is_good {
+                login.upgrade = Err(UpgradeFault::NotGet);
+            }
+            let conn = rig.accept(login).unwrap();
+            let call = rig.calls().pop().unwrap();
+            rig.answer(&call, outcome.clone());
+            let seen = rig.read(conn);
+            let fits = match (wants_response, upgrade_is_good, &seen[..]) {
+                (false, _, [Seen::Http(http)]) => http.contains(expected),
+                (true, true, [Seen::Http(_), Seen::Text(text)]) => text.contains(expected),
+                // A frame was asked for, but there is no way to send one: upstream's upgrade error stays.
+                (true, false, [Seen::Http(http)]) => http.starts_with("HTTP/1.1 405 "),
+                _ => false,
+            };
+            assert!(fits, "{name}, isMsgResp {wants_response}: {seen:?}");
+            assert!(rig.is_closed(conn) && !rig.is_registered("u"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_token_check_carries_the_metadata_of_the_handshake() {
+    let mut rig = Rig::new(config());
+    let login = rig.arguments("u", Platform::WEB);
+    rig.accept(login).unwrap();
+    let call = rig.calls().pop().unwrap();
+    assert_eq!(call.request, UpstreamRequest::ParseToken { token: "token-1".into() });
+    assert_eq!((&*call.metadata.operation_id, &*call.metadata.user), ("login", "u"));
+    assert_eq!(call.metadata.platform, None, "spec 6.1: it is a number there, and only strings are sent");
+    assert_eq!(call.deadline, rig.now.mono.plus_ms(limits::UPSTREAM_DEADLINE_MS));
 }
 
 #[test]

@@ -19,15 +19,20 @@
 
 mod caller;
 mod checker;
+mod churn;
 mod client;
+mod connection_behaviour;
+mod envelope_behaviour;
 mod frames;
 mod freeze;
 mod glue;
 mod hub_behaviour;
+mod invariants;
 mod link;
 mod login_behaviour;
 mod plan;
 mod planted;
+mod policy_behaviour;
 mod reader;
 mod recording;
 mod request_behaviour;
@@ -125,7 +130,12 @@ fn a_hub_that_was_written_out_and_read_back_goes_on_the_same() {
 
 /// The first violation within the seeds, and after how many it was found.
 fn first_violation(plant: Plant) -> (u64, Violation) {
-    let options = Options { plant: Some(plant), ..Options::default() };
+    first_violation_in(Options { plant: Some(plant), ..Options::default() })
+}
+
+/// As [`first_violation`], in other worlds.
+pub fn first_violation_in(options: Options) -> (u64, Violation) {
+    let plant = options.plant.expect("a fault to be found");
     let found = (0..60).find_map(|seed| Some((seed, try_run("planted", seed, options).err()?)));
     let (seed, violation) = found.unwrap_or_else(|| panic!("{plant:?} was not found in 60 seeds"));
     println!("{plant:?} found with seed {seed}: {violation}");
@@ -141,6 +151,11 @@ fn a_planted_unregister_before_register_is_found() {
 fn a_planted_verdict_without_write_is_found() {
     assert_eq!(first_violation(Plant::FrameLost).1.property, Property::Push);
     assert_eq!(first_violation(Plant::VerdictFlipped).1.property, Property::Push);
+}
+
+#[test]
+fn a_planted_leak_of_a_connection_is_found() {
+    assert_eq!(first_violation(Plant::CloseForgotten).1.property, Property::Counts);
 }
 
 #[test]

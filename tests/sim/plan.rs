@@ -1,5 +1,7 @@
 //! What one simulated world is like, drawn from its seed: sizes, limits, policy and how often things go wrong.
 
+use std::ops::Range;
+
 use pinion::hub::login_policy::LoginPolicy;
 use pinion::hub::{HubConfig, SpreadPlan};
 use pinion::ids::ShardId;
@@ -37,6 +39,14 @@ pub struct Plan {
     pub late: PerMille,
     /// Turns that come late.
     pub slow_turns: PerMille,
+    /// Clients that vanish without a word: nothing arrives from them any more, and they read nothing.
+    pub half_open: PerMille,
+    /// Calls asked in this span of the world's milliseconds are answered, with an error, after their deadline.
+    pub outage: Option<(u64, u64)>,
+    /// Between two thoughts of a client.
+    pub think_ms: Range<u64>,
+    /// A client that was kicked comes back as soon as any other.
+    pub eager: bool,
 }
 
 impl Plan {
@@ -72,6 +82,39 @@ impl Plan {
             jumps: sometimes(&mut rng, 25, 12),
             late: sometimes(&mut rng, 60, 600),
             slow_turns: sometimes(&mut rng, 50, 80),
+            half_open: 0,
+            outage: None,
+            think_ms: 20..600,
+            eager: false,
+        };
+        (plan, rng)
+    }
+
+    /// Draws a world of churn (incident 1): few accounts with many logins each, at full speed, in lanes that overflow,
+    /// with half-open peers and an upstream that goes away.
+    pub fn churn(seed: u64) -> (Self, fastrand::Rng) {
+        let (plan, mut rng) = Self::draw(seed);
+        // Long enough for the read deadline to end half-open connections, and quiet, or it would take too long.
+        let long = rng.u8(0..20) == 0;
+        let run_ms = if long { rng.u64(36_000..40_000) } else { rng.u64(700..5_000) };
+        let small = rng.bool();
+        let lane = |rng: &mut fastrand::Rng, max: usize| if small { rng.usize(1..5) } else { max };
+        let outage = rng.u64(0..run_ms);
+        let plan = Self {
+            clients: if long { 6 } else { rng.usize(10..=24) },
+            users: rng.usize(1..=4),
+            connections_max: if rng.u8(0..6) == 0 { rng.u32(3..9) } else { 96 },
+            control_lane_max: lane(&mut rng, limits::CONTROL_LANE_MAX),
+            push_lane_max: lane(&mut rng, limits::PUSH_LANE_MAX),
+            hand_over_lane_max: lane(&mut rng, limits::HAND_OVER_LANE_MAX),
+            run_ms,
+            bad_tokens: rng.u32(0..60),
+            resets: rng.u32(50..300),
+            half_open: rng.u32(1..60),
+            outage: rng.bool().then(|| (outage, outage + rng.u64(100..2_000))),
+            think_ms: if long { 300..1_500 } else { 5..60 },
+            eager: true,
+            ..plan
         };
         (plan, rng)
     }

@@ -38,6 +38,7 @@ fn half_a_frame_does_not_move_the_read_deadline() {
 
 #[test]
 fn only_web_clients_are_pinged_every_27_seconds() {
+    // 81 seconds in all, kept alive by pongs alone: spec trap 11.
     let mut rig = Rig::new(config());
     let conns: Vec<_> = Platform::all().map(|p| (p, rig.log_in("u", p))).collect();
     for _ in 0..3 {
@@ -99,13 +100,14 @@ fn a_presence_subscription_answers_with_the_state_and_then_tells_news() {
     rig.input(Input::Mail(ShardMail::PresenceNews(Box::new(online(&[1, 5])))));
     assert_eq!(told(&rig.read(conn)), [1, 5]);
     rig.request(conn, "u", (2005, "unsub"), &watch(&[], &["v"]));
-    rig.calls();
+    assert_eq!(reply(&rig.read(conn)).msg_incr, "unsub");
     rig.input(Input::Mail(ShardMail::PresenceNews(Box::new(online(&[])))));
     assert_eq!(rig.read(conn), []);
 }
 
 #[test]
 fn sends_go_one_at_a_time_and_in_order_while_others_pass() {
+    // Spec trap 14.
     let mut rig = Rig::new(config());
     let conn = rig.log_in("u", Platform::IOS);
     for name in ["s1", "s2", "s3"] {
@@ -197,5 +199,59 @@ fn frames_that_break_the_protocol_are_answered_with_the_right_close_code() {
         rig.turn();
         assert_eq!(rig.read(conn), [Seen::Close(code)], "{name}");
         assert!(rig.is_closed(conn), "{name}");
+    }
+}
+
+/// A request that is asked upstream, as JSON of exactly so many bytes.
+fn padded_request(len: usize) -> Vec<u8> {
+    let mut json = br#"{"reqIdentifier":1001,"sendID":"u","msgIncr":"1","data":""#.to_vec();
+    json.extend(br#""}"#);
+    json.resize(len, b' ');
+    json
+}
+
+/// The frames of one binary message in pieces of `size` bytes.
+fn fragments(message: &[u8], size: usize) -> Vec<u8> {
+    let last = message.len().div_ceil(size) - 1;
+    let frame = |(n, piece): (usize, &[u8])| {
+        let head = if n == 0 { 2 } else { 0 } | if n == last { 0x80 } else { 0 };
+        masked_frame(head, piece, [1, 2, 3, 4])
+    };
+    message.chunks(size).enumerate().flat_map(frame).collect()
+}
+
+#[test]
+fn fragments_and_their_total_are_bounded_exactly() {
+    let (bytes_max, fragments_max) = (limits::MESSAGE_BYTES_MAX, limits::FRAGMENTS_MAX as usize);
+    for (name, stream, expected) in [
+        ("as many bytes as allowed, in one frame", fragments(&padded_request(bytes_max), bytes_max), Ok(())),
+        ("as many bytes as allowed, in many", fragments(&padded_request(bytes_max), 1_000), Ok(())),
+        ("one byte more, in one", fragments(&padded_request(bytes_max + 1), bytes_max + 1), Err(1009)),
+        (
+            "one byte more, in a last fragment",
+            fragments(&padded_request(bytes_max + 1), bytes_max),
+            Err(1009),
+        ),
+        ("one byte more, in many", fragments(&padded_request(bytes_max + 1), 1_000), Err(1009)),
+        ("as many fragments as allowed", fragments(&padded_request(fragments_max), 1), Ok(())),
+        ("one fragment more", fragments(&padded_request(fragments_max + 1), 1), Err(1008)),
+    ] {
+        let mut rig = Rig::new(config());
+        let conn = rig.log_in("u", Platform::IOS);
+        for piece in stream.chunks(1_400) {
+            rig.bytes(conn, piece.to_vec());
+        }
+        rig.turn();
+        match expected {
+            Ok(()) => {
+                assert_eq!(rig.calls().len(), 1, "{name}");
+                assert_eq!(rig.read(conn), [], "{name}");
+            }
+            Err(code) => {
+                assert_eq!(rig.calls().len(), 0, "{name}");
+                assert_eq!(rig.read(conn), [Seen::Close(Some(code))], "{name}");
+                assert!(rig.is_closed(conn), "{name}");
+            }
+        }
     }
 }

@@ -9,6 +9,7 @@ use pinion::hub::upstream::{UpstreamCall, UpstreamOutcome, UpstreamReply};
 use pinion::hub::{Accepted, Effect, Hub, HubConfig, Input, SendBatch, SpreadPlan};
 use pinion::ids::{ConnId, Platform, RpcId, RpcTicket, ShardId, SlotId, SourceId, Text};
 use pinion::limits;
+use pinion::metrics::Metric;
 use pinion::session::handshake::Login;
 use pinion::time::{Mono, Now, UnixMs};
 use pinion::wire::envelope::{Codec, Encoding, OwnedResponse, Request, Variant};
@@ -161,6 +162,11 @@ impl Rig {
             .extract_if(.., |e| matches!(e, Effect::Reply(..)))
             .filter_map(|e| if let Effect::Reply(t, outcome) = e { Some((t, *outcome)) } else { None })
             .collect()
+    }
+
+    /// What a counter or gauge shows.
+    pub fn value(&mut self, metric: Metric) -> u64 {
+        self.hub.tally(self.now).value(metric)
     }
 
     pub fn is_closed(&self, conn: ConnId) -> bool {

@@ -7,6 +7,7 @@ use pinion::hub::upstream::{
     UserPlatforms,
 };
 use pinion::ids::{CallTicket, Platform, ShardId};
+use pinion::limits;
 use pinion::time::Mono;
 
 use crate::checker::Property;
@@ -82,7 +83,16 @@ impl World {
         if !is_login && self.chance(errors) {
             outcome = UpstreamOutcome::Failed(UpstreamError::args("as drawn"));
         }
-        let delay = if self.chance(hangs) { self.rng.u64(5_000..40_000) } else { self.rng.u64(0..300) };
+        let age_ms = self.checker.now_ms;
+        let delay = if self.plan.outage.is_some_and(|(from, to)| (from..to).contains(&age_ms)) {
+            self.saw("calls lost");
+            outcome = UpstreamOutcome::Failed(UpstreamError::internal());
+            limits::UPSTREAM_DEADLINE_MS + self.rng.u64(0..2_000)
+        } else if self.chance(hangs) {
+            self.rng.u64(5_000..40_000)
+        } else {
+            self.rng.u64(0..300)
+        };
         if let UpstreamRequest::Forward { method: Method::SendMsg, .. } = call.request {
             self.one_send_at_a_time(&call, ticket);
         }

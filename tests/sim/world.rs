@@ -35,6 +35,8 @@ pub struct Options {
     pub plant: Option<Plant>,
     /// Hubs record their inputs.
     pub record: Option<Mode>,
+    /// Worlds of [`Plan::churn`] instead of [`Plan::draw`].
+    pub churn: bool,
 }
 
 /// Everything that happens at a moment of its own.
@@ -138,7 +140,7 @@ pub struct World {
 impl World {
     /// Sets a world up from its seed.
     pub fn new(seed: u64, options: Options) -> Self {
-        let (plan, mut rng) = Plan::draw(seed);
+        let (plan, mut rng) = if options.churn { Plan::churn(seed) } else { Plan::draw(seed) };
         let ownership = Ownership::new([seed, 7], plan.shards);
         let shards = (0..plan.shards).map(|shard| {
             let config = plan.hub_config(shard);
@@ -266,6 +268,7 @@ impl World {
 
     fn finish(mut self) -> Result<Report, Violation> {
         self.checker.drained();
+        let registered = self.checker.all_left();
         for shard in &mut self.shards {
             let left = |metric| shard.hub.tally(self.now).value(metric);
             let gauges: Vec<_> = [
@@ -291,6 +294,7 @@ impl World {
             return Err(violation);
         }
         self.sights.insert("pushes followed", self.checker.followed);
+        self.sights.insert("registered", registered);
         for metric in SIGHTS {
             let count: u64 = self.shards.iter_mut().map(|s| s.hub.tally(self.now).value(metric.0)).sum();
             *self.sights.entry(metric.1).or_default() += count;

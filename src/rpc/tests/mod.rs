@@ -190,6 +190,7 @@ fn config() -> Config {
         stall_abort_ms: limits::STALL_ABORT_MS,
         record: RecordConfig { mode: RecordMode::Off, dir: ".".into(), bytes_max: 0 },
         log: LogConfig { level: "info".to_owned(), json: false },
+        planted: Default::default(),
     }
 }
 

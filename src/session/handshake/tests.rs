@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::wire::upgrade;
 
+mod order;
+
 const GOOD: &str = "token=T&sendID=u1&platformID=5&operationID=op&isBackground=false";
 
 fn head(target: &str) -> Head {
@@ -94,6 +96,7 @@ fn faults_are_found_in_upstreams_order() {
 
 #[test]
 fn lenient_means_that_two_arguments_may_be_missing() {
+    // Spec trap 2.
     let query = "token=T&sendID=u1&platformID=5";
     assert_eq!(refusal(query, Strictness::Strict), (500, "invalid syntax".into()));
     let query_strict = format!("{query}&isBackground=true");

@@ -43,5 +43,6 @@ pub(crate) fn config() -> Config {
             bytes_max: limits::RECORDING_BYTES_MAX,
         },
         log: LogConfig { level: "info".into(), json: false },
+        planted: Default::default(),
     }
 }

@@ -141,11 +141,14 @@ fn bad_input_at_the_door_gets_its_answer_and_its_counter() {
         let long = format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(HEAD_BYTES_MAX));
         let early = format!("{good}early");
         let no_token = good.replace("&token=", "&other=");
+        // Spec trap 4: checks 1 to 3 go by HTTP also when a first frame was asked for.
+        let framed = no_token.replacen("/?", "/?isMsgResp=true&", 1);
         let bad_token = good.replace(":7", "");
         for (request, answer, metric) in [
             (long.as_str(), "HTTP/1.1 431 ", Metric::HandshakeTooLong),
             ("\x16\x03\x01 TLS here", "HTTP/1.1 400 ", Metric::HandshakeBad),
             (no_token.as_str(), "HTTP/1.1 200 OK", Metric::HandshakeArgs),
+            (framed.as_str(), "HTTP/1.1 200 OK", Metric::HandshakeArgs),
             (bad_token.as_str(), "HTTP/1.1 200 OK", Metric::HandshakeToken),
         ] {
             let before = node.metric(metric);
@@ -163,6 +166,11 @@ fn bad_input_at_the_door_gets_its_answer_and_its_counter() {
         let body = r#"{"errCode":1601,"errMsg":"ConnOverMaxNumLimit","errDlt":"over max conn num limit"}"#;
         assert!(full.starts_with("HTTP/1.1 200 OK") && full.ends_with(body), "{driver:?}: {full}");
         node.await_metric(Metric::HandshakeFull, 1);
+        // Spec 1.3: the limit is check 1, before any argument, and has no frame either.
+        for worse in [&no_token, &framed] {
+            assert!(exchange(port, worse.as_bytes()).ends_with(body), "{driver:?}");
+        }
+        node.await_metric(Metric::HandshakeFull, 3);
         drop(inside);
         await_that("the place is free again", || node.admission.open() == 0);
         drop(login(port, &user));

@@ -28,7 +28,7 @@ pub(super) fn decode<'a>(text: &'a str, known: &[Field]) -> Option<Parts<'a>> {
     outcome.is_ok().then_some(parts)
 }
 
-/// Takes one value over; `null` leaves what was there.
+/// Takes one value over.
 fn set<'a>(parts: &mut Parts<'a>, field: Field, value: &'a RawValue) -> Result<(), WrongType> {
     if let Some(number) = parts.number(field) {
         *number = gojson::integer(value)?.unwrap_or(*number);
@@ -36,8 +36,9 @@ fn set<'a>(parts: &mut Parts<'a>, field: Field, value: &'a RawValue) -> Result<(
         if let Some(new) = gojson::string(value)? {
             *text = new;
         }
-    } else if let Some(bytes) = data(value)? {
-        parts.data = Some(Cow::Owned(bytes));
+    } else {
+        // For Go `null` empties a slice, but leaves a number or a string as it was.
+        parts.data = data(value)?.map(Cow::Owned);
     }
     Ok(())
 }

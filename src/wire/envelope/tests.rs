@@ -95,6 +95,12 @@ fn json_requests_are_read_as_go_reads_them() {
             with(|request| request.data = Bytes::from_static(&[255, 255])),
         ),
         (format!(r#"{{{good},"data":"CgJ1MR=="}}"#), with(|_| {})), // spare bits
+        (format!(r#"{{{good},"data":null}}"#), with(|request| request.data = Bytes::new())), // a slice becomes nil
+        (
+            format!(r#"{{"reqIdentifier":7,"sendID":"x",{good},"sendID":null,"reqIdentifier":null}}"#),
+            with(|_| {}),
+        ),
+        (format!(r#"{{{good},"msgIncr":"\ud800"}}"#), with(|request| request.msg_incr = "\u{fffd}".into())),
         (format!(r#"{{{good},"sendID":"\u00fc"}}"#), with(|request| request.send_id = "ü".into())),
         ("null".into(), Ok(Request::default())),
         ("{}".into(), Ok(Request::default())),
@@ -157,6 +163,7 @@ fn what_was_negotiated_is_needed() {
 
 #[test]
 fn a_bomb_is_stopped_and_nothing_large_is_kept() {
+    // Spec trap 8: our own cap after inflating.
     let mut codec = Codec::default();
     let bomb = Request { data: vec![0; 300_000].into(), ..sample() };
     for encoding in [Encoding::Gob, Encoding::Json] {
@@ -171,6 +178,7 @@ fn a_bomb_is_stopped_and_nothing_large_is_kept() {
 
 #[test]
 fn frames_are_one_unfragmented_binary_frame() {
+    // Spec trap 3: JSON travels in binary frames.
     let mut codec = Codec::default();
     let response = Response { id: 2001, data: Some(&[7; 70_000]), ..Response::default() };
     for variant in Variant::all() {

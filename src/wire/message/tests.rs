@@ -206,6 +206,22 @@ fn text_is_checked_when_asked_for() {
 }
 
 #[test]
+fn text_that_cannot_become_utf8_is_refused_before_its_end() {
+    let limits = ReadLimits { check_utf8: true, ..LIMITS };
+    let above_unicode = [raw(0x01, "κόσμε".as_bytes()), raw(0x00, b"\xf4\x90")].concat();
+    let in_a_frame = raw(0x81, b"ab\xf4\x90 and more")[..6 + 4].to_vec();
+    for bytes in [above_unicode, in_a_frame] {
+        assert_eq!(read_all(&bytes, &limits), (vec![], Some(Fault::NotUtf8)), "{bytes:02x?}");
+        assert_eq!(read_all(&bytes, &LIMITS), (vec![], None), "the gateway does not look");
+        let before = &bytes[..bytes.len() - 1];
+        assert_eq!(read_all(before, &limits), (vec![], None), "a character may still come");
+    }
+    // A character over three frames, and the next message starts anew.
+    let split = [raw(0x01, b"a\xe2"), raw(0x00, b"\x82"), raw(0x80, b"\xac"), raw(0x01, b"b")].concat();
+    assert_eq!(read_all(&split, &limits), (vec![Seen::Text("a€".into())], None));
+}
+
+#[test]
 fn a_frozen_reader_goes_on_where_it_was() {
     let bytes = [raw(0x02, b"ab"), raw(0x80, b"cdef")].concat();
     for cut in 0..bytes.len() {
@@ -232,15 +248,17 @@ proptest! {
     fn any_split_gives_the_same_events(
         frames in prop::collection::vec(any_frame(), 0..8),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        check_utf8 in any::<bool>(),
     ) {
         let bytes = frames.concat();
+        let limits = ReadLimits { check_utf8, ..LIMITS };
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
         cuts.extend([0, bytes.len()]);
         cuts.sort_unstable();
         let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &bytes[cut[0]..cut[1]]).collect();
-        prop_assert_eq!(read(&mut Inbound::default(), &pieces, &LIMITS), read_all(&bytes, &LIMITS));
+        prop_assert_eq!(read(&mut Inbound::default(), &pieces, &limits), read_all(&bytes, &limits));
         let bytewise: Vec<&[u8]> = bytes.chunks(1).collect();
-        prop_assert_eq!(read(&mut Inbound::default(), &bytewise, &LIMITS), read_all(&bytes, &LIMITS));
+        prop_assert_eq!(read(&mut Inbound::default(), &bytewise, &limits), read_all(&bytes, &limits));
     }
 
     #[test]
@@ -248,5 +266,21 @@ proptest! {
         let mut inbound = Inbound::default();
         read(&mut inbound, &[&bytes], &LIMITS);
         prop_assert!(inbound.held_bytes() <= LIMITS.message_bytes_max + 125);
+    }
+
+    #[test]
+    fn a_message_survives_any_fragmentation(
+        message in prop::collection::vec(any::<u8>(), 0..300),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..=3),
+    ) {
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(message.len() + 1)).collect();
+        cuts.extend([0, message.len()]);
+        cuts.sort_unstable();
+        let last = cuts.len() - 2;
+        let fragment = |(n, cut): (usize, &[usize])| {
+            raw(if n == 0 { 2 } else { 0 } | if n == last { 0x80 } else { 0 }, &message[cut[0]..cut[1]])
+        };
+        let bytes = cuts.windows(2).enumerate().map(fragment).collect::<Vec<_>>().concat();
+        prop_assert_eq!(read_all(&bytes, &LIMITS), (vec![Seen::Binary(message)], None));
     }
 }

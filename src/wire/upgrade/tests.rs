@@ -124,6 +124,7 @@ fn a_head_may_come_in_any_pieces_and_leaves_what_follows() {
 
 #[test]
 fn answers_are_complete_http_and_close() {
+    // Spec trap 1: argument and token errors are HTTP 200 with JSON, transient ones 503 without.
     for (bytes, status, extra) in [
         (refused_upgrade(UpgradeFault::NotGet), "405 Method Not Allowed", "Sec-Websocket-Version: 13"),
         (refused_upgrade(UpgradeFault::BadKey), "400 Bad Request", "Sec-Websocket-Version: 13"),

@@ -186,6 +186,7 @@ fn define_other(id: i64, kind: u64, numbers: &[i64]) -> Gob {
 
 #[test]
 fn fields_may_come_in_any_order_with_any_id() {
+    // Spec trap 6: ids differ; read them, do not match patterns.
     let frame = define(999, &[("Data", 5), ("SendID", 6), ("ReqIdentifier", 2)])
         .then(&gob().int(999).uint(1).text("d").uint(1).text("u").uint(1).int(-7).uint(0).message());
     let request = read(&frame.0).unwrap();
@@ -197,6 +198,7 @@ fn fields_may_come_in_any_order_with_any_id() {
 
 #[test]
 fn unknown_fields_of_every_type_are_skipped() {
+    // Spec trap 6: also composite ones.
     let types = define(70, &[("A", 1), ("B", 70)]) // contains itself
         .then(&define_other(71, 2, &[70])) // slice of it
         .then(&define_other(72, 1, &[4, 2])) // array of 2 floats
