@@ -33,10 +33,11 @@ fn serve(loaded: &Loaded, stall: Option<PlantedStall>) -> Result<(), String> {
     let files = raise_open_files().map_err(|e| format!("cannot raise the open-file limit: {e}"))?;
     let logging = Logging::start(&loaded.config.log)?;
     let mut node = Node::start(&loaded.config, &Machine::probe(), logging.dropped())?;
-    output::print(&banner::text(loaded, node.facts(), files));
+    // Before "ready": whoever waits for that may send the signal at once.
     if let Some(stall) = stall {
         node.plant(stall)?;
     }
+    output::print(&banner::text(loaded, node.facts(), files));
     let ended = node.run();
     match &ended {
         Ok(()) => tracing::info!("drained; end"),

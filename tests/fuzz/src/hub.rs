@@ -154,6 +154,7 @@ impl Rig {
             shard_outbox_bytes_max: SHARD_OUTBOX_BYTES_MAX,
             user_connections_max: USER_CONNECTIONS_MAX,
             spread: SpreadPlan { above_per_second: 2, ms_max: 300, seed: u64::from(policy) },
+            rates: Default::default(),
             hash_seed: u64::from(policy),
         });
         Self {
