@@ -14,6 +14,7 @@ pub mod doorbell;
 pub mod engine;
 mod farewell;
 mod head;
+mod hub_plan;
 mod listener;
 pub mod mailbox;
 pub mod nudge;

@@ -12,8 +12,8 @@
 //! - *presence*: full: the record comes back; ask [`RpcAddress::presence_has_room`] before taking one out of the hub.
 //!
 //! A question's slot is kept until its reply has come, so the second proof holds. The first counts open calls, and a
-//! call's ticket is given back at its deadline, before a late verdict has come: beyond the proof the mail comes back, is
-//! counted and dropped (its call has said "not reached" by then).
+//! call's ticket is given back at its deadline, before a late verdict has come: beyond the proof the mail comes back,
+//! is counted and dropped (its call has said "not reached" by then).
 //!
 //! Memory, per shard that is served: 512 KiB of outcomes (24 + 8 bytes each) and 128 KiB of calls (8 + 8 bytes), once
 //! per rpc thread; beside it about 80 KiB. Calls and presence go to rpc thread 0 only, but all threads are alike.

@@ -15,6 +15,7 @@ use super::door::{Door, DoorPlan, Guest, Place};
 use super::engine::{Engine, Upper};
 use super::farewell::Farewell;
 use super::head::{self, No};
+use super::hub_plan::hub_config;
 use super::mailbox::{Control, HandOver, RpcAddress, RpcMail, ShardInbox};
 use super::nudge::Nudge;
 use super::planted::{Faults, Unregister};
@@ -25,10 +26,8 @@ use super::transform::Identity;
 use super::turn::Turns;
 use super::{NodeEvent, ShardStart, acceptor, clock};
 use crate::admission::Admission;
-use crate::config::Config;
-use crate::hub::login_policy::LoginPolicy;
 use crate::hub::upstream::{PresenceRecord, UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply};
-use crate::hub::{Accepted, Effect, Hub, HubConfig, Input, SendBatch, SpreadPlan};
+use crate::hub::{Accepted, Effect, Hub, Input, SendBatch};
 use crate::ids::{ConnId, RpcTicket, ShardId};
 use crate::limits::{FLUSH_BATCH_MAX, LANE_BATCH_MAX, LINGER_MS, TICK_MS};
 use crate::metrics::{Block, Metric};
@@ -458,29 +457,6 @@ impl Upper for Above<'_> {
     fn sent(&mut self, conn: ConnId, bytes: usize) {
         tracing::trace!(%conn, bytes, "sent");
         self.hub.sent(self.now, conn, bytes);
-    }
-}
-
-fn hub_config(shard: ShardId, config: &Config) -> HubConfig {
-    let [a, b] = config.shards.owner_key;
-    let spread = SpreadPlan {
-        above_per_second: config.admission.spread_above_per_second,
-        ms_max: config.admission.spread_ms,
-        // Recordings show it, so it is a hash of the key and not a part of it.
-        seed: ahash::RandomState::with_seeds(a, b, 0x7370_7265, 0x6164).hash_one(shard.0),
-    };
-    HubConfig {
-        shard,
-        connections_max: config.admission.shard_connections_max,
-        user_connections_max: config.admission.user_connections_max,
-        spread,
-        // A `Config` is valid by construction; 1 is OpenIM's default.
-        login_policy: LoginPolicy::from_number(config.login_policy).unwrap_or(LoginPolicy::OnePerPlatform),
-        outbox_bytes_max: config.outbox_bytes_max,
-        outbox_frames_max: config.outbox_frames_max,
-        shard_outbox_bytes_max: config.shard_outbox_bytes_max,
-        rates: config.rates,
-        hash_seed: a ^ b.rotate_left(32) ^ u64::from(shard.0),
     }
 }
 

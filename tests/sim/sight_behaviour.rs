@@ -85,6 +85,7 @@ fn who_is_bounded_and_says_what_it_left_out() {
     let mut config = config();
     config.login_policy = pinion::hub::login_policy::LoginPolicy::from_number(0).unwrap();
     config.connections_max = 1_000;
+    config.user_connections_max = 1_000;
     let mut rig = Rig::new(config);
     for _ in 0..limits::WHO_CONNECTIONS_MAX + 5 {
         rig.log_in("u", Platform::IOS);

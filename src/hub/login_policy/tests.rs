@@ -5,7 +5,7 @@ use super::*;
 
 /// A row per platform of the new login (1 to 11), a column per platform of a connection that is there.
 ///
-/// `.` it stays, nobody is told · `i` it is kicked, then `invalidateToken` · `j` it stays, `invalidateToken` all the same ·
+/// `.` it stays, nobody is told · `i` it is kicked, then `invalidateToken` · `j` it stays, `invalidateToken` anyway ·
 /// `k` it is kicked, then `kickTokens` with its token. With the same token an `i` becomes a `j`, a `k` becomes a `.`.
 type Table = [&'static str; 11];
 
