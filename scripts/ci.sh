@@ -101,16 +101,6 @@ advisories() {
     fi
 }
 
-# Autobahn is Python 2.7, which Debian no longer has (pyenv does).
-autobahn() {
-    if PYENV_VERSION=2.7.18 python2.7 --version >/dev/null 2>&1; then
-        run autobahn suite bash scripts/autobahn.sh
-    else
-        echo "== autobahn: SKIPPED, python2.7 is not on this machine (pyenv install 2.7.18)"
-        skipped=$((skipped + 1))
-    fi
-}
-
 export -f packages deny_tool
 export WORK CARGO_DENY_VERSION
 denied=(python3 scripts/without-io-uring.py)
@@ -136,7 +126,6 @@ run "the commands of README.md" suite python3 scripts/quickstart.py
 run "client packages" gate bash tests/clients/packages.sh
 run "clients" suite "$WORK/clients/venv/bin/python" tests/clients/run.py
 run "clients without io_uring" suite "${denied[@]}" "$WORK/clients/venv/bin/python" tests/clients/run.py
-autobahn
 run "cargo-deny" gate bash -c deny_tool
 run "licences, bans, sources" gate "$WORK/tools/bin/cargo-deny" check bans licenses sources
 advisories
