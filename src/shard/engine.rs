@@ -191,11 +191,6 @@ impl<T: Transform> Engine<T> {
         self.sockets
     }
 
-    /// Whether [`Engine::serve`] has readable sockets left over.
-    pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
     /// Calls of sendmsg since the last time.
     pub fn take_sends(&mut self) -> u64 {
         std::mem::take(&mut self.sends)

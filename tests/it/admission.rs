@@ -6,10 +6,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use pinion::pb::openim::sdkws::{GetMaxSeqReq, MsgData};
+use pinion::pb::openim::sdkws::GetMaxSeqReq;
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
-use crate::harness::{Client, DEADLINE, Gateway, Options, eventually};
+use crate::harness::{Client, DEADLINE, Gateway, Options, eventually, text_message};
 
 const GET_NEWEST_SEQ: i32 = 1001;
 const SEND_MSG: i32 = 1003;
@@ -89,19 +89,6 @@ fn ask(gateway: &Gateway, wait: Duration) -> Option<(TcpStream, String)> {
         Ok(n) => Some((socket, String::from_utf8_lossy(&start[..n]).into_owned())),
         Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Some((socket, String::new())),
         Err(_) => None,
-    }
-}
-
-fn text_message(from: &str, to: &str, text: &str) -> MsgData {
-    MsgData {
-        send_id: from.into(),
-        recv_id: to.into(),
-        client_msg_id: format!("{from}-{to}-{text}"),
-        session_type: 1,
-        msg_from: 100,
-        content_type: 101,
-        content: format!("{{\"content\":{text:?}}}").into(),
-        ..MsgData::default()
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use pinion::pb::openim::sdkws::GetMaxSeqReq;
 
-use crate::harness::{Client, Gateway, eventually};
+use crate::harness::{Client, Gateway, LEVELS, eventually};
 
 /// Logins in CI.
 const LOGINS: usize = 600;
@@ -17,20 +17,6 @@ const CLIENTS: usize = 4;
 const USERS: usize = 20;
 /// What the second round may leave: allocator noise, and no 64 bytes per login of 20 000.
 const GROWTH_KIB: usize = 1024;
-/// Gauges that are 0 when nobody is connected.
-const TABLES: &[&str] = &[
-    "pinion_connections",
-    "pinion_registered_connections",
-    "pinion_users",
-    "pinion_sockets",
-    "pinion_handshakes_in_flight",
-    "pinion_outbox_bytes",
-    "pinion_upstream_calls_in_flight",
-    "pinion_subscription_targets",
-    "pinion_queue_depth",
-    "pinion_lane_depth",
-];
-
 #[test]
 fn logins_leave_nothing_behind() {
     let logins = std::env::var("PINION_TEST_LOGINS").map_or(LOGINS, |n| n.parse().unwrap());
@@ -63,7 +49,7 @@ fn round(gateway: &Gateway, logins: usize) {
     });
     eventually("empty tables", || {
         let metrics = gateway.metrics();
-        TABLES.iter().all(|table| metrics.sum(table, &[]) == 0.0).then_some(())
+        LEVELS.iter().all(|table| metrics.sum(table, &[]) == 0.0).then_some(())
     });
 }
 

@@ -4,29 +4,16 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use pinion::pb::openim::msg::SendMsgResp;
-use pinion::pb::openim::sdkws::{GetMaxSeqReq, GetMaxSeqResp, MsgData};
+use pinion::pb::openim::sdkws::{GetMaxSeqReq, GetMaxSeqResp};
 use pinion::wire::envelope::{Encoding, Variant};
 use prost::Message as _;
 use tungstenite::Message;
 
-use crate::harness::{Client, Frame, Gateway, Options, eventually};
+use crate::harness::{Client, Frame, Gateway, Options, eventually, text_message};
 
 const GET_NEWEST_SEQ: i32 = 1001;
 const SEND_MSG: i32 = 1003;
 const KICKED: i32 = 2002;
-
-fn text_message(from: &str, to: &str, text: &str) -> MsgData {
-    MsgData {
-        send_id: from.into(),
-        recv_id: to.into(),
-        client_msg_id: format!("{from}-{to}-{text}"),
-        session_type: 1,
-        msg_from: 100,
-        content_type: 101,
-        content: format!("{{\"content\":{text:?}}}").into(),
-        ..MsgData::default()
-    }
-}
 
 #[test]
 fn each_encoding_logs_in_sends_receives_and_syncs() {

@@ -7,7 +7,7 @@ use pinion::limits::LOGIN_DEADLINE_MS;
 
 use super::client::{Answer, Connection, Knock, Reply};
 use super::crowd::{Crowd, Patience, Progress, Seen};
-use crate::harness::{DEADLINE, Gateway, Metrics};
+use crate::harness::{DEADLINE, Gateway, LEVELS, Metrics};
 
 /// What a login may take beyond its deadline on a busy machine before it counts as hanging.
 const SLACK: Duration = Duration::from_millis(2_500);
@@ -15,21 +15,6 @@ const SLACK: Duration = Duration::from_millis(2_500);
 const CROWDS: u64 = 3;
 /// Accounts that log in at half time and at the end, whatever the crowds do.
 const EVERYBODY: usize = 24;
-/// A level that must be zero when nobody is there.
-const LEVELS: [&str; 11] = [
-    "pinion_connections",
-    "pinion_registered_connections",
-    "pinion_users",
-    "pinion_sockets",
-    "pinion_handshakes_in_flight",
-    "pinion_outbox_bytes",
-    "pinion_upstream_calls_in_flight",
-    "pinion_pushes_in_flight",
-    "pinion_subscription_targets",
-    "pinion_queue_depth",
-    "pinion_lane_depth",
-];
-
 /// What is run.
 #[derive(Clone, Debug)]
 pub struct Plan {

@@ -5,13 +5,27 @@ use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
-use pinion::pb::openim::sdkws::PushMessages;
+use pinion::pb::openim::sdkws::{MsgData, PushMessages};
 use pinion::wire::envelope::{Codec, Encoding, OwnedResponse, Request, Variant};
 use prost::Message as _;
 use tungstenite::protocol::WebSocket;
 use tungstenite::{Error, HandshakeError, Message};
 
 use super::DEADLINE;
+
+/// A text message of a one-to-one conversation, as an SDK sends it (1003).
+pub fn text_message(from: &str, to: &str, text: &str) -> MsgData {
+    MsgData {
+        send_id: from.into(),
+        recv_id: to.into(),
+        client_msg_id: format!("{from}-{to}-{text}"),
+        session_type: 1,
+        msg_from: 100,
+        content_type: 101,
+        content: format!("{{\"content\":{text:?}}}").into(),
+        ..MsgData::default()
+    }
+}
 
 /// How a login differs from the plain one.
 #[derive(Clone, Debug)]

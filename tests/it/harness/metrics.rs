@@ -2,6 +2,21 @@
 
 use std::collections::BTreeMap;
 
+/// Gauges that are zero when nobody is there.
+pub const LEVELS: [&str; 11] = [
+    "pinion_connections",
+    "pinion_registered_connections",
+    "pinion_users",
+    "pinion_sockets",
+    "pinion_handshakes_in_flight",
+    "pinion_outbox_bytes",
+    "pinion_upstream_calls_in_flight",
+    "pinion_pushes_in_flight",
+    "pinion_subscription_targets",
+    "pinion_queue_depth",
+    "pinion_lane_depth",
+];
+
 /// Values by series.
 #[derive(Debug, Default)]
 pub struct Metrics(BTreeMap<String, f64>);

@@ -24,8 +24,8 @@ use pinion::shard::clock;
 use prost::Message;
 use rustix::process::{Pid, Signal, kill_process};
 
-pub use client::{Client, Frame, Options};
-pub use metrics::Metrics;
+pub use client::{Client, Frame, Options, text_message};
+pub use metrics::{LEVELS, Metrics};
 pub use seccomp::spawn_without_io_uring;
 
 /// Everything that a test waits for must be there by then.
