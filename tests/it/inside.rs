@@ -260,5 +260,7 @@ fn callers_in_another_network_namespace_need_the_token() {
     let (code, out, err) = elsewhere.run(with_token.env("PINION_HTTP_TOKEN", TOKEN));
     assert_eq!(code, 0, "{err}");
     assert!(out.starts_with("node ready"), "{out}");
-    assert_eq!(gateway.metrics().sum("pinion_http_denied_total", &[]), 1.0);
+    eventually("the refusal in /metrics", || {
+        (gateway.metrics().sum("pinion_http_denied_total", &[]) == 1.0).then_some(())
+    });
 }
