@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/openim/msggateway/msggateway.proto",
         "proto/openim/errinfo/errinfo.proto",
         "proto/google/rpc/status.proto",
+        "proto/pinion/v1/push.proto",
     ];
     println!("cargo::rerun-if-changed=proto");
     println!("cargo::rerun-if-changed=build.rs");

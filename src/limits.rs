@@ -181,6 +181,8 @@ pub const NOTICE_LANE_MAX: usize = 1024;
 pub const PRESENCE_LANE_MAX: usize = 4096;
 /// A push without a deadline of the caller gets its verdicts until then; what is missing is reported as not reached.
 pub const PUSH_DEADLINE_MS: u64 = 10_000;
+/// A push whose verdicts come in parts keeps its slot for so long after the shards' deadline, for their last parts.
+pub const VERDICT_MARGIN_MS: u64 = 500;
 /// A kick, status or remote-login call is answered until then, or with DEADLINE_EXCEEDED.
 pub const CONTROL_DEADLINE_MS: u64 = 5_000;
 /// Concurrent streams of one HTTP/2 connection.

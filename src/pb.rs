@@ -28,6 +28,13 @@ pub mod openim {
     }
 }
 
+/// `pinion.v1`: our own push API.
+pub mod pinion {
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/pinion.v1.rs"));
+    }
+}
+
 /// `google.rpc`.
 pub mod rpc {
     include!(concat!(env!("OUT_DIR"), "/google.rpc.rs"));

@@ -119,7 +119,11 @@ fn told(what: &What) -> (&'static str, String) {
         What::Push { operation_id, outcome, bytes } => {
             let outcome = match outcome {
                 DeviceOutcome::Queued => "queued",
+                DeviceOutcome::Written => "written",
                 DeviceOutcome::Dropped => "dropped",
+                DeviceOutcome::Kicked => "not sent, kicked",
+                DeviceOutcome::Expired => "expired",
+                DeviceOutcome::TooLarge => "not sent, above 1 MiB",
                 DeviceOutcome::Background => "not sent, in the background",
             };
             ("push", format!("{outcome} ({bytes} bytes, operation {operation_id})"))

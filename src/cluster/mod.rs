@@ -5,6 +5,7 @@
 #![deny(clippy::indexing_slicing, clippy::iter_over_hash_type, clippy::expect_used)]
 
 pub mod fields;
+mod parts;
 pub mod request;
 pub mod router;
 pub mod view;

@@ -9,14 +9,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::parts::Parts;
 use super::view::{Place, View};
 use crate::arena::Arena;
 use crate::hub::mail::{
-    DeviceStatus, DeviceVerdict, KickMail, Look, LookMail, OnlineStatusMail, PushBody, PushMail, Recipient,
-    RemoteLoginMail, RpcOutcome, ShardMail,
+    Audience, DeviceStatus, DeviceVerdict, KickMail, Look, LookMail, OnlineStatusMail, PushBody, PushMail,
+    PushRules, Recipient, RemoteLoginMail, Report, RpcOutcome, ShardMail, Totals, Who,
 };
 use crate::hub::sight::Sight;
 use crate::ids::{Platform, RpcId, RpcTicket, ShardId, SlotId, SourceId, Text};
+use crate::limits::VERDICT_MARGIN_MS;
 use crate::metrics::{Metric, Tally};
 use crate::time::Mono;
 
@@ -31,9 +33,20 @@ pub struct Push {
     /// What is pushed.
     pub body: PushBody,
     /// To whom.
-    pub users: Vec<Text>,
-    /// When the verdict is due.
+    pub to: To,
+    /// Its options.
+    pub rules: PushRules,
+    /// When the verdicts of the shards are due.
     pub deadline: Mono,
+}
+
+/// Who gets a push.
+#[derive(Clone, Debug)]
+pub enum To {
+    /// One result each, in this order, duplicates kept.
+    Users(Vec<Text>),
+    /// Every user with a connection on this node.
+    AllLocal,
 }
 
 /// A login on another gateway (spec 4.6).
@@ -53,20 +66,22 @@ pub struct RemoteLogin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
 
-/// A call is over.
+/// News of a call. All but a part of a push end it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finished {
+pub struct Progress {
     /// Which.
     pub ticket: RpcTicket,
     /// How.
     pub outcome: Outcome,
 }
 
-/// How a call ended.
+/// How a call ended, or went on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// One result per requested user, in order.
+    /// [`Report::Queued`]: one result per requested user, in order.
     Push(Vec<PushResult>),
+    /// The other reports: what became known.
+    Part(ResultPart),
     /// The users, as requested, and their connections; users without one have none.
     OnlineStatus(Vec<(Text, Vec<DeviceStatus>)>),
     /// How many connections a kick ended.
@@ -88,6 +103,21 @@ pub struct PushResult {
     pub user: Text,
     /// One per connection; `None` = the owner shard was not reached in time.
     pub devices: Option<Vec<DeviceVerdict>>,
+    /// Waited for until [`PushRules::expires`], in vain.
+    pub expired: bool,
+}
+
+/// Final results of some users of a push.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResultPart {
+    /// Empty for [`Report::Totals`].
+    pub results: Vec<PushResult>,
+    /// With the last part.
+    pub totals: Totals,
+    /// With the last part: users that no shard has answered for; of [`To::AllLocal`], shards instead.
+    pub not_reached: u32,
+    /// The call is over.
+    pub last: bool,
 }
 
 #[derive(Debug)]
@@ -95,6 +125,8 @@ struct Gather {
     deadline: Mono,
     /// Shards that were asked and have not answered.
     awaited: BTreeSet<ShardId>,
+    /// Shards whose lane was full.
+    unposted: BTreeSet<ShardId>,
     refused: bool,
     so_far: SoFar,
 }
@@ -102,6 +134,7 @@ struct Gather {
 #[derive(Debug)]
 enum SoFar {
     Push(Vec<PushResult>),
+    Parts(Parts),
     OnlineStatus(Vec<(Text, Vec<DeviceStatus>)>),
     Kicked(u32),
     RemoteLogin,
@@ -144,15 +177,44 @@ impl Router {
 
     /// Starts a push that somebody waits for.
     pub fn push(&mut self, push: Push) -> Result<(RpcTicket, Mails), Busy> {
-        let results = push.users.iter().cloned().map(|user| PushResult { user, devices: None });
-        let split = self.split(&push.users);
-        let ticket = self.reserve(push.deadline, split.keys(), SoFar::Push(results.collect()))?;
-        Ok((ticket, push_mails(Some(ticket), &push, split)))
+        let audiences = self.audiences(&push.to);
+        let Push { source, body, to, rules, deadline } = push;
+        // The shards report at the deadline; their answers must still find the slot.
+        let (due, so_far) = match (rules.report, to) {
+            (Report::Queued, To::Users(users)) => {
+                let result = |user| PushResult { user, devices: None, expired: false };
+                (deadline, SoFar::Push(users.into_iter().map(result).collect()))
+            }
+            (_, to) => (deadline.plus_ms(VERDICT_MARGIN_MS), SoFar::Parts(Parts::new(rules.report, to))),
+        };
+        let ticket = self.reserve(due, audiences.keys(), so_far)?;
+        let mail = |(shard, audience)| {
+            let mail =
+                PushMail { ticket: Some(ticket), source, deadline, body: body.clone(), audience, rules };
+            (shard, ShardMail::Push(Box::new(mail)))
+        };
+        Ok((ticket, audiences.into_iter().map(mail).collect()))
     }
 
     /// Starts a push that nobody waits for.
     pub fn push_unwaited(&self, push: &Push) -> Mails {
-        push_mails(None, push, self.split(&push.users))
+        let mail = |(shard, audience)| {
+            let Push { source, deadline, rules, .. } = *push;
+            let mail = PushMail { ticket: None, source, deadline, body: push.body.clone(), audience, rules };
+            (shard, ShardMail::Push(Box::new(mail)))
+        };
+        self.audiences(&push.to).into_iter().map(mail).collect()
+    }
+
+    /// Who gets a push, by shard. Shards without recipients are absent.
+    fn audiences(&self, to: &To) -> BTreeMap<ShardId, Audience> {
+        match to {
+            To::Users(users) => {
+                let listed = |(shard, recipients)| (shard, Audience::Listed(recipients));
+                self.split(users).into_iter().map(listed).collect()
+            }
+            To::AllLocal => self.view.shards().map(|shard| (shard, Audience::Everybody)).collect(),
+        }
     }
 
     /// Starts a kick.
@@ -206,8 +268,8 @@ impl Router {
     pub fn not_posted(&mut self, shard: ShardId, mail: &ShardMail) {
         let ticket = match mail {
             ShardMail::Push(push) => {
-                if push.ticket.is_none() {
-                    self.count_not_reached(push.recipients.len());
+                if let (None, Audience::Listed(recipients)) = (push.ticket, &push.audience) {
+                    self.count_not_reached(recipients.len());
                 }
                 push.ticket
             }
@@ -221,33 +283,51 @@ impl Router {
             return;
         };
         gather.awaited.remove(&shard);
+        gather.unposted.insert(shard);
         gather.refused = !matches!(mail, ShardMail::Push(_));
     }
 
     /// All mail of a call was posted or refused: finishes it if nothing is awaited.
-    pub fn posted(&mut self, ticket: RpcTicket) -> Option<Finished> {
+    pub fn posted(&mut self, ticket: RpcTicket) -> Option<Progress> {
         let gather = self.gathers.get(ticket.slot)?;
         if gather.refused {
             self.remove(ticket.slot)?;
-            return Some(Finished { ticket, outcome: Outcome::Refused });
+            return Some(Progress { ticket, outcome: Outcome::Refused });
         }
         self.finish_if_complete(ticket)
     }
 
     /// A shard answered. An answer without an open question is dropped and counted.
-    pub fn outcome(&mut self, shard: ShardId, ticket: RpcTicket, outcome: RpcOutcome) -> Option<Finished> {
+    pub fn outcome(
+        &mut self,
+        shard: ShardId,
+        ticket: RpcTicket,
+        mut outcome: RpcOutcome,
+    ) -> Option<Progress> {
         let gather = self.gathers.get_mut(ticket.slot).filter(|_| ticket.rpc == self.rpc);
         let Some(gather) = gather.filter(|g| g.awaited.contains(&shard) && g.so_far.accepts(&outcome)) else {
             self.tally.count(Metric::RpcLate);
             return None;
         };
+        if let (SoFar::Parts(parts), RpcOutcome::Push(part)) = (&mut gather.so_far, &mut outcome) {
+            let part = std::mem::take(part);
+            if part.last {
+                gather.awaited.remove(&shard);
+            }
+            let results = parts.take(part);
+            if gather.awaited.is_empty() {
+                return self.finish(ticket.slot, results);
+            }
+            let part = ResultPart { results, ..ResultPart::default() };
+            return (!part.results.is_empty()).then_some(Progress { ticket, outcome: Outcome::Part(part) });
+        }
         gather.awaited.remove(&shard);
         gather.so_far.take(outcome);
         self.finish_if_complete(ticket)
     }
 
     /// Ends the calls whose deadline has come. A push is answered with what is there.
-    pub fn expire(&mut self, now: Mono) -> Vec<Finished> {
+    pub fn expire(&mut self, now: Mono) -> Vec<Progress> {
         let mut finished = Vec::new();
         while let Some(&(deadline, slot)) = self.due.first() {
             if deadline > now {
@@ -256,10 +336,12 @@ impl Router {
             let Some(gather) = self.remove(slot) else { break };
             let outcome = match gather.so_far {
                 SoFar::Push(results) => self.push_outcome(results),
+                SoFar::Parts(parts) => self
+                    .part_outcome(parts.finish(Vec::new(), gather.awaited.union(&gather.unposted).copied())),
                 _ => Outcome::Expired,
             };
             let ticket = self.ticket(slot);
-            finished.push(Finished { ticket, outcome });
+            finished.push(Progress { ticket, outcome });
         }
         finished
     }
@@ -267,7 +349,7 @@ impl Router {
     /// The caller is gone. Mail for the shards that still work on the call, if it is a push.
     pub fn cancel(&mut self, ticket: RpcTicket) -> Mails {
         match self.remove(ticket.slot) {
-            Some(gather) if matches!(gather.so_far, SoFar::Push(_)) => {
+            Some(gather) if matches!(gather.so_far, SoFar::Push(_) | SoFar::Parts(_)) => {
                 let mail = |shard| (shard, ShardMail::CancelPush(ticket));
                 gather.awaited.into_iter().map(mail).collect()
             }
@@ -291,7 +373,13 @@ impl Router {
         shards: impl Iterator<Item = &'a ShardId>,
         so_far: SoFar,
     ) -> Result<RpcTicket, Busy> {
-        let gather = Gather { deadline, awaited: shards.copied().collect(), refused: false, so_far };
+        let gather = Gather {
+            deadline,
+            awaited: shards.copied().collect(),
+            unposted: BTreeSet::new(),
+            refused: false,
+            so_far,
+        };
         let slot = self.gathers.insert(gather).map_err(|_| Busy)?;
         self.due.insert((deadline, slot));
         Ok(self.ticket(slot))
@@ -309,19 +397,31 @@ impl Router {
         Some(gather)
     }
 
-    fn finish_if_complete(&mut self, ticket: RpcTicket) -> Option<Finished> {
+    fn finish_if_complete(&mut self, ticket: RpcTicket) -> Option<Progress> {
         if !self.gathers.get(ticket.slot)?.awaited.is_empty() {
             return None;
         }
-        let outcome = match self.remove(ticket.slot)?.so_far {
+        self.finish(ticket.slot, Vec::new())
+    }
+
+    /// Ends a call that nothing is awaited for. `results` go into the last part of a push.
+    fn finish(&mut self, slot: SlotId, results: Vec<PushResult>) -> Option<Progress> {
+        let gather = self.remove(slot)?;
+        let outcome = match gather.so_far {
             SoFar::Push(results) => self.push_outcome(results),
+            SoFar::Parts(parts) => self.part_outcome(parts.finish(results, gather.unposted.into_iter())),
             SoFar::OnlineStatus(found) => Outcome::OnlineStatus(found),
             SoFar::Kicked(connections) => Outcome::Kicked(connections),
             SoFar::RemoteLogin => Outcome::RemoteLogin,
             // Complete without an answer: the shard was not asked, so it was refused above.
             SoFar::Sight(sight) => sight.map_or(Outcome::Refused, Outcome::Sight),
         };
-        Some(Finished { ticket, outcome })
+        Some(Progress { ticket: self.ticket(slot), outcome })
+    }
+
+    fn part_outcome(&mut self, part: ResultPart) -> Outcome {
+        self.count_not_reached(part.not_reached as usize);
+        Outcome::Part(part)
     }
 
     fn push_outcome(&mut self, results: Vec<PushResult>) -> Outcome {
@@ -339,7 +439,7 @@ impl SoFar {
     fn accepts(&self, outcome: &RpcOutcome) -> bool {
         matches!(
             (self, outcome),
-            (Self::Push(_), RpcOutcome::Push(_))
+            (Self::Push(_) | Self::Parts(_), RpcOutcome::Push(_))
                 | (Self::OnlineStatus(_), RpcOutcome::OnlineStatus(_))
                 | (Self::Kicked(_), RpcOutcome::Kicked { .. })
                 | (Self::RemoteLogin, RpcOutcome::RemoteLogin)
@@ -349,9 +449,11 @@ impl SoFar {
 
     fn take(&mut self, outcome: RpcOutcome) {
         match (self, outcome) {
-            (Self::Push(results), RpcOutcome::Push(verdicts)) => {
-                for verdict in verdicts {
-                    if let Some(result) = results.get_mut(verdict.slot as usize) {
+            (Self::Push(results), RpcOutcome::Push(part)) => {
+                for verdict in part.verdicts {
+                    if let Who::Slot(slot) = verdict.who
+                        && let Some(result) = results.get_mut(slot as usize)
+                    {
                         result.devices = Some(verdict.devices);
                     }
                 }
@@ -368,20 +470,6 @@ impl SoFar {
             _ => {} // `accepts` was asked
         }
     }
-}
-
-fn push_mails(ticket: Option<RpcTicket>, push: &Push, split: BTreeMap<ShardId, Vec<Recipient>>) -> Mails {
-    let mail = |(shard, recipients)| {
-        let mail = PushMail {
-            ticket,
-            source: push.source,
-            deadline: push.deadline,
-            body: push.body.clone(),
-            recipients,
-        };
-        (shard, ShardMail::Push(Box::new(mail)))
-    };
-    split.into_iter().map(mail).collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::hub::mail::{DeviceOutcome, RecipientVerdict, UserStatus};
+use crate::hub::mail::{DeviceOutcome, PushPart, RecipientVerdict, UserStatus};
 use crate::ids::Ownership;
 
 const DEADLINE: Mono = Mono(1_000);
@@ -20,8 +20,10 @@ fn push(users: &[&str]) -> Push {
             operation_id: "op".into(),
             conversation: "si_a_b".into(),
             msg_data: Bytes::from_static(b"m"),
+            frames: None,
         },
-        users: users.iter().map(|u| Text::from(*u)).collect(),
+        to: To::Users(users.iter().map(|u| Text::from(*u)).collect()),
+        rules: PushRules::default(),
         deadline: DEADLINE,
     }
 }
@@ -41,18 +43,18 @@ fn as_strs(users: &[String]) -> Vec<&str> {
 }
 
 fn queued() -> Vec<DeviceVerdict> {
-    vec![DeviceVerdict { platform: Platform::IOS, outcome: DeviceOutcome::Queued }]
+    vec![DeviceVerdict { platform: Platform::IOS, connection_id: [0; 16], outcome: DeviceOutcome::Queued }]
 }
 
 /// What a shard answers that has every user connected once.
 fn answer(mail: &ShardMail) -> RpcOutcome {
     let ShardMail::Push(mail) = mail else { panic!("{mail:?}") };
-    let verdict = |r: &Recipient| RecipientVerdict { slot: r.slot, devices: queued() };
-    RpcOutcome::Push(mail.recipients.iter().map(verdict).collect())
+    let verdict = |r: &Recipient| RecipientVerdict::of_slot(r.slot, queued());
+    RpcOutcome::Push(PushPart::whole(mail.audience.listed().iter().map(verdict).collect()))
 }
 
-fn results(finished: Option<Finished>) -> Vec<(String, bool)> {
-    let Some(Finished { outcome: Outcome::Push(results), .. }) = finished else { panic!("{finished:?}") };
+fn results(finished: Option<Progress>) -> Vec<(String, bool)> {
+    let Some(Progress { outcome: Outcome::Push(results), .. }) = finished else { panic!("{finished:?}") };
     results.into_iter().map(|r| (r.user.to_string(), r.devices.is_some())).collect()
 }
 
@@ -245,7 +247,7 @@ fn a_push_that_nobody_waits_for_takes_no_slot() {
     let mails = router.push_unwaited(&push(&as_strs(&users())));
     assert_eq!(mails.len(), 3);
     let ShardMail::Push(mail) = &mails[0].1 else { panic!() };
-    assert_eq!((mail.ticket, mail.recipients.len()), (None, 2));
+    assert_eq!((mail.ticket, mail.audience.listed().len()), (None, 2));
     router.not_posted(mails[0].0, &mails[0].1);
     assert_eq!(router.tally().value(Metric::PushNotReached), 2);
 }
@@ -266,12 +268,12 @@ fn an_operators_question_goes_to_the_owner_alone_and_ends_as_any_other_call() {
     assert_eq!(router.outcome(ShardId(0), ticket, sight()), None, "not asked");
     assert_eq!(router.outcome(ShardId(1), ticket, RpcOutcome::RemoteLogin), None, "another kind");
     let outcome = Outcome::Sight(Sight::NotFollowed);
-    assert_eq!(router.outcome(ShardId(1), ticket, sight()), Some(Finished { ticket, outcome }));
+    assert_eq!(router.outcome(ShardId(1), ticket, sight()), Some(Progress { ticket, outcome }));
     let (ticket, mail) = ask(&mut router);
     router.not_posted(ShardId(1), &mail);
-    assert_eq!(router.posted(ticket), Some(Finished { ticket, outcome: Outcome::Refused }));
+    assert_eq!(router.posted(ticket), Some(Progress { ticket, outcome: Outcome::Refused }));
     let (ticket, _) = ask(&mut router);
     assert_eq!(router.posted(ticket), None);
-    assert_eq!(router.expire(DEADLINE), [Finished { ticket, outcome: Outcome::Expired }]);
+    assert_eq!(router.expire(DEADLINE), [Progress { ticket, outcome: Outcome::Expired }]);
     assert_eq!(router.outcome(ShardId(1), ticket, sight()), None, "late");
 }

@@ -25,4 +25,9 @@ impl View {
     pub fn place(&self, user: &str) -> Place {
         Place::Here(self.ownership.owner(user))
     }
+
+    /// The shards of this node.
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        (0..self.ownership.shards()).map(ShardId)
+    }
 }

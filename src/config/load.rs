@@ -182,7 +182,7 @@ fn cross_faults(config: &Config, machine: &Machine, origins: &BTreeMap<&'static 
     let websocket = SocketAddr::new(config.websocket.address, config.websocket.port);
     let listeners = [
         ("websocket.port", websocket),
-        ("rpc.listen", config.rpc_listen),
+        ("rpc.listen", config.rpc.listen),
         ("http.listen", config.http_listen),
     ];
     for (n, (key, address)) in listeners.iter().enumerate() {

@@ -32,7 +32,7 @@ fn nothing_given_is_a_good_configuration_with_openims_ports() {
     let loaded = load_from(&Sources::default()).unwrap();
     let config = &loaded.config;
     assert_eq!(config.websocket.port, 10_001);
-    assert_eq!(config.rpc_listen, "127.0.0.1:10140".parse().unwrap());
+    assert_eq!(config.rpc.listen, "127.0.0.1:10140".parse().unwrap());
     assert_eq!(config.http_listen, "127.0.0.1:12140".parse().unwrap());
     assert_eq!(config.websocket.connections_max, 18_500);
     assert_eq!((config.shards.count, config.shards.rpc_count, config.shards.pin), (2, 1, true));

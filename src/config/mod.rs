@@ -34,8 +34,8 @@ pub struct Config {
     pub websocket: WebsocketConfig,
     /// What is let in besides `websocket.connections_max`.
     pub admission: AdmissionConfig,
-    /// `rpc.listen`: gRPC, default 127.0.0.1:10140. Port 0 = any free port.
-    pub rpc_listen: SocketAddr,
+    /// `rpc.*`.
+    pub rpc: RpcConfig,
     /// `http.listen`: admin HTTP, default 127.0.0.1:12140. Port 0 = any free port.
     pub http_listen: SocketAddr,
     /// `http.token`: what `/v1/*` asks of callers from other machines; `None`: they are refused.
@@ -115,6 +115,22 @@ impl Default for AdmissionConfig {
             spread_ms: limits::SPREAD_MS,
             spread_above_per_second: limits::LOGINS_UNSPREAD_MAX,
         }
+    }
+}
+
+/// `rpc.*`: the gRPC port.
+#[derive(Clone, Debug)]
+pub struct RpcConfig {
+    /// `rpc.listen`, default 127.0.0.1:10140. Port 0 = any free port.
+    pub listen: SocketAddr,
+    /// `rpc.legacy_service`: also serve `OpenIMServer.msggateway.msgGateway` (OpenIM 3.5 and 3.6), default false.
+    pub legacy_service: bool,
+}
+
+impl RpcConfig {
+    /// All defaults but the address.
+    pub fn at(listen: SocketAddr) -> Self {
+        Self { listen, legacy_service: false }
     }
 }
 

@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::value::{boolean, bytes, key_pair, millis, names, number, token};
 use super::{
-    AdmissionConfig, AuthConfig, Config, Driver, LogConfig, RecordConfig, RecordMode, ShardsConfig,
-    UserNames, WebsocketConfig,
+    AdmissionConfig, AuthConfig, Config, Driver, LogConfig, RecordConfig, RecordMode, RpcConfig,
+    ShardsConfig, UserNames, WebsocketConfig,
 };
 use crate::limits;
 use crate::session::handshake::origin::{Network, Proxies, ProxyHeader};
@@ -99,7 +99,7 @@ impl Draft {
                 receive_buffer_bytes: 0,
             },
             admission: AdmissionConfig::default(),
-            rpc_listen: nowhere,
+            rpc: RpcConfig::at(nowhere),
             http_listen: nowhere,
             http_token: None,
             shards: ShardsConfig {
@@ -311,8 +311,17 @@ pub static SETTINGS: &[Setting] = &[
         "an IP address and port (port 0 = any free one)",
         "127.0.0.1:10140",
         "Where gRPC listens; it checks no caller, so keep it inside",
-        |d, t| d.config.rpc_listen = t.parse().ok()?,
-        |c| c.rpc_listen
+        |d, t| d.config.rpc.listen = t.parse().ok()?,
+        |c| c.rpc.listen
+    ),
+    setting!(
+        "rpc.legacy_service",
+        "false",
+        "`true` or `false`",
+        "true",
+        "Also serve the push API under its name in OpenIM 3.5 and 3.6",
+        |d, t| d.config.rpc.legacy_service = boolean(t)?,
+        |c| c.rpc.legacy_service
     ),
     setting!(
         "http.listen",

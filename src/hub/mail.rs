@@ -2,6 +2,8 @@
 //!
 //! A verdict slot is reserved (an [`RpcTicket`]) before a mail that wants an answer is sent.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +11,7 @@ use crate::hub::sight::Sight;
 use crate::hub::upstream::UserPlatforms;
 use crate::ids::{Platform, RpcTicket, SourceId, Text};
 use crate::time::Mono;
+use crate::wire::envelope::Variant;
 
 /// What an rpc thread sends to a shard. Replies to upstream calls travel on a lane of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,8 +43,53 @@ pub struct PushMail {
     pub deadline: Mono,
     /// What is pushed.
     pub body: PushBody,
-    /// To whom, in the order of the request, duplicates kept.
-    pub recipients: Vec<Recipient>,
+    /// To whom.
+    pub audience: Audience,
+    /// How, and what is reported when.
+    pub rules: PushRules,
+}
+
+/// Who gets a push, as one shard sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Audience {
+    /// These users, in the order of the request, duplicates kept.
+    Listed(Vec<Recipient>),
+    /// Every user with a connection on this shard when the push is taken up.
+    Everybody,
+}
+
+impl Audience {
+    /// The listed users; none for [`Audience::Everybody`].
+    pub fn listed(&self) -> &[Recipient] {
+        match self {
+            Self::Listed(recipients) => recipients,
+            Self::Everybody => &[],
+        }
+    }
+}
+
+/// The options of a push (`pinion.v1.PushMessage`). The default is OpenIM's push.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushRules {
+    /// What is answered, and when a verdict is final.
+    pub report: Report,
+    /// Do not queue behind anything and do not wait for an absent user.
+    pub only_if_online: bool,
+    /// A frame that is not written by then is taken out of its outbox again, and an absent user is waited for until
+    /// then. `None`: no limit for the former, no waiting for the latter.
+    pub expires: Option<Mono>,
+}
+
+/// Which verdicts a push wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// One verdict per recipient, final when the frame is in the outbox; all in one answer (OpenIM).
+    #[default]
+    Queued,
+    /// One verdict per recipient, final when the kernel has the frame or never will; in parts as they become known.
+    Each,
+    /// As `Each`, but only the totals are answered.
+    Totals,
 }
 
 /// What is pushed: `MsgData` stays the raw bytes of the request.
@@ -53,7 +101,13 @@ pub struct PushBody {
     pub conversation: Box<str>,
     /// The serialized `sdkws.MsgData`.
     pub msg_data: Bytes,
+    /// Frames by [`Variant::index`] that the rpc thread built because they are large (`SHARED_FRAME_BYTES`); a variant
+    /// that is missing is built by the shard.
+    pub frames: Option<Arc<SharedFrames>>,
 }
+
+/// Large frames, built once for all shards.
+pub type SharedFrames = [Option<Bytes>; Variant::COUNT];
 
 impl PushBody {
     /// Keys that begin with `n_` travel in `notificationMsgs` (spec 3.3).
@@ -137,9 +191,8 @@ pub enum Look {
 /// What a shard answers to an rpc thread.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RpcOutcome {
-    /// To [`ShardMail::Push`]: one verdict for each recipient that was served; the others were not reached (deadline,
-    /// cancel).
-    Push(Vec<RecipientVerdict>),
+    /// To [`ShardMail::Push`].
+    Push(PushPart),
     /// To [`ShardMail::Kick`]: how many connections were ended.
     Kicked {
         /// Connections.
@@ -153,13 +206,92 @@ pub enum RpcOutcome {
     Sight(Sight),
 }
 
-/// What became of one requested user.
+/// Verdicts of one push that became final. Recipients without one in any part were not reached (deadline, cancel).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushPart {
+    /// Empty for [`Report::Totals`].
+    pub verdicts: Vec<RecipientVerdict>,
+    /// With the last part: over all parts of this shard.
+    pub totals: Totals,
+    /// No more parts come from this shard. [`Report::Queued`] has one part only.
+    pub last: bool,
+}
+
+/// What became of one user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecipientVerdict {
-    /// [`Recipient::slot`].
-    pub slot: u32,
+    /// Which.
+    pub who: Who,
     /// One per connection of the user, in registration order; empty if the user has none here.
     pub devices: Vec<DeviceVerdict>,
+    /// Nobody came within [`PushRules::expires`]; only with no devices.
+    pub expired: bool,
+}
+
+impl PushPart {
+    /// The only part of an answer.
+    pub fn whole(verdicts: Vec<RecipientVerdict>) -> Self {
+        Self { verdicts, totals: Totals::default(), last: true }
+    }
+}
+
+impl RecipientVerdict {
+    /// Of a listed user.
+    pub fn of_slot(slot: u32, devices: Vec<DeviceVerdict>) -> Self {
+        Self { who: Who::Slot(slot), devices, expired: false }
+    }
+}
+
+/// Names a user in a verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Who {
+    /// [`Recipient::slot`] of a listed user.
+    Slot(u32),
+    /// A user of [`Audience::Everybody`].
+    User(Text),
+}
+
+/// How many devices, and where noted users, met with each outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Users that were looked at.
+    pub users: u32,
+    /// Devices.
+    pub written: u32,
+    /// Devices.
+    pub queued: u32,
+    /// Devices.
+    pub dropped: u32,
+    /// Devices.
+    pub kicked: u32,
+    /// Devices, and users that did not come in time.
+    pub expired: u32,
+    /// Users.
+    pub not_here: u32,
+    /// Devices.
+    pub background: u32,
+    /// Devices.
+    pub too_large: u32,
+}
+
+impl Totals {
+    /// Adds another shard's.
+    pub fn add(&mut self, other: Self) {
+        let pairs = [
+            (&mut self.users, other.users),
+            (&mut self.written, other.written),
+            (&mut self.queued, other.queued),
+            (&mut self.dropped, other.dropped),
+            (&mut self.kicked, other.kicked),
+            (&mut self.expired, other.expired),
+            (&mut self.not_here, other.not_here),
+            (&mut self.background, other.background),
+            (&mut self.too_large, other.too_large),
+        ];
+        for (sum, more) in pairs {
+            *sum = sum.saturating_add(more);
+        }
+    }
 }
 
 /// What became of the push on one connection.
@@ -167,6 +299,8 @@ pub struct RecipientVerdict {
 pub struct DeviceVerdict {
     /// Of the connection.
     pub platform: Platform,
+    /// MD5 as in [`DeviceStatus::connection_id`].
+    pub connection_id: [u8; 16],
     /// What happened.
     pub outcome: DeviceOutcome,
 }
@@ -174,10 +308,19 @@ pub struct DeviceVerdict {
 /// What happened to a push on one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceOutcome {
+    /// The kernel has all its bytes. OpenIM result code 0.
+    Written,
     /// In the outbox, in order. OpenIM result code 0.
     Queued,
-    /// The outbox overflowed, or the frame is above the SDKs' read limit. OpenIM result code 1603.
+    /// The outbox overflowed, or was not empty for a push that may not wait, or the connection ended first. OpenIM
+    /// result code 1603.
     Dropped,
+    /// The connection was kicked first. OpenIM result code 1603.
+    Kicked,
+    /// Taken out of the outbox again: [`PushRules::expires`]. OpenIM result code 1603.
+    Expired,
+    /// The frame is above the SDKs' read limit: not sent. OpenIM result code 1603.
+    TooLarge,
     /// iOS in the background: not sent (spec 4.3). OpenIM result code 1604.
     Background,
 }

@@ -9,7 +9,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use serde::{Deserialize, Serialize};
 
 use super::follow::{What, cut};
-use super::mail::{DeviceOutcome, DeviceVerdict, PushBody, PushMail, RecipientVerdict, RpcOutcome};
+use super::mail::{DeviceOutcome, DeviceVerdict, PushBody, PushMail, PushPart, RecipientVerdict, RpcOutcome};
 use super::{Hub, Note};
 use crate::ids::{ConnId, Platform, RpcTicket, SourceId};
 use crate::limits;
@@ -49,7 +49,7 @@ impl Pushes {
     /// Queues a push behind the others of its source.
     pub(super) fn accept(&mut self, mail: PushMail) {
         let source = mail.source;
-        let verdicts = Vec::with_capacity(mail.recipients.len());
+        let verdicts = Vec::with_capacity(mail.audience.listed().len());
         let job = Job { mail, next: 0, verdicts, frames: Default::default(), cancelled: false };
         let jobs = self.sources.entry(source).or_default();
         if jobs.is_empty() {
@@ -111,7 +111,7 @@ impl Hub {
             let Some(mut job) = self.pushes.take() else { return };
             let source = job.mail.source;
             let from = job.next;
-            let to = job.mail.recipients.len().min(from + budget);
+            let to = job.mail.audience.listed().len().min(from + budget);
             if job.cancelled || job.mail.deadline <= now.mono {
                 self.give_up(&mut job);
             } else {
@@ -122,7 +122,7 @@ impl Hub {
             }
             // A job without recipients costs a step too, so that the loop ends.
             budget = budget.saturating_sub((job.next - from).max(1));
-            if job.next < job.mail.recipients.len() {
+            if job.next < job.mail.audience.listed().len() {
                 self.pushes.give_back(source, Some(job));
             } else {
                 self.finish_push(job);
@@ -134,24 +134,24 @@ impl Hub {
     /// Leaves the recipients that were not served without a verdict. An empty verdict would say that they have no
     /// connection here, which nobody has looked at.
     fn give_up(&mut self, job: &mut Job) {
-        let left = job.mail.recipients.len() - job.next;
+        let left = job.mail.audience.listed().len() - job.next;
         if job.mail.ticket.is_none() {
             // Otherwise whoever gathers the verdicts counts what is missing.
             self.tally.add(Metric::PushNotReached, left as u64);
         }
-        job.next = job.mail.recipients.len();
+        job.next = job.mail.audience.listed().len();
     }
 
     fn finish_push(&mut self, job: Job) {
         let devices: usize = job.verdicts.iter().map(|verdict| verdict.devices.len()).sum();
         self.trace.note(Note::Verdict, &[job.verdicts.len() as u64, devices as u64]);
         if let Some(ticket) = job.mail.ticket {
-            self.answer_rpc(ticket, RpcOutcome::Push(job.verdicts));
+            self.answer_rpc(ticket, RpcOutcome::Push(PushPart::whole(job.verdicts)));
         }
     }
 
     fn push_recipient(&mut self, now: Now, job: &mut Job, position: usize) {
-        let Some(recipient) = job.mail.recipients.get(position) else {
+        let Some(recipient) = job.mail.audience.listed().get(position) else {
             return;
         };
         let slot = recipient.slot;
@@ -164,25 +164,31 @@ impl Hub {
         }
         let devices =
             connections.into_iter().filter_map(|conn| self.push_connection(now, job, conn)).collect();
-        job.verdicts.push(RecipientVerdict { slot, devices });
+        job.verdicts.push(RecipientVerdict::of_slot(slot, devices));
     }
 
     fn push_connection(&mut self, now: Now, job: &mut Job, conn: ConnId) -> Option<DeviceVerdict> {
         let session = self.registry.session(conn)?;
-        let (platform, variant) = (session.platform, session.variant);
+        let (platform, variant, connection_id) = (session.platform, session.variant, session.connection_id);
         let outcome = if session.background && platform == Platform::IOS {
             DeviceOutcome::Background
         } else {
             let frame = self.push_frame(job, variant)?;
-            let fits = frame.bytes().len() <= limits::FRAME_SENT_BYTES_MAX;
-            if !fits {
+            if frame.bytes().len() > limits::FRAME_SENT_BYTES_MAX {
                 self.tally.count(Metric::FramesTooLarge);
+                DeviceOutcome::TooLarge
+            } else if self.queue(now, conn, frame) {
+                DeviceOutcome::Queued
+            } else {
+                DeviceOutcome::Dropped
             }
-            if fits && self.queue(now, conn, frame) { DeviceOutcome::Queued } else { DeviceOutcome::Dropped }
         };
         self.tally.count(match outcome {
-            DeviceOutcome::Queued => Metric::PushQueued,
-            DeviceOutcome::Dropped => Metric::PushDropped,
+            DeviceOutcome::Queued | DeviceOutcome::Written => Metric::PushQueued,
+            DeviceOutcome::Dropped
+            | DeviceOutcome::Kicked
+            | DeviceOutcome::Expired
+            | DeviceOutcome::TooLarge => Metric::PushDropped,
             DeviceOutcome::Background => Metric::PushBackground,
         });
         let body = &job.mail.body;
@@ -191,7 +197,7 @@ impl Hub {
             outcome,
             bytes: body.msg_data.len(),
         });
-        Some(DeviceVerdict { platform, outcome })
+        Some(DeviceVerdict { platform, connection_id, outcome })
     }
 
     /// The frame of a variant, encoded once per push and shard.
@@ -246,7 +252,8 @@ mod tests {
             MsgData { send_id: "a".into(), content: vec![7; 300].into(), seq: 9, ..MsgData::default() };
         for key in ["si_a_b", "n_a_b", ""] {
             let msg_data = message.encode_to_vec().into();
-            let body = PushBody { operation_id: "op".into(), conversation: key.into(), msg_data };
+            let body =
+                PushBody { operation_id: "op".into(), conversation: key.into(), msg_data, frames: None };
             let pull = PullMsgs { msgs: vec![message.clone()], ..PullMsgs::default() };
             let map = std::collections::BTreeMap::from([(key.to_owned(), pull)]);
             let expected = match body.is_notification() {

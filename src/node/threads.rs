@@ -152,7 +152,7 @@ fn start_rpcs(common: &Common, inboxes: Vec<RpcInbox>) -> Result<(Vec<Rpc>, Sock
             .map_err(|e| bind_fault(key, address, &e))
     };
     // The first bind decides what port 0 means.
-    let (grpc, first) = bind("rpc.listen", common.config.rpc_listen)?;
+    let (grpc, first) = bind("rpc.listen", common.config.rpc.listen)?;
     let (http, admin) = bind("http.listen", common.config.http_listen)?;
     let (mut first, mut admin) = (Some(first), Some(admin));
     let mut rpcs = Vec::new();

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use slab::Slab;
 
 use super::upstream::{Backend, Work};
-use crate::cluster::router::{Busy, Finished, Mails, Outcome, Router};
+use crate::cluster::router::{Busy, Mails, Outcome, Progress, Router};
 use crate::hub::mail::ShardMail;
 use crate::ids::{RpcTicket, ShardId, SourceId};
 use crate::limits::{RPC_CALLS_MAX, RPC_CONNECTIONS_MAX, RPC_HELD_BYTES};
@@ -215,7 +215,7 @@ impl State {
     }
 
     /// Keeps the outcome for the one who waits, if somebody still does.
-    fn finish(&mut self, finished: Finished) -> Option<Waker> {
+    fn finish(&mut self, finished: Progress) -> Option<Waker> {
         let answer = self.answers.get_mut(&finished.ticket)?;
         match std::mem::replace(answer, Answer::Here(finished.outcome)) {
             Answer::Awaited(waker) => waker,

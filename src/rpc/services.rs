@@ -10,8 +10,8 @@ use super::metadata::{Metadata, Method};
 use super::stream::encode;
 use crate::cluster::fields::Malformed;
 use crate::cluster::request::{KickRequest, LoginRequest, PushRequest, StatusRequest};
-use crate::cluster::router::{Outcome, Push, PushResult, RemoteLogin};
-use crate::hub::mail::{DeviceOutcome, DeviceStatus, DeviceVerdict, PushBody};
+use crate::cluster::router::{Outcome, Push, PushResult, RemoteLogin, To};
+use crate::hub::mail::{DeviceOutcome, DeviceStatus, DeviceVerdict, PushBody, PushRules};
 use crate::ids::Text;
 use crate::metrics::Metric;
 use crate::pb::openim::msggateway as pb;
@@ -36,8 +36,14 @@ async fn push(service: &Service, call: Call) -> Result<Bytes, Status> {
     let (msg_data, facts, users) = request.check().map_err(Status::args)?;
     let push = Push {
         source: service.exchange.source(),
-        body: PushBody { operation_id: metadata.operation_id, conversation: facts.conversation(), msg_data },
-        users,
+        body: PushBody {
+            operation_id: metadata.operation_id,
+            conversation: facts.conversation(),
+            msg_data,
+            frames: None,
+        },
+        to: To::Users(users),
+        rules: PushRules::default(),
         deadline: call.deadline,
     };
     match service.exchange.ask(|router| router.push(push))?.await {
@@ -51,7 +57,7 @@ async fn push(service: &Service, call: Call) -> Result<Bytes, Status> {
 /// Spec 4.3: a user that is not here, or was not reached, has an empty result.
 fn push_result(result: PushResult) -> pb::SingleMsgToUserResults {
     let devices = result.devices.unwrap_or_default();
-    let reached_phone = |d: &DeviceVerdict| d.outcome == DeviceOutcome::Queued && d.platform.is_phone();
+    let reached_phone = |d: &DeviceVerdict| result_code(d.outcome) == 0 && d.platform.is_phone();
     pb::SingleMsgToUserResults {
         user_id: result.user.to_string(),
         online_push: devices.iter().any(reached_phone),
@@ -61,13 +67,20 @@ fn push_result(result: PushResult) -> pb::SingleMsgToUserResults {
 
 fn device_result(verdict: DeviceVerdict) -> pb::SingleMsgToUserPlatform {
     pb::SingleMsgToUserPlatform {
-        result_code: match verdict.outcome {
-            DeviceOutcome::Queued => 0,
-            DeviceOutcome::Dropped => 1603,
-            DeviceOutcome::Background => 1604,
-        },
+        result_code: result_code(verdict.outcome),
         recv_id: String::new(),
         recv_plat_form_id: verdict.platform.id(),
+    }
+}
+
+/// Spec 4.3.
+fn result_code(outcome: DeviceOutcome) -> i64 {
+    match outcome {
+        DeviceOutcome::Written | DeviceOutcome::Queued => 0,
+        DeviceOutcome::Background => 1604,
+        DeviceOutcome::Dropped | DeviceOutcome::Kicked | DeviceOutcome::Expired | DeviceOutcome::TooLarge => {
+            1603
+        }
     }
 }
 

@@ -4,9 +4,9 @@
 
 use super::planted::{Fate, LateCalls};
 use crate::backend::embedded::{BackendPush, Embedded, EmbeddedConfig};
-use crate::cluster::router::Push;
+use crate::cluster::router::{Push, To};
 use crate::config::Config;
-use crate::hub::mail::PushBody;
+use crate::hub::mail::{PushBody, PushRules};
 use crate::hub::upstream::{
     PresenceRecord, UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply, UserPlatforms,
 };
@@ -76,8 +76,10 @@ impl Backend {
                 operation_id: push.operation_id,
                 conversation: push.conversation,
                 msg_data: push.msg_data,
+                frames: None,
             },
-            users: push.users,
+            to: To::Users(push.users),
+            rules: PushRules::default(),
             deadline: now.mono.plus_ms(PUSH_DEADLINE_MS),
         };
         Work { reply: answer.reply, pushes: answer.pushes.into_iter().map(push).collect(), news: None }

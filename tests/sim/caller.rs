@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use pinion::cluster::router::{Finished, Mails, Outcome, Push, RemoteLogin, Router};
+use pinion::cluster::router::{Mails, Outcome, Progress, Push, RemoteLogin, Router, To};
 use pinion::cluster::view::View;
 use pinion::hub::login_policy::LoginPolicy;
-use pinion::hub::mail::{PushBody, RpcOutcome};
+use pinion::hub::mail::{PushBody, PushRules, RpcOutcome};
 use pinion::ids::{Ownership, Platform, RpcId, RpcTicket, ShardId, SourceId, Text};
 use pinion::limits;
 
@@ -115,8 +115,10 @@ impl World {
                 operation_id: Text::from(format!("push-{push}")),
                 conversation: "si_a_b".into(),
                 msg_data: Bytes::from(msg_data),
+                frames: None,
             },
-            users: users.clone(),
+            to: To::Users(users.clone()),
+            rules: PushRules::default(),
             deadline: self.now.mono.plus_ms(patience),
         };
         let mut listed = BTreeMap::new();
@@ -214,7 +216,7 @@ impl World {
         }
     }
 
-    fn finished(&mut self, finished: Finished) {
+    fn finished(&mut self, finished: Progress) {
         let Some(asked) = self.caller.open.remove(&finished.ticket) else {
             return self.checker.fail(Property::Tables, format!("finished twice: {finished:?}"));
         };

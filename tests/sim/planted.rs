@@ -149,10 +149,10 @@ pub fn verdict(
     mut outcome: Box<RpcOutcome>,
 ) -> Box<RpcOutcome> {
     if plant == Some(Plant::VerdictFlipped)
-        && let RpcOutcome::Push(verdicts) = &mut *outcome
+        && let RpcOutcome::Push(part) = &mut *outcome
         && rng.bool()
     {
-        for device in verdicts.iter_mut().flat_map(|v| &mut v.devices) {
+        for device in part.verdicts.iter_mut().flat_map(|v| &mut v.devices) {
             device.outcome = DeviceOutcome::Queued;
         }
     }

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use pinion::hub::login_policy::LoginPolicy;
 use pinion::hub::mail::{
-    OnlineStatusMail, PushBody, PushMail, Recipient, RecipientVerdict, RpcOutcome, ShardMail, UserStatus,
+    Audience, OnlineStatusMail, PushBody, PushMail, PushRules, Recipient, RecipientVerdict, RpcOutcome,
+    ShardMail, UserStatus,
 };
 use pinion::hub::upstream::{UpstreamCall, UpstreamOutcome, UpstreamReply};
 use pinion::hub::{Accepted, Effect, Hub, HubConfig, Input, SendBatch, SpreadPlan};
@@ -258,8 +259,10 @@ impl Rig {
                 operation_id: Text::from(format!("push-{number}")),
                 conversation: "si_a_b".into(),
                 msg_data,
+                frames: None,
             },
-            recipients: recipients.collect(),
+            audience: Audience::Listed(recipients.collect()),
+            rules: PushRules::default(),
         };
         self.input(Input::Mail(ShardMail::Push(Box::new(mail))));
     }
@@ -267,7 +270,7 @@ impl Rig {
     /// The verdicts of the pushes answered since the last look.
     pub fn verdicts(&mut self) -> Vec<(u32, Vec<RecipientVerdict>)> {
         let push = |(ticket, outcome): (RpcTicket, RpcOutcome)| match outcome {
-            RpcOutcome::Push(verdicts) => Some((ticket.slot.index, verdicts)),
+            RpcOutcome::Push(part) => Some((ticket.slot.index, part.verdicts)),
             _ => None,
         };
         self.outcomes().into_iter().filter_map(push).collect()

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use pinion::backend::embedded::{Embedded, EmbeddedConfig, token};
-use pinion::cluster::router::{Push, Router};
+use pinion::cluster::router::{Push, Router, To};
 use pinion::cluster::view::View;
 use pinion::hub::HubConfig;
 use pinion::hub::Input;
-use pinion::hub::mail::{PushBody, ShardMail};
+use pinion::hub::mail::{PushBody, PushRules, ShardMail};
 use pinion::ids::{ConnId, Ownership, Platform, RpcId, ShardId, SourceId};
 use pinion::pb::openim::msg::SendMsgResp;
 use pinion::pb::openim::sdkws::{GetMaxSeqReq, GetMaxSeqResp, MsgData, PushMessages};
@@ -105,8 +105,10 @@ impl Node {
                                 operation_id: push.operation_id,
                                 conversation: push.conversation,
                                 msg_data: push.msg_data,
+                                frames: None,
                             },
-                            users: push.users,
+                            to: To::Users(push.users),
+                            rules: PushRules::default(),
                             deadline: now.mono.plus_ms(10_000),
                         };
                         for (to, mail) in self.router.push_unwaited(&push) {

@@ -16,10 +16,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::client::{CallError, call_once};
 use super::*;
 use crate::admission::NodeState;
-use crate::config::{AuthConfig, Driver, LogConfig, RecordConfig, RecordMode, ShardsConfig, WebsocketConfig};
+use crate::config::{
+    AuthConfig, Driver, LogConfig, RecordConfig, RecordMode, RpcConfig, ShardsConfig, WebsocketConfig,
+};
 use crate::hub::follow::Page;
 use crate::hub::mail::{
-    DeviceOutcome, DeviceStatus, DeviceVerdict, Look, RecipientVerdict, RpcOutcome, ShardMail, UserStatus,
+    DeviceOutcome, DeviceStatus, DeviceVerdict, Look, PushPart, RecipientVerdict, RpcOutcome, ShardMail,
+    UserStatus,
 };
 use crate::hub::sight::{Sight, UserFacts};
 use crate::ids::{Platform, RpcTicket, ShardId};
@@ -173,7 +176,7 @@ fn config() -> Config {
             receive_buffer_bytes: 32_768,
         },
         admission: crate::config::AdmissionConfig::default(),
-        rpc_listen: "127.0.0.1:0".parse().unwrap(),
+        rpc: RpcConfig::at("127.0.0.1:0".parse().unwrap()),
         http_listen: "127.0.0.1:0".parse().unwrap(),
         http_token: None,
         shards: ShardsConfig {
@@ -247,17 +250,18 @@ fn answer(shard: ShardId, mail: &ShardMail, rpc: &RpcAddress) {
             let Some(ticket) = push.ticket else { return };
             let device = |platform| DeviceVerdict {
                 platform,
+                connection_id: [7; 16],
                 outcome: if platform == Platform::IOS {
                     DeviceOutcome::Queued
                 } else {
                     DeviceOutcome::Dropped
                 },
             };
-            let verdict = |r: &crate::hub::mail::Recipient| RecipientVerdict {
-                slot: r.slot,
-                devices: devices(&r.user).into_iter().map(device).collect(),
+            let verdict = |r: &crate::hub::mail::Recipient| {
+                RecipientVerdict::of_slot(r.slot, devices(&r.user).into_iter().map(device).collect())
             };
-            (ticket, RpcOutcome::Push(push.recipients.iter().map(verdict).collect()))
+            let verdicts = push.audience.listed().iter().map(verdict).collect();
+            (ticket, RpcOutcome::Push(PushPart::whole(verdicts)))
         }
         ShardMail::Kick(kick) => {
             let connections = u32::try_from(kick.users.iter().filter(|u| is_on(u)).count()).unwrap();

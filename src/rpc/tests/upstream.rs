@@ -75,7 +75,7 @@ fn a_sent_message_is_pushed_to_the_owners_of_both_users_without_a_ticket() {
         let owner = usize::from(ownership.owner("u2").0);
         let ShardMail::Push(push) = await_mail(|| node.inboxes[owner].next_push()) else { panic!() };
         assert_eq!((push.ticket, &*push.body.conversation), (None, "si_u1_u2"));
-        assert!(push.recipients.iter().any(|r| r.user.as_str() == "u2"));
+        assert!(push.audience.listed().iter().any(|r| r.user.as_str() == "u2"));
     });
 }
 

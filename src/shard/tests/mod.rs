@@ -26,7 +26,7 @@ pub(crate) fn config() -> Config {
             receive_buffer_bytes: 32 * 1024,
         },
         admission: crate::config::AdmissionConfig::default(),
-        rpc_listen: loopback,
+        rpc: crate::config::RpcConfig::at(loopback),
         http_listen: loopback,
         http_token: None,
         shards: ShardsConfig { count: 2, rpc_count: 1, pin: false, driver: Driver::Auto, owner_key: [1, 2] },

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use tungstenite::Message;
 
 use super::node::{Node, SHARDS, await_that, connect, exchange, head, login, read_to_end, target, ticket};
-use crate::hub::mail::{DeviceOutcome, KickMail, PushBody, PushMail, Recipient, RpcOutcome, ShardMail};
+use crate::hub::mail::{
+    Audience, DeviceOutcome, KickMail, PushBody, PushMail, PushRules, Recipient, RpcOutcome, ShardMail,
+};
 use crate::ids::{Platform, SourceId, Text};
 use crate::limits::{HAND_OVER_LANE_MAX, HEAD_BYTES_MAX};
 use crate::metrics::Metric;
@@ -103,13 +105,15 @@ fn a_kick_during_an_unfinished_send_to_a_peer_that_does_not_read_ends_it() {
                 operation_id: "op".into(),
                 conversation: "si_a_b".into(),
                 msg_data: Bytes::from(vec![0; 700_000]),
+                frames: None,
             },
-            recipients: vec![Recipient { slot: 0, user: Text::from(user.as_str()) }],
+            audience: Audience::Listed(vec![Recipient { slot: 0, user: Text::from(user.as_str()) }]),
+            rules: PushRules::default(),
         };
         node.shards[1].push(ShardMail::Push(Box::new(push))).unwrap();
         let verdict = node.verdicts.recv_timeout(Duration::from_secs(10)).unwrap();
-        let RpcOutcome::Push(verdicts) = verdict else { panic!("{verdict:?}") };
-        assert_eq!(verdicts[0].devices[0].outcome, DeviceOutcome::Queued);
+        let RpcOutcome::Push(part) = verdict else { panic!("{verdict:?}") };
+        assert_eq!(part.verdicts[0].devices[0].outcome, DeviceOutcome::Queued);
         await_that("the socket is full", || {
             node.metric(Metric::OutboxBytes) > 0 && node.metric(Metric::Sends) > 0
         });

@@ -10,7 +10,7 @@ use arbitrary::Arbitrary;
 use bytes::Bytes;
 use pinion::hub::login_policy::LoginPolicy;
 use pinion::hub::mail::{
-    KickMail, OnlineStatusMail, PushBody, PushMail, Recipient, RemoteLoginMail, ShardMail,
+    Audience, KickMail, OnlineStatusMail, PushBody, PushMail, PushRules, Recipient, RemoteLoginMail, ShardMail,
 };
 use pinion::hub::upstream::{
     UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply, UpstreamRequest, UserPlatforms,
@@ -343,8 +343,10 @@ impl Rig {
                         operation_id: "push".into(),
                         conversation: if notification { "n_u0_u1" } else { "si_u0_u1" }.into(),
                         msg_data: Bytes::from(KIBIBYTE.repeat(usize::from(kibibytes % 12))),
+                        frames: None,
                     },
-                    recipients: recipients(&users),
+                    audience: Audience::Listed(recipients(&users)),
+                    rules: PushRules::default(),
                 }))
             }
             _ => return,
