@@ -121,7 +121,7 @@ fn a_frame_above_the_read_limit_of_the_sdks_is_reported_and_not_sent() {
     let conn = rig.log_in("u", Platform::IOS);
     rig.push_bytes((1, 1), &["u"], Bytes::from(vec![b'x'; limits::FRAME_SENT_BYTES_MAX]));
     rig.turn();
-    assert_eq!(rig.verdicts()[0].1[0].devices[0].outcome, DeviceOutcome::Dropped);
+    assert_eq!(rig.verdicts()[0].1[0].devices[0].outcome, DeviceOutcome::TooLarge);
     assert!(!rig.is_closed(conn) && rig.read(conn).is_empty());
 }
 
