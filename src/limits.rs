@@ -115,6 +115,8 @@ pub const HAND_OVER_LANE_MAX: usize = 1024;
 pub const PUSHES_OPEN_MAX: u32 = 4096;
 /// Recipients served of one push before the next source gets its turn.
 pub const PUSH_SLICE_MAX: usize = 64;
+/// Frames of a push whose `MsgData` has more bytes are built once by the rpc thread, and not by each shard.
+pub const SHARED_FRAME_BYTES: usize = 16 * 1024;
 /// Mails taken from each lane in one turn.
 pub const LANE_BATCH_MAX: usize = 64;
 /// Entries taken from each of the register, unregister and kick queues in one turn.
