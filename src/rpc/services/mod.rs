@@ -3,13 +3,14 @@
 //! How a call is read, kept within its limits and ended is in `call.rs`.
 
 mod openim;
+mod push;
 
 use std::rc::Rc;
 
 use bytes::Bytes;
 
 use super::call::{Call, End, Service, StreamCall};
-use crate::limits::{CONTROL_DEADLINE_MS, PUSH_DEADLINE_MS};
+use crate::limits::{CONTROL_DEADLINE_MS, PUSH_DEADLINE_MS, PUSH_SEND_MS};
 use crate::metrics::Metric;
 use crate::wire::grpc::{Status, code};
 
@@ -36,11 +37,16 @@ pub(super) enum Unary {
     OnlineStatus,
     /// OpenIM's `MultiTerminalLoginCheck`.
     RemoteLogin,
+    /// `pinion.v1.Push/Send`.
+    Send,
 }
 
 /// See [`Method::Streaming`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Streaming {}
+pub(super) enum Streaming {
+    /// `pinion.v1.Push/Stream`.
+    Push,
+}
 
 /// How long a unary call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,18 +64,24 @@ impl Patience {
 }
 
 /// Services and their methods; `None`: declared and served by nobody.
-const ROUTES: &[(&str, &[(&str, Option<Method>)])] = &[(
-    "openim.msggateway.msgGateway",
-    &[
-        ("SuperGroupOnlineBatchPushOneMsg", Some(Method::Unary(Unary::Push))),
-        ("KickUserOffline", Some(Method::Unary(Unary::Kick))),
-        ("GetUsersOnlineStatus", Some(Method::Unary(Unary::OnlineStatus))),
-        ("MultiTerminalLoginCheck", Some(Method::Unary(Unary::RemoteLogin))),
-        // Spec 4.1, trap 22.
-        ("OnlinePushMsg", None),
-        ("OnlineBatchPushOneMsg", None),
-    ],
-)];
+const ROUTES: &[(&str, &[(&str, Option<Method>)])] = &[
+    (
+        "openim.msggateway.msgGateway",
+        &[
+            ("SuperGroupOnlineBatchPushOneMsg", Some(Method::Unary(Unary::Push))),
+            ("KickUserOffline", Some(Method::Unary(Unary::Kick))),
+            ("GetUsersOnlineStatus", Some(Method::Unary(Unary::OnlineStatus))),
+            ("MultiTerminalLoginCheck", Some(Method::Unary(Unary::RemoteLogin))),
+            // Spec 4.1, trap 22.
+            ("OnlinePushMsg", None),
+            ("OnlineBatchPushOneMsg", None),
+        ],
+    ),
+    (
+        "pinion.v1.Push",
+        &[("Stream", Some(Method::Streaming(Streaming::Push))), ("Send", Some(Method::Unary(Unary::Send)))],
+    ),
+];
 
 /// What a path like `/package.Service/Method` calls; UNIMPLEMENTED in grpc-go's words.
 pub(super) fn method(path: &str) -> Result<Method, Status> {
@@ -97,7 +109,8 @@ impl Method {
             Self::Unary(Unary::Kick) => (Metric::RpcKickOk, Metric::RpcKickError),
             Self::Unary(Unary::OnlineStatus) => (Metric::RpcStatusOk, Metric::RpcStatusError),
             Self::Unary(Unary::RemoteLogin) => (Metric::RpcLoginOk, Metric::RpcLoginError),
-            Self::Streaming(method) => match method {},
+            Self::Unary(Unary::Send) => (Metric::RpcSendOk, Metric::RpcSendError),
+            Self::Streaming(Streaming::Push) => (Metric::RpcStreamOk, Metric::RpcStreamError),
         }
     }
 }
@@ -108,6 +121,7 @@ impl Unary {
         match self {
             Self::Push => Patience::fixed(PUSH_DEADLINE_MS),
             Self::Kick | Self::OnlineStatus | Self::RemoteLogin => Patience::fixed(CONTROL_DEADLINE_MS),
+            Self::Send => Patience { unasked_ms: PUSH_DEADLINE_MS, most_ms: PUSH_SEND_MS },
         }
     }
 }
@@ -119,10 +133,13 @@ pub(super) async fn answer(service: &Rc<Service>, call: Call) -> Result<Bytes, S
         Unary::Kick => openim::kick(service, call).await,
         Unary::OnlineStatus => openim::online_status(service, call).await,
         Unary::RemoteLogin => openim::remote_login(service, call).await,
+        Unary::Send => push::send(service, call).await,
     }
 }
 
 /// Serves a call that streams, to its end. Dropped half-way: the caller is gone.
-pub(super) async fn stream(_service: &Rc<Service>, call: StreamCall) -> Result<(), End> {
-    match call.method {}
+pub(super) async fn stream(service: &Rc<Service>, call: StreamCall) -> Result<(), End> {
+    match call.method {
+        Streaming::Push => push::stream(service, call).await,
+    }
 }
