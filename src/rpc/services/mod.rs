@@ -63,8 +63,11 @@ impl Patience {
     }
 }
 
-/// Services and their methods; `None`: declared and served by nobody.
-const ROUTES: &[(&str, &[(&str, Option<Method>)])] = &[
+/// A name and what it calls; `None`: declared and served by nobody.
+type Named = (&'static str, Option<Method>);
+
+/// Services and their methods.
+const ROUTES: &[(&str, &[Named])] = &[
     (
         "openim.msggateway.msgGateway",
         &[
