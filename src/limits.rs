@@ -132,6 +132,8 @@ pub const HELD_USER_MAX: usize = 64;
 pub const HELD_USER_BYTES: usize = 1024 * 1024;
 /// Frames of a push whose `MsgData` has more bytes are built once by the rpc thread, and not by each shard.
 pub const SHARED_FRAME_BYTES: usize = 16 * 1024;
+/// Bytes of such a frame that are compressed before the thread gets a turn: about 300 us.
+pub const SHARED_STEP_BYTES: usize = 64 * 1024;
 /// Mails taken from each lane in one turn.
 pub const LANE_BATCH_MAX: usize = 64;
 /// Entries taken from each of the register, unregister and kick queues in one turn.

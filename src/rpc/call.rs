@@ -7,6 +7,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::metadata::{CallHead, Refusal};
 use super::services::{self, Method, Streaming, Unary};
 use super::stream::{Inbound, Outbound, send_all};
 use crate::limits::STREAM_SEND_DEADLINE_MS;
-use crate::metrics::Metric;
+use crate::metrics::{Block, Metric};
 use crate::shard::clock;
 use crate::shard::turn::Turns;
 use crate::time::Mono;
@@ -32,6 +33,8 @@ pub(super) struct Service {
     pub(super) exchange: Exchange,
     /// For work that would hold up the thread.
     pub(super) turns: Turns,
+    /// What all threads publish.
+    pub(super) blocks: Vec<(String, Arc<Block>)>,
     /// `auth.admin_users`.
     pub(super) admins: Vec<String>,
 }

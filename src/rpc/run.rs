@@ -53,6 +53,7 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
     let service = Rc::new(Service {
         exchange: exchange.clone(),
         turns: turns.clone(),
+        blocks: start.blocks.clone(),
         admins: start.config.auth.admin_users.clone(),
     });
     monoio::spawn(server::accept(start.grpc, service, turns.clone()));

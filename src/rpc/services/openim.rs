@@ -11,6 +11,7 @@ use crate::ids::Text;
 use crate::metrics::Metric;
 use crate::pb::openim::msggateway as pb;
 use crate::rpc::call::{Call, Service};
+use crate::rpc::frames;
 use crate::rpc::metadata::Metadata;
 use crate::rpc::stream::encode;
 use crate::wire::grpc::{Status, code};
@@ -22,14 +23,16 @@ pub(super) async fn push(service: &Service, call: Call) -> Result<Bytes, Status>
     let request = PushRequest::decode(call.message).map_err(|fault| undecodable(service, fault))?;
     let metadata = Metadata::read(&call.headers)?;
     let (msg_data, facts, users) = request.check().map_err(Status::args)?;
+    let mut body = PushBody {
+        operation_id: metadata.operation_id,
+        conversation: facts.conversation(),
+        msg_data,
+        frames: None,
+    };
+    frames::share(service, &mut body).await;
     let push = Push {
         source: service.exchange.source(),
-        body: PushBody {
-            operation_id: metadata.operation_id,
-            conversation: facts.conversation(),
-            msg_data,
-            frames: None,
-        },
+        body,
         to: To::Users(users),
         rules: PushRules::default(),
         deadline: call.deadline,
