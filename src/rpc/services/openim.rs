@@ -5,9 +5,6 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::call::{Call, Service};
-use super::metadata::{Metadata, Method};
-use super::stream::encode;
 use crate::cluster::fields::Malformed;
 use crate::cluster::request::{KickRequest, LoginRequest, PushRequest, StatusRequest};
 use crate::cluster::router::{Outcome, Push, PushResult, RemoteLogin, To};
@@ -15,13 +12,16 @@ use crate::hub::mail::{DeviceOutcome, DeviceStatus, DeviceVerdict, PushBody, Pus
 use crate::ids::Text;
 use crate::metrics::Metric;
 use crate::pb::openim::msggateway as pb;
+use crate::rpc::call::{Call, Service};
+use crate::rpc::metadata::{Metadata, Method};
+use crate::rpc::stream::encode;
 use crate::wire::grpc::{Status, code};
 
 /// Upstream's words (spec 4.4).
-pub(super) const ADMINS_ONLY: &str = "only app manager";
+pub(in crate::rpc) const ADMINS_ONLY: &str = "only app manager";
 
 /// The framed answer to a call.
-pub(super) async fn answer(service: &Rc<Service>, call: Call) -> Result<Bytes, Status> {
+pub(in crate::rpc) async fn answer(service: &Rc<Service>, call: Call) -> Result<Bytes, Status> {
     match call.method {
         Method::Push => push(service, call).await,
         Method::Kick => kick(service, call).await,
