@@ -171,6 +171,11 @@ pub const TCP_USER_TIMEOUT_MS: u32 = 30_000;
 
 /// Largest gRPC message, both ways (OpenIM's `rpcMaxBodySize`, spec 4.7). More: RESOURCE_EXHAUSTED.
 pub const GRPC_MESSAGE_BYTES_MAX: usize = 8_388_608;
+/// Bytes of a compressed gRPC message that are read, and of the plain one that are written, before its thread gets a
+/// turn: about 60 us.
+pub const GUNZIP_STEP_BYTES: usize = 64 * 1024;
+/// A caller that takes no byte of a streamed answer for so long is cut.
+pub const STREAM_SEND_DEADLINE_MS: u64 = 30_000;
 /// Calls that one rpc thread has open. More: UNAVAILABLE.
 pub const RPC_CALLS_MAX: u32 = 16_384;
 /// Mails waiting in the control lane of an rpc thread. Full: the mail comes back to main.

@@ -175,6 +175,7 @@ metrics! {
     RpcOtherError Counter "pinion_rpc_calls_total" ("call" = "other_error") "gRPC calls by method and outcome.";
     RpcBadRequest Counter "pinion_rpc_bad_requests_total" "gRPC bodies that could not be decoded.";
     RpcCancelled Counter "pinion_rpc_cancelled_total" "gRPC calls that their caller gave up.";
+    RpcTooSlow Counter "pinion_rpc_slow_callers_total" "Streaming calls cut because their caller took nothing of the answer.";
     RpcLate Counter "pinion_rpc_late_verdicts_total" "Answers of shards that came after their call was over.";
     RpcRefused Counter "pinion_rpc_connections_refused_total" "gRPC connections closed before a complete preface.";
     HttpRequests Counter "pinion_http_requests_total" "Admin HTTP requests.";
