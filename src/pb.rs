@@ -58,6 +58,6 @@ pub mod rpc {
     include!(concat!(env!("OUT_DIR"), "/google.rpc.rs"));
 }
 
-/// A `google.protobuf.FileDescriptorSet`: the files of the services that Pinion offers and all that they import, imports
+/// A `google.protobuf.FileDescriptorSet`: the files of the services that Pinion offers and what they import, imports
 /// first. Without comments.
 pub const SERVED_FILES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/served.bin"));

@@ -14,6 +14,7 @@ use super::call::Service;
 use super::exchange::Exchange;
 use super::exposition::{self, Sources};
 use super::readiness::Readiness;
+use super::services::Catalog;
 use super::upstream::Backend;
 use super::{RpcStart, server};
 use crate::cluster::router::Router;
@@ -56,6 +57,8 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
     let service = Rc::new(Service {
         exchange: exchange.clone(),
         turns: turns.clone(),
+        catalog: Catalog::new(&start.config.rpc),
+        readiness: readiness.clone(),
         admins: start.config.auth.admin_users.clone(),
     });
     monoio::spawn(server::accept(start.grpc, service, turns.clone()));

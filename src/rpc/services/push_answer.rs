@@ -43,13 +43,12 @@ impl<'a> Row<'a> {
 
     fn len(self) -> usize {
         let devices: usize = self.devices().map(|device| delimited_len(device.len())).sum();
-        delimited_len(self.user.len()) + devices + if self.online_push() { 2 } else { 0 }
+        text_len(self.user) + devices + if self.online_push() { 2 } else { 0 }
     }
 
     fn put(self, out: &mut BytesMut) {
         put_length(out, 1, self.len());
-        put_length(out, 1, self.user.len());
-        out.put_slice(self.user.as_bytes());
+        put_text(out, 1, self.user);
         self.devices().for_each(|device| device.put(out));
         if self.online_push() {
             put_varint(out, 3, 1);
@@ -83,8 +82,7 @@ impl<'a> Device<'a> {
 
     fn len(self) -> usize {
         let code = if self.code == 0 { 0 } else { 1 + encoded_len_varint(self.code) };
-        let receiver = if self.receiver.is_empty() { 0 } else { delimited_len(self.receiver.len()) };
-        code + receiver + 1 + encoded_len_varint(self.platform())
+        code + text_len(self.receiver) + 1 + encoded_len_varint(self.platform())
     }
 
     fn put(self, out: &mut BytesMut) {
@@ -92,10 +90,7 @@ impl<'a> Device<'a> {
         if self.code != 0 {
             put_varint(out, 1, self.code);
         }
-        if !self.receiver.is_empty() {
-            put_length(out, 2, self.receiver.len());
-            out.put_slice(self.receiver.as_bytes());
-        }
+        put_text(out, 2, self.receiver);
         put_varint(out, 3, self.platform());
     }
 }
@@ -127,6 +122,18 @@ fn legacy_result_code(outcome: DeviceOutcome) -> i64 {
 /// All field numbers here are below 16, so a key is one byte.
 fn delimited_len(length: usize) -> usize {
     1 + encoded_len_varint(length as u64) + length
+}
+
+/// Protobuf leaves empty text out.
+fn text_len(text: &str) -> usize {
+    if text.is_empty() { 0 } else { delimited_len(text.len()) }
+}
+
+fn put_text(out: &mut BytesMut, field: u32, text: &str) {
+    if !text.is_empty() {
+        put_length(out, field, text.len());
+        out.put_slice(text.as_bytes());
+    }
 }
 
 fn put_length(out: &mut BytesMut, field: u32, length: usize) {

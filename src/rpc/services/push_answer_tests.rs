@@ -1,7 +1,7 @@
 //! Tests of the answer to a push: what it says, and that generated code reads it.
 
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 
 use super::*;
 use crate::pb::open_im_server::msggateway as legacy;
@@ -24,11 +24,7 @@ fn result(user: &str, devices: &[(i64, DeviceOutcome)]) -> PushResult {
         connection_id: [0; 16],
         outcome,
     };
-    PushResult {
-        user: user.into(),
-        devices: Some(devices.iter().map(verdict).collect()),
-        expired: false,
-    }
+    PushResult { user: user.into(), devices: Some(devices.iter().map(verdict).collect()), expired: false }
 }
 
 fn answer(results: &[PushResult]) -> Vec<pb::SingleMsgToUserResults> {

@@ -1,17 +1,30 @@
 //! Server reflection: hands out the proto files of the services that are served, by name or by symbol.
 //!
 //! The set is what `build.rs` compiled from `proto/`. It is walked anew for each question: debugging tools ask seldom,
-//! and the walk is some ten microseconds. Not here: the stream. Versions `v1` and `v1alpha` of the protocol are the same
-//! on the wire. What always holds: what is handed out is a slice of the set, and with a file come all its imports.
+//! and it is small. Versions `v1` and `v1alpha` of the protocol are the same on the wire. What always holds: what is
+//! handed out is a slice of the set, and with a file come all its imports.
 
 use bytes::Bytes;
+use prost::Message;
 
 use crate::cluster::fields::{Fields, Value};
 use crate::pb::SERVED_FILES;
 use crate::pb::grpc::reflection as pb;
 use crate::pb::grpc::reflection::server_reflection_request::MessageRequest;
 use crate::pb::grpc::reflection::server_reflection_response::MessageResponse;
+use crate::rpc::call::{End, Service, StreamCall};
+use crate::rpc::stream::unless_draining;
 use crate::wire::grpc::code;
+
+/// Answers each question of a stream, in order, until the caller has no more.
+pub(super) async fn serve(service: &Service, mut call: StreamCall) -> Result<(), End> {
+    while let Some(received) = unless_draining(&call.drain, call.inbound.next()).await? {
+        let request = pb::ServerReflectionRequest::decode(received.bytes)
+            .map_err(|error| super::undecodable(service, error))?;
+        call.outbound.send(&answer(request, service.catalog.services())).await?;
+    }
+    Ok(())
+}
 
 /// What a descriptor holds that has a name, by field number of `google/protobuf/descriptor.proto`. All of them have
 /// their name in field 1.
@@ -37,7 +50,7 @@ impl Kind {
 }
 
 /// The answer to one question. `services` are the full names of those that are served.
-pub(super) fn answer(
+fn answer(
     request: pb::ServerReflectionRequest,
     services: impl Iterator<Item = &'static str>,
 ) -> pb::ServerReflectionResponse {
@@ -131,6 +144,15 @@ fn values(message: &Bytes, number: u32) -> impl Iterator<Item = Bytes> + use<> {
     })
 }
 
+/// The methods that the files declare for a service.
+#[cfg(test)]
+pub(super) fn methods_of(service: &str) -> Vec<String> {
+    let text = |name: Bytes| String::from_utf8(name.to_vec()).unwrap();
+    let (_, short) = service.rsplit_once('.').unwrap();
+    let services = values(&file_with(service).unwrap(), 6).filter(|found| is_named(found, short.as_bytes()));
+    services.flat_map(|found| values(&found, 2)).map(|m| text(values(&m, 1).next().unwrap())).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,7 +218,11 @@ mod tests {
         let with_import = ["openim/msggateway/msggateway.proto", "openim/sdkws/sdkws.proto"];
         assert_eq!(files.unwrap(), with_import);
         for name in ["", "msggateway.proto", "/openim/msggateway/msggateway.proto"] {
-            assert_eq!(ask(Some(MessageRequest::FileByFilename(name.into()))), Err(code::NOT_FOUND), "{name}");
+            assert_eq!(
+                ask(Some(MessageRequest::FileByFilename(name.into()))),
+                Err(code::NOT_FOUND),
+                "{name}"
+            );
         }
     }
 
@@ -204,10 +230,14 @@ mod tests {
     fn services_are_listed_and_what_proto3_lacks_is_not_found() {
         assert_eq!(ask(Some(MessageRequest::ListServices(String::new()))).unwrap(), ["a.B", "c.D"]);
         let containing_type = "openim.sdkws.MsgData".to_owned();
-        let extension = pb::ExtensionRequest { containing_type: containing_type.clone(), extension_number: 7 };
+        let extension =
+            pb::ExtensionRequest { containing_type: containing_type.clone(), extension_number: 7 };
         let by_number = MessageRequest::FileContainingExtension(extension);
         assert_eq!(ask(Some(by_number)), Err(code::NOT_FOUND));
-        assert_eq!(ask(Some(MessageRequest::AllExtensionNumbersOfType(containing_type))), Err(code::NOT_FOUND));
+        assert_eq!(
+            ask(Some(MessageRequest::AllExtensionNumbersOfType(containing_type))),
+            Err(code::NOT_FOUND)
+        );
         assert_eq!(ask(None), Err(code::INVALID_ARGUMENT));
     }
 
