@@ -191,11 +191,8 @@ fn undecodable(service: &Service, fault: impl fmt::Display) -> Status {
 mod tests {
     use super::*;
 
-    fn catalog(legacy: bool) -> Catalog {
-        let mut config = RpcConfig::at("127.0.0.1:0".parse().unwrap());
-        config.legacy_service = legacy;
-        Catalog::new(&config)
-    }
+    const NEWER: Catalog = Catalog { legacy: false };
+    const BOTH: Catalog = Catalog { legacy: true };
 
     #[test]
     fn trap_16_services_and_methods_are_told_apart_by_package_and_case() {
@@ -205,28 +202,28 @@ mod tests {
         let no_service = |name: &str| Err(format!("unknown service {name}"));
         let older = no_service("OpenIMServer.msggateway.msgGateway");
         let newer = "openim.msggateway.msgGateway";
-        for (legacy, path, expected) in [
-            (false, format!("/{newer}/{PUSH}"), push(Dialect::Openim)),
-            (true, format!("/{newer}/{PUSH}"), push(Dialect::Openim)),
-            (true, format!("/OpenIMServer.msggateway.msgGateway/{PUSH}"), push(Dialect::Legacy)),
-            (false, format!("/OpenIMServer.msggateway.msgGateway/{PUSH}"), older),
+        for (catalog, path, expected) in [
+            (NEWER, format!("/{newer}/{PUSH}"), push(Dialect::Openim)),
+            (BOTH, format!("/{newer}/{PUSH}"), push(Dialect::Openim)),
+            (BOTH, format!("/OpenIMServer.msggateway.msgGateway/{PUSH}"), push(Dialect::Legacy)),
+            (NEWER, format!("/OpenIMServer.msggateway.msgGateway/{PUSH}"), older),
             (
-                true,
+                BOTH,
                 format!("/OpenIM.msggateway.msgGateway/{PUSH}"),
                 no_service("OpenIM.msggateway.msgGateway"),
             ),
             (
-                true,
+                BOTH,
                 format!("/{newer}/superGroupOnlineBatchPushOneMsg"),
                 Err(format!("unknown method superGroupOnlineBatchPushOneMsg for service {newer}")),
             ),
-            (true, format!("/{newer}/"), Err(format!("unknown method  for service {newer}"))),
-            (true, format!("/a/{newer}/{PUSH}"), no_service(&format!("a/{newer}"))),
-            (true, "/x".to_owned(), Err("malformed method name: \"/x\"".to_owned())),
-            (true, "/".to_owned(), Err("malformed method name: \"/\"".to_owned())),
-            (true, "//".to_owned(), no_service("")),
+            (BOTH, format!("/{newer}/"), Err(format!("unknown method  for service {newer}"))),
+            (BOTH, format!("/a/{newer}/{PUSH}"), no_service(&format!("a/{newer}"))),
+            (BOTH, "/x".to_owned(), Err("malformed method name: \"/x\"".to_owned())),
+            (BOTH, "/".to_owned(), Err("malformed method name: \"/\"".to_owned())),
+            (BOTH, "//".to_owned(), no_service("")),
         ] {
-            let found = catalog(legacy).method(&path);
+            let found = catalog.method(&path);
             assert_eq!(found, expected.map_err(|text| Status::new(code::UNIMPLEMENTED, text)), "{path}");
         }
     }
@@ -234,7 +231,7 @@ mod tests {
     #[test]
     fn every_method_of_every_served_file_has_its_route() {
         // Reflection tells callers of the services in the files; those that are offered must be served whole.
-        for (name, methods) in catalog(true).routes() {
+        for (name, methods) in BOTH.routes() {
             let declared = reflection::methods_of(name);
             assert!(!declared.is_empty(), "{name} is in no file");
             let mut routed: Vec<&str> = methods.iter().map(|(method, _)| *method).collect();
