@@ -71,7 +71,6 @@ pub(super) struct Call {
 /// works on it; of the drain it hears through `drain`.
 pub(super) struct StreamCall {
     pub(super) method: Streaming,
-    pub(super) headers: HeaderMap,
     pub(super) inbound: Inbound,
     pub(super) outbound: Outbound,
     pub(super) drain: DrainWatch,
@@ -106,7 +105,7 @@ async fn serve(
             }
             Method::Streaming(method) => {
                 let inbound = Inbound::new(&service, body, head.coding);
-                serve_stream(&service, (method, head, parts.headers), inbound, respond).await;
+                serve_stream(&service, (method, head), inbound, respond).await;
             }
         },
         Err(refusal) => {
@@ -206,7 +205,7 @@ async fn send_message(respond: &mut SendResponse<Bytes>, framed: Bytes, limit_ms
 /// The response headers go out at once: some clients (tonic) send no message before they have them.
 async fn serve_stream(
     service: &Rc<Service>,
-    (method, head, headers): (Streaming, CallHead, HeaderMap),
+    (method, head): (Streaming, CallHead),
     inbound: Inbound,
     mut respond: SendResponse<Bytes>,
 ) {
@@ -215,7 +214,7 @@ async fn serve_stream(
         Err(error) => return tracing::debug!(%error, "response"),
     };
     let drain = service.exchange.watch_drain();
-    let call = StreamCall { method, headers, inbound, outbound: outbound.clone(), drain };
+    let call = StreamCall { method, inbound, outbound: outbound.clone(), drain };
     let work = outbound.unless_gone(services::stream(service, call));
     let end = match head.timeout_ms {
         None => work.await,

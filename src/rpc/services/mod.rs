@@ -6,6 +6,7 @@
 mod health;
 mod legacy;
 mod openim;
+mod push;
 mod push_answer;
 mod reflection;
 
@@ -16,7 +17,7 @@ use bytes::Bytes;
 
 use super::call::{Call, End, Service, StreamCall};
 use crate::config::RpcConfig;
-use crate::limits::{CONTROL_DEADLINE_MS, PUSH_DEADLINE_MS};
+use crate::limits::{CONTROL_DEADLINE_MS, PUSH_DEADLINE_MS, PUSH_SEND_MS};
 use crate::metrics::Metric;
 use crate::wire::grpc::{Dialect, Status, code};
 
@@ -39,6 +40,8 @@ pub(super) enum Unary {
     Openim(openim::Method, Dialect),
     /// gRPC's health service: open to whoever reaches the port, since it names nobody.
     HealthCheck,
+    /// `pinion.v1.Push/Send`.
+    Send,
 }
 
 /// See [`Method::Streaming`].
@@ -48,6 +51,8 @@ pub(super) enum Streaming {
     HealthWatch,
     /// gRPC's server reflection, `v1` and `v1alpha`.
     Reflection,
+    /// `pinion.v1.Push/Stream`.
+    Push,
 }
 
 /// How long a unary call may take.
@@ -80,6 +85,10 @@ const ROUTES: &[(&str, &[(&str, Method)])] = &[
     ),
     ("grpc.reflection.v1.ServerReflection", REFLECTION),
     ("grpc.reflection.v1alpha.ServerReflection", REFLECTION),
+    (
+        "pinion.v1.Push",
+        &[("Stream", Method::Streaming(Streaming::Push)), ("Send", Method::Unary(Unary::Send))],
+    ),
 ];
 
 const REFLECTION: &[(&str, Method)] = &[("ServerReflectionInfo", Method::Streaming(Streaming::Reflection))];
@@ -145,7 +154,10 @@ impl Method {
     pub(super) fn counters(self) -> (Metric, Metric) {
         match self {
             Self::Unary(Unary::Openim(method, _)) => method.counters(),
-            Self::Unary(Unary::HealthCheck) | Self::Streaming(_) => {
+            Self::Unary(Unary::Send) => (Metric::RpcSendOk, Metric::RpcSendError),
+            Self::Streaming(Streaming::Push) => (Metric::RpcStreamOk, Metric::RpcStreamError),
+            Self::Unary(Unary::HealthCheck)
+            | Self::Streaming(Streaming::HealthWatch | Streaming::Reflection) => {
                 (Metric::RpcOtherOk, Metric::RpcOtherError)
             }
         }
@@ -158,6 +170,7 @@ impl Unary {
         match self {
             Self::Openim(openim::Method::Push, _) => Patience::fixed(PUSH_DEADLINE_MS),
             Self::Openim(..) | Self::HealthCheck => Patience::fixed(CONTROL_DEADLINE_MS),
+            Self::Send => Patience { unasked_ms: PUSH_DEADLINE_MS, most_ms: PUSH_SEND_MS },
         }
     }
 }
@@ -170,12 +183,14 @@ pub(super) async fn answer(service: &Rc<Service>, call: Call) -> Result<Bytes, S
             answer.map_err(|status| status.for_peers_of(dialect))
         }
         Unary::HealthCheck => health::check(service, call.message),
+        Unary::Send => push::send(service, call).await,
     }
 }
 
 /// Serves a call that streams, to its end. Dropped half-way: the caller is gone.
 pub(super) async fn stream(service: &Rc<Service>, call: StreamCall) -> Result<(), End> {
     match call.method {
+        Streaming::Push => push::stream(service, call).await,
         Streaming::HealthWatch => health::watch(service, call).await,
         Streaming::Reflection => reflection::serve(service, call).await,
     }

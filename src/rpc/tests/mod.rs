@@ -4,8 +4,11 @@ mod admin;
 mod grpc;
 mod legacy;
 mod openim;
+mod push;
+mod push_limits;
 mod raw;
 mod standard;
+mod streaming;
 mod upstream;
 
 use std::net::SocketAddr;
