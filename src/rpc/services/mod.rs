@@ -73,10 +73,11 @@ impl Patience {
 /// The older of OpenIM's two services, served when asked for.
 const LEGACY: &str = "OpenIMServer.msggateway.msgGateway";
 
-type Methods<const N: usize> = [(&'static str, Method); N];
+/// A name and what it calls.
+type Named = (&'static str, Method);
 
 /// Services and their methods.
-const ROUTES: &[(&str, &[(&str, Method)])] = &[
+const ROUTES: &[(&str, &[Named])] = &[
     ("openim.msggateway.msgGateway", &openim_methods(Dialect::Openim)),
     (LEGACY, &openim_methods(Dialect::Legacy)),
     (
@@ -91,10 +92,10 @@ const ROUTES: &[(&str, &[(&str, Method)])] = &[
     ),
 ];
 
-const REFLECTION: &[(&str, Method)] = &[("ServerReflectionInfo", Method::Streaming(Streaming::Reflection))];
+const REFLECTION: &[Named] = &[("ServerReflectionInfo", Method::Streaming(Streaming::Reflection))];
 
 /// Spec 4.1.
-const fn openim_methods(dialect: Dialect) -> Methods<6> {
+const fn openim_methods(dialect: Dialect) -> [Named; 6] {
     use openim::Method as M;
     const fn of(method: M, dialect: Dialect) -> Method {
         Method::Unary(Unary::Openim(method, dialect))
@@ -121,7 +122,7 @@ impl Catalog {
         Self { legacy: config.legacy_service }
     }
 
-    fn routes(self) -> impl Iterator<Item = &'static (&'static str, &'static [(&'static str, Method)])> {
+    fn routes(self) -> impl Iterator<Item = &'static (&'static str, &'static [Named])> {
         ROUTES.iter().filter(move |(name, _)| self.legacy || *name != LEGACY)
     }
 

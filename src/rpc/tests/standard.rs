@@ -56,7 +56,7 @@ impl Talk {
     /// The next answer; `None`: the stream has ended.
     async fn next<M: Message + Default>(&mut self) -> Option<M> {
         loop {
-            if let Some(message) = self.messages.next().unwrap() {
+            if let Some(message) = self.messages.take().unwrap() {
                 return Some(M::decode(message.bytes).unwrap());
             }
             let chunk = monoio::time::timeout(TIMEOUT, self.answers.data()).await.expect("an answer in time");
