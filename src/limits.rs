@@ -193,6 +193,8 @@ pub const GRPC_MESSAGE_BYTES_MAX: usize = 8_388_608;
 /// Bytes of a compressed gRPC message that are read, and of the plain one that are written, before its thread gets a
 /// turn: about 60 us.
 pub const GUNZIP_STEP_BYTES: usize = 64 * 1024;
+/// A watcher of the gRPC health service hears of a change within so long.
+pub const HEALTH_WATCH_MS: u64 = 250;
 /// Messages in one `pinion.v1.PushBatch`. More: RESOURCE_EXHAUSTED. Users over all of them: [`RPC_USERS_MAX`].
 pub const PUSH_BATCH_MAX: usize = 1_024;
 /// Most that `expire_after_ms` may be. More: INVALID_ARGUMENT.

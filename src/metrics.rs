@@ -191,6 +191,7 @@ metrics! {
     RpcStreamError Counter "pinion_rpc_calls_total" ("call" = "push_stream_error") "gRPC calls by method and outcome.";
     RpcSendOk Counter "pinion_rpc_calls_total" ("call" = "push_send_ok") "gRPC calls by method and outcome.";
     RpcSendError Counter "pinion_rpc_calls_total" ("call" = "push_send_error") "gRPC calls by method and outcome.";
+    RpcOtherOk Counter "pinion_rpc_calls_total" ("call" = "other_ok") "gRPC calls by method and outcome.";
     RpcOtherError Counter "pinion_rpc_calls_total" ("call" = "other_error") "gRPC calls by method and outcome.";
     RpcBadRequest Counter "pinion_rpc_bad_requests_total" "gRPC bodies that could not be decoded.";
     RpcCancelled Counter "pinion_rpc_cancelled_total" "gRPC calls that their caller gave up.";
