@@ -20,6 +20,7 @@ mod inside;
 mod leak;
 mod login;
 mod openim;
+mod push_api;
 mod recording;
 mod shutdown;
 mod slow;

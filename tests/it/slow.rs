@@ -38,7 +38,7 @@ struct Trial {
 }
 
 /// Logs in and reads no more than the 101.
-fn log_in_and_stall(gateway: &Gateway, user: &str) -> TcpStream {
+pub fn log_in_and_stall(gateway: &Gateway, user: &str) -> TcpStream {
     let fd = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     sockopt::set_socket_recv_buffer_size(&fd, CLIENT_BUFFER).unwrap();
     rustix::net::connect(&fd, &gateway.websocket).unwrap();

@@ -5,6 +5,7 @@
 
 mod client;
 mod metrics;
+mod push_stream;
 mod seccomp;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -26,6 +27,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 pub use client::{Client, Frame, Options, text_message};
 pub use metrics::{LEVELS, Metrics};
+pub use push_stream::{PushStream, push_message};
 pub use seccomp::spawn_without_io_uring;
 
 /// Everything that a test waits for must be there by then.
