@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use pinion::hub::mail::{KickMail, OnlineStatusMail, Recipient, ShardMail};
+use md5::{Digest as _, Md5};
+use pinion::hub::mail::{KickMail, OnlineStatusMail, Recipient, RpcOutcome, ShardMail};
 use pinion::hub::upstream::UpstreamReply;
 use pinion::hub::{Accepted, Effect, Hub, Input, SendBatch};
 use pinion::ids::{ConnId, RpcId, RpcTicket, SlotId};
@@ -228,6 +229,7 @@ impl World {
         state.sockets.insert(conn, link);
         state.latest.insert(conn.0.index, conn);
         self.links[link].conn = Some(conn);
+        self.links[link].connection_id = Md5::digest(format!("{peer}_{}", self.now.unix.0)).into();
         self.links[link].accepted_tick = state.ticks;
         if !self.links[link].inbox.is_empty() {
             state.ready.push_back(link);
@@ -325,6 +327,9 @@ impl World {
                     self.checker.after_kick(platform, &outcome);
                 }
                 Effect::Reply(ticket, outcome) => {
+                    if let RpcOutcome::Push(part) = &*outcome {
+                        self.checker.part_given((shard, ticket), part);
+                    }
                     let delay = self.rng.u64(0..20);
                     let outcome = planted::verdict(self.plant, &mut self.rng, outcome);
                     self.after(delay, Event::Outcome(shard, ticket, outcome));
