@@ -55,6 +55,8 @@ pub struct Shard {
     pub recording: Vec<u8>,
     /// Ticks of the ticker since the last turn.
     pub unserved: u64,
+    /// When the last answer that it gave arrives.
+    said_until: u64,
     /// Planted: the queue of incident 1.
     pub circle: Circle,
 }
@@ -78,6 +80,7 @@ impl Shard {
             drain_tick: 0,
             recording: Vec::new(),
             unserved: 0,
+            said_until: 0,
             circle: Circle::default(),
         }
     }
@@ -332,7 +335,10 @@ impl World {
                     }
                     let delay = self.rng.u64(0..20);
                     let outcome = planted::verdict(self.plant, &mut self.rng, outcome);
-                    self.after(delay, Event::Outcome(shard, ticket, outcome));
+                    // A lane: what a shard says arrives in order.
+                    let at = (self.now.mono.0 + delay).max(self.shards[shard].said_until);
+                    self.shards[shard].said_until = at;
+                    self.at(at, Event::Outcome(shard, ticket, outcome));
                 }
             }
         }

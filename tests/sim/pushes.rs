@@ -224,7 +224,8 @@ impl Checker {
                 obligation.due_tick = ticks + SETTLE_TICKS;
                 self.pushes.obligations.push(obligation);
             } else {
-                let text = format!("push {push} to {} on {:?}: must {duty:?}", link.user, link.conn);
+                let facts = &self.pushes.facts[&push];
+                let text = format!("push {push} to {}: must {duty:?}: {facts:?}, {link:?}", link.user);
                 self.fail(Property::Push, text);
             }
         }
