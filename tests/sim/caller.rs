@@ -16,6 +16,7 @@ use pinion::wire::envelope::Variant;
 
 use crate::checker::Property;
 use crate::client::conflicts;
+use crate::planted;
 use crate::pushes::PushFacts;
 use crate::world::{Event, World};
 
@@ -114,16 +115,11 @@ impl World {
         let request = Push {
             source,
             body: self.some_body(push),
-            to: users.clone().map_or(To::AllLocal, To::Users),
+            to: users.map_or(To::AllLocal, To::Users),
             rules,
             deadline: self.now.mono.plus_ms(patience),
         };
-        let count = |users: Vec<Text>| {
-            let mut listed = BTreeMap::new();
-            users.into_iter().for_each(|user| *listed.entry(user).or_default() += 1);
-            listed
-        };
-        let facts = PushFacts::new(source, self.step, users.map(count), rules);
+        let facts = PushFacts::new(&request, self.step);
         self.checker.pushes.facts.insert(push, facts);
         match self.caller.router.push(request) {
             Ok((ticket, mails)) => self.post_all(ticket, mails, Asked::Push(push)),
@@ -240,7 +236,20 @@ impl World {
         }
     }
 
-    /// A shard's answer.
+    /// A shard answers; the answer is on its way.
+    pub fn shard_says(&mut self, shard: usize, ticket: RpcTicket, outcome: Box<RpcOutcome>) {
+        if let RpcOutcome::Push(part) = &*outcome {
+            self.checker.part_given((shard, ticket), part);
+        }
+        let delay = self.rng.u64(0..20);
+        let outcome = planted::verdict(self.plant, &mut self.rng, outcome);
+        // A lane: what a shard says arrives in order.
+        let at = (self.now.mono.0 + delay).max(self.shards[shard].said_until);
+        self.shards[shard].said_until = at;
+        self.at(at, Event::Outcome(shard, ticket, outcome));
+    }
+
+    /// A shard's answer has arrived.
     pub fn rpc_outcome(&mut self, shard: usize, ticket: RpcTicket, outcome: RpcOutcome) {
         let shard = ShardId(u16::try_from(shard).expect("few shards"));
         if let Some(finished) = self.caller.router.outcome(shard, ticket, outcome) {
@@ -258,12 +267,11 @@ impl World {
         };
         match (asked, finished.outcome) {
             (Asked::Push(push), Outcome::Push(results)) => self.results(push, results),
-            (Asked::Push(push), Outcome::Part(part)) => {
-                self.results(push, part.results);
+            (Asked::Push(push), Outcome::Part(mut part)) => {
+                self.results(push, std::mem::take(&mut part.results));
                 if part.last {
                     let ticks: Vec<u64> = self.shards.iter().map(|shard| shard.ticks).collect();
-                    let told = (part.totals, part.not_reached);
-                    self.checker.push_over(push, told, (&self.links, &ticks));
+                    self.checker.push_over(push, &part, self.now.mono, (&self.links, &ticks));
                 }
             }
             (asked @ (Asked::Kick(..) | Asked::RemoteLogin(..)), Outcome::Refused | Outcome::Expired) => {

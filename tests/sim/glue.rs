@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use md5::{Digest as _, Md5};
-use pinion::hub::mail::{KickMail, OnlineStatusMail, Recipient, RpcOutcome, ShardMail};
+use pinion::hub::mail::{KickMail, OnlineStatusMail, Recipient, ShardMail};
 use pinion::hub::upstream::UpstreamReply;
 use pinion::hub::{Accepted, Effect, Hub, Input, SendBatch};
 use pinion::ids::{ConnId, RpcId, RpcTicket, SlotId};
@@ -56,7 +56,7 @@ pub struct Shard {
     /// Ticks of the ticker since the last turn.
     pub unserved: u64,
     /// When the last answer that it gave arrives.
-    said_until: u64,
+    pub said_until: u64,
     /// Planted: the queue of incident 1.
     pub circle: Circle,
 }
@@ -329,17 +329,7 @@ impl World {
                     let platform = pinion::ids::Platform::new(ticket.slot.index.into()).expect("as sent");
                     self.checker.after_kick(platform, &outcome);
                 }
-                Effect::Reply(ticket, outcome) => {
-                    if let RpcOutcome::Push(part) = &*outcome {
-                        self.checker.part_given((shard, ticket), part);
-                    }
-                    let delay = self.rng.u64(0..20);
-                    let outcome = planted::verdict(self.plant, &mut self.rng, outcome);
-                    // A lane: what a shard says arrives in order.
-                    let at = (self.now.mono.0 + delay).max(self.shards[shard].said_until);
-                    self.shards[shard].said_until = at;
-                    self.at(at, Event::Outcome(shard, ticket, outcome));
-                }
+                Effect::Reply(ticket, outcome) => self.shard_says(shard, ticket, outcome),
             }
         }
     }

@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pinion::cluster::router::{Push, ResultPart, To};
 use pinion::hub::mail::{DeviceOutcome, DeviceVerdict, PushPart, PushRules, Report, Totals, Who};
 use pinion::ids::{RpcTicket, SourceId, Text};
 use pinion::limits::PUSH_PART_MAX;
+use pinion::time::Mono;
 
 use crate::checker::{Checker, Property};
 use crate::link::{Link, LinkId};
@@ -25,6 +27,8 @@ pub struct PushFacts {
     received_max: Option<u32>,
     /// Users with a result.
     pub results: usize,
+    /// A shard that does not get through everybody by then names those whom it reached.
+    pub deadline: Mono,
 }
 
 /// Something that must hold once a shard has ticked so often, if the connection is still there.
@@ -69,12 +73,19 @@ const SETTLE_TICKS: u64 = 25;
 const USER_DEVICES_MAX: usize = 64;
 
 impl PushFacts {
-    pub fn new(source: SourceId, step: u64, users: Option<BTreeMap<Text, u32>>, rules: PushRules) -> Self {
+    /// Of a push that is called at a step.
+    pub fn new(push: &Push, step: u64) -> Self {
+        let count = |users: &Vec<Text>| {
+            let mut listed = BTreeMap::new();
+            users.iter().for_each(|user| *listed.entry(user.clone()).or_default() += 1);
+            listed
+        };
         Self {
-            source,
+            source: push.source,
             step,
-            users,
-            rules,
+            users: if let To::Users(users) = &push.to { Some(count(users)) } else { None },
+            rules: push.rules,
+            deadline: push.deadline,
             told: BTreeMap::new(),
             received: 0,
             received_max: None,
@@ -172,8 +183,9 @@ impl Checker {
         facts.told.insert(user.clone(), allowed);
     }
 
-    /// The last part of a push reached the caller. `not_reached` as in `ResultPart`.
-    pub fn push_over(&mut self, push: u64, (totals, not_reached): (Totals, u32), links: (&[Link], &[u64])) {
+    /// The last part of a push reached the caller.
+    pub fn push_over(&mut self, push: u64, last: &ResultPart, now: Mono, links: (&[Link], &[u64])) {
+        let (totals, not_reached) = (last.totals, last.not_reached);
         let facts = self.pushes.facts.get_mut(&push).expect("it was called");
         let listed = facts.users.as_ref().map(|users| users.values().sum::<u32>());
         let mut wrong = listed.is_some_and(|listed| totals.users + not_reached != listed);
@@ -189,7 +201,8 @@ impl Checker {
             let text = format!("push {push} ended with {totals:?}, {not_reached} not reached: {facts:?}");
             return self.fail(Property::Push, text);
         }
-        if facts.users.is_none() && facts.rules.report == Report::Each && not_reached == 0 {
+        let in_time = not_reached == 0 && now < facts.deadline;
+        if facts.users.is_none() && facts.rules.report == Report::Each && in_time {
             // Everybody who was there has a verdict.
             let step = facts.step;
             let missed = |l: &Link| {
