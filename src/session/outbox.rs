@@ -1,7 +1,7 @@
 //! Frames that wait for one connection, in order. Exists only while something waits: an idle session holds none.
 //!
-//! A frame may be tagged: somebody wants to hear what becomes of it, or it is worthless after some time. Tags stand in a
-//! list of their own, so that frames without one, which is most, cost nothing more.
+//! A frame may be tagged: somebody wants to hear what becomes of it, or it is worthless after some time. Tags stand in
+//! a list of their own, so that frames without one, which is most, cost nothing more.
 
 use std::collections::VecDeque;
 

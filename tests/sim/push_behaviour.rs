@@ -192,7 +192,7 @@ fn a_frame_expires_unless_its_first_byte_is_sent() {
         assert_eq!(parts(&mut rig).len(), usize::from(expires));
         assert_eq!(rig.value(Metric::FramesExpired), u64::from(expires));
         let rest = rig.read_bytes(conn);
-        assert_eq!(rest.is_empty(), false);
+        assert!(!rest.is_empty());
         assert_eq!(parts(&mut rig).len(), 2 - usize::from(expires));
         assert_eq!(rig.value(Metric::PushWritten), 2 - u64::from(expires));
     }
