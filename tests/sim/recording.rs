@@ -10,7 +10,7 @@ use crate::{SEEDS, run, seeds};
 
 #[test]
 fn a_recording_replays_to_the_same_trace() {
-    let mut full_told = 0;
+    let (mut full_told, mut compared, mut recordings) = (0, 0, 0);
     for mode in [Mode::Shape, Mode::Full] {
         let options = Options { record: Some(mode), ..Options::default() };
         for seed in seeds(SEEDS / 10) {
@@ -18,7 +18,8 @@ fn a_recording_replays_to_the_same_trace() {
             for (trace, recording) in report.hub_traces.iter().zip(&report.recordings) {
                 let replayed = replay(recording).unwrap_or_else(|e| panic!("{e}, {mode:?}, seed {seed}"));
                 assert_eq!(replayed.trace_hash, *trace, "{mode:?}, seed {seed}");
-                assert!(replayed.compared > 10 && !replayed.truncated, "{mode:?}, seed {seed}");
+                assert!(!replayed.truncated, "{mode:?}, seed {seed}");
+                (compared, recordings) = (compared + replayed.compared, recordings + 1);
                 // The token, the body of a push (as bytes, in JSON) and the body of a request.
                 for secret in ["secret-token", "109,109,109", "120,120,120"] {
                     let told = recording.contains(secret);
@@ -28,6 +29,8 @@ fn a_recording_replays_to_the_same_trace() {
             }
         }
     }
+    // Over all worlds: in a single one a shard may have little to do.
+    assert!(compared > 10 * recordings, "{compared} effects in {recordings} recordings");
     assert!(full_told > 0, "the secrets that a shape must not tell are there to be told");
 }
 

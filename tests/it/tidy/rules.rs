@@ -56,6 +56,7 @@ const ARC_PLACES: &[&str] = &[
     "src/shard/mod.rs",
     "src/shard/run.rs",
     "src/shard/door.rs",
+    "src/hub/mail.rs", // frames that an rpc thread built for all shards
     "src/metrics",
     "src/admission",
     "src/config",
