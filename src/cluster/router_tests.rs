@@ -277,3 +277,31 @@ fn an_operators_question_goes_to_the_owner_alone_and_ends_as_any_other_call() {
     assert_eq!(router.expire(DEADLINE), [Progress { ticket, outcome: Outcome::Expired }]);
     assert_eq!(router.outcome(ShardId(1), ticket, sight()), None, "late");
 }
+
+#[test]
+fn a_push_in_parts_that_is_given_up_says_what_is_there_and_cancels_the_rest() {
+    let mut router = router(4);
+    let asked = Push {
+        rules: PushRules { report: Report::Each, ..PushRules::default() },
+        ..push(&as_strs(&users()))
+    };
+    let (ticket, mails) = router.push(asked).unwrap();
+    let part = |slot, last| {
+        let verdicts = vec![RecipientVerdict::of_slot(slot, queued())];
+        let totals = Totals { users: 1, queued: 1, ..Totals::default() };
+        RpcOutcome::Push(PushPart { verdicts, totals, last })
+    };
+    let news = router.outcome(mails[0].0, ticket, part(0, false)).unwrap();
+    let Outcome::Part(first) = news.outcome else { panic!() };
+    assert_eq!((first.results.len(), first.last), (1, false));
+    router.outcome(mails[1].0, ticket, part(2, true)).unwrap();
+
+    let (progress, cancels) = router.give_up(ticket).unwrap();
+    let shards = [mails[0].0, mails[2].0];
+    assert!(cancels.into_iter().eq(shards.map(|shard| (shard, ShardMail::CancelPush(ticket)))));
+    let Outcome::Part(last) = progress.outcome else { panic!() };
+    assert!(last.last && last.results.iter().all(|r| r.devices.is_none()));
+    assert_eq!((last.results.len(), last.not_reached, last.totals.queued), (2, 2, 1));
+    assert_eq!(router.give_up(ticket), None, "only once");
+    assert_eq!((router.open(), router.due.len()), (0, 0));
+}

@@ -286,3 +286,71 @@ pub(super) async fn unless_draining<T>(
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use monoio::io::IntoPollIo;
+    use monoio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::pb::pinion::v1::{MessageVerdict, PushVerdicts, UserVerdict};
+    use crate::shard::thread::{block_on, tests::drivers};
+
+    /// A server's end of a stream whose caller reads nothing, and the caller's.
+    async fn stalled() -> (Outbound, RecvStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = TcpStream::connect_addr(address).await.unwrap().into_poll_io().unwrap();
+        let server = listener.accept().await.unwrap().0.into_poll_io().unwrap();
+        let (answered, answer) = std::sync::mpsc::channel();
+        monoio::spawn(async move {
+            let mut server = h2::server::handshake(server).await.unwrap();
+            while let Some(Ok((_, mut respond))) = server.accept().await {
+                answered.send(respond.send_response(Response::new(()), false).unwrap()).unwrap();
+            }
+        });
+        let (sender, connection) = h2::client::handshake(client).await.unwrap();
+        monoio::spawn(async move { connection.await.unwrap_or_default() });
+        let mut sender = sender.ready().await.unwrap();
+        let (response, _) = sender.send_request(Request::post("http://x/").body(()).unwrap(), true).unwrap();
+        let body = response.await.unwrap().into_body();
+        (Outbound::new(answer.recv().unwrap(), 300), body)
+    }
+
+    #[test]
+    fn a_caller_that_takes_nothing_is_given_up_and_one_that_takes_a_little_is_not() {
+        for driver in drivers() {
+            block_on(driver, |_| async {
+                let (outbound, mut body) = stalled().await;
+                let users = vec![UserVerdict { user_id: "u".repeat(1_000), ..UserVerdict::default() }; 40];
+                let message =
+                    PushVerdicts { verdicts: vec![MessageVerdict { users, ..MessageVerdict::default() }] };
+                // The caller's window takes one.
+                assert_eq!(outbound.send(&message).await, Ok(()), "{driver:?}");
+                let reader = monoio::spawn(async move {
+                    for _ in 0..5 {
+                        monoio::time::sleep(Duration::from_millis(100)).await;
+                        let chunk = body.data().await.unwrap().unwrap();
+                        body.flow_control().release_capacity(chunk.len()).unwrap();
+                    }
+                    body
+                });
+                let start = crate::shard::clock::now().mono;
+                let mut sent = 0;
+                let end = loop {
+                    match outbound.send(&message).await {
+                        Ok(()) => sent += 1,
+                        Err(end) => break end,
+                    }
+                };
+                assert_eq!(end, End::TooSlow, "{driver:?}");
+                assert!(
+                    sent > 0 && crate::shard::clock::now().mono.since_ms(start) >= 500,
+                    "{driver:?}: {sent}"
+                );
+                drop(reader.await);
+            });
+        }
+    }
+}

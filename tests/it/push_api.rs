@@ -141,30 +141,34 @@ fn what_a_stalled_client_does_not_get_is_told_when_it_is_known() {
     let text = "x".repeat(16 * 1024 - 200);
     let _stalled = ["late", "kicked", "slow"].map(|user| log_in_and_stall(&gateway, user));
     let mut stream = PushStream::open(gateway.grpc);
-    let mut last_of = |user: &str, messages: u64, expire_after_ms: u32| {
+    let mut told = |user: &str, messages: u64, expire_after_ms: u32| {
         let batch =
             (0..messages).map(|id| PushMessage { expire_after_ms, ..push_message(id, &[user], &text) });
         stream.push(batch.collect());
         if user == "kicked" {
-            // When the first verdict is there the others are in the outbox.
-            let first = stream.next().unwrap();
-            assert_eq!(outcomes(&first.users[0]), [Outcome::Written]);
+            // What the kernel did not take is in the outbox; a kick overtakes what is not there yet.
+            at_least(&gateway, "pinion_outbox_bytes", 50.0 * 16_384.0);
             let request = KickUserOfflineReq { platform_id: 1, kick_user_id_list: vec![user.into()] };
             let path = "/openim.msggateway.msgGateway/KickUserOffline";
             let metadata = [("operationid", "it")];
             let answer = call_once(gateway.grpc, path, &metadata, request.encode_to_vec().into(), 10_000);
             KickUserOfflineResp::decode(answer.unwrap()).unwrap();
         }
-        let known = messages - u64::from(user == "kicked");
-        let verdicts: Vec<_> = (0..known).map(|_| stream.next().unwrap()).collect();
-        let last = verdicts.iter().find(|v| v.id == messages - 1).unwrap();
-        assert!(verdicts.iter().all(|v| v.last));
-        println!("{user}: {:?}", verdicts.iter().map(|v| outcomes(&v.users[0])).collect::<Vec<_>>());
-        outcomes(&last.users[0])
+        let verdicts: Vec<_> = (0..messages).map(|_| stream.next().unwrap()).collect();
+        assert!(verdicts.iter().all(|v| v.last && v.users.len() == 1));
+        verdicts.iter().flat_map(|v| outcomes(&v.users[0])).collect::<Vec<_>>()
     };
-    assert_eq!(last_of("late", 60, 700), [Outcome::Expired]);
-    assert_eq!(last_of("kicked", 60, 0), [Outcome::Kicked]);
     let too_many = limits::OUTBOX_BYTES_MAX as u64 / (16 * 1024) + 60;
-    assert_eq!(last_of("slow", too_many, 0).len(), 1);
+    let table = [
+        ("late", 60, 700, Outcome::Expired),
+        ("kicked", 60, 0, Outcome::Kicked),
+        ("slow", too_many, 0, Outcome::Dropped),
+    ];
+    for (user, messages, expire_after_ms, expected) in table {
+        let outcomes = told(user, messages, expire_after_ms);
+        // The kernel took the first; one may be in it in part, and after the end of the connection nobody is here.
+        let found = outcomes.iter().filter(|o| **o == expected).count();
+        assert!(found >= 40, "{user}: {outcomes:?}");
+    }
     stream.finish();
 }

@@ -75,6 +75,8 @@ impl PushStream {
                 };
                 outgoing.send_data(bytes.split_to(room.min(bytes.len())), false).unwrap();
             }
+            // The connection's task has its turn, and writes.
+            monoio::time::sleep(std::time::Duration::from_millis(1)).await;
         }));
     }
 
