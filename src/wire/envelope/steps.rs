@@ -1,7 +1,7 @@
 //! A large envelope, built step by step, so that its thread can serve others in between.
 //!
-//! The bytes are not always those of [`super::Codec::encode`] (a compressor may cut its blocks elsewhere), but they mean
-//! the same. What always holds: a step compresses at most `SHARED_STEP_BYTES`; a frame above the SDKs' read
+//! The bytes are not always those of [`super::Codec::encode`] (a compressor may cut its blocks elsewhere), but they
+//! mean the same. What always holds: a step compresses at most `SHARED_STEP_BYTES`; a frame above the SDKs' read
 //! limit is not built further than that limit.
 
 use bytes::Bytes;

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
+use pinion::cluster::batch::Batch;
 use pinion::cluster::fields::Malformed;
 use pinion::cluster::request::{KickRequest, LoginRequest, PushRequest, StatusRequest};
 use pinion::pb::openim::msggateway as pb;
@@ -13,7 +14,7 @@ use prost::Message;
 fuzz_target!(|data: &[u8]| {
     let [kind, body @ ..] = data else { return };
     let body = Bytes::copy_from_slice(body);
-    match kind % 4 {
+    match kind % 5 {
         0 => push(body),
         1 => {
             let theirs = pb::KickUserOfflineReq::decode(body.clone());
@@ -31,6 +32,7 @@ fuzz_target!(|data: &[u8]| {
                 assert!(theirs.user_i_ds.iter().eq(users.iter().map(|user| user.as_str())));
             });
         }
+        4 => drop(Batch::decode(body).and_then(Batch::check)),
         _ => {
             let theirs = pb::MultiTerminalLoginCheckReq::decode(body.clone());
             same(theirs, LoginRequest::decode(body), |theirs, ours| {
