@@ -176,7 +176,15 @@ metrics! {
     RpcBadRequest Counter "pinion_rpc_bad_requests_total" "gRPC bodies that could not be decoded.";
     RpcCancelled Counter "pinion_rpc_cancelled_total" "gRPC calls that their caller gave up.";
     RpcLate Counter "pinion_rpc_late_verdicts_total" "Answers of shards that came after their call was over.";
-    RpcRefused Counter "pinion_rpc_connections_refused_total" "gRPC connections closed before a complete preface.";
+    RpcRefused Counter "pinion_rpc_connections_refused_total" ("reason" = "preface") "gRPC connections closed before their first call.";
+    RpcRefusedLate Counter "pinion_rpc_connections_refused_total" ("reason" = "preface_late") "gRPC connections closed before their first call.";
+    RpcRefusedFull Counter "pinion_rpc_connections_refused_total" ("reason" = "connection_limit") "gRPC connections closed before their first call.";
+    RpcRefusedAddress Counter "pinion_rpc_connections_refused_total" ("reason" = "address_limit") "gRPC connections closed before their first call.";
+    RpcCutControl Counter "pinion_rpc_cut_total" ("reason" = "control_frames") "gRPC connections ended since their caller broke a rule.";
+    RpcCutResets Counter "pinion_rpc_cut_total" ("reason" = "resets") "gRPC connections ended since their caller broke a rule.";
+    RpcCutStuck Counter "pinion_rpc_cut_total" ("reason" = "send_deadline") "gRPC connections ended since their caller broke a rule.";
+    RpcCutExcess Counter "pinion_rpc_cut_total" ("reason" = "http2_excess") "gRPC connections ended since their caller broke a rule.";
+    RpcCutProtocol Counter "pinion_rpc_cut_total" ("reason" = "protocol_error") "gRPC connections ended since their caller broke a rule.";
     HttpRequests Counter "pinion_http_requests_total" "Admin HTTP requests.";
     HttpRefused Counter "pinion_http_refused_total" "Admin HTTP requests refused: too long, too slow or malformed.";
     HttpDenied Counter "pinion_http_denied_total" "Admin HTTP requests of callers who may not ask (no or wrong token).";

@@ -16,7 +16,7 @@ use super::upstream::{Backend, Work};
 use crate::cluster::router::{Busy, Mails, Outcome, Progress, Router};
 use crate::hub::mail::ShardMail;
 use crate::ids::{RpcTicket, ShardId, SourceId};
-use crate::limits::{RPC_CALLS_MAX, RPC_CONNECTIONS_MAX, RPC_HELD_BYTES};
+use crate::limits::{RPC_CALLS_MAX, RPC_HELD_BYTES};
 use crate::metrics::{Block, Metric};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, LaneDepths, RpcInbox, RpcMail, ShardAddress};
@@ -162,10 +162,10 @@ impl Exchange {
         self.state.borrow().shards.iter().map(ShardAddress::depths).collect()
     }
 
-    /// A place for a connection; `None`: there are too many, or the thread drains.
-    pub(super) fn enter_connection(&self) -> Option<ConnectionPlace> {
+    /// A place for a connection; `None`: there are `most` already.
+    pub(super) fn enter_connection(&self, most: usize) -> Option<ConnectionPlace> {
         let mut state = self.state.borrow_mut();
-        if state.connections.len() >= RPC_CONNECTIONS_MAX || state.drain.is_some() {
+        if state.connections.len() >= most {
             return None;
         }
         let key = state.connections.insert(None);

@@ -47,6 +47,11 @@ impl Turns {
     pub fn turn(&self) -> Turn {
         Turn { shared: Rc::clone(&self.shared), asked_in: None }
     }
+
+    /// The round that is on: a number that changes whenever turns were given, for budgets of all tasks together.
+    pub fn round(&self) -> u64 {
+        self.shared.round.get()
+    }
 }
 
 /// See [`Turns::turn`]. `Unpin`, so that hand-written `poll_read` code can keep one and poll it.
