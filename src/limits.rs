@@ -200,7 +200,7 @@ pub const H2_HEADER_LIST_BYTES: u32 = 16 * 1024;
 /// bytes, and more for each frame: `H2_FRAME_COST_BYTES`, `H2_CALL_COST_BYTES`.
 pub const H2_TURN_BYTES: usize = 64 * 1024;
 /// What all of them may cost in one turn of the thread: above it each gets `H2_TURN_LEAST_BYTES`.
-pub const H2_THREAD_TURN_BYTES: usize = 8 * H2_TURN_BYTES;
+pub const H2_THREAD_TURN_BYTES: usize = 4 * H2_TURN_BYTES;
 /// What each of them may cost in any turn: nobody starves, and `RPC_CONNECTIONS_MAX` floods are a few milliseconds.
 pub const H2_TURN_LEAST_BYTES: usize = 256;
 /// What a frame costs besides its bytes: h2 takes as long for an empty frame as for copying some hundred bytes.
@@ -209,8 +209,8 @@ pub const H2_FRAME_COST_BYTES: usize = 64;
 pub const H2_CALL_COST_BYTES: usize = 512;
 /// Default of `rpc.control_frames_per_s` of one connection: frames that are no work (all but HEADERS, RST_STREAM and
 /// DATA that carries something). More, beyond the burst: GOAWAY `ENHANCE_YOUR_CALM` and close. Honest callers send them
-/// along with work, which pays for them (`H2_CONTROL_PER_WORK_MAX`, `H2_CONTROL_EARNED_BYTES`); what is left is a keep-alive
-/// PING every 10 s (grpc-go's minimum) and acknowledged SETTINGS: below 1/s.
+/// along with work, which pays for them (`H2_CONTROL_PER_WORK_MAX`, `H2_CONTROL_EARNED_BYTES`); what is left is a
+/// keep-alive PING every 10 s (grpc-go's minimum) and acknowledged SETTINGS: below 1/s.
 pub const H2_CONTROL_FRAMES_PER_S_MAX: u32 = 20_000;
 /// Control frames that one frame of work pays for. Per call grpcio sends up to two WINDOW_UPDATEs and a PING (it
 /// measures bandwidth), grpc-go and grpc-js fewer.
@@ -246,9 +246,9 @@ pub const H2_FRAME_BYTES: u32 = 16_384;
 /// connection. More: GOAWAY `too_many_data_frames`. With it frames of 64 bytes fill the connection's window; h2's own
 /// value, half the window, ends honest streams of small messages under back-pressure.
 pub const H2_SMALL_DATA_BYTES: usize = 4 * 1024 * 1024;
-/// Calls reset by the peer before we accepted them, in streams of one connection. More: GOAWAY `too_many_resets`. Above
-/// one, since a client that gives up all its calls at once is honest.
-pub const H2_PENDING_RESETS_PER_STREAM_MAX: usize = 2;
+/// Calls reset by the peer before we accepted them. More: GOAWAY `too_many_resets`. A client that gives up all its calls
+/// at once is honest; what comes in one turn (`H2_TURN_BYTES`) is far less.
+pub const H2_PENDING_RESETS_MAX: usize = 2_048;
 /// Streams that we reset and still remember, for frames in flight. More: the oldest is forgotten.
 pub const H2_RESET_STREAMS_MAX: usize = 1024;
 /// How long such a stream is remembered.
@@ -351,6 +351,10 @@ pub const EMBEDDED_ITEMS_MAX: usize = 2_000;
 /// Tokens whose state is remembered. More: the one that expires first is forgotten, so it counts as not kicked.
 pub const EMBEDDED_TOKENS_MAX: usize = 100_000;
 
+const _: () = assert!(
+    H2_TURN_BYTES / (H2_CALL_COST_BYTES + H2_FRAME_COST_BYTES) < H2_PENDING_RESETS_MAX,
+    "one turn brings fewer calls than may be reset before we look at them"
+);
 const _: () = assert!(H2_TURN_LEAST_BYTES > H2_FRAME_COST_BYTES + 9, "each turn reads at least one frame");
 const _: () = assert!(
     H2_RESETS_PER_S_MAX as u64 * H2_BURST_MS / 1000 > 10 * H2_STREAMS_MAX as u64,

@@ -160,7 +160,6 @@ async fn serve(stream: TcpStream, place: ConnectionPlace, address: AddressPlace)
 }
 
 fn builder(limits: &RpcLimits) -> Builder {
-    let streams = usize::try_from(limits.streams_max).unwrap_or(usize::MAX);
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(limits.streams_max)
@@ -170,7 +169,7 @@ fn builder(limits: &RpcLimits) -> Builder {
         .max_frame_size(limits::H2_FRAME_BYTES)
         .max_send_buffer_size(limits.send_buffer_bytes)
         .data_frame_budget(limits::H2_SMALL_DATA_BYTES)
-        .max_pending_accept_reset_streams(limits::H2_PENDING_RESETS_PER_STREAM_MAX.saturating_mul(streams))
+        .max_pending_accept_reset_streams(limits::H2_PENDING_RESETS_MAX)
         .max_local_error_reset_streams(Some(limits::H2_STREAM_ERRORS_MAX))
         .max_concurrent_reset_streams(limits::H2_RESET_STREAMS_MAX)
         .reset_stream_duration(Duration::from_millis(limits::H2_RESET_STREAM_MS));
