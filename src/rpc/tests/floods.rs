@@ -131,7 +131,8 @@ fn mail_is_handled_and_calls_are_answered_whatever_floods_come() {
         ..RpcLimits::DEFAULT
     };
     for driver in crate::shard::thread::tests::drivers() {
-        for flood in FLOODS.iter().filter(|flood| only.as_ref().is_none_or(|only| flood.name.contains(only))) {
+        for flood in FLOODS.iter().filter(|flood| only.as_ref().is_none_or(|only| flood.name.contains(only)))
+        {
             let mut config = config();
             config.rpc.limits = limits;
             let node = Node::start_with(driver, Shards::Absent, config);
