@@ -236,14 +236,53 @@ pub const PUSH_DEADLINE_MS: u64 = 10_000;
 pub const VERDICT_MARGIN_MS: u64 = 500;
 /// A kick, status or remote-login call is answered until then, or with DEADLINE_EXCEEDED.
 pub const CONTROL_DEADLINE_MS: u64 = 5_000;
-/// Concurrent streams of one HTTP/2 connection.
+/// Default of `rpc.streams_max`: concurrent streams of one HTTP/2 connection. More: REFUSED_STREAM. grpc-go, grpcio and
+/// grpc-js keep below what we announce.
 pub const H2_STREAMS_MAX: u32 = 1024;
-/// Connections to the gRPC port. More: closed at accept, counted.
+/// Default of `rpc.connections_max`: connections to the gRPC port, per rpc thread. More: closed at accept, counted.
 pub const RPC_CONNECTIONS_MAX: usize = 1024;
-/// Header list of one gRPC request.
+/// Default of `rpc.address_connections_max`: those of one source address, per rpc thread, so that one host cannot take
+/// all places. A caller holds one connection, or a few. More: closed at accept, counted.
+pub const RPC_ADDRESS_CONNECTIONS_MAX: usize = 512;
+/// Default of `rpc.header_list_bytes` of one gRPC request, after HPACK. More: HTTP status 431; more than four times
+/// that, or in more frames than that takes: GOAWAY. (grpc-go refuses above 16 MiB, grpcio above 16 KiB.)
 pub const H2_HEADER_LIST_BYTES: u32 = 16 * 1024;
-/// Bytes read from one HTTP/2 connection before it gives up its turn (platform.md rule 2).
+/// What one HTTP/2 connection may cost before it gives up its turn (platform.md rule 2). The cost of a read is its
+/// bytes, and more for each frame: `H2_FRAME_COST_BYTES`, `H2_CALL_COST_BYTES`.
 pub const H2_TURN_BYTES: usize = 64 * 1024;
+/// What all of them may cost in one turn of the thread: above it each gets `H2_TURN_LEAST_BYTES`.
+pub const H2_THREAD_TURN_BYTES: usize = 4 * H2_TURN_BYTES;
+/// What each of them may cost in any turn: nobody starves, and `RPC_CONNECTIONS_MAX` floods are a few milliseconds.
+pub const H2_TURN_LEAST_BYTES: usize = 256;
+/// What a frame costs besides its bytes: h2 takes as long for an empty frame as for copying some hundred bytes.
+pub const H2_FRAME_COST_BYTES: usize = 64;
+/// What a HEADERS frame costs besides its bytes: a call is decoded, gets a task and an answer.
+pub const H2_CALL_COST_BYTES: usize = 512;
+/// Default of `rpc.control_frames_per_s` of one connection: frames that are no work (all but HEADERS, RST_STREAM and
+/// DATA that carries something). More, beyond the burst: GOAWAY `ENHANCE_YOUR_CALM` and close. Honest callers send them
+/// along with work, which pays for them (`H2_CONTROL_PER_WORK_MAX`, `H2_CONTROL_EARNED_BYTES`); what is left is a
+/// keep-alive PING every 10 s (grpc-go's minimum) and acknowledged SETTINGS: below 1/s.
+pub const H2_CONTROL_FRAMES_PER_S_MAX: u32 = 20_000;
+/// Control frames that one frame of work pays for. Per call grpcio sends up to two WINDOW_UPDATEs and a PING (it
+/// measures bandwidth), grpc-go and grpc-js fewer.
+pub const H2_CONTROL_PER_WORK_MAX: u64 = 4;
+/// Bytes that we sent which pay for one control frame: a caller that reads 16 KiB sends two WINDOW_UPDATEs and a PING.
+pub const H2_CONTROL_EARNED_BYTES: u64 = 1_000;
+/// Default of `rpc.resets_per_s` of one connection: RST_STREAM frames. More, beyond the burst: as above. Each reset
+/// costs us a call (rapid reset, CVE-2023-44487): at this rate some 5 % of a core. Honest callers reset what they
+/// cancel, and what their deadline ends, which our answer normally precedes.
+pub const H2_RESETS_PER_S_MAX: u32 = 5_000;
+/// A connection that was quiet may send what it may send in so long at once: 20 000 resets are all its streams
+/// cancelled twenty times over.
+pub const H2_BURST_MS: u64 = 4_000;
+/// Most that `rpc.control_frames_per_s` and `rpc.resets_per_s` can be set to.
+pub const H2_RATE_MAX: u32 = 100_000_000;
+/// A DATA frame below this that does not end its stream is no work but control: not even a gRPC prefix.
+pub const H2_DATA_LEAST_BYTES: u32 = 5;
+/// Default of `rpc.send_deadline_ms`: a connection whose socket takes no byte of what waits for so long is closed.
+pub const H2_SEND_DEADLINE_MS: u64 = 20_000;
+/// From GOAWAY to a close that does not wait for the peer.
+pub const H2_FAREWELL_MS: u64 = 250;
 /// Users named in one push, kick or status request. More: RESOURCE_EXHAUSTED. 8 MiB could name millions.
 pub const RPC_USERS_MAX: usize = 262_144;
 /// Bytes of requests and answers that one rpc thread holds. More: the call gets RESOURCE_EXHAUSTED.
@@ -254,19 +293,25 @@ pub const H2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 pub const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Largest HTTP/2 frame taken (the protocol's smallest allowed value). Larger: connection error.
 pub const H2_FRAME_BYTES: u32 = 16_384;
-/// Calls reset by the peer before we accepted them. More: GOAWAY `too_many_resets`. Above the streams of one
-/// connection, since a client that gives up all its calls at once is honest.
-pub const H2_PENDING_RESETS_MAX: usize = 2 * H2_STREAMS_MAX as usize;
+/// Bytes that small DATA frames (below 256) which wait to be read may lack to that size, over all streams of one
+/// connection. More: GOAWAY `too_many_data_frames`. With it frames of 64 bytes fill the connection's window; h2's own
+/// value, half the window, ends honest streams of small messages under back-pressure.
+pub const H2_SMALL_DATA_BYTES: usize = 4 * 1024 * 1024;
+/// Calls reset by the peer before we accepted them. More: GOAWAY `too_many_resets`. A client that gives up all its calls
+/// at once is honest; what comes in one turn (`H2_TURN_BYTES`) is far less.
+pub const H2_PENDING_RESETS_MAX: usize = 2_048;
 /// Streams that we reset and still remember, for frames in flight. More: the oldest is forgotten.
 pub const H2_RESET_STREAMS_MAX: usize = 1024;
 /// How long such a stream is remembered.
 pub const H2_RESET_STREAM_MS: u64 = 1_000;
-/// Protocol errors on streams of one connection. More: GOAWAY.
+/// Streams of one connection, over its whole life, that we reset for an error of the peer, refused ones included. More:
+/// GOAWAY `too_many_internal_resets`.
 pub const H2_STREAM_ERRORS_MAX: usize = 1024;
 /// From accept to a complete HTTP/2 preface. Later: closed.
 pub const H2_HANDSHAKE_MS: u64 = 5_000;
-/// Bytes of answers that h2 queues on one connection on one stream before `poll_capacity` holds the sender back.
-pub const H2_SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// Default of `rpc.send_buffer_bytes`: bytes of answers that h2 queues on one stream before it holds the sender back. A
+/// caller that does not read parks so much on each of its streams, until `rpc.send_deadline_ms`.
+pub const H2_SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Granularity of the deadlines that an rpc thread keeps.
 pub const RPC_TICK_MS: u64 = 20;
 /// Admin HTTP/1.1: connections at once. More: closed at accept, counted.
@@ -357,6 +402,19 @@ pub const EMBEDDED_ITEMS_MAX: usize = 2_000;
 /// Tokens whose state is remembered. More: the one that expires first is forgotten, so it counts as not kicked.
 pub const EMBEDDED_TOKENS_MAX: usize = 100_000;
 
+const _: () = assert!(
+    H2_TURN_BYTES / (H2_CALL_COST_BYTES + H2_FRAME_COST_BYTES) < H2_PENDING_RESETS_MAX,
+    "one turn brings fewer calls than may be reset before we look at them"
+);
+const _: () = assert!(H2_TURN_LEAST_BYTES > H2_FRAME_COST_BYTES + 9, "each turn reads at least one frame");
+const _: () = assert!(
+    H2_RESETS_PER_S_MAX as u64 * H2_BURST_MS / 1000 > 10 * H2_STREAMS_MAX as u64,
+    "all streams cancelled at once, ten times over, are within the burst"
+);
+const _: () = assert!(
+    (256 - 64) * (H2_CONNECTION_WINDOW_BYTES as usize / 64) < H2_SMALL_DATA_BYTES,
+    "frames of 64 bytes fill the window"
+);
 const _: () =
     assert!(RPC_HELD_BYTES > 2 * GRPC_MESSAGE_BYTES_MAX, "the largest request must fit beside its answer");
 const _: () = assert!(

@@ -199,7 +199,15 @@ metrics! {
     RpcStreamWaitsShard Counter "pinion_rpc_stream_waits_total" ("cause" = "shard") "Times that a push stream was not read on for a while.";
     RpcTooSlow Counter "pinion_rpc_slow_callers_total" "Streaming calls cut because their caller took nothing of the answer.";
     RpcLate Counter "pinion_rpc_late_verdicts_total" "Answers of shards that came after their call was over.";
-    RpcRefused Counter "pinion_rpc_connections_refused_total" "gRPC connections closed before a complete preface.";
+    RpcRefused Counter "pinion_rpc_connections_refused_total" ("reason" = "preface") "gRPC connections closed before their first call.";
+    RpcRefusedLate Counter "pinion_rpc_connections_refused_total" ("reason" = "preface_late") "gRPC connections closed before their first call.";
+    RpcRefusedFull Counter "pinion_rpc_connections_refused_total" ("reason" = "connection_limit") "gRPC connections closed before their first call.";
+    RpcRefusedAddress Counter "pinion_rpc_connections_refused_total" ("reason" = "address_limit") "gRPC connections closed before their first call.";
+    RpcCutControl Counter "pinion_rpc_cut_total" ("reason" = "control_frames") "gRPC connections ended since their caller broke a rule.";
+    RpcCutResets Counter "pinion_rpc_cut_total" ("reason" = "resets") "gRPC connections ended since their caller broke a rule.";
+    RpcCutStuck Counter "pinion_rpc_cut_total" ("reason" = "send_deadline") "gRPC connections ended since their caller broke a rule.";
+    RpcCutExcess Counter "pinion_rpc_cut_total" ("reason" = "http2_excess") "gRPC connections ended since their caller broke a rule.";
+    RpcCutProtocol Counter "pinion_rpc_cut_total" ("reason" = "protocol_error") "gRPC connections ended since their caller broke a rule.";
     HttpRequests Counter "pinion_http_requests_total" "Admin HTTP requests.";
     HttpRefused Counter "pinion_http_refused_total" "Admin HTTP requests refused: too long, too slow or malformed.";
     HttpDenied Counter "pinion_http_denied_total" "Admin HTTP requests of callers who may not ask (no or wrong token).";

@@ -125,13 +125,50 @@ pub struct RpcConfig {
     pub listen: SocketAddr,
     /// `rpc.legacy_service`: also serve `OpenIMServer.msggateway.msgGateway` (OpenIM 3.5 and 3.6), default false.
     pub legacy_service: bool,
+    /// What callers may take.
+    pub limits: RpcLimits,
 }
 
 impl RpcConfig {
     /// All defaults but the address.
     pub fn at(listen: SocketAddr) -> Self {
-        Self { listen, legacy_service: false }
+        Self { listen, legacy_service: false, limits: RpcLimits::DEFAULT }
     }
+}
+
+/// `rpc.*`: what callers may take of one rpc thread. What happens above: the limit of the same name in `limits.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RpcLimits {
+    /// `rpc.connections_max`, default `limits::RPC_CONNECTIONS_MAX`.
+    pub connections_max: usize,
+    /// `rpc.address_connections_max`, default `limits::RPC_ADDRESS_CONNECTIONS_MAX`; 0 = any number.
+    pub address_connections_max: usize,
+    /// `rpc.streams_max` of a connection, default `limits::H2_STREAMS_MAX`.
+    pub streams_max: u32,
+    /// `rpc.header_list_bytes` of a request, default `limits::H2_HEADER_LIST_BYTES`.
+    pub header_list_bytes: u32,
+    /// `rpc.send_buffer_bytes` of a stream, default `limits::H2_SEND_BUFFER_BYTES`.
+    pub send_buffer_bytes: usize,
+    /// `rpc.send_deadline_ms`, default `limits::H2_SEND_DEADLINE_MS`.
+    pub send_deadline_ms: u64,
+    /// `rpc.control_frames_per_s` of a connection, default `limits::H2_CONTROL_FRAMES_PER_S_MAX`.
+    pub control_frames_per_s: u32,
+    /// `rpc.resets_per_s` of a connection, default `limits::H2_RESETS_PER_S_MAX`.
+    pub resets_per_s: u32,
+}
+
+impl RpcLimits {
+    /// What holds unless an operator says otherwise.
+    pub const DEFAULT: Self = Self {
+        connections_max: limits::RPC_CONNECTIONS_MAX,
+        address_connections_max: limits::RPC_ADDRESS_CONNECTIONS_MAX,
+        streams_max: limits::H2_STREAMS_MAX,
+        header_list_bytes: limits::H2_HEADER_LIST_BYTES,
+        send_buffer_bytes: limits::H2_SEND_BUFFER_BYTES,
+        send_deadline_ms: limits::H2_SEND_DEADLINE_MS,
+        control_frames_per_s: limits::H2_CONTROL_FRAMES_PER_S_MAX,
+        resets_per_s: limits::H2_RESETS_PER_S_MAX,
+    };
 }
 
 /// `shards.*`.

@@ -324,6 +324,78 @@ pub static SETTINGS: &[Setting] = &[
         |c| c.rpc.legacy_service
     ),
     setting!(
+        "rpc.connections_max",
+        "1024",
+        "a number from 1 to 100000",
+        "256",
+        "gRPC connections of an rpc thread; more are closed",
+        |d, t| d.config.rpc.limits.connections_max = number(t, 1..=100_000)?,
+        |c| c.rpc.limits.connections_max
+    ),
+    setting!(
+        "rpc.address_connections_max",
+        "512",
+        "a number from 0 to 100000 (0 = any number)",
+        "64",
+        "gRPC connections of one source address and rpc thread; more are closed",
+        |d, t| d.config.rpc.limits.address_connections_max = number(t, 0..=100_000)?,
+        |c| c.rpc.limits.address_connections_max
+    ),
+    setting!(
+        "rpc.streams_max",
+        "1024",
+        "a number from 1 to 65536",
+        "256",
+        "Calls that one gRPC connection has open; more are refused with REFUSED_STREAM",
+        |d, t| d.config.rpc.limits.streams_max = number(t, 1..=65_536)?,
+        |c| c.rpc.limits.streams_max
+    ),
+    setting!(
+        "rpc.header_list_bytes",
+        "16KiB",
+        "a size from 1KiB to 1MiB",
+        "32KiB",
+        "Metadata of one gRPC call; more gets HTTP status 431",
+        |d, t| d.config.rpc.limits.header_list_bytes = u32::try_from(size(t, 1 << 10, 1 << 20)?).ok()?,
+        |c| c.rpc.limits.header_list_bytes
+    ),
+    setting!(
+        "rpc.send_buffer_bytes",
+        "64KiB",
+        "a size from 16KiB to 16MiB",
+        "256KiB",
+        "Bytes of an answer buffered for a gRPC caller that does not read",
+        |d, t| d.config.rpc.limits.send_buffer_bytes = size(t, 16 << 10, 16 << 20)?,
+        |c| c.rpc.limits.send_buffer_bytes
+    ),
+    setting!(
+        "rpc.send_deadline_ms",
+        "20s",
+        "a time from 100ms to 600s",
+        "5s",
+        "A gRPC connection that takes no byte of what waits for it for so long is closed",
+        |d, t| d.config.rpc.limits.send_deadline_ms = millis(t, 100..=600_000)?,
+        |c| c.rpc.limits.send_deadline_ms
+    ),
+    setting!(
+        "rpc.control_frames_per_s",
+        "20000",
+        "a number from 10 to 100000000",
+        "5000",
+        "HTTP/2 frames of a gRPC connection that are no work (PING, SETTINGS ..); beyond a burst it is closed",
+        |d, t| d.config.rpc.limits.control_frames_per_s = number(t, 10..=limits::H2_RATE_MAX)?,
+        |c| c.rpc.limits.control_frames_per_s
+    ),
+    setting!(
+        "rpc.resets_per_s",
+        "5000",
+        "a number from 10 to 100000000",
+        "1000",
+        "Calls that a gRPC connection cancels; beyond a burst it is closed",
+        |d, t| d.config.rpc.limits.resets_per_s = number(t, 10..=limits::H2_RATE_MAX)?,
+        |c| c.rpc.limits.resets_per_s
+    ),
+    setting!(
         "http.listen",
         "127.0.0.1:12140",
         "an IP address and port (port 0 = any free one)",

@@ -3,7 +3,8 @@
 //! `run` is the life of a thread; `exchange` its state; `server`, `call`, `metadata` and `services` the push API,
 //! `frames` its large frames; `upstream` answers the shards' questions; `admin` is HTTP for operators, `verbs` what
 //! they may ask there, `access` who may, `inside` the view of all shards; `client` makes one call from the command
-//! line. `budget`, `bounded` and `stream` keep peers within limits. No user state is here: the shards own users.
+//! line. `budget`, `conduct`, `bounded` and `stream` keep peers within limits. No user state is here: the shards own
+//! users.
 
 mod access;
 mod admin;
@@ -11,6 +12,7 @@ mod bounded;
 mod budget;
 mod call;
 pub mod client;
+mod conduct;
 mod exchange;
 mod exposition;
 mod frames;

@@ -9,14 +9,15 @@ use std::time::Duration;
 use monoio::net::TcpStream;
 use rustix::net::Shutdown;
 
+use super::RpcStart;
 use super::admin::{self, Admin};
 use super::call::Service;
 use super::exchange::Exchange;
 use super::exposition::{self, Sources};
 use super::readiness::Readiness;
 use super::services::Catalog;
+use super::server::{self, Server};
 use super::upstream::Backend;
-use super::{RpcStart, server};
 use crate::cluster::router::Router;
 use crate::cluster::view::View;
 use crate::ids::{RpcId, SourceId};
@@ -53,7 +54,6 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
     monoio::spawn(read_mail(Rc::clone(&inbox), doorbell, exchange.clone(), turns.clone()));
 
     let readiness = Readiness { admission: start.admission, pulses: start.pulses };
-    let mut listeners = vec![start.grpc.try_clone()?];
     let service = Rc::new(Service {
         exchange: exchange.clone(),
         turns: turns.clone(),
@@ -62,7 +62,9 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
         readiness: readiness.clone(),
         admins: start.config.auth.admin_users.clone(),
     });
-    monoio::spawn(server::accept(start.grpc, service, turns.clone()));
+    let server = Server::new(service, start.config.rpc.limits, turns.clone());
+    let (grpc, mut listeners) = (start.grpc.try_clone()?, Vec::new());
+    monoio::spawn(server::accept(start.grpc, Rc::clone(&server)));
     if let Some(http) = start.http {
         listeners.push(http.try_clone()?);
         let sources = Sources {
@@ -82,12 +84,16 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
     if let Err(error) = start.events.try_send(NodeEvent::RpcReady(start.id)) {
         tracing::error!(%error, "main does not listen");
     }
-    tick(&exchange, &listeners, || exchange.publish(&inbox, &start.block)).await;
+    let stop = || {
+        server::accept_waiting(&grpc, &server);
+        listeners.iter().chain([&grpc]).for_each(stop_accepting);
+    };
+    tick(&exchange, stop, || exchange.publish(&inbox, &start.block)).await;
     Ok(())
 }
 
-/// Deadlines and counts, until the drain has ended.
-async fn tick(exchange: &Exchange, listeners: &[TcpListener], publish: impl Fn()) {
+/// Deadlines and counts, until the drain has ended; its first step is to stop accepting.
+async fn tick(exchange: &Exchange, stop: impl Fn(), publish: impl Fn()) {
     let mut shut = false;
     loop {
         monoio::time::sleep(Duration::from_millis(RPC_TICK_MS)).await;
@@ -99,7 +105,7 @@ async fn tick(exchange: &Exchange, listeners: &[TcpListener], publish: impl Fn()
         };
         if !shut {
             shut = true;
-            stop_accepting(listeners);
+            stop();
         }
         if !exchange.has_connections() || now >= deadline {
             return;
@@ -108,11 +114,9 @@ async fn tick(exchange: &Exchange, listeners: &[TcpListener], publish: impl Fn()
 }
 
 /// A pending accept keeps a dropped listener open, and must not be cancelled; `shutdown` ends it (platform.md rule 8).
-fn stop_accepting(listeners: &[TcpListener]) {
-    for listener in listeners {
-        if let Err(error) = rustix::net::shutdown(listener, Shutdown::Both) {
-            tracing::warn!(%error, "shutdown of a listener");
-        }
+fn stop_accepting(listener: &TcpListener) {
+    if let Err(error) = rustix::net::shutdown(listener, Shutdown::Both) {
+        tracing::warn!(%error, "shutdown of a listener");
     }
 }
 

@@ -16,6 +16,7 @@ mod bad_input;
 mod churn;
 mod commands;
 mod harness;
+mod hostile;
 mod inside;
 mod leak;
 mod login;

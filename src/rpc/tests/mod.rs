@@ -1,7 +1,9 @@
 //! An rpc thread over loopback, with shards played by one test thread: what callers and operators see.
 
 mod admin;
+mod floods;
 mod grpc;
+mod hostile;
 mod legacy;
 mod openim;
 mod push;
@@ -10,6 +12,7 @@ mod raw;
 mod standard;
 mod streaming;
 mod upstream;
+mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -84,6 +87,10 @@ const SHARDS: u16 = 2;
 
 impl Node {
     fn start(driver: DriverKind, behaviour: Shards) -> Self {
+        Self::start_with(driver, behaviour, config())
+    }
+
+    fn start_with(driver: DriverKind, behaviour: Shards, config: Config) -> Self {
         let (rpc, inbox) = rpc_mailbox(SHARDS).unwrap();
         let (addresses, inboxes): (Vec<_>, Vec<_>) = (0..SHARDS).map(|_| shard_mailbox().unwrap()).unzip();
         let listen = || bind_listener("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -108,7 +115,7 @@ impl Node {
         let start = RpcStart {
             id: RpcId(0),
             cpu: None,
-            config: Arc::new(config()),
+            config: Arc::new(config),
             driver,
             inbox,
             shards: addresses,

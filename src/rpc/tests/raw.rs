@@ -1,7 +1,6 @@
-//! Callers that leave, that break the rules, or that flood.
+//! Callers over a real HTTP/2 client that leave, send what is no call, or nothing more.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::pin::pin;
 use std::time::Duration;
 
 use h2::client::SendRequest;
@@ -125,43 +124,99 @@ fn bodies_and_heads_that_break_the_rules_get_their_status() {
 }
 
 #[test]
-fn what_is_not_http2_is_closed_and_counted() {
+fn heads_are_judged_as_by_grpc_go() {
     on_each_driver(Shards::Answer, |node| {
-        let mut stream = TcpStream::connect(node.grpc).unwrap();
-        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-        let mut answer = Vec::new();
-        // A reset is as good as an end.
-        assert!(
-            stream
-                .read_to_end(&mut answer)
-                .map_or_else(|e| e.kind() != std::io::ErrorKind::WouldBlock, |_| true)
-        );
-        node.await_count(Metric::RpcRefused, 1);
+        block_on(DriverKind::Epoll, |_| async {
+            let path = format!("http://gateway/openim.msggateway.msgGateway/{PUSH}");
+            let post = || Request::post(&path).header("operationid", "op");
+            let grpc = "application/grpc";
+            let long = "x".repeat(limits::H2_HEADER_LIST_BYTES as usize);
+            let table = [
+                // grpc-go does not look at `te`.
+                ("no te", post().header("content-type", grpc), (200, "")),
+                (
+                    "GET",
+                    Request::get(&path).header("content-type", grpc).header("te", "trailers"),
+                    (405, "13"),
+                ),
+                ("no content type", post(), (415, "3")),
+                ("another content type", post().header("content-type", "application/json"), (415, "3")),
+                ("too much metadata", post().header("content-type", grpc).header("x", long), (431, "")),
+            ];
+            let mut sender = connect(node.grpc).await;
+            for (name, request, expected) in table {
+                let (response, mut stream) = sender.send_request(request.body(()).unwrap(), false).unwrap();
+                drop(stream.send_data(body(), true)); // it may be refused already
+                assert_eq!(verdict(&response.await.unwrap()), expected, "{name}");
+            }
+        });
     });
 }
 
 #[test]
-fn a_flood_of_tiny_frames_does_not_stop_other_callers() {
+fn bodies_that_never_end_cost_their_call_its_deadline_and_no_more() {
     on_each_driver(Shards::Answer, |node| {
-        // Dropped at the end of the scope's closure, also when the test fails.
-        let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
-        std::thread::scope(|scope| {
-            let _stop = stop;
-            scope.spawn(move || {
-                let mut stream = TcpStream::connect(node.grpc).unwrap();
-                stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
-                // PRIORITY frames of stream 1, which a server ignores.
-                let flood = b"\0\0\x05\x02\0\0\0\0\x01\0\0\0\0\x10".repeat(4_096);
-                while stopped.try_recv() == Err(crossbeam_channel::TryRecvError::Empty) {
-                    stream.write_all(&flood).unwrap();
+        block_on(DriverKind::Epoll, |_| async {
+            let mut sender = connect(node.grpc).await;
+            let announced = Bytes::from_static(b"\0\0\0\x27\x10");
+            for (name, first, more) in [
+                ("a head and then nothing", Bytes::new(), Bytes::new()),
+                ("an announced length that never comes", announced.clone(), Bytes::new()),
+                ("a byte now and then", announced, Bytes::from_static(b"x")),
+            ] {
+                let mut request = head("application/grpc");
+                request.headers_mut().insert("grpc-timeout", http::HeaderValue::from_static("400m"));
+                let (response, mut stream) = sender.send_request(request, false).unwrap();
+                if !first.is_empty() {
+                    stream.send_data(first, false).unwrap();
                 }
-            });
-            for _ in 0..20 {
-                let answer = node.call::<OnlineBatchPushOneMsgResp>(PUSH, &push_request(&["on1", "on2"]));
-                assert_eq!(answer.map(|a| a.single_push_result.len()), Ok(2));
+                let mut response = pin!(response);
+                let start = clock::now().mono;
+                let response = loop {
+                    let tick = Duration::from_millis(20);
+                    if let Ok(response) = monoio::time::timeout(tick, response.as_mut()).await {
+                        break response.unwrap();
+                    }
+                    if !more.is_empty() {
+                        drop(stream.send_data(more.clone(), false)); // it may be over already
+                    }
+                    assert!(clock::now().mono.since_ms(start) < 10_000, "{name}: no answer");
+                };
+                assert_eq!(verdict(&response), (200, "4"), "{name}");
             }
         });
+        node.await_count(Metric::RpcPushError, 3);
+        node.await_count(Metric::RpcOpen, 0);
+    });
+}
+
+#[test]
+fn a_thousand_streams_cancelled_at_once_ten_times_over_is_honest() {
+    on_each_driver(Shards::Mute, |node| {
+        block_on(DriverKind::Epoll, |_| async {
+            let mut sender = connect(node.grpc).await;
+            for round in 0..10 {
+                let mut calls = Vec::new();
+                for _ in 0..1_000 {
+                    sender = sender.ready().await.unwrap_or_else(|e| panic!("round {round}: {e}"));
+                    let (response, mut stream) =
+                        sender.send_request(head("application/grpc"), false).unwrap();
+                    stream.send_data(body(), true).unwrap();
+                    calls.push((response, stream));
+                }
+                // Some are under way, some are not even sent.
+                noted(node).await;
+                drop(calls);
+            }
+            let unknown = Request::post("http://gateway/a.B/C").header("content-type", "application/grpc");
+            sender = sender.ready().await.unwrap();
+            let (response, _stream) = sender.send_request(unknown.body(()).unwrap(), true).unwrap();
+            assert_eq!(verdict(&response.await.unwrap()), (200, "12"));
+        });
+        for cut in [Metric::RpcCutControl, Metric::RpcCutResets, Metric::RpcCutExcess, Metric::RpcCutProtocol]
+        {
+            assert_eq!(node.block.value(cut), 0, "{cut:?}");
+        }
     });
 }
 

@@ -8,13 +8,13 @@ use crate::ids::{CallTicket, SlotId};
 use crate::pb::openim::sdkws::MsgData;
 
 /// Spec A.5: user `u1` on platform 1, expires in 2027.
-const TOKEN: &str = concat!(
+pub(super) const TOKEN: &str = concat!(
     "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.",
     "eyJVc2VySUQiOiJ1MSIsIlBsYXRmb3JtSUQiOjEsImV4cCI6MTgwMDAwMDAwMCwiaWF0IjoxNzAwMDAwMDAwfQ.",
     "di_ejGECUyuK_JdnwMaTqPAtI6-afGebnLYJcHAh-S0"
 );
 
-fn ask(node: &Node, shard: u16, request: UpstreamRequest) {
+pub(super) fn ask(node: &Node, shard: u16, request: UpstreamRequest) {
     let call = UpstreamCall {
         shard: ShardId(shard),
         ticket: Some(CallTicket(SlotId { index: 7, generation: u32::from(shard) })),
@@ -30,7 +30,7 @@ fn ask(node: &Node, shard: u16, request: UpstreamRequest) {
     node.rpc.post(RpcMail::Call(Box::new(call))).unwrap();
 }
 
-fn await_mail<T>(mut next: impl FnMut() -> Option<T>) -> T {
+pub(super) fn await_mail<T>(mut next: impl FnMut() -> Option<T>) -> T {
     let start = clock::now().mono;
     loop {
         if let Some(mail) = next() {
