@@ -39,7 +39,7 @@ rm -rf "$CLIENTS/stubs"
 mkdir -p "$CLIENTS/stubs"
 "$CLIENTS/venv/bin/python" -m grpc_tools.protoc -I proto \
     --python_out="$CLIENTS/stubs" --grpc_python_out="$CLIENTS/stubs" \
-    proto/openim/sdkws/sdkws.proto proto/openim/msggateway/msggateway.proto \
+    proto/openim/sdkws/sdkws.proto proto/openim/msggateway/msggateway.proto proto/pinion/v1/push.proto \
     proto/openim/errinfo/errinfo.proto proto/google/rpc/status.proto
 # `google` is a package of protobuf itself: ours are reached by name through a module of their own.
 mv "$CLIENTS/stubs/google/rpc/status_pb2.py" "$CLIENTS/stubs/rpc_status_pb2.py"
