@@ -13,6 +13,7 @@ import subprocess
 import sys
 
 import suite_grpc
+import suite_grpc_limits
 import suite_sdk
 from checks import Checks
 from gateway import Gateway
@@ -24,6 +25,7 @@ SUITES = {
     "native-patch.15.1": lambda checks, gateway, api: suite_sdk.native(checks, gateway, api, "native-patch.15.1"),
     "js": suite_sdk.javascript,
     "grpc": suite_grpc.run,
+    "grpc-limits": suite_grpc_limits.run,
 }
 SHARDS = 3
 
