@@ -13,7 +13,9 @@ import subprocess
 import sys
 
 import suite_grpc
+import suite_grpc_js
 import suite_grpc_limits
+import suite_push
 import suite_sdk
 from checks import Checks
 from gateway import Gateway
@@ -26,6 +28,8 @@ SUITES = {
     "js": suite_sdk.javascript,
     "grpc": suite_grpc.run,
     "grpc-limits": suite_grpc_limits.run,
+    "grpc-js": suite_grpc_js.run,
+    "push": suite_push.run,
 }
 SHARDS = 3
 
