@@ -15,6 +15,7 @@ import sys
 import suite_grpc
 import suite_grpc_js
 import suite_grpc_limits
+import suite_h2load
 import suite_push
 import suite_sdk
 from checks import Checks
@@ -30,6 +31,7 @@ SUITES = {
     "grpc-limits": suite_grpc_limits.run,
     "grpc-js": suite_grpc_js.run,
     "push": suite_push.run,
+    "h2load": suite_h2load.run,
 }
 SHARDS = 3
 

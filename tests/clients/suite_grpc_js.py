@@ -22,15 +22,18 @@ def run(checks, gateway, _api):
             "modules": MODULES, "proto": os.path.join(ROOT, "proto"), "grpc": gateway.grpc, "http": gateway.http,
             "user": "jsuser",
         }
-        script = subprocess.run(
-            ["node", SCRIPT, json.dumps(given)], stdout=subprocess.PIPE, text=True, timeout=SCRIPT_SECONDS
-        )
-        for line in script.stdout.splitlines():
-            report(checks, json.loads(line))
-        checks.run("grpc-js: the script ran to its end", script.check_returncode)
+        checks.run("grpc-js: the script ran to its end", lambda: script(checks, json.dumps(given)))
         checks.run("grpc-js: the user got all messages in order",
                    lambda: listener.wait_texts(["unary", *(f"stream {n}" for n in range(300))]))
         checks.run("grpc-js: no connection and no call is left behind", lambda: idle(gateway))
+
+
+def script(checks, given):
+    command = ["node", SCRIPT, given]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=SCRIPT_SECONDS)
+    for line in ended.stdout.splitlines():
+        report(checks, json.loads(line))
+    ended.check_returncode()
 
 
 def report(checks, line):
