@@ -63,7 +63,8 @@ pub struct Api {
 
 impl Api {
     pub async fn connect(gateway: &Gateway) -> Self {
-        let channel = Endpoint::from_shared(format!("http://{}", gateway.grpc)).unwrap().connect().await.unwrap();
+        let channel =
+            Endpoint::from_shared(format!("http://{}", gateway.grpc)).unwrap().connect().await.unwrap();
         let status = Arc::default();
         let watched = Watched { channel, status: Arc::clone(&status) };
         Self {

@@ -22,12 +22,14 @@ fn every_method_is_answered() {
 
         let request = openim(push(&["anna", "nobody"], "hello"));
         let answer = api.openim.super_group_online_batch_push_one_msg(request).await.unwrap().into_inner();
-        let mut results: Vec<_> = answer.single_push_result.into_iter().map(|r| (r.user_id, r.resp.len())).collect();
+        let mut results: Vec<_> =
+            answer.single_push_result.into_iter().map(|r| (r.user_id, r.resp.len())).collect();
         results.sort();
         assert_eq!(results, [("anna".to_owned(), 1), ("nobody".to_owned(), 0)]);
         eventually("the push", || listener.texts().contains(&"hello".to_owned()).then_some(())).await;
 
-        let login = MultiTerminalLoginCheckReq { user_id: "nobody".into(), platform_id: LINUX, token: "t".into() };
+        let login =
+            MultiTerminalLoginCheckReq { user_id: "nobody".into(), platform_id: LINUX, token: "t".into() };
         api.openim.multi_terminal_login_check(openim(login)).await.unwrap();
 
         let kick = KickUserOfflineReq { platform_id: LINUX, kick_user_id_list: vec!["anna".into()] };
@@ -36,7 +38,10 @@ fn every_method_is_answered() {
 
         let single = OnlinePushMsgReq { msg_data: push(&["a"], "x").msg_data, push_to_user_id: "a".into() };
         let refused = api.openim.online_push_msg(openim(single)).await.unwrap_err();
-        assert_eq!((refused.code(), refused.message()), (Code::Unimplemented, "method OnlinePushMsg not implemented"));
+        assert_eq!(
+            (refused.code(), refused.message()),
+            (Code::Unimplemented, "method OnlinePushMsg not implemented")
+        );
         let refused = api.openim.online_batch_push_one_msg(openim(push(&["a"], "x"))).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unimplemented);
     });

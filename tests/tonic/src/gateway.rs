@@ -15,12 +15,13 @@ const SECRET: &str = "tests/tonic";
 
 /// The gateway's binary: this package is not the one that builds it.
 fn binary() -> Command {
-    let path = std::env::var("PINION_BIN").expect("set PINION_BIN to the gateway's binary, like target/debug/pinion");
+    let path = std::env::var("GATEWAY_BIN")
+        .expect("set GATEWAY_BIN to the gateway's binary, like target/debug/pinion");
     // Tests run in the folder of their package; whoever sets the variable stands in the root of the workspace.
     let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join(path);
-    assert!(path.is_file(), "PINION_BIN names no file: {}", path.display());
+    assert!(path.is_file(), "GATEWAY_BIN names no file: {}", path.display());
     let mut command = Command::new(path);
-    command.stdin(Stdio::null()).stderr(Stdio::null()).env("PINION_AUTH_SECRET", SECRET);
+    command.stdin(Stdio::null()).env("PINION_AUTH_SECRET", SECRET);
     command
 }
 
@@ -58,7 +59,10 @@ impl Gateway {
         // It must be able to go on printing.
         std::thread::spawn(move || lines.for_each(drop));
         let word = |name: &str| {
-            let line = banner.iter().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("no {name}: {banner:?}"));
+            let line = banner
+                .iter()
+                .find(|l| l.starts_with(name))
+                .unwrap_or_else(|| panic!("no {name}: {banner:?}"));
             line.split_whitespace().nth(1).unwrap().to_owned()
         };
         let http = word("http ").trim_start_matches("http://").split('/').next().unwrap().to_owned();
@@ -74,7 +78,8 @@ impl Gateway {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let (output, lines) = (BufReader::new(child.stdout.take().unwrap()), Arc::<Mutex<Vec<String>>>::default());
+        let (output, lines) =
+            (BufReader::new(child.stdout.take().unwrap()), Arc::<Mutex<Vec<String>>>::default());
         let sink = Arc::clone(&lines);
         std::thread::spawn(move || {
             output.lines().map_while(Result::ok).for_each(|line| sink.lock().unwrap().push(line));

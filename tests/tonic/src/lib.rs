@@ -1,9 +1,9 @@
 //! A tonic client against the real gateway: the gRPC stack that a Rust backend would use, on hyper.
 //!
 //! The gateway's own gRPC is on h2 because `tonic::Status` cannot carry OpenIM's codes (spec 6.4, "Rust note"); these
-//! tests show what a tonic caller sees of them. The binary is named by `PINION_BIN`.
+//! tests show what a tonic caller sees of them. The binary is named by `GATEWAY_BIN`.
 //!
-//! Run: `cargo build && PINION_BIN=target/debug/pinion cargo test -p pinion-tonic`.
+//! Run: `cargo build && GATEWAY_BIN=target/debug/pinion cargo test -p pinion-tonic`.
 #![cfg(test)]
 #![allow(
     clippy::unwrap_used,

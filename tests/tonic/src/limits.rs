@@ -31,7 +31,8 @@ fn bodies_up_to_the_limit_are_taken_plain_and_compressed() {
                 let answer = api.openim.get_users_online_status(admin(status_request(bytes))).await;
                 assert!(answer.is_ok(), "{name} {bytes}: {answer:?}");
             }
-            let refused = api.openim.get_users_online_status(admin(status_request(BODY_BYTES + 1))).await.unwrap_err();
+            let refused =
+                api.openim.get_users_online_status(admin(status_request(BODY_BYTES + 1))).await.unwrap_err();
             assert_eq!(refused.code(), Code::ResourceExhausted, "{name}: {refused}");
         }
     });
@@ -43,7 +44,8 @@ fn an_answer_above_4_mib_arrives() {
         let users = status_request(OLD_BODY_BYTES).user_i_ds;
         let mut request = push(&["nobody"], "x");
         request.push_to_user_i_ds.clone_from(&users);
-        let answer = api.openim.super_group_online_batch_push_one_msg(openim(request)).await.unwrap().into_inner();
+        let answer =
+            api.openim.super_group_online_batch_push_one_msg(openim(request)).await.unwrap().into_inner();
         assert!(answer.encoded_len() > OLD_BODY_BYTES);
         let mut named: Vec<_> = answer.single_push_result.into_iter().map(|r| r.user_id).collect();
         named.sort();

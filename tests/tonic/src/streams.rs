@@ -47,7 +47,8 @@ fn a_streams_messages_arrive_in_order_and_each_has_its_verdict() {
             let verdicts = rest(verdicts).await;
             writer.await.unwrap();
             for verdict in &verdicts {
-                let outcomes: Vec<_> = verdict.users.iter().flat_map(|u| &u.devices).map(|d| d.outcome()).collect();
+                let outcomes: Vec<_> =
+                    verdict.users.iter().flat_map(|u| &u.devices).map(|d| d.outcome()).collect();
                 assert_eq!((outcomes, verdict.last), (vec![Outcome::Written], true), "{verdict:?}");
             }
             assert_eq!(verdicts.iter().map(|v| v.id).collect::<BTreeSet<_>>(), (0..300).collect());
