@@ -115,6 +115,8 @@ pub const HAND_OVER_LANE_MAX: usize = 1024;
 pub const PUSHES_OPEN_MAX: u32 = 4096;
 /// Recipients served of one push before the next source gets its turn.
 pub const PUSH_SLICE_MAX: usize = 64;
+/// Frames of a push whose `MsgData` has more bytes are built once by the rpc thread, and not by each shard.
+pub const SHARED_FRAME_BYTES: usize = 16 * 1024;
 /// Mails taken from each lane in one turn.
 pub const LANE_BATCH_MAX: usize = 64;
 /// Entries taken from each of the register, unregister and kick queues in one turn.
@@ -171,6 +173,11 @@ pub const TCP_USER_TIMEOUT_MS: u32 = 30_000;
 
 /// Largest gRPC message, both ways (OpenIM's `rpcMaxBodySize`, spec 4.7). More: RESOURCE_EXHAUSTED.
 pub const GRPC_MESSAGE_BYTES_MAX: usize = 8_388_608;
+/// Bytes of a compressed gRPC message that are read, and of the plain one that are written, before its thread gets a
+/// turn: about 60 us.
+pub const GUNZIP_STEP_BYTES: usize = 64 * 1024;
+/// A caller that takes no byte of a streamed answer for so long is cut.
+pub const STREAM_SEND_DEADLINE_MS: u64 = 30_000;
 /// Calls that one rpc thread has open. More: UNAVAILABLE.
 pub const RPC_CALLS_MAX: u32 = 16_384;
 /// Mails waiting in the control lane of an rpc thread. Full: the mail comes back to main.

@@ -53,6 +53,10 @@ macro_rules! metrics {
 metrics! {
     Connections Gauge "pinion_connections" "Sessions known to the shard: registered, logging in or closing.";
     Registered Gauge "pinion_registered_connections" "Connections that pushes reach.";
+    RegisteredGob Gauge "pinion_encodings" ("variant" = "gob") "Connections that pushes reach, by how they encode.";
+    RegisteredGobGzip Gauge "pinion_encodings" ("variant" = "gob_gzip") "Connections that pushes reach, by how they encode.";
+    RegisteredJson Gauge "pinion_encodings" ("variant" = "json") "Connections that pushes reach, by how they encode.";
+    RegisteredJsonGzip Gauge "pinion_encodings" ("variant" = "json_gzip") "Connections that pushes reach, by how they encode.";
     Users Gauge "pinion_users" "Distinct users with a registered connection.";
     Sockets Gauge "pinion_sockets" "Client file descriptors held by the shard, handshakes included.";
     HandshakesOpen Gauge "pinion_handshakes_in_flight" "Connections whose request head is being read.";
@@ -175,6 +179,7 @@ metrics! {
     RpcOtherError Counter "pinion_rpc_calls_total" ("call" = "other_error") "gRPC calls by method and outcome.";
     RpcBadRequest Counter "pinion_rpc_bad_requests_total" "gRPC bodies that could not be decoded.";
     RpcCancelled Counter "pinion_rpc_cancelled_total" "gRPC calls that their caller gave up.";
+    RpcTooSlow Counter "pinion_rpc_slow_callers_total" "Streaming calls cut because their caller took nothing of the answer.";
     RpcLate Counter "pinion_rpc_late_verdicts_total" "Answers of shards that came after their call was over.";
     RpcRefused Counter "pinion_rpc_connections_refused_total" "gRPC connections closed before a complete preface.";
     HttpRequests Counter "pinion_http_requests_total" "Admin HTTP requests.";

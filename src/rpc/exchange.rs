@@ -3,6 +3,8 @@
 //! Handles are cheap clones of one `Rc<RefCell<..>>`. What always holds: no borrow outlives a method, no method awaits,
 //! and wakers are called after the borrow has ended.
 
+mod places;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -16,12 +18,13 @@ use super::upstream::{Backend, Work};
 use crate::cluster::router::{Busy, Mails, Outcome, Progress, Router};
 use crate::hub::mail::ShardMail;
 use crate::ids::{RpcTicket, ShardId, SourceId};
-use crate::limits::{RPC_CALLS_MAX, RPC_CONNECTIONS_MAX, RPC_HELD_BYTES};
 use crate::metrics::{Block, Metric};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, LaneDepths, RpcInbox, RpcMail, ShardAddress};
 use crate::time::Mono;
 use crate::wire::grpc::{Status, code};
+
+pub(super) use places::{CallPlace, ConnectionPlace, DrainWatch, Held};
 
 /// See the module's documentation.
 #[derive(Clone)]
@@ -34,8 +37,9 @@ struct State {
     shards: Vec<ShardAddress>,
     answers: BTreeMap<RpcTicket, Answer>,
     backend: Option<Backend>,
-    /// Open gRPC connections; each leaves its waker here to hear of the drain.
-    connections: Slab<Option<Waker>>,
+    /// Open connections and streaming calls; each leaves its waker here to hear of the drain.
+    drain_watches: Slab<Option<Waker>>,
+    connections_open: usize,
     calls_open: u32,
     held_bytes: usize,
     next_source: u64,
@@ -60,7 +64,8 @@ impl Exchange {
             shards,
             answers: BTreeMap::new(),
             backend,
-            connections: Slab::new(),
+            drain_watches: Slab::new(),
+            connections_open: 0,
             calls_open: 0,
             held_bytes: 0,
             next_source: first_source,
@@ -124,7 +129,7 @@ impl Exchange {
             }
             RpcMail::Drain(deadline) => {
                 state.drain = Some(deadline);
-                wakers.extend(state.connections.iter_mut().filter_map(|(_, waker)| waker.take()));
+                wakers.extend(state.drain_watches.iter_mut().filter_map(|(_, waker)| waker.take()));
             }
         }
         drop(state);
@@ -146,9 +151,9 @@ impl Exchange {
     /// Publishes the counts of the thread.
     pub(super) fn publish(&self, inbox: &RpcInbox, block: &Block) {
         let mut state = self.state.borrow_mut();
-        let State { router, backend, connections, calls_open, .. } = &mut *state;
+        let State { router, backend, connections_open, calls_open, .. } = &mut *state;
         let tally = router.tally();
-        tally.set(Metric::RpcConnections, connections.len() as u64);
+        tally.set(Metric::RpcConnections, *connections_open as u64);
         tally.set(Metric::RpcOpen, u64::from(*calls_open));
         if let Some(backend) = backend {
             backend.publish(tally);
@@ -162,26 +167,6 @@ impl Exchange {
         self.state.borrow().shards.iter().map(ShardAddress::depths).collect()
     }
 
-    /// A place for a connection; `None`: there are too many, or the thread drains.
-    pub(super) fn enter_connection(&self) -> Option<ConnectionPlace> {
-        let mut state = self.state.borrow_mut();
-        if state.connections.len() >= RPC_CONNECTIONS_MAX || state.drain.is_some() {
-            return None;
-        }
-        let key = state.connections.insert(None);
-        Some(ConnectionPlace { exchange: self.clone(), key })
-    }
-
-    /// A place for a call; `None`: there are too many.
-    pub(super) fn enter_call(&self) -> Option<CallPlace> {
-        let mut state = self.state.borrow_mut();
-        if state.calls_open >= RPC_CALLS_MAX {
-            return None;
-        }
-        state.calls_open += 1;
-        Some(CallPlace { exchange: self.clone(), held_bytes: 0 })
-    }
-
     /// The deadline of the drain, once it has begun.
     pub(super) fn draining(&self) -> Option<Mono> {
         self.state.borrow().drain
@@ -189,7 +174,7 @@ impl Exchange {
 
     /// Whether a connection is open.
     pub(super) fn has_connections(&self) -> bool {
-        !self.state.borrow().connections.is_empty()
+        self.state.borrow().connections_open > 0
     }
 }
 
@@ -276,64 +261,5 @@ impl Drop for Waiting {
             let mails = state.router.cancel(self.ticket);
             state.post(mails);
         }
-    }
-}
-
-/// A place among the connections; given back when dropped.
-pub(super) struct ConnectionPlace {
-    exchange: Exchange,
-    key: usize,
-}
-
-impl ConnectionPlace {
-    /// Whether the thread drains; if not, the task is woken when it does.
-    pub(super) fn poll_draining(&self, cx: &mut Context<'_>) -> bool {
-        let mut state = self.exchange.state.borrow_mut();
-        if state.drain.is_some() {
-            return true;
-        }
-        if let Some(waker) = state.connections.get_mut(self.key)
-            && !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker()))
-        {
-            *waker = Some(cx.waker().clone());
-        }
-        false
-    }
-}
-
-impl Drop for ConnectionPlace {
-    fn drop(&mut self) {
-        let waker = self.exchange.state.borrow_mut().connections.try_remove(self.key);
-        drop(waker); // after the borrow
-    }
-}
-
-/// A place among the calls, with the bytes it holds; given back when dropped.
-pub(super) struct CallPlace {
-    exchange: Exchange,
-    held_bytes: usize,
-}
-
-impl CallPlace {
-    /// Accounts for so many more bytes of request or answer.
-    pub(super) fn hold(&mut self, bytes: usize) -> Result<(), Status> {
-        let mut state = self.exchange.state.borrow_mut();
-        if state.held_bytes + bytes > RPC_HELD_BYTES {
-            return Err(Status::new(
-                code::RESOURCE_EXHAUSTED,
-                "requests and answers in flight exceed the memory set aside for them",
-            ));
-        }
-        state.held_bytes += bytes;
-        self.held_bytes += bytes;
-        Ok(())
-    }
-}
-
-impl Drop for CallPlace {
-    fn drop(&mut self) {
-        let mut state = self.exchange.state.borrow_mut();
-        state.held_bytes -= self.held_bytes;
-        state.calls_open -= 1;
     }
 }
