@@ -38,10 +38,9 @@ fi
 # Stubs from our own proto files, made anew each time: they are cheap and must not be stale.
 rm -rf "$CLIENTS/stubs"
 mkdir -p "$CLIENTS/stubs"
+mapfile -t protos < <(find proto/openim proto/pinion proto/google/rpc/status.proto -name '*.proto')
 "$CLIENTS/venv/bin/python" -m grpc_tools.protoc -I proto \
-    --python_out="$CLIENTS/stubs" --grpc_python_out="$CLIENTS/stubs" \
-    proto/openim/sdkws/sdkws.proto proto/openim/msggateway/msggateway.proto proto/pinion/v1/push.proto \
-    proto/openim/errinfo/errinfo.proto proto/google/rpc/status.proto
+    --python_out="$CLIENTS/stubs" --grpc_python_out="$CLIENTS/stubs" "${protos[@]}"
 # `google` is a package of protobuf itself: ours are reached by name through a module of their own.
 mv "$CLIENTS/stubs/google/rpc/status_pb2.py" "$CLIENTS/stubs/rpc_status_pb2.py"
 rm -r "$CLIENTS/stubs/google"

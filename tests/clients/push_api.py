@@ -16,6 +16,7 @@ from gateway import ROOT
 sys.path.insert(0, os.path.join(ROOT, "work", "clients", "stubs"))
 import rpc_status_pb2  # noqa: E402
 from openim.errinfo import errinfo_pb2  # noqa: E402
+from openim.legacy import msggateway_pb2 as old_pb2  # noqa: E402
 from openim.msggateway import msggateway_pb2, msggateway_pb2_grpc  # noqa: E402
 from openim.sdkws import sdkws_pb2  # noqa: E402
 from pinion.v1 import push_pb2, push_pb2_grpc  # noqa: E402
@@ -104,7 +105,7 @@ def message(sender, recipient, text):
     )
 
 
-def openim_error(fault, error_info="openim.protobuf.ErrorInfo"):
+def openim_error(fault, error_info):
     """(code, message, cause) of an OpenIM error. grpcio knows no status above 16: it says UNKNOWN and keeps the details
     (spec 6.4), which carry the code, the message and the cause. `cause` is None where no details are attached."""
     found = [value for key, value in fault.trailing_metadata() or () if key == "grpc-status-details-bin"]
@@ -120,12 +121,12 @@ def openim_error(fault, error_info="openim.protobuf.ErrorInfo"):
     return status.code, status.message, errinfo_pb2.ErrorInfo.FromString(status.details[0].value).cause
 
 
-def refused(call, wanted):
+def refused(call, wanted, error_info="openim.protobuf.ErrorInfo"):
     """The call fails with (code, message, cause), OpenIM's or gRPC's own; None in `wanted` is not looked at."""
     try:
         call()
     except grpc.RpcError as fault:
-        got = openim_error(fault)
+        got = openim_error(fault, error_info)
         for name, is_, should_be in zip(("code", "message", "cause"), got, wanted):
             assert should_be is None or is_ == should_be, f"{name}: got {is_!r}, wanted {should_be!r} of {got}"
         return

@@ -17,6 +17,7 @@ import suite_grpc_js
 import suite_grpc_limits
 import suite_h2load
 import suite_push
+import suite_services
 import suite_sdk
 from checks import Checks
 from gateway import Gateway
@@ -31,6 +32,7 @@ SUITES = {
     "grpc-limits": suite_grpc_limits.run,
     "grpc-js": suite_grpc_js.run,
     "push": suite_push.run,
+    "services": suite_services.run,
     "h2load": suite_h2load.run,
 }
 SHARDS = 3
