@@ -176,6 +176,8 @@ pub const GRPC_MESSAGE_BYTES_MAX: usize = 8_388_608;
 /// Bytes of a compressed gRPC message that are read, and of the plain one that are written, before its thread gets a
 /// turn: about 60 us.
 pub const GUNZIP_STEP_BYTES: usize = 64 * 1024;
+/// A watcher of the gRPC health service hears of a change within so long.
+pub const HEALTH_WATCH_MS: u64 = 250;
 /// A caller that takes no byte of a streamed answer for so long is cut.
 pub const STREAM_SEND_DEADLINE_MS: u64 = 30_000;
 /// Calls that one rpc thread has open. More: UNAVAILABLE.

@@ -176,6 +176,7 @@ metrics! {
     RpcStatusError Counter "pinion_rpc_calls_total" ("call" = "status_error") "gRPC calls by method and outcome.";
     RpcLoginOk Counter "pinion_rpc_calls_total" ("call" = "remote_login_ok") "gRPC calls by method and outcome.";
     RpcLoginError Counter "pinion_rpc_calls_total" ("call" = "remote_login_error") "gRPC calls by method and outcome.";
+    RpcOtherOk Counter "pinion_rpc_calls_total" ("call" = "other_ok") "gRPC calls by method and outcome.";
     RpcOtherError Counter "pinion_rpc_calls_total" ("call" = "other_error") "gRPC calls by method and outcome.";
     RpcBadRequest Counter "pinion_rpc_bad_requests_total" "gRPC bodies that could not be decoded.";
     RpcCancelled Counter "pinion_rpc_cancelled_total" "gRPC calls that their caller gave up.";

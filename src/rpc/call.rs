@@ -17,14 +17,15 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 
 use super::exchange::{CallPlace, DrainWatch, Exchange};
 use super::metadata::{CallHead, Refusal};
-use super::services::{self, Method, Streaming, Unary};
+use super::readiness::Readiness;
+use super::services::{self, Catalog, Method, Streaming, Unary};
 use super::stream::{Inbound, Outbound, send_all};
 use crate::limits::STREAM_SEND_DEADLINE_MS;
 use crate::metrics::Metric;
 use crate::shard::clock;
 use crate::shard::turn::Turns;
 use crate::time::Mono;
-use crate::wire::grpc::{Status, code};
+use crate::wire::grpc::{Dialect, Status, code};
 
 /// What calls work with.
 pub(super) struct Service {
@@ -32,8 +33,12 @@ pub(super) struct Service {
     pub(super) exchange: Exchange,
     /// For work that would hold up the thread.
     pub(super) turns: Turns,
+    /// Which services are offered.
+    pub(super) catalog: Catalog,
     /// `auth.admin_users`.
     pub(super) admins: Vec<String>,
+    /// What the health service answers from.
+    pub(super) readiness: Readiness,
 }
 
 /// How a call ended early.
@@ -93,7 +98,7 @@ async fn serve(
     mut respond: SendResponse<Bytes>,
 ) {
     let (parts, body) = request.into_parts();
-    match CallHead::read(&parts) {
+    match CallHead::read(&parts, service.catalog) {
         Ok(head) => match head.method {
             Method::Unary(method) => {
                 let request = UnaryRequest { method, head, headers: parts.headers, body };
@@ -226,7 +231,7 @@ async fn serve_stream(
     }
 }
 
-const OK: Status = Status { code: code::OK, message: String::new(), cause: None };
+const OK: Status = Status { code: code::OK, message: String::new(), cause: None, dialect: Dialect::Openim };
 
 fn ok_response() -> Response<()> {
     let mut response = Response::new(());

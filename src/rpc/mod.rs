@@ -16,6 +16,7 @@ mod exposition;
 pub mod inside;
 mod metadata;
 mod planted;
+mod readiness;
 mod run;
 mod server;
 mod services;

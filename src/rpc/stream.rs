@@ -85,7 +85,12 @@ pub(super) async fn collect(body: &mut RecvStream) -> Result<Bytes, CollectFault
 
 /// Encodes an answer behind its prefix.
 pub(super) fn encode(message: &impl Message) -> Result<Bytes, Status> {
-    let length = message.encoded_len();
+    // Encoding fails for want of room only, and a `BytesMut` grows.
+    framed(message.encoded_len(), |out| message.encode_raw(out))
+}
+
+/// A message of so many bytes, which `write` appends, behind its prefix.
+pub(super) fn framed(length: usize, write: impl FnOnce(&mut BytesMut)) -> Result<Bytes, Status> {
     let (true, Ok(prefix)) = (length <= GRPC_MESSAGE_BYTES_MAX, u32::try_from(length)) else {
         return Err(Status::new(
             code::RESOURCE_EXHAUSTED,
@@ -95,7 +100,7 @@ pub(super) fn encode(message: &impl Message) -> Result<Bytes, Status> {
     let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + length);
     bytes.put_u8(0);
     bytes.put_u32(prefix);
-    message.encode(&mut bytes).map_err(|error| Status::new(code::INTERNAL, error.to_string()))?;
+    write(&mut bytes);
     Ok(bytes.freeze())
 }
 

@@ -17,7 +17,7 @@ use crate::wire::grpc::frame;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An HTTP/2 connection whose driver runs as a task of this runtime.
-async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
+pub(super) async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
     let stream = monoio::net::TcpStream::connect_addr(address).await.unwrap();
     let (sender, connection) = h2::client::handshake(stream.into_poll_io().unwrap()).await.unwrap();
     monoio::spawn(async move {
