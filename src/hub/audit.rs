@@ -23,6 +23,9 @@ impl Hub {
             expect(&format!("{variant:?}"), registered, self.registry.registered_as(variant))?;
         }
         self.registry.audit()?;
+        self.verdicts.audit()?;
+        self.held.audit()?;
+        expect("held", self.verdicts.held(), self.held.len())?;
         for kind in [Kind::Unregister, Kind::Kick, Kind::Register] {
             let queued = sum(&|s| s.queues.get(kind as usize).is_some_and(|link| link.queued).into());
             expect(&format!("{kind:?} queue"), queued, self.queues.len(kind))?;
