@@ -20,6 +20,10 @@ def to(users, number, text, **options):
     return O.PushMessage(id=number, msg_data=data, users=O.UserList(user_ids=users), **options)
 
 
+def batch(*messages):
+    return O.PushBatch(messages=messages)
+
+
 class Stream:
     """A call of `Stream`. `taken` counts the batches that the transport has taken from us so far."""
 
@@ -30,9 +34,9 @@ class Stream:
         self.call = api.pinion.Stream(self._batches(), **{"timeout": STREAM_SECONDS, **options})
 
     def _batches(self):
-        while (batch := self.outgoing.get()) is not None:
+        while (waiting := self.outgoing.get()) is not None:
             self.taken += 1
-            yield batch
+            yield waiting
 
     def __enter__(self):
         return self
@@ -42,7 +46,7 @@ class Stream:
         self.call.cancel()
 
     def send(self, *messages):
-        self.outgoing.put(O.PushBatch(messages=messages))
+        self.outgoing.put(batch(*messages))
 
     def half_close(self):
         self.outgoing.put(None)
@@ -79,7 +83,7 @@ def gather(found, part):
 def send(api, *messages, **options):
     """Verdicts by id, from the unary form."""
     found = {}
-    for part in api.pinion.Send(O.PushBatch(messages=messages), **{"timeout": STREAM_SECONDS, **options}).verdicts:
+    for part in api.pinion.Send(batch(*messages), **{"timeout": STREAM_SECONDS, **options}).verdicts:
         gather(found, part)
     equal(sorted(found), sorted(m.id for m in messages), "answered messages")
     assert all(verdict.last for verdict in found.values()), f"a message without its last part: {found}"

@@ -7,7 +7,8 @@ import grpc
 
 from checks import equal, until
 from listener import Listener
-from push_api import ADMIN, SERVICE, Answers, PushApi, message, msggateway_pb2, push_pb2, push_request, refused
+from pinion_push import batch, to
+from push_api import ADMIN, SERVICE, Answers, PushApi, msggateway_pb2, push_request, refused
 
 # `rpcMaxBodySize` of OpenIM, and what its servers before 3.8.3 took (spec 4.7).
 BODY_BYTES, OLD_BODY_BYTES = 8_388_608, 4 * 1024 * 1024
@@ -175,11 +176,10 @@ def many_cancelled(gateway, api):
 
 
 def waiting_sends(api, expire_ms):
-    data = message("sender", "late", "x").SerializeToString()
-    batch = lambda n: push_pb2.PushBatch(messages=[push_pb2.PushMessage(
-        id=n, msg_data=data, users=push_pb2.UserList(user_ids=["late"]), expire_after_ms=expire_ms
-    )])
-    return [api.pinion.Send.future(batch(n), timeout=60) for n in range(MANY)]
+    """Each for a user of its own: what may wait for one user is bounded."""
+    users = [f"late{n}" for n in range(MANY)]
+    return [api.pinion.Send.future(batch(to([user], n, "x", expire_after_ms=expire_ms)), timeout=60)
+            for n, user in enumerate(users)]
 
 
 def cancelled_uploads(gateway, api):

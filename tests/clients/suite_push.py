@@ -9,7 +9,7 @@ from checks import equal, until
 from gateway import Gateway
 from listener import ANDROID, LINUX, WEB, Listener
 from pinion_push import (
-    DROPPED, EXPIRED, KICKED, NOT_HERE, QUEUED, TOO_LARGE, TOTALS_ONLY, WRITTEN, O, Stream, outcomes, send, to, totals,
+    DROPPED, EXPIRED, KICKED, NOT_HERE, QUEUED, TOO_LARGE, TOTALS_ONLY, WRITTEN, O, Stream, batch, outcomes, send, to, totals,
 )
 from push_api import CALL_SECONDS, PushApi, message, refused
 from suite_grpc_limits import idle
@@ -17,7 +17,7 @@ from suite_grpc_limits import idle
 # `push.proto`: unresolved messages of one stream, messages of a batch, users of a message, longest wait.
 IN_HAND, BATCH_MESSAGES, LIST_USERS, EXPIRE_MS = 256, 1024, 262_144, 60_000
 # Codes of gRPC itself.
-INVALID_ARGUMENT, UNAVAILABLE = 3, 14
+INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE = 3, 8, 14
 
 
 def run(checks, gateway, _api):
@@ -34,8 +34,8 @@ def run(checks, gateway, _api):
         check("a half-closed stream gives its last verdicts and ends with OK", half_close)
         check("a cancelled stream takes back what was not given to anybody", cancelled)
         check("a caller that sends faster than verdicts come is held", held)
-        for name, batch, code in bad_batches():
-            checks.run(f"push: {name}: {code}", lambda b=batch, c=code: bad_batch(api, b, c))
+        for name, bad, code in bad_batches():
+            checks.run(f"push: {name}: {code}", lambda b=bad, c=code: bad_batch(api, b, c))
         check("what came before a bad batch was pushed", before_a_bad_batch)
         check("all this went over one connection, which is whole", lambda _, api: equal(api.broke(), False))
     checks.run("push: a leaving node ends streams with UNAVAILABLE", leaving)
@@ -212,7 +212,7 @@ def held(gateway, api):
     text, many = "x" * 8_000, 2_000
     with Stream(api) as stream:
         for n in range(many):
-            stream.send(to(["nobody"], n, text, expire_after_ms=2_000))
+            stream.send(to([f"nobody{n}"], n, text, expire_after_ms=2_000))
         stream.half_close()
         until(lambda: stream.taken >= IN_HAND, lambda: f"took {stream.taken} of {many}")
         stream.verdict(0)
@@ -236,10 +236,10 @@ def bad_batches():
 
     rows = [
         ("a batch without messages", [], INVALID_ARGUMENT),
-        ("more than 1 024 messages", [good] * (BATCH_MESSAGES + 1), INVALID_ARGUMENT),
+        ("more than 1 024 messages", [good] * (BATCH_MESSAGES + 1), RESOURCE_EXHAUSTED),
         ("nobody named", [O.PushMessage(id=1, msg_data=whole)], INVALID_ARGUMENT),
         ("an empty list of users", [O.PushMessage(id=1, msg_data=whole, users=O.UserList())], INVALID_ARGUMENT),
-        ("more than 262 144 users", [to(["u"] * (LIST_USERS + 1), 1, "x")], INVALID_ARGUMENT),
+        ("more than 262 144 users", [to(["u"] * (LIST_USERS + 1), 1, "x")], RESOURCE_EXHAUSTED),
         ("a wait above 60 s", [to(["nobody"], 1, "x", expire_after_ms=EXPIRE_MS + 1)], INVALID_ARGUMENT),
         ("no message data", [with_data(b"")], INVALID_ARGUMENT),
         ("cut message data", [with_data(whole[:-1])], INVALID_ARGUMENT),
@@ -250,16 +250,16 @@ def bad_batches():
         ("a notification without its session type", [with_field("contentType", 1400)], INVALID_ARGUMENT),
         ("a good message beside a bad one", [good, with_field("sendID", "")], INVALID_ARGUMENT),
     ]
-    return [(name, O.PushBatch(messages=messages), code) for name, messages, code in rows]
+    return [(name, batch(*messages), code) for name, messages, code in rows]
 
 
-def bad_batch(api, batch, code):
+def bad_batch(api, bad, code):
     def streamed():
         with Stream(api) as stream:
-            stream.outgoing.put(batch)
+            stream.outgoing.put(bad)
             stream.rest()
 
-    refused(lambda: api.pinion.Send(batch, timeout=CALL_SECONDS), (code, None, None))
+    refused(lambda: api.pinion.Send(bad, timeout=CALL_SECONDS), (code, None, None))
     refused(streamed, (code, None, None))
 
 
