@@ -13,9 +13,9 @@ const MANY: usize = 1_000;
 
 /// A request of exactly so many bytes: users of which nobody has heard.
 fn status_request(bytes: usize) -> GetUsersOnlineStatusReq {
-    let mut request = GetUsersOnlineStatusReq::default();
     // Tag, two bytes of length, name.
-    request.user_i_ds = (0..(bytes - 8_000) / 4_003).map(|n| format!("{n:04000}")).collect();
+    let names = (0..(bytes - 8_000) / 4_003).map(|n| format!("{n:04000}"));
+    let mut request = GetUsersOnlineStatusReq { user_i_ds: names.collect() };
     let left = bytes - request.encoded_len();
     request.user_i_ds.push("x".repeat(left - 3));
     assert_eq!(request.encoded_len(), bytes);
