@@ -215,6 +215,8 @@ const checks = {
       assert.strictEqual((await verdict).users[0].outcome, 'OUTCOME_NOT_HERE');
     }));
     // All have answered and none has ended.
+    const running = Symbol('running');
+    for (const { ended } of streams) assert.strictEqual(await Promise.race([ended, running]), running);
     for (const { call } of streams) call.end();
     for (const status of await Promise.all(streams.map(({ ended }) => ended))) assert.strictEqual(status.code, 0);
   },

@@ -28,7 +28,7 @@ def run(checks, gateway, _api):
                            lambda s=size, c=compression: sized_request(api, s, c))
             checks.run(f"grpc-limits: {name} request one byte above the limit",
                        lambda c=compression: too_large_request(api, c))
-        checks.run("grpc-limits: 64 MiB of zeros in gzip", lambda: too_large_request(api, GZIP, 64 * 1024 * 1024))
+        checks.run("grpc-limits: 32 MiB of zeros in gzip", lambda: too_large_request(api, GZIP, 32 * 1024 * 1024))
         checks.run("grpc-limits: a compression that is not offered", lambda: deflated(api))
         for size in (OLD_BODY_BYTES, BODY_BYTES):
             checks.run(f"grpc-limits: answer of {size:,} bytes", lambda s=size: sized_answer(api, s))
@@ -146,7 +146,7 @@ def no_time(gateway, api):
 
 def many_calls(gateway, api):
     """None is answered before all are open: each waits for a user who does not come."""
-    calls = waiting_sends(api, expire_ms=5_000)
+    calls = waiting_sends(api, expire_ms=3_000)
     answers = Answers(calls)
     in_flight = lambda: gateway.metric("pinion_rpc_calls_in_flight")
     until(lambda: in_flight() == MANY, lambda: f"{in_flight()} calls in flight")
