@@ -132,6 +132,8 @@ pub const HELD_USER_MAX: usize = 64;
 pub const HELD_USER_BYTES: usize = 1024 * 1024;
 /// Frames of a push whose `MsgData` has more bytes are built once by the rpc thread, and not by each shard.
 pub const SHARED_FRAME_BYTES: usize = 16 * 1024;
+/// Bytes of such a frame that are compressed before the thread gets a turn: about 300 us.
+pub const SHARED_STEP_BYTES: usize = 64 * 1024;
 /// Mails taken from each lane in one turn.
 pub const LANE_BATCH_MAX: usize = 64;
 /// Entries taken from each of the register, unregister and kick queues in one turn.
@@ -193,6 +195,31 @@ pub const GRPC_MESSAGE_BYTES_MAX: usize = 8_388_608;
 pub const GUNZIP_STEP_BYTES: usize = 64 * 1024;
 /// A watcher of the gRPC health service hears of a change within so long.
 pub const HEALTH_WATCH_MS: u64 = 250;
+/// Messages in one `pinion.v1.PushBatch`. More: RESOURCE_EXHAUSTED. Users over all of them: [`RPC_USERS_MAX`].
+pub const PUSH_BATCH_MAX: usize = 1_024;
+/// Most that `expire_after_ms` may be. More: INVALID_ARGUMENT.
+pub const PUSH_EXPIRE_MS: u64 = 60_000;
+/// Messages of one `Push/Stream` whose last verdict was not sent yet. At that many the stream is not read on.
+pub const PUSH_STREAM_MESSAGES_MAX: usize = 256;
+/// Bytes of requests that they hold, [`PUSH_USER_BYTES`] included. At that many the stream is not read on.
+pub const PUSH_STREAM_BYTES: usize = 2 * GRPC_MESSAGE_BYTES_MAX;
+/// What a named user costs beside the bytes of its id, until its verdict is sent.
+pub const PUSH_USER_BYTES: usize = 128;
+/// Pushes of all `pinion.v1.Push` calls of one rpc thread that wait for shards. At that many these calls wait, so
+/// that other calls still find a ticket.
+pub const PUSH_STREAM_TICKETS_MAX: usize = RPC_CALLS_MAX as usize / 2;
+/// A push lane with so many mails gets no more of them, so that other calls still find room.
+pub const PUSH_STREAM_LANE_MAX: usize = PUSH_LANE_MAX / 4 * 3;
+/// While a ticket or a lane is waited for, it is looked at this often.
+pub const PUSH_RETRY_MS: u64 = 2;
+/// Encoded verdicts in one message of a stream, about: grpc-go takes 4 MiB at most unless told otherwise.
+pub const PUSH_VERDICTS_BYTES: usize = 1024 * 1024;
+/// Verdicts that are put together before their thread gets a turn: about 1 ms.
+pub const PUSH_VERDICTS_MAX: usize = 4_096;
+/// Most that a unary `Push/Send` may take, if its caller has that much patience: every message may have expired.
+pub const PUSH_SEND_MS: u64 = PUSH_EXPIRE_MS + PUSH_DEADLINE_MS;
+/// So long before the deadline of a drain `pinion.v1.Push` calls get the verdicts that are known.
+pub const DRAIN_VERDICTS_MS: u64 = 500;
 /// A caller that takes no byte of a streamed answer for so long is cut.
 pub const STREAM_SEND_DEADLINE_MS: u64 = 30_000;
 /// Calls that one rpc thread has open. More: UNAVAILABLE.

@@ -143,6 +143,7 @@ metrics! {
     FramesExpired Counter "pinion_frames_expired_total" "Push frames taken out of an outbox again because they were worthless by then.";
     PushesUntracked Counter "pinion_pushes_untracked_total" "Pushes whose open verdicts were reported as queued because too many pushes waited.";
     HeldRefused Counter "pinion_held_refused_total" "Absent users that a message could not wait for because too much waited.";
+    SharedEncodes Counter "pinion_shared_encodes_total" "Large push frames that rpc threads encoded for all shards.";
     FramesTooLarge Counter "pinion_frames_too_large_total" "Frames above the SDKs' read limit, not sent.";
     Kicks Counter "pinion_kicks_total" "Connections ended by login policy or by RPC.";
     PresenceForgotten Counter "pinion_presence_forgotten_total" "Presence records forgotten because too many users were dirty.";
@@ -177,6 +178,7 @@ metrics! {
 
     RpcConnections Gauge "pinion_rpc_connections" "Open connections to the gRPC port.";
     RpcOpen Gauge "pinion_rpc_calls_in_flight" "gRPC calls that wait for shards.";
+    RpcPushesInHand Gauge "pinion_rpc_pushes_in_hand" "Messages of pinion.v1.Push calls that wait for shards.";
     RpcPushOk Counter "pinion_rpc_calls_total" ("call" = "push_ok") "gRPC calls by method and outcome.";
     RpcPushError Counter "pinion_rpc_calls_total" ("call" = "push_error") "gRPC calls by method and outcome.";
     RpcKickOk Counter "pinion_rpc_calls_total" ("call" = "kick_ok") "gRPC calls by method and outcome.";
@@ -185,10 +187,16 @@ metrics! {
     RpcStatusError Counter "pinion_rpc_calls_total" ("call" = "status_error") "gRPC calls by method and outcome.";
     RpcLoginOk Counter "pinion_rpc_calls_total" ("call" = "remote_login_ok") "gRPC calls by method and outcome.";
     RpcLoginError Counter "pinion_rpc_calls_total" ("call" = "remote_login_error") "gRPC calls by method and outcome.";
+    RpcStreamOk Counter "pinion_rpc_calls_total" ("call" = "push_stream_ok") "gRPC calls by method and outcome.";
+    RpcStreamError Counter "pinion_rpc_calls_total" ("call" = "push_stream_error") "gRPC calls by method and outcome.";
+    RpcSendOk Counter "pinion_rpc_calls_total" ("call" = "push_send_ok") "gRPC calls by method and outcome.";
+    RpcSendError Counter "pinion_rpc_calls_total" ("call" = "push_send_error") "gRPC calls by method and outcome.";
     RpcOtherOk Counter "pinion_rpc_calls_total" ("call" = "other_ok") "gRPC calls by method and outcome.";
     RpcOtherError Counter "pinion_rpc_calls_total" ("call" = "other_error") "gRPC calls by method and outcome.";
     RpcBadRequest Counter "pinion_rpc_bad_requests_total" "gRPC bodies that could not be decoded.";
     RpcCancelled Counter "pinion_rpc_cancelled_total" "gRPC calls that their caller gave up.";
+    RpcStreamWaitsHand Counter "pinion_rpc_stream_waits_total" ("cause" = "in_hand") "Times that a push stream was not read on for a while.";
+    RpcStreamWaitsShard Counter "pinion_rpc_stream_waits_total" ("cause" = "shard") "Times that a push stream was not read on for a while.";
     RpcTooSlow Counter "pinion_rpc_slow_callers_total" "Streaming calls cut because their caller took nothing of the answer.";
     RpcLate Counter "pinion_rpc_late_verdicts_total" "Answers of shards that came after their call was over.";
     RpcRefused Counter "pinion_rpc_connections_refused_total" "gRPC connections closed before a complete preface.";

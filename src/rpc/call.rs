@@ -7,6 +7,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use super::readiness::Readiness;
 use super::services::{self, Catalog, Method, Streaming, Unary};
 use super::stream::{Inbound, Outbound, send_all};
 use crate::limits::STREAM_SEND_DEADLINE_MS;
-use crate::metrics::Metric;
+use crate::metrics::{Block, Metric};
 use crate::shard::clock;
 use crate::shard::turn::Turns;
 use crate::time::Mono;
@@ -33,6 +34,8 @@ pub(super) struct Service {
     pub(super) exchange: Exchange,
     /// For work that would hold up the thread.
     pub(super) turns: Turns,
+    /// What all threads publish.
+    pub(super) blocks: Vec<(String, Arc<Block>)>,
     /// Which services are offered.
     pub(super) catalog: Catalog,
     /// `auth.admin_users`.
@@ -71,7 +74,6 @@ pub(super) struct Call {
 /// works on it; of the drain it hears through `drain`.
 pub(super) struct StreamCall {
     pub(super) method: Streaming,
-    pub(super) headers: HeaderMap,
     pub(super) inbound: Inbound,
     pub(super) outbound: Outbound,
     pub(super) drain: DrainWatch,
@@ -106,7 +108,7 @@ async fn serve(
             }
             Method::Streaming(method) => {
                 let inbound = Inbound::new(&service, body, head.coding);
-                serve_stream(&service, (method, head, parts.headers), inbound, respond).await;
+                serve_stream(&service, (method, head), inbound, respond).await;
             }
         },
         Err(refusal) => {
@@ -206,7 +208,7 @@ async fn send_message(respond: &mut SendResponse<Bytes>, framed: Bytes, limit_ms
 /// The response headers go out at once: some clients (tonic) send no message before they have them.
 async fn serve_stream(
     service: &Rc<Service>,
-    (method, head, headers): (Streaming, CallHead, HeaderMap),
+    (method, head): (Streaming, CallHead),
     inbound: Inbound,
     mut respond: SendResponse<Bytes>,
 ) {
@@ -215,7 +217,7 @@ async fn serve_stream(
         Err(error) => return tracing::debug!(%error, "response"),
     };
     let drain = service.exchange.watch_drain();
-    let call = StreamCall { method, headers, inbound, outbound: outbound.clone(), drain };
+    let call = StreamCall { method, inbound, outbound: outbound.clone(), drain };
     let work = outbound.unless_gone(services::stream(service, call));
     let end = match head.timeout_ms {
         None => work.await,

@@ -4,6 +4,7 @@
 //! and wakers are called after the borrow has ended.
 
 mod places;
+mod tray;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use super::upstream::{Backend, Work};
 use crate::cluster::router::{Busy, Mails, Outcome, Progress, Router};
 use crate::hub::mail::ShardMail;
 use crate::ids::{RpcTicket, ShardId, SourceId};
+use crate::limits::DRAIN_VERDICTS_MS;
 use crate::metrics::{Block, Metric};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, LaneDepths, RpcInbox, RpcMail, ShardAddress};
@@ -25,6 +27,8 @@ use crate::time::Mono;
 use crate::wire::grpc::{Status, code};
 
 pub(super) use places::{CallPlace, ConnectionPlace, DrainWatch, Held};
+use tray::Pile;
+pub(super) use tray::Tray;
 
 /// See the module's documentation.
 #[derive(Clone)]
@@ -36,6 +40,9 @@ struct State {
     router: Router,
     shards: Vec<ShardAddress>,
     answers: BTreeMap<RpcTicket, Answer>,
+    trays: Slab<Pile>,
+    /// Tickets of all trays.
+    tray_tickets: usize,
     backend: Option<Backend>,
     /// Open connections and streaming calls; each leaves its waker here to hear of the drain.
     drain_watches: Slab<Option<Waker>>,
@@ -49,6 +56,8 @@ struct State {
 enum Answer {
     Awaited(Option<Waker>),
     Here(Outcome),
+    /// Goes to this tray, part by part.
+    Tray(usize),
 }
 
 impl Exchange {
@@ -63,6 +72,8 @@ impl Exchange {
             router,
             shards,
             answers: BTreeMap::new(),
+            trays: Slab::new(),
+            tray_tickets: 0,
             backend,
             drain_watches: Slab::new(),
             connections_open: 0,
@@ -140,7 +151,10 @@ impl Exchange {
     pub(super) fn expire(&self, now: Mono) {
         let mut state = self.state.borrow_mut();
         let finished = state.router.expire(now);
-        let wakers: Vec<Waker> = finished.into_iter().filter_map(|f| state.finish(f)).collect();
+        let mut wakers: Vec<Waker> = finished.into_iter().filter_map(|f| state.finish(f)).collect();
+        if state.drain.is_some_and(|deadline| now.plus_ms(DRAIN_VERDICTS_MS) >= deadline) {
+            wakers.extend(state.give_up_trays());
+        }
         while let Some((asker, work)) = state.backend.as_mut().and_then(|b| b.next_late(clock::now())) {
             state.do_work(asker, work);
         }
@@ -151,10 +165,11 @@ impl Exchange {
     /// Publishes the counts of the thread.
     pub(super) fn publish(&self, inbox: &RpcInbox, block: &Block) {
         let mut state = self.state.borrow_mut();
-        let State { router, backend, connections_open, calls_open, .. } = &mut *state;
+        let State { router, backend, connections_open, calls_open, tray_tickets, .. } = &mut *state;
         let tally = router.tally();
         tally.set(Metric::RpcConnections, *connections_open as u64);
         tally.set(Metric::RpcOpen, u64::from(*calls_open));
+        tally.set(Metric::RpcPushesInHand, *tray_tickets as u64);
         if let Some(backend) = backend {
             backend.publish(tally);
         }
@@ -200,11 +215,14 @@ impl State {
     }
 
     /// Keeps the outcome for the one who waits, if somebody still does.
-    fn finish(&mut self, finished: Progress) -> Option<Waker> {
-        let answer = self.answers.get_mut(&finished.ticket)?;
-        match std::mem::replace(answer, Answer::Here(finished.outcome)) {
+    fn finish(&mut self, progress: Progress) -> Option<Waker> {
+        let answer = self.answers.get_mut(&progress.ticket)?;
+        if let Answer::Tray(key) = *answer {
+            return self.put_in_tray(key, progress);
+        }
+        match std::mem::replace(answer, Answer::Here(progress.outcome)) {
             Answer::Awaited(waker) => waker,
-            Answer::Here(_) => None,
+            Answer::Here(_) | Answer::Tray(_) => None,
         }
     }
 
@@ -249,7 +267,8 @@ impl Future for Waiting {
                 state.answers.insert(self.ticket, answer);
                 Poll::Pending
             }
-            None => Poll::Pending, // polled again after it was ready: never does anything
+            // A ticket is waited for in one way only, and not after its answer was given out.
+            Some(Answer::Tray(_)) | None => Poll::Pending,
         }
     }
 }

@@ -57,6 +57,7 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
     let service = Rc::new(Service {
         exchange: exchange.clone(),
         turns: turns.clone(),
+        blocks: start.blocks.clone(),
         catalog: Catalog::new(&start.config.rpc),
         readiness: readiness.clone(),
         admins: start.config.auth.admin_users.clone(),

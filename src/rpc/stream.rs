@@ -70,7 +70,7 @@ pub(super) async fn collect(body: &mut RecvStream) -> Result<Bytes, CollectFault
         body.flow_control().release_capacity(chunk.len()).map_err(CollectFault::Gone)?;
         messages.push(chunk);
         if only.is_none() {
-            only = messages.next().map_err(CollectFault::Body)?;
+            only = messages.take().map_err(CollectFault::Body)?;
         }
         if only.is_some() && messages.held_bytes() > 0 {
             return Err(CollectFault::Body(BodyFault::Trailing));
@@ -138,7 +138,7 @@ impl Inbound {
         self.give_window()?;
         loop {
             let before = self.messages.held_bytes();
-            if let Some(message) = self.messages.next().map_err(|fault| self.bad(fault))? {
+            if let Some(message) = self.messages.take().map_err(|fault| self.bad(fault))? {
                 let held = self.held.split(before - self.messages.held_bytes());
                 return self.unpack(message, held).await.map(Some);
             }

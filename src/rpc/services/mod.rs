@@ -6,6 +6,7 @@
 mod health;
 mod legacy;
 mod openim;
+mod push;
 mod push_answer;
 mod reflection;
 
@@ -16,7 +17,7 @@ use bytes::Bytes;
 
 use super::call::{Call, End, Service, StreamCall};
 use crate::config::RpcConfig;
-use crate::limits::{CONTROL_DEADLINE_MS, PUSH_DEADLINE_MS};
+use crate::limits::{CONTROL_DEADLINE_MS, PUSH_DEADLINE_MS, PUSH_SEND_MS};
 use crate::metrics::Metric;
 use crate::wire::grpc::{Dialect, Status, code};
 
@@ -39,6 +40,8 @@ pub(super) enum Unary {
     Openim(openim::Method, Dialect),
     /// gRPC's health service: open to whoever reaches the port, since it names nobody.
     HealthCheck,
+    /// `pinion.v1.Push/Send`.
+    Send,
 }
 
 /// See [`Method::Streaming`].
@@ -48,6 +51,8 @@ pub(super) enum Streaming {
     HealthWatch,
     /// gRPC's server reflection, `v1` and `v1alpha`.
     Reflection,
+    /// `pinion.v1.Push/Stream`.
+    Push,
 }
 
 /// How long a unary call may take.
@@ -68,10 +73,11 @@ impl Patience {
 /// The older of OpenIM's two services, served when asked for.
 const LEGACY: &str = "OpenIMServer.msggateway.msgGateway";
 
-type Methods<const N: usize> = [(&'static str, Method); N];
+/// A name and what it calls.
+type Named = (&'static str, Method);
 
 /// Services and their methods.
-const ROUTES: &[(&str, &[(&str, Method)])] = &[
+const ROUTES: &[(&str, &[Named])] = &[
     ("openim.msggateway.msgGateway", &openim_methods(Dialect::Openim)),
     (LEGACY, &openim_methods(Dialect::Legacy)),
     (
@@ -80,12 +86,16 @@ const ROUTES: &[(&str, &[(&str, Method)])] = &[
     ),
     ("grpc.reflection.v1.ServerReflection", REFLECTION),
     ("grpc.reflection.v1alpha.ServerReflection", REFLECTION),
+    (
+        "pinion.v1.Push",
+        &[("Stream", Method::Streaming(Streaming::Push)), ("Send", Method::Unary(Unary::Send))],
+    ),
 ];
 
-const REFLECTION: &[(&str, Method)] = &[("ServerReflectionInfo", Method::Streaming(Streaming::Reflection))];
+const REFLECTION: &[Named] = &[("ServerReflectionInfo", Method::Streaming(Streaming::Reflection))];
 
 /// Spec 4.1.
-const fn openim_methods(dialect: Dialect) -> Methods<6> {
+const fn openim_methods(dialect: Dialect) -> [Named; 6] {
     use openim::Method as M;
     const fn of(method: M, dialect: Dialect) -> Method {
         Method::Unary(Unary::Openim(method, dialect))
@@ -112,7 +122,7 @@ impl Catalog {
         Self { legacy: config.legacy_service }
     }
 
-    fn routes(self) -> impl Iterator<Item = &'static (&'static str, &'static [(&'static str, Method)])> {
+    fn routes(self) -> impl Iterator<Item = &'static (&'static str, &'static [Named])> {
         ROUTES.iter().filter(move |(name, _)| self.legacy || *name != LEGACY)
     }
 
@@ -145,7 +155,10 @@ impl Method {
     pub(super) fn counters(self) -> (Metric, Metric) {
         match self {
             Self::Unary(Unary::Openim(method, _)) => method.counters(),
-            Self::Unary(Unary::HealthCheck) | Self::Streaming(_) => {
+            Self::Unary(Unary::Send) => (Metric::RpcSendOk, Metric::RpcSendError),
+            Self::Streaming(Streaming::Push) => (Metric::RpcStreamOk, Metric::RpcStreamError),
+            Self::Unary(Unary::HealthCheck)
+            | Self::Streaming(Streaming::HealthWatch | Streaming::Reflection) => {
                 (Metric::RpcOtherOk, Metric::RpcOtherError)
             }
         }
@@ -158,6 +171,7 @@ impl Unary {
         match self {
             Self::Openim(openim::Method::Push, _) => Patience::fixed(PUSH_DEADLINE_MS),
             Self::Openim(..) | Self::HealthCheck => Patience::fixed(CONTROL_DEADLINE_MS),
+            Self::Send => Patience { unasked_ms: PUSH_DEADLINE_MS, most_ms: PUSH_SEND_MS },
         }
     }
 }
@@ -170,12 +184,14 @@ pub(super) async fn answer(service: &Rc<Service>, call: Call) -> Result<Bytes, S
             answer.map_err(|status| status.for_peers_of(dialect))
         }
         Unary::HealthCheck => health::check(service, call.message),
+        Unary::Send => push::send(service, call).await,
     }
 }
 
 /// Serves a call that streams, to its end. Dropped half-way: the caller is gone.
 pub(super) async fn stream(service: &Rc<Service>, call: StreamCall) -> Result<(), End> {
     match call.method {
+        Streaming::Push => push::stream(service, call).await,
         Streaming::HealthWatch => health::watch(service, call).await,
         Streaming::Reflection => reflection::serve(service, call).await,
     }
@@ -191,11 +207,8 @@ fn undecodable(service: &Service, fault: impl fmt::Display) -> Status {
 mod tests {
     use super::*;
 
-    fn catalog(legacy: bool) -> Catalog {
-        let mut config = RpcConfig::at("127.0.0.1:0".parse().unwrap());
-        config.legacy_service = legacy;
-        Catalog::new(&config)
-    }
+    const NEWER: Catalog = Catalog { legacy: false };
+    const BOTH: Catalog = Catalog { legacy: true };
 
     #[test]
     fn trap_16_services_and_methods_are_told_apart_by_package_and_case() {
@@ -205,28 +218,28 @@ mod tests {
         let no_service = |name: &str| Err(format!("unknown service {name}"));
         let older = no_service("OpenIMServer.msggateway.msgGateway");
         let newer = "openim.msggateway.msgGateway";
-        for (legacy, path, expected) in [
-            (false, format!("/{newer}/{PUSH}"), push(Dialect::Openim)),
-            (true, format!("/{newer}/{PUSH}"), push(Dialect::Openim)),
-            (true, format!("/OpenIMServer.msggateway.msgGateway/{PUSH}"), push(Dialect::Legacy)),
-            (false, format!("/OpenIMServer.msggateway.msgGateway/{PUSH}"), older),
+        for (catalog, path, expected) in [
+            (NEWER, format!("/{newer}/{PUSH}"), push(Dialect::Openim)),
+            (BOTH, format!("/{newer}/{PUSH}"), push(Dialect::Openim)),
+            (BOTH, format!("/OpenIMServer.msggateway.msgGateway/{PUSH}"), push(Dialect::Legacy)),
+            (NEWER, format!("/OpenIMServer.msggateway.msgGateway/{PUSH}"), older),
             (
-                true,
+                BOTH,
                 format!("/OpenIM.msggateway.msgGateway/{PUSH}"),
                 no_service("OpenIM.msggateway.msgGateway"),
             ),
             (
-                true,
+                BOTH,
                 format!("/{newer}/superGroupOnlineBatchPushOneMsg"),
                 Err(format!("unknown method superGroupOnlineBatchPushOneMsg for service {newer}")),
             ),
-            (true, format!("/{newer}/"), Err(format!("unknown method  for service {newer}"))),
-            (true, format!("/a/{newer}/{PUSH}"), no_service(&format!("a/{newer}"))),
-            (true, "/x".to_owned(), Err("malformed method name: \"/x\"".to_owned())),
-            (true, "/".to_owned(), Err("malformed method name: \"/\"".to_owned())),
-            (true, "//".to_owned(), no_service("")),
+            (BOTH, format!("/{newer}/"), Err(format!("unknown method  for service {newer}"))),
+            (BOTH, format!("/a/{newer}/{PUSH}"), no_service(&format!("a/{newer}"))),
+            (BOTH, "/x".to_owned(), Err("malformed method name: \"/x\"".to_owned())),
+            (BOTH, "/".to_owned(), Err("malformed method name: \"/\"".to_owned())),
+            (BOTH, "//".to_owned(), no_service("")),
         ] {
-            let found = catalog(legacy).method(&path);
+            let found = catalog.method(&path);
             assert_eq!(found, expected.map_err(|text| Status::new(code::UNIMPLEMENTED, text)), "{path}");
         }
     }
@@ -234,7 +247,7 @@ mod tests {
     #[test]
     fn every_method_of_every_served_file_has_its_route() {
         // Reflection tells callers of the services in the files; those that are offered must be served whole.
-        for (name, methods) in catalog(true).routes() {
+        for (name, methods) in BOTH.routes() {
             let declared = reflection::methods_of(name);
             assert!(!declared.is_empty(), "{name} is in no file");
             let mut routed: Vec<&str> = methods.iter().map(|(method, _)| *method).collect();

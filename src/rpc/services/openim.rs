@@ -16,6 +16,7 @@ use crate::metrics::Metric;
 use crate::pb::openim::msggateway as pb;
 use crate::pb::openim::msggateway::get_users_online_status_resp::{SuccessDetail, SuccessResult};
 use crate::rpc::call::{Call, Service};
+use crate::rpc::frames;
 use crate::rpc::metadata::Metadata;
 use crate::rpc::stream::encode;
 use crate::wire::grpc::{Dialect, Status, code};
@@ -89,14 +90,16 @@ async fn push(service: &Service, call: Call, dialect: Dialect) -> Result<Bytes, 
     let request = PushRequest::decode(call.message).map_err(|f| undecodable(service, f))?;
     let metadata = Metadata::read(&call.headers, dialect)?;
     let (msg_data, facts, users) = request.check().map_err(Status::args)?;
+    let mut body = PushBody {
+        operation_id: metadata.operation_id,
+        conversation: facts.conversation(),
+        msg_data,
+        frames: None,
+    };
+    frames::share(service, &mut body).await;
     let push = Push {
         source: service.exchange.source(),
-        body: PushBody {
-            operation_id: metadata.operation_id,
-            conversation: facts.conversation(),
-            msg_data,
-            frames: None,
-        },
+        body,
         to: To::Users(users),
         rules: PushRules::default(),
         deadline: call.deadline,

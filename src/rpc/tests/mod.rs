@@ -4,8 +4,11 @@ mod admin;
 mod grpc;
 mod legacy;
 mod openim;
+mod push;
+mod push_limits;
 mod raw;
 mod standard;
+mod streaming;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -30,7 +33,7 @@ use crate::hub::mail::{
 use crate::hub::sight::{Sight, UserFacts};
 use crate::ids::{Platform, RpcTicket, ShardId};
 use crate::limits;
-use crate::metrics::Metric;
+use crate::metrics::{Metric, Tally};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, RpcAddress, RpcMail, ShardInbox, rpc_mailbox, shard_mailbox};
 use crate::time::Mono;
@@ -114,7 +117,7 @@ impl Node {
             grpc,
             http: Some(http),
             block: Arc::clone(&block),
-            blocks: vec![("rpc0".to_owned(), block)],
+            blocks: vec![("0".to_owned(), clients()), ("rpc0".to_owned(), block)],
             pulses,
             dropped_log_lines: None,
             events,
@@ -222,6 +225,15 @@ fn config() -> Config {
         log: LogConfig { level: "info".to_owned(), json: false, users: crate::config::UserNames::Plain },
         planted: Default::default(),
     }
+}
+
+/// What a shard publishes that has connections of two variants.
+fn clients() -> Arc<Block> {
+    let (mut tally, block) = (Tally::default(), Block::default());
+    tally.set(Metric::RegisteredGob, 1);
+    tally.set(Metric::RegisteredJsonGzip, 1);
+    block.publish(&tally);
+    Arc::new(block)
 }
 
 /// Plays all shards until the first of them is told to drain.

@@ -13,23 +13,24 @@ use crate::pb::grpc::reflection::server_reflection_request::MessageRequest;
 use crate::pb::grpc::reflection::server_reflection_response::MessageResponse;
 use crate::pb::grpc::reflection::{ServerReflectionRequest, ServerReflectionResponse};
 use crate::shard::thread::block_on;
-use crate::wire::grpc::frame;
+use crate::wire::grpc::{Messages, frame};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "openim.msggateway.msgGateway",
     "OpenIMServer.msggateway.msgGateway",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
+    "pinion.v1.Push",
 ];
 
 /// A call that streams.
 struct Talk {
     requests: SendStream<Bytes>,
     answers: RecvStream,
-    unread: Vec<u8>,
+    messages: Messages,
 }
 
 impl Talk {
@@ -41,7 +42,11 @@ impl Talk {
             .unwrap();
         let (response, requests) = connect(node.grpc).await.send_request(request, false).unwrap();
         let response = monoio::time::timeout(TIMEOUT, response).await.unwrap().unwrap();
-        Self { requests, answers: response.into_body(), unread: Vec::new() }
+        Self {
+            requests,
+            answers: response.into_body(),
+            messages: Messages::new(limits::GRPC_MESSAGE_BYTES_MAX),
+        }
     }
 
     fn ask(&mut self, request: &impl Message) {
@@ -51,16 +56,11 @@ impl Talk {
     /// The next answer; `None`: the stream has ended.
     async fn next<M: Message + Default>(&mut self) -> Option<M> {
         loop {
-            if let Some((prefix, rest)) = self.unread.split_at_checked(5) {
-                let length = u32::from_be_bytes(prefix[1..].try_into().unwrap()) as usize;
-                if let Some((message, rest)) = rest.split_at_checked(length) {
-                    let message = M::decode(message).unwrap();
-                    self.unread = rest.to_vec();
-                    return Some(message);
-                }
+            if let Some(message) = self.messages.take().unwrap() {
+                return Some(M::decode(message.bytes).unwrap());
             }
             let chunk = monoio::time::timeout(TIMEOUT, self.answers.data()).await.expect("an answer in time");
-            self.unread.extend_from_slice(&chunk?.unwrap());
+            self.messages.push(chunk?.unwrap());
         }
     }
 
@@ -86,12 +86,12 @@ fn health_follows_the_node_and_needs_no_metadata() {
             (NodeState::Draining, ServingStatus::NotServing),
         ] {
             node.admission.set_state(state);
-            for service in ["", SERVICES[0], SERVICES[1], SERVICES[2], SERVICES[3], SERVICES[4]] {
+            for service in [""].into_iter().chain(SERVICES) {
                 assert_eq!(check(node, service), Ok(expected), "{state:?} {service:?}");
             }
             assert_eq!(check(node, "openim.msggateway"), Err(5), "{state:?}");
         }
-        node.await_count(Metric::RpcOtherOk, 18);
+        node.await_count(Metric::RpcOtherOk, 21);
         node.await_count(Metric::RpcOtherError, 3);
     });
 }
