@@ -141,7 +141,7 @@ run "clients without io_uring" suite "${denied[@]}" "$WORK/clients/venv/bin/pyth
 run "tonic" suite env GATEWAY_BIN=target/release/pinion cargo test --locked -p pinion-tonic
 run "tonic without io_uring" suite "${denied[@]}" env GATEWAY_BIN=target/release/pinion cargo test --locked -p pinion-tonic
 run "cargo-deny" gate bash -c deny_tool
-run "licences, bans, sources" gate "$WORK/tools/bin/cargo-deny" check bans licenses sources
+run "licences, bans, sources" gate "$WORK/tools/bin/cargo-deny" --workspace check bans licenses sources
 advisories
 echo "ci: all steps ok in $SECONDS s"
 finish

@@ -9,13 +9,16 @@ from checks import equal, until
 from gateway import Gateway
 from listener import ANDROID, LINUX, WEB, Listener
 from pinion_push import (
-    DROPPED, EXPIRED, KICKED, NOT_HERE, QUEUED, TOO_LARGE, TOTALS_ONLY, WRITTEN, O, Stream, batch, outcomes, send, to, totals,
+    DROPPED, EXPIRE_MS, EXPIRED, KICKED, NOT_HERE, QUEUED, TOO_LARGE, TOTALS_ONLY, WRITTEN, O, Stream, batch, outcomes,
+    send, to, totals,
 )
-from push_api import CALL_SECONDS, PushApi, message, refused
+from push_api import CALL_SECONDS, PushApi, message, push_request, refused
 from suite_grpc_limits import idle
 
-# `push.proto`: unresolved messages of one stream, messages of a batch, users of a message, longest wait.
-IN_HAND, BATCH_MESSAGES, LIST_USERS, EXPIRE_MS = 256, 1024, 262_144, 60_000
+# `push.proto`: unresolved messages of one stream, messages of a batch, users of a message.
+IN_HAND, BATCH_MESSAGES, LIST_USERS = 256, 1024, 262_144
+# The answer comes at nine tenths of it; the rest is for a slow machine.
+DEADLINE_SECONDS = 4
 # Codes of gRPC itself.
 INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE = 3, 8, 14
 
@@ -141,9 +144,7 @@ def fill(api, listener):
     texts = []
     while True:
         texts.append(f"{len(texts)} " + "x" * 500_000)
-        started = time.monotonic()
-        (verdict,) = send(api, to([listener.user], 1, texts[-1]), timeout=2).values()
-        assert time.monotonic() - started < 2, "the answer came after the caller's deadline"
+        (verdict,) = send(api, to([listener.user], 1, texts[-1]), timeout=DEADLINE_SECONDS).values()
         if outcomes(verdict) == [(listener.user, [QUEUED])]:
             return texts
         equal(outcomes(verdict), [(listener.user, [WRITTEN])], "verdict")
@@ -162,25 +163,32 @@ def not_reading(gateway, api):
         )
         equal(by_user(stream.verdict(1)), {"stuck": [DROPPED], "fine": [WRITTEN]}, "only if online")
         equal(by_user(stream.verdict(2)), {"stuck": [EXPIRED], "fine": [WRITTEN]}, "expires")
+        # OpenIM's callers hear of what is queued as sent (spec 4.3), and in time.
+        queued = api.stub.SuperGroupOnlineBatchPushOneMsg(
+            push_request("sender", users, "OpenIM's"), timeout=DEADLINE_SECONDS, metadata=[("operationid", "stuck")]
+        )
+        equal(sorted((r.userID, [d.ResultCode for d in r.resp]) for r in queued.singlePushResult),
+              [("fine", [0]), ("stuck", [0])], "results of OpenIM's call")
         stuck.resume()
         equal(by_user(stream.verdict(3)), {"stuck": [WRITTEN], "fine": [WRITTEN]}, "waits")
-        stuck.wait_texts([*texts, "waits"])
+        stuck.wait_texts([*texts, "waits", "OpenIM's"])
         fill(api, stuck)
         stream.send(to(users, 4, "before the kick"))
         until(lambda: fine.saw("before the kick"), lambda: "not with the other user")
         api.kick(LINUX, ["stuck"])
         equal(by_user(stream.verdict(4)), {"stuck": [KICKED], "fine": [WRITTEN]}, "kicked")
         stuck.resume()
-        fine.wait_texts(["only if online", "expires", "waits", "before the kick"])
+        fine.wait_texts(["only if online", "expires", "waits", "OpenIM's", "before the kick"])
 
 
 def deadline(gateway, api):
     """Of `Send`: at the caller's deadline less a tenth, with what is known by then. That is final: who was not here by
     then does not get the message later."""
     started = time.monotonic()
-    found = send(api, to(["tardy"], 1, "too late", expire_after_ms=EXPIRE_MS), to(["nobody"], 2, "x"), timeout=2)
-    took = time.monotonic() - started
-    assert 1 < took < 2, f"answered after {took:.1f} s of 2"
+    found = send(api, to(["tardy"], 1, "too late", expire_after_ms=EXPIRE_MS), to(["nobody"], 2, "x"),
+                 timeout=DEADLINE_SECONDS)
+    # That there is an answer says that it came in time.
+    assert time.monotonic() - started > DEADLINE_SECONDS / 2, "the one that waits was given up too early"
     equal([outcomes(found[n]) for n in (1, 2)], [[("tardy", NOT_HERE)], [("nobody", NOT_HERE)]], "verdicts")
     with online(gateway, api, ("tardy", LINUX)) as (tardy,):
         send(api, to(["tardy"], 3, "in time"))
