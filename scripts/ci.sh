@@ -73,6 +73,7 @@ packages() {
     command -v git >/dev/null || missing+=(git)
     command -v curl >/dev/null || missing+=(curl ca-certificates)
     command -v node >/dev/null && command -v npm >/dev/null || missing+=(nodejs npm)
+    command -v h2load >/dev/null && command -v nghttp >/dev/null || missing+=(nghttp2-client)
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
     if [ "${#missing[@]}" -gt 0 ]; then
         apt-get update && apt-get install -y --no-install-recommends "${missing[@]}" || return 1
@@ -137,8 +138,10 @@ run "the commands of README.md" suite python3 scripts/quickstart.py
 run "client packages" gate bash tests/clients/packages.sh
 run "clients" suite "$WORK/clients/venv/bin/python" tests/clients/run.py
 run "clients without io_uring" suite "${denied[@]}" "$WORK/clients/venv/bin/python" tests/clients/run.py
+run "tonic" suite env GATEWAY_BIN=target/release/pinion cargo test --locked -p pinion-tonic
+run "tonic without io_uring" suite "${denied[@]}" env GATEWAY_BIN=target/release/pinion cargo test --locked -p pinion-tonic
 run "cargo-deny" gate bash -c deny_tool
-run "licences, bans, sources" gate "$WORK/tools/bin/cargo-deny" check bans licenses sources
+run "licences, bans, sources" gate "$WORK/tools/bin/cargo-deny" --workspace check bans licenses sources
 advisories
 echo "ci: all steps ok in $SECONDS s"
 finish

@@ -61,11 +61,12 @@ class Gateway:
             self.process.wait()
             return None
 
-    def metric(self, family, label):
-        """The sum of a family's series that have this label, like `outcome="ok"`."""
+    def metric(self, family, label=""):
+        """The sum of a family's series, or of those that have this label, like `outcome="ok"`."""
         with urllib.request.urlopen(self.http + "/metrics", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(family + "{") and label in line)
+        ours = [line for line in lines if re.match(rf"{family}[ {{]", line) and label in line]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in ours)
 
     def token(self, user, platform, days=90):
         """A login token, made by `pinion token`. Other `days` give another token for the same login."""

@@ -13,6 +13,11 @@ import subprocess
 import sys
 
 import suite_grpc
+import suite_grpc_js
+import suite_grpc_limits
+import suite_h2load
+import suite_push
+import suite_services
 import suite_sdk
 from checks import Checks
 from gateway import Gateway
@@ -24,6 +29,11 @@ SUITES = {
     "native-patch.15.1": lambda checks, gateway, api: suite_sdk.native(checks, gateway, api, "native-patch.15.1"),
     "js": suite_sdk.javascript,
     "grpc": suite_grpc.run,
+    "grpc-limits": suite_grpc_limits.run,
+    "grpc-js": suite_grpc_js.run,
+    "push": suite_push.run,
+    "services": suite_services.run,
+    "h2load": suite_h2load.run,
 }
 SHARDS = 3
 
