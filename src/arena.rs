@@ -126,6 +126,19 @@ impl<T> Arena<T> {
         })
     }
 
+    /// Takes all values out, in order of position.
+    pub fn into_values(self) -> impl Iterator<Item = T> {
+        self.slots.into_iter().filter_map(|slot| match slot {
+            Slot::Used { value, .. } => Some(value),
+            Slot::Free { .. } => None,
+        })
+    }
+
+    /// The position after the last that was ever used: where a walk by [`Arena::at`] ends.
+    pub fn positions(&self) -> u32 {
+        u32::try_from(self.slots.len()).unwrap_or(NONE) // below the u32 capacity
+    }
+
     /// Values held.
     pub fn len(&self) -> usize {
         self.len as usize

@@ -113,8 +113,25 @@ pub const PUSH_LANE_MAX: usize = 4096;
 pub const HAND_OVER_LANE_MAX: usize = 1024;
 /// Pushes that a shard has taken from its lane and not finished. More: it leaves them in the lane.
 pub const PUSHES_OPEN_MAX: u32 = 4096;
-/// Recipients served of one push before the next source gets its turn.
+/// Connections served with pushes in one turn; a recipient without one counts as one. A user is never divided: one
+/// with more connections than that gets a turn of his own.
 pub const PUSH_SLICE_MAX: usize = 64;
+/// Places in the table of users that a push to everybody looks at in one turn, empty ones included.
+pub const PUSH_WALK_MAX: usize = 1024;
+/// Pushes of a shard that were served and wait for their last verdicts. More: what is open is reported as queued.
+pub const PUSHES_TRACKED_MAX: u32 = 4096;
+/// Users and devices in one part of an answer to a push. More: the next part.
+pub const PUSH_PART_MAX: usize = 256;
+/// Messages that wait for absent users, per shard. More: the user is reported as not here.
+pub const HELD_MAX: u32 = 16_384;
+/// Their bytes, per shard; a message counts once for each user. More: as above.
+pub const HELD_BYTES: usize = 32 * 1024 * 1024;
+/// Messages that wait for one absent user. More: as above.
+pub const HELD_USER_MAX: usize = 64;
+/// Their bytes. More: as above. What was held for a user fits the outbox of a new connection.
+pub const HELD_USER_BYTES: usize = 1024 * 1024;
+/// Frames of a push whose `MsgData` has more bytes are built once by the rpc thread, and not by each shard.
+pub const SHARED_FRAME_BYTES: usize = 16 * 1024;
 /// Mails taken from each lane in one turn.
 pub const LANE_BATCH_MAX: usize = 64;
 /// Entries taken from each of the register, unregister and kick queues in one turn.
@@ -319,6 +336,9 @@ const _: () = assert!(
     EMBEDDED_USER_CONVERSATIONS_MAX * 2 * (2 * EMBEDDED_USER_ID_BYTES + 4 + 20) < EMBEDDED_ANSWER_BYTES,
     "all conversations of a user fit an answer"
 );
+const _: () = assert!(HELD_USER_MAX + 8 < OUTBOX_FRAMES_MAX, "what was held fits an outbox");
+const _: () =
+    assert!(HELD_USER_BYTES / 3 * 4 + HELD_USER_MAX * 2 * 1024 < OUTBOX_BYTES_MAX, "also as base64 in JSON");
 const _: () = assert!(OUTBOX_BYTES_MAX > FRAME_SENT_BYTES_MAX, "the largest frame must fit an empty outbox");
 const _: () = assert!(
     REQUEST_RATE_MAX as u64 * (REQUEST_BURST_MS / TICK_MS) < u32::MAX as u64,

@@ -53,6 +53,10 @@ macro_rules! metrics {
 metrics! {
     Connections Gauge "pinion_connections" "Sessions known to the shard: registered, logging in or closing.";
     Registered Gauge "pinion_registered_connections" "Connections that pushes reach.";
+    RegisteredGob Gauge "pinion_encodings" ("variant" = "gob") "Connections that pushes reach, by how they encode.";
+    RegisteredGobGzip Gauge "pinion_encodings" ("variant" = "gob_gzip") "Connections that pushes reach, by how they encode.";
+    RegisteredJson Gauge "pinion_encodings" ("variant" = "json") "Connections that pushes reach, by how they encode.";
+    RegisteredJsonGzip Gauge "pinion_encodings" ("variant" = "json_gzip") "Connections that pushes reach, by how they encode.";
     Users Gauge "pinion_users" "Distinct users with a registered connection.";
     Sockets Gauge "pinion_sockets" "Client file descriptors held by the shard, handshakes included.";
     HandshakesOpen Gauge "pinion_handshakes_in_flight" "Connections whose request head is being read.";
@@ -60,6 +64,9 @@ metrics! {
     InboundBytes Gauge "pinion_inbound_bytes" "Bytes of incomplete messages and of waiting requests.";
     CallsInFlight Gauge "pinion_upstream_calls_in_flight" "Upstream calls that wait for their reply.";
     PushesOpen Gauge "pinion_pushes_in_flight" "Pushes taken from the lane and not finished.";
+    PushesTracked Gauge "pinion_pushes_tracked" "Pushes that were served and wait for their last verdicts.";
+    HeldMessages Gauge "pinion_held_messages" "Messages that wait for absent users.";
+    HeldBytes Gauge "pinion_held_bytes" "Bytes of messages that wait for absent users.";
     SubscriptionTargets Gauge "pinion_subscription_targets" "Users whose presence a connection of this shard watches.";
 
     RegisterDepth Gauge "pinion_queue_depth" ("queue" = "register") "Entries waiting in the queue.";
@@ -125,11 +132,17 @@ metrics! {
     UpstreamLate Counter "pinion_upstream_late_total" "Upstream replies that came after their deadline.";
 
     PushQueued Counter "pinion_pushes_total" ("outcome" = "queued") "Pushes per connection (not_here, not_reached: per recipient).";
+    PushWritten Counter "pinion_pushes_total" ("outcome" = "written") "Pushes per connection (not_here, not_reached: per recipient).";
+    PushKicked Counter "pinion_pushes_total" ("outcome" = "kicked") "Pushes per connection (not_here, not_reached: per recipient).";
+    PushExpired Counter "pinion_pushes_total" ("outcome" = "expired") "Pushes per connection (not_here, not_reached: per recipient).";
     PushDropped Counter "pinion_pushes_total" ("outcome" = "dropped") "Pushes per connection (not_here, not_reached: per recipient).";
     PushBackground Counter "pinion_pushes_total" ("outcome" = "background") "Pushes per connection (not_here, not_reached: per recipient).";
     PushNotHere Counter "pinion_pushes_total" ("outcome" = "not_here") "Pushes per connection (not_here, not_reached: per recipient).";
     PushNotReached Counter "pinion_pushes_total" ("outcome" = "not_reached") "Pushes per connection (not_here, not_reached: per recipient).";
     Encodes Counter "pinion_encodes_total" "Push frames encoded (at most one per variant, push and shard).";
+    FramesExpired Counter "pinion_frames_expired_total" "Push frames taken out of an outbox again because they were worthless by then.";
+    PushesUntracked Counter "pinion_pushes_untracked_total" "Pushes whose open verdicts were reported as queued because too many pushes waited.";
+    HeldRefused Counter "pinion_held_refused_total" "Absent users that a message could not wait for because too much waited.";
     FramesTooLarge Counter "pinion_frames_too_large_total" "Frames above the SDKs' read limit, not sent.";
     Kicks Counter "pinion_kicks_total" "Connections ended by login policy or by RPC.";
     PresenceForgotten Counter "pinion_presence_forgotten_total" "Presence records forgotten because too many users were dirty.";

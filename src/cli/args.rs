@@ -6,12 +6,13 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{replay, shards, trace, version, who};
-use crate::config::{CONFIG_ENV, Planted, PlantedFault, PlantedUpstream, SETTINGS, Sources};
+use crate::config::{CONFIG_ENV, Planted, PlantedFault, PlantedPush, PlantedUpstream, SETTINGS, Sources};
 
 pub(super) const PRINT_CONFIG: &str = "print-config";
 pub(super) const PLANT_STALL: &str = "plant-stall";
 const PLANT: &str = "plant";
 const PLANT_UPSTREAM: &str = "plant-upstream";
+const PLANT_PUSH: &str = "plant-push";
 pub(super) const CONFIG: &str = "config";
 
 /// The whole command line.
@@ -58,6 +59,7 @@ fn with_gateway_flags(command: Command) -> Command {
                 .help("Test switch: slow:MS or dead:FROM_MS-TO_MS")
                 .value_parser(PlantedUpstream::parse),
         )
+        .arg(hidden(PLANT_PUSH, "FAULT").help("Test switch: unsliced").value_parser(PlantedPush::parse))
 }
 
 /// The test switches that travel with the configuration.
@@ -65,6 +67,7 @@ pub(super) fn planted(matches: &ArgMatches) -> Planted {
     Planted {
         fault: matches.get_one::<PlantedFault>(PLANT).copied(),
         upstream: matches.get_one::<PlantedUpstream>(PLANT_UPSTREAM).copied(),
+        push: matches.get_one::<PlantedPush>(PLANT_PUSH).copied(),
     }
 }
 
@@ -236,6 +239,7 @@ mod tests {
             &["pinion", "--plant-stall", "0"],
             &["pinion", "--plant", "incident-2"],
             &["pinion", "--plant-upstream", "dead"],
+            &["pinion", "--plant-push", "sliced"],
             &["pinion", "token", "--user", "u"],
             &["pinion", "token", "--user", "", "--platform", "1"],
             &["pinion", "token", "--user", "u", "--platform", "1", "--ttl", "0"],

@@ -16,7 +16,7 @@ mod yaml;
 
 pub use fault::{Fault, Faults, Origin};
 pub use load::{Loaded, load};
-pub use planted::{Planted, PlantedFault, PlantedUpstream};
+pub use planted::{Planted, PlantedFault, PlantedPush, PlantedUpstream};
 pub use settings::{DEFAULT_SECRET, SETTINGS, Setting, Visibility, setting};
 pub use sources::{CONFIG_ENV, Sources};
 

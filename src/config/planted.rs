@@ -3,7 +3,7 @@
 //! What always holds: no file, no variable and no setting reaches them, only flags that `--help` does not show; without
 //! one nothing is planted; the banner warns of one. They are runtime switches and not a cargo feature, so that the
 //! binary that is tested with a fault is the very one that is tested without, and CI builds it once. What they do is in
-//! `shard/planted.rs` and `rpc/planted.rs`.
+//! `shard/planted.rs`, `shard/hub_plan.rs` and `rpc/planted.rs`.
 
 /// What is planted; nothing by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,6 +12,15 @@ pub struct Planted {
     pub fault: Option<PlantedFault>,
     /// `--plant-upstream`.
     pub upstream: Option<PlantedUpstream>,
+    /// `--plant-push`.
+    pub push: Option<PlantedPush>,
+}
+
+/// Pushes are served as they must not be, for a figure to compare with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlantedPush {
+    /// A push is served whole before anything else has its turn.
+    Unsliced,
 }
 
 /// Shard 0 gets the structure of incident 1, or of its half cure.
@@ -58,6 +67,19 @@ impl PlantedFault {
     }
 }
 
+impl PlantedPush {
+    /// Reads `unsliced`.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "unsliced" => Ok(Self::Unsliced),
+            _ => Err("expected unsliced".to_owned()),
+        }
+    }
+}
+
 impl PlantedUpstream {
     /// Reads `slow:MS` or `dead:FROM_MS-TO_MS`.
     ///
@@ -97,6 +119,8 @@ mod tests {
         assert_eq!(PlantedFault::parse("incident-1"), Ok(PlantedFault::Incident1));
         assert_eq!(PlantedFault::parse("swapped-queues"), Ok(PlantedFault::SwappedQueues));
         assert!(PlantedFault::parse("incident-2").is_err());
+        assert_eq!(PlantedPush::parse("unsliced"), Ok(PlantedPush::Unsliced));
+        assert!(PlantedPush::parse("sliced").is_err());
     }
 
     #[test]

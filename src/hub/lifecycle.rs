@@ -4,13 +4,15 @@
 //! still gets, and leaves the rest to the queues and to the flush.
 
 use super::follow::What;
+use super::mail::DeviceOutcome;
 use super::queues::is_queued;
 use super::{Effect, Hub, Kind, Note};
 use crate::ids::{ConnId, Platform};
 use crate::limits;
 use crate::metrics::Metric;
 use crate::session::disconnect::Disconnect;
-use crate::session::{Credentials, Departed, Phase, Tick};
+use crate::session::outbox::Tag;
+use crate::session::{Credentials, Departed, Phase, Session, Tick};
 use crate::time::{Mono, Now};
 use crate::wire::frame::{Frame, Opcode};
 use crate::wire::upgrade;
@@ -65,10 +67,16 @@ impl Hub {
         {
             self.registry.outbox_bytes -= outbox.bytes();
             session.ledger.bytes_unsent = u32::try_from(outbox.bytes()).unwrap_or(u32::MAX);
+            let kicked = session.reason == Some(Disconnect::Kicked);
+            let outcome = if kicked { DeviceOutcome::Kicked } else { DeviceOutcome::Dropped };
+            for verdict in outbox.into_tags().filter_map(|tag| tag.verdict) {
+                self.verdicts.resolve(&mut self.tally, verdict, outcome);
+            }
         }
         self.wheel.disarm(&mut self.registry.sessions, conn.0.index);
         self.trace.note(Note::Closed, &[conn.0.index.into()]);
         self.effects.push_back(Effect::Close(conn));
+        self.tell_urgent();
     }
 
     pub(super) fn transport_lost(&mut self, now: Now, conn: ConnId) {
@@ -187,20 +195,78 @@ impl Hub {
         let Some(outbox) = &mut session.outbox else { return };
         let sent = outbox.sent(n);
         let left = outbox.bytes();
+        let mut verdicts = false;
+        while let Some(tag) = outbox.next_written() {
+            if let Some(verdict) = tag.verdict {
+                verdicts = true;
+                self.verdicts.resolve(&mut self.tally, verdict, DeviceOutcome::Written);
+            }
+        }
         self.registry.outbox_bytes -= sent.bytes;
         session.ledger.bytes_out += sent.bytes as u64;
         self.tally.add(Metric::FramesOut, sent.frames);
         self.tally.add(Metric::BytesOut, sent.bytes as u64);
         self.backlogs.update(&mut self.registry.sessions, conn.0.index, left);
-        if left > 0 {
-            return self.left_behind(now, conn, n);
+        if verdicts {
+            self.tell_urgent();
         }
+        if left > 0 {
+            self.left_behind(now, conn, n);
+        } else {
+            self.emptied(conn);
+        }
+    }
+
+    /// Nothing waits for a connection any more.
+    fn emptied(&mut self, conn: ConnId) {
+        if let Some(session) = self.registry.session_mut(conn) {
+            session.outbox = None;
+            if session.phase == Phase::Closing {
+                self.close(conn);
+            }
+        }
+    }
+
+    /// Tags the frame that was queued last.
+    pub(super) fn tag_last(&mut self, conn: ConnId, tag: Tag) {
         let Some(session) = self.registry.session_mut(conn) else {
             return;
         };
-        session.outbox = None;
-        if session.phase == Phase::Closing {
-            self.close(conn);
+        if let Some(outbox) = &mut session.outbox {
+            outbox.tag_last(tag);
+        }
+        if tag.expires.is_some_and(|expires| session.timer.at.is_none_or(|at| expires < at)) {
+            self.rearm(conn);
+        }
+    }
+
+    /// Takes out the frames that are worthless by now.
+    fn expire_frames(&mut self, tick: Tick, conn: ConnId) {
+        let mut any = false;
+        loop {
+            let session = self.registry.sessions.get_mut(conn.0);
+            let Some(outbox) = session.and_then(|session| session.outbox.as_mut()) else {
+                return;
+            };
+            let Some((tag, bytes)) = outbox.expire(tick) else {
+                break;
+            };
+            any = true;
+            let left = outbox.bytes();
+            self.registry.outbox_bytes -= bytes;
+            self.tally.count(Metric::FramesExpired);
+            self.trace.note(Note::Expired, &[conn.0.index.into(), bytes as u64]);
+            self.backlogs.update(&mut self.registry.sessions, conn.0.index, left);
+            if let Some(verdict) = tag.verdict {
+                self.verdicts.resolve(&mut self.tally, verdict, DeviceOutcome::Expired);
+            }
+        }
+        if any {
+            let empty = |session: &Session| session.outbox.as_ref().is_some_and(|outbox| outbox.is_empty());
+            if self.registry.session(conn).is_some_and(empty) {
+                self.emptied(conn);
+            }
+            self.tell_urgent();
         }
     }
 
@@ -227,7 +293,7 @@ impl Hub {
 
     /// Puts the session's timer where its state wants it.
     pub(super) fn rearm(&mut self, conn: ConnId) {
-        if let Some(at) = self.registry.session(conn).and_then(crate::session::Session::next_timer) {
+        if let Some(at) = self.registry.session(conn).and_then(Session::next_timer) {
             self.wheel.arm(&mut self.registry.sessions, conn.0.index, at);
         }
     }
@@ -239,11 +305,14 @@ impl Hub {
             self.rearm(conn);
         }
         self.expire_calls(now);
+        self.expire_held(now.mono);
+        self.settle_due(now);
         self.follow.expire(now.mono);
         self.drain_step(now);
     }
 
     fn timer(&mut self, now: Now, tick: Tick, conn: ConnId) {
+        self.expire_frames(tick, conn);
         let Some(session) = self.registry.session_mut(conn) else {
             return;
         };
@@ -281,6 +350,7 @@ impl Hub {
 
     pub(super) fn begin_drain(&mut self, now: Now, deadline: Mono) {
         self.drain = Some(deadline);
+        self.give_up_held();
         let logging_in: Vec<ConnId> = self.select(|s| s.phase < Phase::Open);
         for conn in logging_in {
             self.tally.count(Metric::HandshakeBusy);
@@ -315,7 +385,7 @@ impl Hub {
         }
     }
 
-    fn select(&self, wanted: impl Fn(&crate::session::Session) -> bool) -> Vec<ConnId> {
+    fn select(&self, wanted: impl Fn(&Session) -> bool) -> Vec<ConnId> {
         self.registry.sessions.iter().filter(|(_, s)| wanted(s)).map(|(id, _)| ConnId(id)).collect()
     }
 }

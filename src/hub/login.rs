@@ -176,6 +176,7 @@ impl Hub {
             let frame = self.encoder.frame(&mut self.recorder, Opcode::Text, SUCCESS_JSON.as_bytes());
             self.queue(now, conn, frame);
         }
+        self.deliver_held(now, conn);
     }
 
     /// Decides who must leave for a login here or on another gateway. They leave the user's list at once; the kick

@@ -73,10 +73,11 @@ impl Audience {
 pub struct PushRules {
     /// What is answered, and when a verdict is final.
     pub report: Report,
-    /// Do not queue behind anything and do not wait for an absent user.
+    /// Do not queue behind what a send has left behind, and do not wait for an absent user.
     pub only_if_online: bool,
     /// A frame that is not written by then is taken out of its outbox again, and an absent user is waited for until
-    /// then. `None`: no limit for the former, no waiting for the latter.
+    /// then, unless `only_if_online`, or [`Report::Queued`] or nobody wants the verdict. `None`: no limit for the
+    /// former, no waiting for the latter.
     pub expires: Option<Mono>,
 }
 
@@ -275,6 +276,20 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// Counts a device.
+    pub fn count(&mut self, outcome: DeviceOutcome) {
+        let sum = match outcome {
+            DeviceOutcome::Written => &mut self.written,
+            DeviceOutcome::Queued => &mut self.queued,
+            DeviceOutcome::Dropped => &mut self.dropped,
+            DeviceOutcome::Kicked => &mut self.kicked,
+            DeviceOutcome::Expired => &mut self.expired,
+            DeviceOutcome::TooLarge => &mut self.too_large,
+            DeviceOutcome::Background => &mut self.background,
+        };
+        *sum = sum.saturating_add(1);
+    }
+
     /// Adds another shard's.
     pub fn add(&mut self, other: Self) {
         let pairs = [

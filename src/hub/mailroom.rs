@@ -21,9 +21,9 @@ const KICK: i32 = 2002;
 impl Hub {
     pub(super) fn mail(&mut self, now: Now, mail: ShardMail) {
         match mail {
-            ShardMail::Push(push) => self.pushes.accept(*push),
+            ShardMail::Push(push) => self.push_came(*push),
             ShardMail::PresenceNews(news) => self.presence_news(now, &news),
-            ShardMail::CancelPush(ticket) => self.pushes.cancel(ticket),
+            ShardMail::CancelPush(ticket) => self.cancel_push(ticket),
             ShardMail::Kick(kick) => self.kick_users(now, &kick),
             ShardMail::RemoteLogin(login) => self.remote_login(now, &login),
             ShardMail::OnlineStatus(status) => self.online_status(&status),

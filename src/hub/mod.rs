@@ -19,6 +19,7 @@ mod dispatch;
 mod encoder;
 pub mod ended;
 pub mod follow;
+mod held;
 mod lifecycle;
 mod login;
 pub mod login_policy;
@@ -26,6 +27,7 @@ pub mod mail;
 mod mailroom;
 mod presence;
 mod push;
+pub mod push_frame;
 mod queues;
 pub mod record;
 mod registry;
@@ -33,6 +35,7 @@ pub mod sight;
 mod subscriptions;
 pub mod trace;
 pub mod upstream;
+mod verdicts;
 mod wheel;
 
 use std::collections::VecDeque;
@@ -51,6 +54,7 @@ use crate::session::handshake::Login;
 use crate::session::meter::{Rates, Resource};
 use crate::session::{Phase, Tick};
 use crate::time::{Mono, Now};
+use crate::wire::envelope::Variant;
 use crate::wire::message::ReadLimits;
 use backlogs::Backlogs;
 use calls::Calls;
@@ -59,6 +63,7 @@ use dispatch::Decoded;
 use encoder::Encoder;
 use ended::Ended;
 use follow::Follow;
+use held::Held;
 use login_policy::LoginPolicy;
 use mail::{RpcOutcome, ShardMail};
 use presence::Presence;
@@ -69,6 +74,7 @@ use registry::Registry;
 use subscriptions::Subscriptions;
 use trace::{Note, Trace};
 use upstream::{PresenceRecord, UpstreamCall, UpstreamReply};
+use verdicts::Verdicts;
 use wheel::Wheel;
 
 /// What a hub is told at start; plain numbers.
@@ -93,8 +99,15 @@ pub struct HubConfig {
     /// What one connection may ask for.
     #[serde(default)]
     pub rates: Rates,
+    /// Connections served with pushes in one turn; at least 1.
+    #[serde(default = "default_push_slice")]
+    pub push_slice: usize,
     /// Keyed hashing of user ids: drawn at start, given in tests.
     pub hash_seed: u64,
+}
+
+fn default_push_slice() -> usize {
+    limits::PUSH_SLICE_MAX
 }
 
 /// A connection whose head was accepted, now on its owner shard.
@@ -145,6 +158,8 @@ pub struct Hub {
     backlogs: Backlogs,
     calls: Calls,
     pushes: Pushes,
+    verdicts: Verdicts,
+    held: Held,
     presence: Presence,
     subscriptions: Subscriptions,
     spread: Spread,
@@ -173,6 +188,8 @@ impl Hub {
             backlogs: Backlogs::new(config.shard_outbox_bytes_max),
             calls: Calls::new(),
             pushes: Pushes::new(),
+            verdicts: Verdicts::new(),
+            held: Held::new(),
             presence: Presence::new(config.connections_max),
             subscriptions: Subscriptions::default(),
             spread: Spread::new(config.spread),
@@ -305,6 +322,7 @@ impl Hub {
     pub fn has_work(&self) -> bool {
         !self.queues.is_empty()
             || self.pushes.has_work()
+            || self.verdicts.has_work()
             || !self.flush.is_empty()
             || !self.effects.is_empty()
     }
@@ -335,8 +353,8 @@ impl Hub {
     /// Fills `batch` (cleared first) with waiting frames of `conn`; returns the bytes to send (0: nothing).
     pub fn fill(&mut self, conn: ConnId, batch: &mut SendBatch) -> usize {
         batch.frames.clear();
-        let session = self.registry.session(conn).filter(|s| s.phase < Phase::Closed);
-        session.and_then(|s| s.outbox.as_ref()).map_or(0, |outbox| outbox.fill(batch))
+        let session = self.registry.session_mut(conn).filter(|s| s.phase < Phase::Closed);
+        session.and_then(|s| s.outbox.as_mut()).map_or(0, |outbox| outbox.fill(batch))
     }
 
     /// `n` bytes of the last fill were sent (0: the socket is full; the engine fills again when it is writable).
@@ -402,11 +420,17 @@ impl Hub {
         let (registry, queues, tally) = (&self.registry, &self.queues, &mut self.tally);
         tally.set(M::Connections, registry.sessions.len() as u64);
         tally.set(M::Registered, registry.registered() as u64);
+        for variant in Variant::all() {
+            tally.set(push_frame::registered_gauge(variant), registry.registered_as(variant) as u64);
+        }
         tally.set(M::Users, registry.users() as u64);
         tally.set(M::OutboxBytes, registry.outbox_bytes as u64);
         tally.set(M::InboundBytes, registry.inbound_bytes as u64);
         tally.set(M::CallsInFlight, self.calls.len() as u64);
         tally.set(M::PushesOpen, self.pushes.len() as u64);
+        tally.set(M::PushesTracked, self.verdicts.tracked().into());
+        tally.set(M::HeldMessages, self.held.len() as u64);
+        tally.set(M::HeldBytes, self.held.bytes() as u64);
         tally.set(M::SubscriptionTargets, self.subscriptions.targets() as u64);
         tally.set(M::PresenceForgotten, self.presence.forgotten);
         for (kind, depth, age, high) in [

@@ -1,36 +1,66 @@
-//! Pushes: FIFO within a source, round robin between sources, one slice of recipients per turn, one encoding per
+//! Pushes: FIFO within a source, round robin between sources, one slice of connections per turn, one encoding per
 //! variant (architecture.md section 7).
 //!
-//! What always holds: a push with a ticket is answered once, with one verdict for each recipient that was looked at.
+//! What always holds: a push with a ticket is answered to its end, with one verdict for each recipient that was looked
+//! at, unless it is cancelled; a user is served in one turn, all his connections or none.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
-use prost::encoding::{WireType, encode_key, encode_varint};
 use serde::{Deserialize, Serialize};
 
+use super::Hub;
 use super::follow::{What, cut};
-use super::mail::{DeviceOutcome, DeviceVerdict, PushBody, PushMail, PushPart, RecipientVerdict, RpcOutcome};
-use super::{Hub, Note};
-use crate::ids::{ConnId, Platform, RpcTicket, SourceId};
+use super::held::{Message, Wanted};
+use super::mail::{
+    Audience, DeviceOutcome, DeviceVerdict, PushBody, PushMail, PushPart, PushRules, Recipient,
+    RecipientVerdict, Report, Who,
+};
+use super::push_frame::{push_messages, response};
+use super::registry::User;
+use super::verdicts::{Looked, Table, metric};
+use crate::ids::{ConnId, Platform, RpcTicket, SlotId, SourceId, Text};
 use crate::limits;
 use crate::metrics::Metric;
+use crate::session::Tick;
+use crate::session::outbox::{Tag, VerdictRef};
 use crate::time::Now;
-use crate::wire::envelope::{Response, Variant};
+use crate::wire::envelope::Variant;
 use crate::wire::frame::Frame;
-
-/// The request identifier of a push frame (spec 3.3).
-const PUSH: i32 = 2001;
 
 /// A push that is being served.
 #[derive(Debug, Serialize, Deserialize)]
 struct Job {
     mail: PushMail,
-    /// The first recipient that was not served yet.
-    next: usize,
-    verdicts: Vec<RecipientVerdict>,
+    /// The first recipient that was not served yet; for a push to everybody the position in the table of users.
+    next: u32,
+    /// For a push to everybody: users that came later are not served. See [`User::number`].
+    came_before: u64,
+    answer: Answer,
     /// Built on first use.
-    frames: [Option<Frame>; Variant::COUNT],
+    frames: Frames,
+    /// The copy that waits for absent users. Made on first use.
+    held: Option<Rc<Message>>,
     cancelled: bool,
+}
+
+type Frames = [Option<Frame>; Variant::COUNT];
+
+/// Who hears of it.
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    Nobody,
+    /// In one part when all are served ([`Report::Queued`]).
+    Whole(RpcTicket, Vec<RecipientVerdict>),
+    /// As verdicts become known: its place in [`super::verdicts`].
+    Parts(SlotId),
+}
+
+/// A push as it is offered to one connection.
+pub(super) struct Offer<'a> {
+    pub(super) body: &'a PushBody,
+    pub(super) rules: PushRules,
+    pub(super) frames: &'a mut Frames,
 }
 
 /// Pushes by source, and whose turn it is.
@@ -41,16 +71,25 @@ pub(super) struct Pushes {
     open: usize,
 }
 
+/// What became of a job in a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Served {
+    /// Every recipient was served, or will not be.
+    All,
+    /// The slice ended.
+    Some,
+    /// The next user needs more than is left of the slice: he is the first of the next one.
+    NoRoom,
+}
+
 impl Pushes {
     pub(super) fn new() -> Self {
         Self { sources: BTreeMap::new(), turns: VecDeque::new(), open: 0 }
     }
 
     /// Queues a push behind the others of its source.
-    pub(super) fn accept(&mut self, mail: PushMail) {
-        let source = mail.source;
-        let verdicts = Vec::with_capacity(mail.audience.listed().len());
-        let job = Job { mail, next: 0, verdicts, frames: Default::default(), cancelled: false };
+    fn accept(&mut self, job: Job) {
+        let source = job.mail.source;
         let jobs = self.sources.entry(source).or_default();
         if jobs.is_empty() {
             self.turns.push_back(source);
@@ -59,8 +98,8 @@ impl Pushes {
         self.open += 1;
     }
 
-    /// The caller is gone: recipients not served yet are not served. (A scan: cancels are rare, open pushes bounded.)
-    pub(super) fn cancel(&mut self, ticket: RpcTicket) {
+    /// The caller is gone. (A scan: cancels are rare, open pushes bounded.)
+    fn cancel(&mut self, ticket: RpcTicket) {
         let jobs = self.sources.values_mut().flatten();
         for job in jobs.filter(|job| job.mail.ticket == Some(ticket)) {
             job.cancelled = true;
@@ -85,9 +124,9 @@ impl Pushes {
         self.sources.get_mut(&source)?.pop_front()
     }
 
-    /// Puts an unfinished job back at the head of its source, or drops a finished one; the source's next turn comes
-    /// after all others.
-    fn give_back(&mut self, source: SourceId, unfinished: Option<Job>) {
+    /// Puts an unfinished job back at the head of its source, or drops a finished one. The source's next turn comes
+    /// after all others, or, if its job found no room, first.
+    fn give_back(&mut self, source: SourceId, unfinished: Option<Job>, served: Served) {
         self.open -= usize::from(unfinished.is_none());
         let Some(jobs) = self.sources.get_mut(&source) else {
             return;
@@ -97,6 +136,8 @@ impl Pushes {
         }
         if jobs.is_empty() {
             self.sources.remove(&source);
+        } else if served == Served::NoRoom {
+            self.turns.push_front(source);
         } else {
             self.turns.push_back(source);
         }
@@ -104,163 +145,300 @@ impl Pushes {
 }
 
 impl Hub {
-    /// Serves up to one slice of recipients, over as many sources as that reaches.
-    pub(super) fn push_slice(&mut self, now: Now) {
-        let mut budget = limits::PUSH_SLICE_MAX;
-        while budget > 0 {
-            let Some(mut job) = self.pushes.take() else { return };
-            let source = job.mail.source;
-            let from = job.next;
-            let to = job.mail.audience.listed().len().min(from + budget);
-            if job.cancelled || job.mail.deadline <= now.mono {
-                self.give_up(&mut job);
-            } else {
-                for position in from..to {
-                    self.push_recipient(now, &mut job, position);
-                }
-                job.next = to;
+    /// A push came.
+    pub(super) fn push_came(&mut self, mail: PushMail) {
+        let answer = match (mail.ticket, mail.rules.report) {
+            (None, _) => Answer::Nobody,
+            (Some(ticket), Report::Queued) => {
+                Answer::Whole(ticket, Vec::with_capacity(mail.audience.listed().len()))
             }
-            // A job without recipients costs a step too, so that the loop ends.
-            budget = budget.saturating_sub((job.next - from).max(1));
-            if job.next < job.mail.audience.listed().len() {
-                self.pushes.give_back(source, Some(job));
+            (Some(ticket), report) => match self.verdicts.open(ticket, report, mail.deadline) {
+                Some(push) => Answer::Parts(push),
+                None => return self.tell_part(ticket, PushPart::whole(Vec::new())),
+            },
+        };
+        self.pushes.accept(Job {
+            mail,
+            next: 0,
+            came_before: self.registry.came(),
+            answer,
+            frames: Default::default(),
+            held: None,
+            cancelled: false,
+        });
+    }
+
+    /// The caller is gone: recipients not served yet are not served, nobody is waited for, nothing more is told but the
+    /// one part of [`Report::Queued`].
+    pub(super) fn cancel_push(&mut self, ticket: RpcTicket) {
+        self.pushes.cancel(ticket);
+        if let Some((push, 1..)) = self.verdicts.forget(ticket) {
+            self.held.drop_push(push);
+        }
+    }
+
+    /// Serves one slice of connections, over as many sources as that reaches.
+    pub(super) fn push_slice(&mut self, now: Now) {
+        let mut left = self.config.push_slice.max(1);
+        while left > 0 {
+            let Some(mut job) = self.pushes.take() else { break };
+            let (source, before) = (job.mail.source, left);
+            let served = if job.cancelled || job.mail.deadline <= now.mono {
+                self.give_up(&job);
+                Served::All
             } else {
+                self.serve(now, &mut job, &mut left)
+            };
+            if served == Served::All {
                 self.finish_push(job);
-                self.pushes.give_back(source, None);
+                self.pushes.give_back(source, None, served);
+            } else {
+                self.pushes.give_back(source, Some(job), served);
+            }
+            if served == Served::NoRoom {
+                break;
+            }
+            if left == before {
+                left -= 1; // so that the loop ends
             }
         }
+        self.tell_news();
     }
 
     /// Leaves the recipients that were not served without a verdict. An empty verdict would say that they have no
     /// connection here, which nobody has looked at.
-    fn give_up(&mut self, job: &mut Job) {
-        let left = job.mail.audience.listed().len() - job.next;
+    fn give_up(&mut self, job: &Job) {
+        let left = job.mail.audience.listed().len().saturating_sub(job.next as usize);
         if job.mail.ticket.is_none() {
             // Otherwise whoever gathers the verdicts counts what is missing.
             self.tally.add(Metric::PushNotReached, left as u64);
         }
-        job.next = job.mail.audience.listed().len();
     }
 
     fn finish_push(&mut self, job: Job) {
-        let devices: usize = job.verdicts.iter().map(|verdict| verdict.devices.len()).sum();
-        self.trace.note(Note::Verdict, &[job.verdicts.len() as u64, devices as u64]);
-        if let Some(ticket) = job.mail.ticket {
-            self.answer_rpc(ticket, RpcOutcome::Push(PushPart::whole(job.verdicts)));
+        match job.answer {
+            Answer::Nobody => {}
+            Answer::Whole(ticket, verdicts) => self.tell_part(ticket, PushPart::whole(verdicts)),
+            Answer::Parts(push) => {
+                if self.verdicts.served(push) == Table::Full {
+                    self.tally.count(Metric::PushesUntracked);
+                    self.settle_push(push);
+                }
+                self.tell_urgent();
+            }
         }
     }
 
-    fn push_recipient(&mut self, now: Now, job: &mut Job, position: usize) {
-        let Some(recipient) = job.mail.audience.listed().get(position) else {
-            return;
+    /// Serves recipients until `left`, which counts connections, is used up.
+    fn serve(&mut self, now: Now, job: &mut Job, left: &mut usize) -> Served {
+        // Taken out, so that a recipient can be looked at while the job changes.
+        let audience = std::mem::replace(&mut job.mail.audience, Audience::Everybody);
+        let served = match &audience {
+            Audience::Listed(recipients) => self.serve_listed(now, job, recipients, left),
+            Audience::Everybody => self.serve_everybody(now, job, left),
         };
-        let slot = recipient.slot;
-        let connections = self.open_connections(&recipient.user);
-        if connections.is_empty() {
-            self.tally.count(Metric::PushNotHere);
-            let operation_id = job.mail.body.operation_id.as_str();
-            self.follow
-                .note_user(now, &recipient.user, || What::PushNotHere { operation_id: cut(operation_id) });
-        }
-        let devices =
-            connections.into_iter().filter_map(|conn| self.push_connection(now, job, conn)).collect();
-        job.verdicts.push(RecipientVerdict::of_slot(slot, devices));
+        job.mail.audience = audience;
+        served
     }
 
-    fn push_connection(&mut self, now: Now, job: &mut Job, conn: ConnId) -> Option<DeviceVerdict> {
-        let session = self.registry.session(conn)?;
-        let (platform, variant, connection_id) = (session.platform, session.variant, session.connection_id);
-        let outcome = if session.background && platform == Platform::IOS {
-            DeviceOutcome::Background
-        } else {
-            let frame = self.push_frame(job, variant)?;
-            if frame.bytes().len() > limits::FRAME_SENT_BYTES_MAX {
-                self.tally.count(Metric::FramesTooLarge);
-                DeviceOutcome::TooLarge
-            } else if self.queue(now, conn, frame) {
-                DeviceOutcome::Queued
-            } else {
-                DeviceOutcome::Dropped
+    fn serve_listed(&mut self, now: Now, job: &mut Job, users: &[Recipient], left: &mut usize) -> Served {
+        while let Some(recipient) = users.get(job.next as usize) {
+            if *left == 0 {
+                return Served::Some;
+            }
+            let user = self.registry.user(&recipient.user);
+            let Some(after) = self.room_for(user, *left) else {
+                return Served::NoRoom;
+            };
+            let first = user.and_then(|user| self.registry.next_open(user.first));
+            *left = after;
+            job.next += 1;
+            match first {
+                Some(first) => self.serve_user(now, job, || Who::Slot(recipient.slot), first),
+                None => self.serve_absent(now, job, recipient),
+            }
+        }
+        Served::All
+    }
+
+    /// Walks the table of users.
+    fn serve_everybody(&mut self, now: Now, job: &mut Job, left: &mut usize) -> Served {
+        // Unsliced, for a comparison, it walks the whole table.
+        let mut steps = limits::PUSH_WALK_MAX.max(self.config.push_slice);
+        while job.next < self.registry.user_positions() {
+            if *left == 0 || steps == 0 {
+                return Served::Some;
+            }
+            steps -= 1;
+            let user = self.registry.user_at(job.next).filter(|user| user.number < job.came_before);
+            let first = user.and_then(|user| self.registry.next_open(user.first));
+            if let (Some(user), Some(first)) = (user, first) {
+                let Some(after) = self.room_for(Some(user), *left) else {
+                    return Served::NoRoom;
+                };
+                *left = after;
+                let named = !matches!(job.answer, Answer::Nobody) && job.mail.rules.report != Report::Totals;
+                let who = if named { Text::from(&*user.id) } else { Text::default() };
+                self.serve_user(now, job, || Who::User(who.clone()), first);
+            }
+            job.next += 1;
+        }
+        Served::All
+    }
+
+    /// What is left of a slice after a user; `None`: he must wait for the next one.
+    fn room_for(&self, user: Option<&User>, left: usize) -> Option<usize> {
+        let connections = user.map_or(1, |user| user.connections.max(1) as usize);
+        // One with more connections than a slice has gets a slice of his own.
+        (connections <= left || left >= self.config.push_slice).then(|| left.saturating_sub(connections))
+    }
+
+    /// Offers a push to the connections of a user, from the first that is alive on.
+    fn serve_user(&mut self, now: Now, job: &mut Job, who: impl Fn() -> Who, first: ConnId) {
+        let Job { mail, frames, answer, .. } = job;
+        let mut offer = Offer { body: &mail.body, rules: mail.rules, frames };
+        let verdict =
+            if let Answer::Parts(push) = answer { Some(self.verdicts.look(*push, &who)) } else { None };
+        let mut devices = Vec::new();
+        // A push takes nobody out of the list: whoever ends here leaves it in the next turn.
+        let mut at = Some(first);
+        while let Some(conn) = at {
+            let device = self.offer(now, conn, verdict, &mut offer);
+            if let (Answer::Whole(..), Some(device)) = (&*answer, device) {
+                devices.push(device);
+            }
+            let next = self.registry.session(conn).map(|session| session.user_next);
+            at = next.and_then(|next| self.registry.next_open(next));
+        }
+        match answer {
+            Answer::Nobody => {}
+            Answer::Whole(_, verdicts) => {
+                verdicts.push(RecipientVerdict { who: who(), devices, expired: false })
+            }
+            Answer::Parts(_) => {
+                if let Some(verdict) = verdict {
+                    self.verdicts.looked(&mut self.tally, verdict, Looked::HasDevices);
+                }
+                self.tell_urgent();
+            }
+        }
+    }
+
+    /// A listed user has no connection here.
+    fn serve_absent(&mut self, now: Now, job: &mut Job, recipient: &Recipient) {
+        let operation_id = job.mail.body.operation_id.as_str();
+        self.follow.note_user(now, &recipient.user, || What::PushNotHere { operation_id: cut(operation_id) });
+        let push = match &mut job.answer {
+            Answer::Parts(push) => *push,
+            Answer::Whole(_, verdicts) => {
+                verdicts.push(RecipientVerdict::of_slot(recipient.slot, Vec::new()));
+                return self.tally.count(Metric::PushNotHere);
+            }
+            Answer::Nobody => return self.tally.count(Metric::PushNotHere),
+        };
+        let verdict = self.verdicts.look(push, || Who::Slot(recipient.slot));
+        let Job { mail, held, .. } = job;
+        let (body, rules) = (&mail.body, mail.rules);
+        let looked = match rules.expires.filter(|_| !rules.only_if_online) {
+            None => Looked::NotHere,
+            Some(expires) if expires <= now.mono => Looked::Expired,
+            Some(expires) => {
+                let message = || Rc::clone(held.get_or_insert_with(|| Message::copy(body, rules, expires)));
+                if self.hold(&recipient.user, message, Wanted { body, verdict }) {
+                    return;
+                }
+                Looked::NotHere
             }
         };
-        self.tally.count(match outcome {
-            DeviceOutcome::Queued | DeviceOutcome::Written => Metric::PushQueued,
-            DeviceOutcome::Dropped
-            | DeviceOutcome::Kicked
-            | DeviceOutcome::Expired
-            | DeviceOutcome::TooLarge => Metric::PushDropped,
-            DeviceOutcome::Background => Metric::PushBackground,
-        });
-        let body = &job.mail.body;
+        self.verdicts.looked(&mut self.tally, verdict, looked);
+        self.tell_urgent();
+    }
+
+    /// Offers a push to a connection. `user`: whose verdicts the outcome belongs to; it may come later, and the verdict
+    /// says queued until then.
+    pub(super) fn offer(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        user: Option<VerdictRef>,
+        offer: &mut Offer<'_>,
+    ) -> Option<DeviceVerdict> {
+        let session = self.registry.session(conn)?;
+        let (platform, connection_id) = (session.platform, session.connection_id);
+        let device = DeviceVerdict { platform, connection_id, outcome: DeviceOutcome::Queued };
+        let verdict = user.map(|user| self.verdicts.device(user, device));
+        let outcome = self.try_to_queue(now, conn, verdict, offer);
+        match verdict {
+            None => self.tally.count(metric(outcome)),
+            Some(_) if outcome == DeviceOutcome::Queued => {}
+            Some(verdict) => self.verdicts.resolve(&mut self.tally, verdict, outcome),
+        }
+        let body = offer.body;
         self.follow.note(now, conn, || What::Push {
             operation_id: cut(&body.operation_id),
             outcome,
             bytes: body.msg_data.len(),
         });
-        Some(DeviceVerdict { platform, connection_id, outcome })
+        Some(DeviceVerdict { outcome, ..device })
     }
 
-    /// The frame of a variant, encoded once per push and shard.
-    fn push_frame(&mut self, job: &mut Job, variant: Variant) -> Option<Frame> {
-        let cached = job.frames.get_mut(variant.index())?;
+    fn try_to_queue(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        verdict: Option<VerdictRef>,
+        offer: &mut Offer<'_>,
+    ) -> DeviceOutcome {
+        let Some(session) = self.registry.session(conn) else {
+            return DeviceOutcome::Dropped;
+        };
+        let PushRules { only_if_online, expires, .. } = offer.rules;
+        if session.background && session.platform == Platform::IOS {
+            return DeviceOutcome::Background;
+        }
+        if expires.is_some_and(|at| at <= now.mono) {
+            return DeviceOutcome::Expired;
+        }
+        // "Its outbox is not empty" means that a send has left something behind, and not that something waits: what
+        // was queued in this turn leaves at its end, and says nothing about the reader.
+        let lags = || session.outbox.as_ref().is_some_and(|outbox| outbox.stuck_since.is_some());
+        if only_if_online && lags() {
+            return DeviceOutcome::Dropped;
+        }
+        let variant = session.variant;
+        let Some(frame) = self.push_frame(offer, variant) else {
+            return DeviceOutcome::Dropped;
+        };
+        if frame.bytes().len() > limits::FRAME_SENT_BYTES_MAX {
+            self.tally.count(Metric::FramesTooLarge);
+            return DeviceOutcome::TooLarge;
+        }
+        if !self.queue(now, conn, frame) {
+            return DeviceOutcome::Dropped;
+        }
+        if verdict.is_some() || expires.is_some() {
+            // The first tick at which that time has passed.
+            let expires = expires.map(|at| Tick::of(at.plus_ms(limits::TICK_MS - 1)));
+            self.tag_last(conn, Tag { verdict, expires });
+        }
+        DeviceOutcome::Queued
+    }
+
+    /// The frame of a variant: built by the rpc thread, or here, once per push and shard.
+    fn push_frame(&mut self, offer: &mut Offer<'_>, variant: Variant) -> Option<Frame> {
+        let cached = offer.frames.get_mut(variant.index())?;
         if let Some(frame) = cached {
             return Some(frame.clone());
         }
-        self.tally.count(Metric::Encodes);
-        let data = push_messages(&job.mail.body);
-        let operation_id = job.mail.body.operation_id.as_str();
-        let response = Response { id: PUSH, operation_id, data: Some(&data), ..Response::default() };
-        Some(cached.insert(self.encoder.envelope(&mut self.recorder, variant, &response)).clone())
-    }
-}
-
-/// `sdkws.PushMessages` with one conversation and one message (spec 3.3), around the raw bytes of the message: a map
-/// entry {1: key, 2: PullMsgs {1: message}} in field 1 (`msgs`) or 2 (`notificationMsgs`).
-pub(super) fn push_messages(body: &PushBody) -> Vec<u8> {
-    let pull_len = field_len(body.msg_data.len());
-    let entry_len = field_len(body.conversation.len()) + field_len(pull_len);
-    let mut out = Vec::with_capacity(field_len(entry_len));
-    let field = if body.is_notification() { 2 } else { 1 };
-    put_header(&mut out, field, entry_len);
-    put_header(&mut out, 1, body.conversation.len());
-    out.extend_from_slice(body.conversation.as_bytes());
-    put_header(&mut out, 2, pull_len);
-    put_header(&mut out, 1, body.msg_data.len());
-    out.extend_from_slice(&body.msg_data);
-    out
-}
-
-fn put_header(out: &mut Vec<u8>, field: u32, len: usize) {
-    encode_key(field, WireType::LengthDelimited, out);
-    encode_varint(len as u64, out);
-}
-
-/// Length of a length-delimited field with a one-byte key.
-fn field_len(len: usize) -> usize {
-    1 + prost::encoding::encoded_len_varint(len as u64) + len
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pb::openim::sdkws::{MsgData, PullMsgs, PushMessages};
-    use prost::Message as _;
-
-    #[test]
-    fn a_push_is_encoded_as_protobuf_would() {
-        let message =
-            MsgData { send_id: "a".into(), content: vec![7; 300].into(), seq: 9, ..MsgData::default() };
-        for key in ["si_a_b", "n_a_b", ""] {
-            let msg_data = message.encode_to_vec().into();
-            let body =
-                PushBody { operation_id: "op".into(), conversation: key.into(), msg_data, frames: None };
-            let pull = PullMsgs { msgs: vec![message.clone()], ..PullMsgs::default() };
-            let map = std::collections::BTreeMap::from([(key.to_owned(), pull)]);
-            let expected = match body.is_notification() {
-                true => PushMessages { notification_msgs: map, ..PushMessages::default() },
-                false => PushMessages { msgs: map, ..PushMessages::default() },
-            };
-            assert_eq!(PushMessages::decode(push_messages(&body).as_slice()), Ok(expected), "{key}");
-        }
+        let body = offer.body;
+        let shared = body.frames.as_ref().and_then(|frames| frames.get(variant.index())?.clone());
+        let frame = if let Some(bytes) = shared {
+            self.encoder.shared(&mut self.recorder, bytes)
+        } else {
+            self.tally.count(Metric::Encodes);
+            let data = push_messages(body);
+            self.encoder.envelope(&mut self.recorder, variant, &response(body, &data))
+        };
+        Some(cached.insert(frame).clone())
     }
 }

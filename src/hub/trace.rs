@@ -15,6 +15,7 @@ pub(super) enum Note {
     Verdict = 7,
     Presence = 8,
     Freed = 9,
+    Expired = 10,
 }
 
 /// FNV-1a over 64-bit words.

@@ -251,7 +251,8 @@ impl Session {
                 let silent = self.heard.after_ms(limits::READ_DEADLINE_MS);
                 let ping = self.pinged.after_ms(limits::WEB_PING_INTERVAL_MS);
                 let heard = if self.platform == Platform::WEB { silent.min(ping) } else { silent };
-                Some(self.send_deadline().map_or(heard, |send| send.min(heard)))
+                let expiry = self.outbox.as_ref().and_then(|outbox| outbox.next_expiry());
+                [self.send_deadline(), expiry].into_iter().flatten().chain([heard]).min()
             }
             Phase::Closed => None,
         }

@@ -1,9 +1,10 @@
 //! What a shard tells its hub at start: the node's configuration, cut to what the hub needs.
 
-use crate::config::Config;
+use crate::config::{Config, PlantedPush};
 use crate::hub::login_policy::LoginPolicy;
 use crate::hub::{HubConfig, SpreadPlan};
 use crate::ids::ShardId;
+use crate::limits;
 
 /// The plan of one shard's hub.
 pub(super) fn hub_config(shard: ShardId, config: &Config) -> HubConfig {
@@ -25,6 +26,10 @@ pub(super) fn hub_config(shard: ShardId, config: &Config) -> HubConfig {
         outbox_frames_max: config.outbox_frames_max,
         shard_outbox_bytes_max: config.shard_outbox_bytes_max,
         rates: config.rates,
+        push_slice: match config.planted.push {
+            None => limits::PUSH_SLICE_MAX,
+            Some(PlantedPush::Unsliced) => usize::MAX,
+        },
         hash_seed: a ^ b.rotate_left(32) ^ u64::from(shard.0),
     }
 }

@@ -149,6 +149,7 @@ impl Plan {
             user_connections_max: if self.seed % 5 == 1 { 2 } else { limits::USER_CONNECTIONS_MAX },
             spread: self.spread(shard),
             rates: Default::default(),
+            push_slice: limits::PUSH_SLICE_MAX,
             hash_seed: self.seed ^ 0x5eed,
         }
     }

@@ -58,6 +58,7 @@ pub fn config() -> HubConfig {
             seed: 2,
         },
         rates: Default::default(),
+        push_slice: limits::PUSH_SLICE_MAX,
         hash_seed: 1,
     }
 }

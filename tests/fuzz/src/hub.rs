@@ -155,6 +155,7 @@ impl Rig {
             user_connections_max: USER_CONNECTIONS_MAX,
             spread: SpreadPlan { above_per_second: 2, ms_max: 300, seed: u64::from(policy) },
             rates: Default::default(),
+        push_slice: limits::PUSH_SLICE_MAX,
             hash_seed: u64::from(policy),
         });
         Self {
