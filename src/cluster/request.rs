@@ -76,7 +76,11 @@ impl MessageFacts {
         conversation_key(self.session_type, parties, kind).into()
     }
 
-    fn check(&self) -> Result<(), &'static str> {
+    /// Applies what spec 4.2 says of the message itself.
+    ///
+    /// # Errors
+    /// The text of the failed check.
+    pub fn check(&self) -> Result<(), &'static str> {
         if self.sender.is_empty() {
             return Err("sendID is empty");
         }

@@ -152,10 +152,9 @@ async fn exchange(
     if head.status != http::StatusCode::OK {
         return Err(CallError::Protocol(format!("HTTP status {}", head.status)));
     }
-    let message = match collect(&mut body, |_| Ok(())).await {
+    let message = match collect(&mut body).await {
         Ok(message) => Ok(message),
         Err(CollectFault::Gone(error)) => return Err(error.into()),
-        Err(CollectFault::Held(status)) => return Err(CallError::Refused(status)),
         Err(CollectFault::Body(fault)) => Err(CallError::Protocol(format!("{fault:?}"))),
     };
     let trailers = poll_fn(|cx| body.poll_trailers(cx)).await?.unwrap_or_default();

@@ -4,25 +4,9 @@ use http::{HeaderMap, Method as HttpMethod, StatusCode, header, request};
 
 use bytes::Bytes;
 
+use super::services::{Method, Patience, method};
 use crate::ids::Text;
-use crate::limits::PUSH_DEADLINE_MS;
 use crate::wire::grpc::{Status, code, parse_timeout};
-
-/// The service that Pinion offers.
-const SERVICE: &str = "openim.msggateway.msgGateway";
-
-/// The calls of the service (spec 4.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Method {
-    /// `SuperGroupOnlineBatchPushOneMsg`.
-    Push,
-    /// `KickUserOffline`.
-    Kick,
-    /// `GetUsersOnlineStatus`.
-    OnlineStatus,
-    /// `MultiTerminalLoginCheck`.
-    RemoteLogin,
-}
 
 /// A head that is no call that can be served.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,6 +30,17 @@ pub(super) struct CallHead {
     pub(super) method: Method,
     /// The caller's deadline, if it gave one.
     pub(super) timeout_ms: Option<u64>,
+    /// How compressed messages of the request are packed.
+    pub(super) coding: Coding,
+}
+
+/// `grpc-encoding`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coding {
+    /// None: no message may have the compressed flag.
+    Identity,
+    /// Messages with the flag are gzip.
+    Gzip,
 }
 
 impl CallHead {
@@ -65,22 +60,14 @@ impl CallHead {
         }
         let timeout_ms = timeout(&head.headers)?;
         let method = method(head.uri.path())?;
-        let encoding = head.headers.get("grpc-encoding").map(|v| v.as_bytes());
-        if encoding.is_some_and(|e| e != b"identity") {
-            return Err(Status::new(
-                code::UNIMPLEMENTED,
-                "grpc: Decompressor is not installed for this grpc-encoding",
-            )
-            .into());
-        }
-        Ok(Self { method, timeout_ms })
+        let coding = coding(&head.headers)?;
+        Ok(Self { method, timeout_ms, coding })
     }
 
-    /// How long the call may take: the caller's deadline less a tenth, so that the answer arrives before it, and at
-    /// most `limit_ms`.
-    pub(super) fn budget_ms(&self, limit_ms: u64) -> u64 {
-        const { assert!(PUSH_DEADLINE_MS >= crate::limits::CONTROL_DEADLINE_MS) };
-        self.timeout_ms.map_or(limit_ms, |ms| limit_ms.min(ms - ms / 10))
+    /// How long the call may take: the caller's deadline less a tenth, so that the answer arrives before it, within
+    /// our patience.
+    pub(super) fn budget_ms(&self, patience: Patience) -> u64 {
+        self.timeout_ms.map_or(patience.unasked_ms, |ms| patience.most_ms.min(ms - ms / 10))
     }
 }
 
@@ -104,22 +91,14 @@ fn timeout(headers: &HeaderMap) -> Result<Option<u64>, Status> {
     }
 }
 
-fn method(path: &str) -> Result<Method, Status> {
-    let unknown = |text: String| Err(Status::new(code::UNIMPLEMENTED, text));
-    let Some((service, method)) = path.strip_prefix('/').and_then(|p| p.rsplit_once('/')) else {
-        return unknown(format!("malformed method name: \"{path}\""));
-    };
-    if service != SERVICE {
-        return unknown(format!("unknown service {service}"));
-    }
-    match method {
-        "SuperGroupOnlineBatchPushOneMsg" => Ok(Method::Push),
-        "KickUserOffline" => Ok(Method::Kick),
-        "GetUsersOnlineStatus" => Ok(Method::OnlineStatus),
-        "MultiTerminalLoginCheck" => Ok(Method::RemoteLogin),
-        // Defined by OpenIM and served by nobody (spec 4.1, trap 22).
-        "OnlinePushMsg" | "OnlineBatchPushOneMsg" => unknown(format!("method {method} not implemented")),
-        _ => unknown(format!("unknown method {method} for service {service}")),
+fn coding(headers: &HeaderMap) -> Result<Coding, Status> {
+    match headers.get("grpc-encoding").map_or(&b"identity"[..], |v| v.as_bytes()) {
+        b"identity" => Ok(Coding::Identity),
+        b"gzip" => Ok(Coding::Gzip),
+        other => Err(Status::new(
+            code::UNIMPLEMENTED,
+            format!("grpc: Decompressor is not installed for grpc-encoding \"{}\"", other.escape_ascii()),
+        )),
     }
 }
 
@@ -168,6 +147,7 @@ fn only(headers: &HeaderMap, key: &str) -> Option<Text> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rpc::services::Unary;
     use http::Request;
 
     fn head(path: &str, headers: &[(&str, &str)]) -> request::Parts {
@@ -184,14 +164,15 @@ mod tests {
         let push = "/openim.msggateway.msgGateway/SuperGroupOnlineBatchPushOneMsg";
         /// Path, headers, and the timeout or HTTP status and grpc-status.
         type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], Result<Option<u64>, (u16, i32)>);
-        let table: [Row<'_>; 13] = [
+        let table: [Row<'_>; 14] = [
             (push, &[GRPC], Ok(None)),
             (push, &[("content-type", "application/grpc+proto")], Ok(None)),
             (push, &[GRPC, ("grpc-timeout", "2S"), ("grpc-encoding", "identity")], Ok(Some(2_000))),
             (push, &[], Err((415, 3))),
             (push, &[("content-type", "application/grpcx")], Err((415, 3))),
             (push, &[GRPC, ("grpc-timeout", "soon")], Err((200, 13))),
-            (push, &[GRPC, ("grpc-encoding", "gzip")], Err((200, 12))),
+            (push, &[GRPC, ("grpc-encoding", "gzip")], Ok(None)),
+            (push, &[GRPC, ("grpc-encoding", "deflate")], Err((200, 12))),
             ("/openim.msggateway.msgGateway/OnlinePushMsg", &[GRPC], Err((200, 12))),
             ("/openim.msggateway.msgGateway/OnlineBatchPushOneMsg", &[GRPC], Err((200, 12))),
             ("/openim.msggateway.msgGateway/kickuseroffline", &[GRPC], Err((200, 12))),
@@ -231,13 +212,13 @@ mod tests {
 
     #[test]
     fn a_call_is_answered_before_the_callers_deadline_and_within_ours() {
-        let budget = |timeout_ms| {
-            let method = Method::Kick;
-            CallHead { method, timeout_ms }.budget_ms(5_000)
-        };
+        let patience = Patience { unasked_ms: 5_000, most_ms: 8_000 };
+        let method = Method::Unary(Unary::Kick);
+        let budget =
+            |timeout_ms| CallHead { method, timeout_ms, coding: Coding::Identity }.budget_ms(patience);
         assert_eq!(budget(None), 5_000);
         assert_eq!(budget(Some(1_000)), 900);
-        assert_eq!(budget(Some(60_000)), 5_000);
+        assert_eq!(budget(Some(60_000)), 8_000);
         assert_eq!(budget(Some(0)), 0);
     }
 }

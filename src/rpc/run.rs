@@ -50,8 +50,11 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
     monoio::spawn(read_mail(Rc::clone(&inbox), doorbell, exchange.clone(), turns.clone()));
 
     let mut listeners = vec![start.grpc.try_clone()?];
-    let service =
-        Rc::new(Service { exchange: exchange.clone(), admins: start.config.auth.admin_users.clone() });
+    let service = Rc::new(Service {
+        exchange: exchange.clone(),
+        turns: turns.clone(),
+        admins: start.config.auth.admin_users.clone(),
+    });
     monoio::spawn(server::accept(start.grpc, service, turns.clone()));
     if let Some(http) = start.http {
         listeners.push(http.try_clone()?);

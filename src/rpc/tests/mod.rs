@@ -2,7 +2,10 @@
 
 mod admin;
 mod grpc;
+mod push;
+mod push_limits;
 mod raw;
+mod streaming;
 mod upstream;
 
 use std::net::SocketAddr;

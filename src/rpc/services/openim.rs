@@ -1,13 +1,8 @@
 //! What each call of `openim.msggateway.msgGateway` does (spec 4.3 to 4.6): decode, metadata, check, ask the shards,
 //! put the answer together.
 
-use std::rc::Rc;
-
 use bytes::Bytes;
 
-use super::call::{Call, Service};
-use super::metadata::{Metadata, Method};
-use super::stream::encode;
 use crate::cluster::fields::Malformed;
 use crate::cluster::request::{KickRequest, LoginRequest, PushRequest, StatusRequest};
 use crate::cluster::router::{Outcome, Push, PushResult, RemoteLogin, To};
@@ -15,22 +10,15 @@ use crate::hub::mail::{DeviceOutcome, DeviceStatus, DeviceVerdict, PushBody, Pus
 use crate::ids::Text;
 use crate::metrics::Metric;
 use crate::pb::openim::msggateway as pb;
+use crate::rpc::call::{Call, Service};
+use crate::rpc::metadata::Metadata;
+use crate::rpc::stream::encode;
 use crate::wire::grpc::{Status, code};
 
 /// Upstream's words (spec 4.4).
-pub(super) const ADMINS_ONLY: &str = "only app manager";
+pub(in crate::rpc) const ADMINS_ONLY: &str = "only app manager";
 
-/// The framed answer to a call.
-pub(super) async fn answer(service: &Rc<Service>, call: Call) -> Result<Bytes, Status> {
-    match call.method {
-        Method::Push => push(service, call).await,
-        Method::Kick => kick(service, call).await,
-        Method::OnlineStatus => online_status(service, call).await,
-        Method::RemoteLogin => remote_login(service, call).await,
-    }
-}
-
-async fn push(service: &Service, call: Call) -> Result<Bytes, Status> {
+pub(super) async fn push(service: &Service, call: Call) -> Result<Bytes, Status> {
     let request = PushRequest::decode(call.message).map_err(|fault| undecodable(service, fault))?;
     let metadata = Metadata::read(&call.headers)?;
     let (msg_data, facts, users) = request.check().map_err(Status::args)?;
@@ -84,7 +72,7 @@ fn result_code(outcome: DeviceOutcome) -> i64 {
     }
 }
 
-async fn kick(service: &Service, call: Call) -> Result<Bytes, Status> {
+pub(super) async fn kick(service: &Service, call: Call) -> Result<Bytes, Status> {
     let request = KickRequest::decode(call.message).map_err(|fault| undecodable(service, fault))?;
     Metadata::read(&call.headers)?;
     let (platform, users) = request.check().map_err(Status::args)?;
@@ -94,7 +82,7 @@ async fn kick(service: &Service, call: Call) -> Result<Bytes, Status> {
     }
 }
 
-async fn online_status(service: &Service, call: Call) -> Result<Bytes, Status> {
+pub(super) async fn online_status(service: &Service, call: Call) -> Result<Bytes, Status> {
     let request = StatusRequest::decode(call.message).map_err(|fault| undecodable(service, fault))?;
     let metadata = Metadata::read(&call.headers)?;
     let users = request.check().map_err(Status::args)?;
@@ -133,7 +121,7 @@ fn status_result(
     })
 }
 
-async fn remote_login(service: &Service, call: Call) -> Result<Bytes, Status> {
+pub(super) async fn remote_login(service: &Service, call: Call) -> Result<Bytes, Status> {
     let request = LoginRequest::decode(call.message).map_err(|fault| undecodable(service, fault))?;
     let metadata = Metadata::read(&call.headers)?;
     let (user, platform, token) = request.check().map_err(Status::args)?;
