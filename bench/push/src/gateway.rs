@@ -17,6 +17,21 @@ use crate::cpu::on_cpus;
 /// Its figures are published a moment after the work was done.
 const FIGURES_WITHIN_S: f64 = 5.0;
 
+/// Where it listens, and limits that protect a gateway from a crowd that logs in at once and reads late: lifted, since
+/// they are not what is measured.
+const DEFAULTS: [(&str, &str); 10] = [
+    ("--websocket-address", "127.0.0.1"),
+    ("--websocket-port", "0"),
+    ("--rpc-listen", "127.0.0.1:0"),
+    ("--http-listen", "127.0.0.1:0"),
+    ("--log-level", "warn"),
+    ("--websocket-accepts-per-second-max", "0"),
+    ("--login-spread-ms", "0"),
+    ("--outbox-frames-max", "65536"),
+    ("--outbox-bytes-max", "64MiB"),
+    ("--outbox-shard-bytes-max", "4GiB"),
+];
+
 /// Gateways that run. A panic aborts without dropping them.
 static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
@@ -42,8 +57,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts it on these CPUs with these flags more, and waits until it is ready. Limits that protect a gateway from
-    /// a crowd that logs in at once and reads late are lifted: they are not what is measured.
+    /// Starts it on these CPUs with these flags (`--name=value`) before [`DEFAULTS`], and waits until it is ready.
     pub fn start(binary: &Path, cpus: &[usize], flags: &[String]) -> Self {
         let mut command = Command::new(binary);
         for (name, _) in std::env::vars_os() {
@@ -51,27 +65,12 @@ impl Gateway {
                 command.env_remove(name);
             }
         }
-        command
-            .args([
-                "--websocket-address",
-                "127.0.0.1",
-                "--websocket-port",
-                "0",
-                "--rpc-listen",
-                "127.0.0.1:0",
-            ])
-            .args([
-                "--http-listen",
-                "127.0.0.1:0",
-                "--log-level",
-                "warn",
-                "--websocket-accepts-per-second-max",
-            ])
-            .args(["0", "--login-spread-ms", "0", "--outbox-frames-max", "65536"])
-            .args(["--outbox-bytes-max", "64MiB", "--outbox-shard-bytes-max", "4GiB"])
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
+        for (name, value) in DEFAULTS {
+            if !flags.iter().any(|flag| flag.starts_with(&format!("{name}="))) {
+                command.args([name, value]);
+            }
+        }
+        command.args(flags).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = on_cpus(cpus, || command.spawn()).unwrap_or_else(|e| panic!("{command:?}: {e}"));
         RUNNING.lock().expect("no panic holds it").push(Pid::from_child(&child));
         let mut lines =

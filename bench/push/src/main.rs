@@ -38,7 +38,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use scenario::{fairness, fanout, idle, latency, smoke, stream, unary};
-use stand::Plan;
+use stand::{FanOut, Plan};
 
 fn main() -> ExitCode {
     let matches = command().get_matches();
@@ -89,7 +89,7 @@ fn command() -> Command {
     Command::new("bench-push")
         .about("Measures the push API of a gateway over loopback")
         .subcommand_required(true)
-        .subcommand(measured("unary", "Unary pushes per second to one user, beside an h2 echo"))
+        .subcommand(measured("unary", "Unary pushes per second to one user or some, beside an h2 echo"))
         .subcommand(measured("stream", "Streaming pushes per second to one user, beside an h2 echo"))
         .subcommand(measured("fanout", "One message to all connections, beside a loop of send()"))
         .subcommand(measured("latency", "From call to client at half of the highest rate"))
@@ -126,15 +126,23 @@ fn arguments() -> Vec<Arg> {
         number("runs", "5", "Runs; the report has their min, median and max"),
         option("seconds", "2", "Length of each part of a run").value_parser(value_parser!(f64)),
         number("connections", "15000", "Clients, where there is more than one"),
+        number("users", "1", "Users that `unary` pushes to in turn"),
         number("body", "100", "Bytes of a message's content"),
         option("variant", "gob", "How clients speak").value_parser(["gob", "gob-gzip", "json", "json-gzip"]),
         number("in-flight", "64", "Calls, or messages of a stream, that wait for their answer at once"),
         number("batch", "16", "Messages in one batch of a stream"),
+        option(
+            "fan-out",
+            "listed",
+            "listed: OpenIM's call, naming each; everybody: pinion.v1, to all local users",
+        )
+        .value_parser(["listed", "everybody"]),
     ]
 }
 
 fn plan(arguments: &ArgMatches) -> Plan {
     let number = |name: &str| *arguments.get_one::<usize>(name).expect("it has a default");
+    let text = |name: &str| arguments.get_one::<String>(name).expect("it has a default").clone();
     let cpus = |name: &str| arguments.get_many(name).expect("it has a default").copied().collect();
     Plan {
         gateway: arguments.get_one::<PathBuf>("gateway").expect("it has a default").clone(),
@@ -144,9 +152,14 @@ fn plan(arguments: &ArgMatches) -> Plan {
         runs: number("runs").max(1),
         seconds: *arguments.get_one::<f64>("seconds").expect("it has a default"),
         connections: number("connections").max(2),
+        users: number("users").max(1),
         body: number("body"),
-        variant: arguments.get_one::<String>("variant").expect("it has a default").clone(),
+        variant: text("variant"),
         in_flight: number("in-flight").max(1),
         batch: number("batch").max(1),
+        fan_out: match text("fan-out").as_str() {
+            "everybody" => FanOut::Everybody,
+            _ => FanOut::Listed,
+        },
     }
 }

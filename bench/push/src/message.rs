@@ -8,7 +8,8 @@ use bytes::Bytes;
 use memchr::memmem;
 use pinion::pb::openim::msggateway::OnlineBatchPushOneMsgReq;
 use pinion::pb::openim::sdkws::MsgData;
-use pinion::pb::pinion::v1::{PushBatch, PushMessage, Report, UserList, push_message::To};
+use pinion::pb::pinion::v1::push_message::To;
+use pinion::pb::pinion::v1::{AllLocalUsers, PushBatch, PushMessage, Report, UserList};
 use prost::Message as _;
 
 /// In front of each tag and time.
@@ -19,6 +20,8 @@ const TIME_DIGITS: usize = 16;
 const USER_PLACE: &str = "u######";
 /// The OpenIM entry for all pushes.
 pub const OPENIM_PATH: &str = "/openim.msggateway.msgGateway/SuperGroupOnlineBatchPushOneMsg";
+/// Our own API, unary.
+pub const SEND_PATH: &str = "/pinion.v1.Push/Send";
 /// Our own API, streaming.
 pub const STREAM_PATH: &str = "/pinion.v1.Push/Stream";
 
@@ -59,18 +62,29 @@ impl Template {
         Self::openim(vec![USER_PLACE.to_owned()], body, tag)
     }
 
-    /// A request of `pinion.v1` with these message ids, each for these users.
-    pub fn pinion(ids: std::ops::Range<u64>, users: Vec<String>, body: usize) -> Self {
-        let msg_data = Bytes::from(msg_data(&users, body, Tag::Load).encode_to_vec());
-        let message = |id| PushMessage {
-            id,
-            msg_data: msg_data.clone(),
+    /// A request of `pinion.v1` with these message ids, each for this user.
+    pub fn pinion(ids: std::ops::Range<u64>, user: String, body: usize) -> Self {
+        let users = vec![user];
+        let message = PushMessage {
+            msg_data: msg_data(&users, body, Tag::Load).encode_to_vec().into(),
             operation_id: "bench".into(),
-            to: Some(To::Users(UserList { user_ids: users.clone() })),
-            report: if users.len() > 1 { Report::Totals.into() } else { Report::Each.into() },
+            to: Some(To::Users(UserList { user_ids: users })),
             ..PushMessage::default()
         };
-        Self::of(PushBatch { messages: ids.map(message).collect() }.encode_to_vec())
+        let messages = ids.map(|id| PushMessage { id, ..message.clone() }).collect();
+        Self::of(PushBatch { messages }.encode_to_vec())
+    }
+
+    /// A request of `pinion.v1`: one message for everybody, answered with totals.
+    pub fn pinion_to_all(body: usize) -> Self {
+        let message = PushMessage {
+            msg_data: msg_data(&[], body, Tag::Load).encode_to_vec().into(),
+            operation_id: "bench".into(),
+            to: Some(To::AllLocalUsers(AllLocalUsers {})),
+            report: Report::Totals.into(),
+            ..PushMessage::default()
+        };
+        Self::of(PushBatch { messages: vec![message] }.encode_to_vec())
     }
 
     fn of(bytes: Vec<u8>) -> Self {
@@ -106,11 +120,10 @@ impl Template {
 fn msg_data(users: &[String], body: usize, tag: Tag) -> MsgData {
     let mark = format!("{}{}{:016x}", String::from_utf8_lossy(MARK), char::from(tag as u8), 0);
     let mut content = format!("{{\"content\":\"{mark}");
-    // Letters that gzip cannot make much of, as in chats: from a fixed multiplier, so the same in every run.
-    let mut state = 1u32;
+    let mut words = Words(1);
     while content.len() + 2 < body {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        content.push(char::from(b'a' + u8::try_from((state >> 24) % 26).unwrap_or_default()));
+        let room = body - 2 - content.len();
+        content.extend(words.next_word().chars().take(room));
     }
     content.push_str("\"}");
     let single = users.len() == 1;
@@ -129,6 +142,25 @@ fn msg_data(users: &[String], body: usize, tag: Tag) -> MsgData {
         create_time: 1_700_000_000_000,
         status: 2,
         ..MsgData::default()
+    }
+}
+
+/// Text that gzip makes as much of as of a chat: words of a small vocabulary, the same in every run.
+struct Words(u32);
+
+impl Words {
+    /// The constants are those of Numerical Recipes' generator; its upper bits are good enough for words.
+    fn draw(state: &mut u32, below: u32) -> u32 {
+        *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (*state >> 8) % below
+    }
+
+    /// One of 500 words of 2 to 9 letters, and a blank. A word's number is the seed of its letters.
+    fn next_word(&mut self) -> String {
+        let mut seed = Self::draw(&mut self.0, 500);
+        let letters = 2 + Self::draw(&mut seed, 8);
+        let letter = |_| char::from(b'a' + u8::try_from(Self::draw(&mut seed, 26)).unwrap_or_default());
+        (0..letters).map(letter).chain([' ']).collect()
     }
 }
 
@@ -161,7 +193,7 @@ mod tests {
 
     #[test]
     fn every_message_of_a_batch_gets_its_time() {
-        let template = Template::pinion(5..8, vec![user(1)], 60);
+        let template = Template::pinion(5..8, user(1), 60);
         let framed = template.framed(9, "");
         let batch = PushBatch::decode(&framed[5..]).unwrap();
         assert_eq!(batch.messages.iter().map(|m| m.id).collect::<Vec<_>>(), [5, 6, 7]);

@@ -23,11 +23,23 @@ pub struct Plan {
     /// Of each part of a run.
     pub seconds: f64,
     pub connections: usize,
+    /// Whom unary pushes go to in turn.
+    pub users: usize,
     /// Bytes of `content`.
     pub body: usize,
     pub variant: String,
     pub in_flight: usize,
     pub batch: usize,
+    pub fan_out: FanOut,
+}
+
+/// How a fan-out names its recipients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FanOut {
+    /// OpenIM's call, with the name of each.
+    Listed,
+    /// `pinion.v1.Push/Send` to all local users, answered with totals.
+    Everybody,
 }
 
 /// A gateway with clients. Dropped in this order: the gateway last, so that no client loses its connection.
@@ -129,6 +141,11 @@ pub struct Used {
 }
 
 impl Used {
+    /// How many units of work a core's second of the gateway did: what a core can do, whoever held it up.
+    pub fn per_core_second(&self, units: u64) -> f64 {
+        units as f64 / self.split.total()
+    }
+
     /// The gateway's CPU time by place, over `per` units of work.
     pub fn report_cpu(&self, report: &mut Report, unit: &'static str, per: u64) {
         let us = |seconds: f64| seconds * 1e6 / per.max(1) as f64;

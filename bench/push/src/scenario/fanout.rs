@@ -1,27 +1,30 @@
 //! One message to all clients with one call, the next when all have it, beside a bare loop of `send` over as many
 //! sockets with frames of the same size.
 
-use std::sync::Arc;
-
 use crate::bound::SendLoop;
 use crate::clock::{now_ns, seconds};
 use crate::cpu::Clocks;
 use crate::crowd::{Crowd, Options};
-use crate::message::{OPENIM_PATH, Tag, Template, user};
+use crate::message::{OPENIM_PATH, SEND_PATH, Tag, Template, user};
 use crate::report::Report;
-use crate::stand::{Plan, Stand};
+use crate::stand::{FanOut, Plan, Stand};
 
 /// Runs it.
 pub fn run(plan: &Plan) {
     let recipients = plan.connections as u64;
     let mut stand = Stand::start(plan, plan.connections, &[]);
-    let users = (0..plan.connections).map(user).collect();
-    let template = Arc::new(Template::openim(users, plan.body, Tag::Load));
+    let (path, template) = match plan.fan_out {
+        FanOut::Listed => {
+            let users = (0..plan.connections).map(user).collect();
+            (OPENIM_PATH, Template::openim(users, plan.body, Tag::Load))
+        }
+        FanOut::Everybody => (SEND_PATH, Template::pinion_to_all(plan.body)),
+    };
     let title = format!("fan-out of one message to {recipients} connections");
     let mut report = Report::new(&title, &plan.gateway, &stand.gateway.engine);
 
     // Warm-up; it shows how long a frame is.
-    stand.runtime.block_on(stand.caller.unary(OPENIM_PATH, template.framed(now_ns(), "")));
+    stand.runtime.block_on(stand.caller.unary(path, template.framed(now_ns(), "")));
     stand.arrived(recipients);
     let frame_bytes = usize::try_from(stand.crowd.report().bytes / recipients).expect("a length");
     let mut bound = Bound::start(plan, frame_bytes);
@@ -31,7 +34,7 @@ pub fn run(plan: &Plan) {
         let (start_ns, mut rounds, mut answered_s, mut arrived_s) = (now_ns(), 0u64, 0.0, 0.0);
         while rounds == 0 || seconds(start_ns, now_ns()) < plan.seconds {
             let due_ns = now_ns();
-            stand.runtime.block_on(stand.caller.unary(OPENIM_PATH, template.framed(due_ns, "")));
+            stand.runtime.block_on(stand.caller.unary(path, template.framed(due_ns, "")));
             answered_s += seconds(due_ns, now_ns());
             rounds += 1;
             arrived_s += seconds(due_ns, stand.arrived(recipients));
@@ -44,6 +47,11 @@ pub fn run(plan: &Plan) {
         report.add("deliveries", "1/s", sent / arrived_s);
         report.add("bound: loop of send()", "1/s", recipients as f64 / bound_s);
         report.add("deliveries / bound", "ratio", sent / arrived_s * bound_s / recipients as f64);
+        report.add(
+            "deliveries per core second of the gateway",
+            "1/s",
+            used.per_core_second(rounds * recipients),
+        );
         used.report_cpu(&mut report, "us/deliv", rounds * recipients);
         report.add("bound: CPU of the loop", "us/send", bound_us);
         report.add("bound / CPU", "ratio", bound_us * sent / 1e6 / used.split.total());

@@ -1,7 +1,7 @@
 //! Every scenario for a moment with few clients: only the checks count, the figures mean nothing. For CI.
 
 use super::{fairness, fanout, idle, latency, stream, unary};
-use crate::stand::Plan;
+use crate::stand::{FanOut, Plan};
 
 type Scenario = fn(&Plan);
 
@@ -12,15 +12,17 @@ pub fn run(plan: &Plan) {
         server_cpus: plan.server_cpus.iter().chain(&plan.load_cpus).copied().collect(),
         ..small.clone()
     };
-    let gzip = Plan { variant: "gob-gzip".into(), body: 4_000, ..small.clone() };
+    let gzip = Plan { variant: "gob-gzip".into(), body: 4_000, users: 50, ..small.clone() };
     let json = Plan { variant: "json".into(), ..small.clone() };
+    let everybody = Plan { fan_out: FanOut::Everybody, ..two.clone() };
     let large = Plan { body: 100 * 1024, connections: 20, ..two.clone() };
-    let all: [(Scenario, &Plan); 9] = [
+    let all: [(Scenario, &Plan); 10] = [
         (unary::run, &small),
         (unary::run, &gzip),
         (stream::run, &small),
         (fanout::run, &two),
         (fanout::run, &json),
+        (fanout::run, &everybody),
         (fanout::run, &large),
         (latency::run, &small),
         (fairness::run, &small),

@@ -16,7 +16,7 @@ pub fn run(plan: &Plan) {
     let mut stand = Stand::start(plan, 1, &[]);
     let batch = plan.batch.min(plan.in_flight);
     let batches: Vec<Template> = (0..(WINDOWS_OF_IDS * plan.in_flight).div_ceil(batch))
-        .map(|n| Template::pinion((n * batch) as u64..((n + 1) * batch) as u64, vec![user(0)], plan.body))
+        .map(|n| Template::pinion((n * batch) as u64..((n + 1) * batch) as u64, user(0), plan.body))
         .collect();
     // Ids are varints: a middle one stands for all.
     let request_bytes = batches[batches.len() / 2].len();
@@ -52,6 +52,7 @@ pub fn run(plan: &Plan) {
         report.add("pushes", "1/s", rate);
         report.add("bound: h2 echo of the same sizes", "1/s", bound_rate);
         report.add("pushes / bound", "ratio", rate / bound_rate);
+        report.add("pushes per core second of the gateway", "1/s", used.per_core_second(done.calls));
         used.report_cpu(&mut report, "us/push", done.calls);
         report.add("bound: CPU of the echo", "us/push", bound_us);
         report.add("CPU / bound", "ratio", used.split.total() * 1e6 / done.calls as f64 / bound_us);

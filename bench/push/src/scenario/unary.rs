@@ -1,4 +1,4 @@
-//! Unary pushes to one user, closed loop, beside a bare h2 echo of the same sizes: what the gateway adds to HTTP/2.
+//! Unary pushes to one user, or some in turn, closed loop, beside a bare h2 echo of the same sizes: what the gateway adds to HTTP/2.
 
 use std::sync::Arc;
 
@@ -12,11 +12,16 @@ use crate::stand::{Plan, Stand};
 
 /// Runs it.
 pub fn run(plan: &Plan) {
-    let mut stand = Stand::start(plan, 1, &[]);
+    let mut stand = Stand::start(plan, plan.users, &[]);
     let template = Arc::new(Template::openim_to_one(plan.body, Tag::Load));
-    let load = Load { in_flight: plan.in_flight, seconds: plan.seconds, users: Users { first: 0, count: 1 } };
+    let load = Load {
+        in_flight: plan.in_flight,
+        seconds: plan.seconds,
+        users: Users { first: 0, count: plan.users },
+    };
     let warm_up = Load { seconds: plan.seconds / 4.0, ..load };
-    let mut report = Report::new("unary pushes to one user", &plan.gateway, &stand.gateway.engine);
+    let title = format!("unary pushes to {} user(s)", plan.users);
+    let mut report = Report::new(&title, &plan.gateway, &stand.gateway.engine);
 
     let done = stand.runtime.block_on(closed(&stand.caller, OPENIM_PATH, &template, warm_up));
     let answer_bytes = done.answer_bytes / usize::try_from(done.calls).expect("calls");
@@ -39,13 +44,14 @@ pub fn run(plan: &Plan) {
         report.add("pushes", "1/s", rate);
         report.add("bound: h2 echo of the same sizes", "1/s", bound_rate);
         report.add("pushes / bound", "ratio", rate / bound_rate);
+        report.add("pushes per core second of the gateway", "1/s", used.per_core_second(done.calls));
         used.report_cpu(&mut report, "us/push", done.calls);
         report.add("bound: CPU of the echo", "us/call", bound_us);
         report.add("CPU / bound", "ratio", used.split.total() * 1e6 / done.calls as f64 / bound_us);
         used.report_work(&mut report, done.calls);
     }
     let seen = stand.crowd.report();
-    assert_eq!(seen.frames, stand.pushed(), "frames that the client got");
+    assert_eq!(seen.frames, stand.pushed(), "frames that the clients got");
     println!(
         "sizes     request {} B, answer {answer_bytes} B, frame {} B; {} in flight on one connection",
         template.len(),
