@@ -132,6 +132,8 @@ pub const HELD_USER_MAX: usize = 64;
 pub const HELD_USER_BYTES: usize = 1024 * 1024;
 /// Frames of a push whose `MsgData` has more bytes are built once by the rpc thread, and not by each shard.
 pub const SHARED_FRAME_BYTES: usize = 16 * 1024;
+/// Bytes of such a frame that are compressed before the thread gets a turn: about 300 us.
+pub const SHARED_STEP_BYTES: usize = 64 * 1024;
 /// Mails taken from each lane in one turn.
 pub const LANE_BATCH_MAX: usize = 64;
 /// Entries taken from each of the register, unregister and kick queues in one turn.
@@ -191,6 +193,8 @@ pub const GRPC_MESSAGE_BYTES_MAX: usize = 8_388_608;
 /// Bytes of a compressed gRPC message that are read, and of the plain one that are written, before its thread gets a
 /// turn: about 60 us.
 pub const GUNZIP_STEP_BYTES: usize = 64 * 1024;
+/// A watcher of the gRPC health service hears of a change within so long.
+pub const HEALTH_WATCH_MS: u64 = 250;
 /// Messages in one `pinion.v1.PushBatch`. More: RESOURCE_EXHAUSTED. Users over all of them: [`RPC_USERS_MAX`].
 pub const PUSH_BATCH_MAX: usize = 1_024;
 /// Most that `expire_after_ms` may be. More: INVALID_ARGUMENT.

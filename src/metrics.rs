@@ -143,6 +143,7 @@ metrics! {
     FramesExpired Counter "pinion_frames_expired_total" "Push frames taken out of an outbox again because they were worthless by then.";
     PushesUntracked Counter "pinion_pushes_untracked_total" "Pushes whose open verdicts were reported as queued because too many pushes waited.";
     HeldRefused Counter "pinion_held_refused_total" "Absent users that a message could not wait for because too much waited.";
+    SharedEncodes Counter "pinion_shared_encodes_total" "Large push frames that rpc threads encoded for all shards.";
     FramesTooLarge Counter "pinion_frames_too_large_total" "Frames above the SDKs' read limit, not sent.";
     Kicks Counter "pinion_kicks_total" "Connections ended by login policy or by RPC.";
     PresenceForgotten Counter "pinion_presence_forgotten_total" "Presence records forgotten because too many users were dirty.";
@@ -190,6 +191,7 @@ metrics! {
     RpcStreamError Counter "pinion_rpc_calls_total" ("call" = "push_stream_error") "gRPC calls by method and outcome.";
     RpcSendOk Counter "pinion_rpc_calls_total" ("call" = "push_send_ok") "gRPC calls by method and outcome.";
     RpcSendError Counter "pinion_rpc_calls_total" ("call" = "push_send_error") "gRPC calls by method and outcome.";
+    RpcOtherOk Counter "pinion_rpc_calls_total" ("call" = "other_ok") "gRPC calls by method and outcome.";
     RpcOtherError Counter "pinion_rpc_calls_total" ("call" = "other_error") "gRPC calls by method and outcome.";
     RpcBadRequest Counter "pinion_rpc_bad_requests_total" "gRPC bodies that could not be decoded.";
     RpcCancelled Counter "pinion_rpc_cancelled_total" "gRPC calls that their caller gave up.";

@@ -1,13 +1,12 @@
 //! The frame of a push, for one variant. Pure: shards build small frames themselves, rpc threads build large ones for
 //! all shards.
 
-use bytes::Bytes;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::mail::PushBody;
 use crate::limits::SHARED_FRAME_BYTES;
 use crate::metrics::Metric;
-use crate::wire::envelope::{Codec, Encoding, Response, Variant};
+use crate::wire::envelope::{Encoding, Response, Variant};
 
 /// The request identifier of a push frame (spec 3.3).
 const PUSH: i32 = 2001;
@@ -28,19 +27,14 @@ pub fn registered_gauge(variant: Variant) -> Metric {
     }
 }
 
-/// The complete WebSocket frame of a push.
-pub fn shared_frame(codec: &mut Codec, variant: Variant, body: &PushBody) -> Bytes {
-    codec.encode_shared(variant, &response(body, &push_messages(body)))
-}
-
 /// The envelope of a push around [`push_messages`].
-pub(super) fn response<'a>(body: &'a PushBody, data: &'a [u8]) -> Response<'a> {
+pub fn response<'a>(body: &'a PushBody, data: &'a [u8]) -> Response<'a> {
     Response { id: PUSH, operation_id: &body.operation_id, data: Some(data), ..Response::default() }
 }
 
 /// `sdkws.PushMessages` with one conversation and one message (spec 3.3), around the raw bytes of the message: a map
 /// entry {1: key, 2: PullMsgs {1: message}} in field 1 (`msgs`) or 2 (`notificationMsgs`).
-pub(super) fn push_messages(body: &PushBody) -> Vec<u8> {
+pub fn push_messages(body: &PushBody) -> Vec<u8> {
     let pull_len = field_len(body.msg_data.len());
     let entry_len = field_len(body.conversation.len()) + field_len(pull_len);
     let mut out = Vec::with_capacity(field_len(entry_len));
@@ -85,22 +79,6 @@ mod tests {
                 false => PushMessages { msgs: map, ..PushMessages::default() },
             };
             assert_eq!(PushMessages::decode(push_messages(&body).as_slice()), Ok(expected), "{key}");
-        }
-    }
-
-    #[test]
-    fn a_shared_frame_is_the_frame_that_a_shard_would_build() {
-        let body = PushBody {
-            operation_id: "op".into(),
-            conversation: "si_a_b".into(),
-            msg_data: vec![7; 20_000].into(),
-            frames: None,
-        };
-        let mut codec = Codec::default();
-        for variant in Variant::all() {
-            let data = push_messages(&body);
-            let built = codec.encode(variant, &response(&body, &data));
-            assert_eq!(built.bytes(), shared_frame(&mut Codec::default(), variant, &body), "{variant:?}");
         }
     }
 

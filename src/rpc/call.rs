@@ -7,6 +7,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -17,14 +18,15 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 
 use super::exchange::{CallPlace, DrainWatch, Exchange};
 use super::metadata::{CallHead, Refusal};
-use super::services::{self, Method, Streaming, Unary};
+use super::readiness::Readiness;
+use super::services::{self, Catalog, Method, Streaming, Unary};
 use super::stream::{Inbound, Outbound, send_all};
 use crate::limits::STREAM_SEND_DEADLINE_MS;
-use crate::metrics::Metric;
+use crate::metrics::{Block, Metric};
 use crate::shard::clock;
 use crate::shard::turn::Turns;
 use crate::time::Mono;
-use crate::wire::grpc::{Status, code};
+use crate::wire::grpc::{Dialect, Status, code};
 
 /// What calls work with.
 pub(super) struct Service {
@@ -32,8 +34,14 @@ pub(super) struct Service {
     pub(super) exchange: Exchange,
     /// For work that would hold up the thread.
     pub(super) turns: Turns,
+    /// What all threads publish.
+    pub(super) blocks: Vec<(String, Arc<Block>)>,
+    /// Which services are offered.
+    pub(super) catalog: Catalog,
     /// `auth.admin_users`.
     pub(super) admins: Vec<String>,
+    /// What the health service answers from.
+    pub(super) readiness: Readiness,
 }
 
 /// How a call ended early.
@@ -92,7 +100,7 @@ async fn serve(
     mut respond: SendResponse<Bytes>,
 ) {
     let (parts, body) = request.into_parts();
-    match CallHead::read(&parts) {
+    match CallHead::read(&parts, service.catalog) {
         Ok(head) => match head.method {
             Method::Unary(method) => {
                 let request = UnaryRequest { method, head, headers: parts.headers, body };
@@ -225,7 +233,7 @@ async fn serve_stream(
     }
 }
 
-const OK: Status = Status { code: code::OK, message: String::new(), cause: None };
+const OK: Status = Status { code: code::OK, message: String::new(), cause: None, dialect: Dialect::Openim };
 
 fn ok_response() -> Response<()> {
     let mut response = Response::new(());

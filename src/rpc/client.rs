@@ -63,7 +63,7 @@ impl From<h2::Error> for CallError {
 /// Makes one call and blocks the thread until its answer, at most `deadline_ms`. Do not use it on a thread that runs
 /// a runtime.
 ///
-/// `path` is like `/package.Service/Method`; metadata keys are lower-case.
+/// `path` is like `/package.Service/Method`; metadata keys are lower-case, values are printable ASCII.
 ///
 /// # Errors
 /// See [`CallError`].
@@ -102,6 +102,10 @@ fn request(
     let timeout = format!("{}m", deadline_ms.min(99_999_999));
     headers.insert("grpc-timeout", HeaderValue::try_from(timeout).map_err(|_| bad("grpc-timeout"))?);
     for (key, value) in metadata {
+        // Peers refuse anything else (spec 6.1).
+        if !value.is_ascii() {
+            return Err(bad(key));
+        }
         let name = HeaderName::from_bytes(key.as_bytes()).map_err(|_| bad(key))?;
         headers.append(name, HeaderValue::from_str(value).map_err(|_| bad(key))?);
     }

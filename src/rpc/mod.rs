@@ -1,6 +1,7 @@
 //! gRPC and admin HTTP on the rpc threads.
 //!
-//! `run` is the life of a thread; `exchange` its state; `server`, `call`, `metadata` and `services` the push API;
+//! `run` is the life of a thread; `exchange` its state; `server`, `call`, `metadata` and `services` the push API, `frames` its large
+//! frames;
 //! `upstream` answers the shards' questions; `admin` is HTTP for operators, `verbs` what
 //! they may ask there, `access` who may, `inside` the view of all shards; `client` makes one call from the command
 //! line. `budget`, `bounded` and `stream` keep peers within limits. No user state is here: the shards own users.
@@ -13,9 +14,11 @@ mod call;
 pub mod client;
 mod exchange;
 mod exposition;
+mod frames;
 pub mod inside;
 mod metadata;
 mod planted;
+mod readiness;
 mod run;
 mod server;
 mod services;

@@ -70,7 +70,7 @@ pub(super) async fn collect(body: &mut RecvStream) -> Result<Bytes, CollectFault
         body.flow_control().release_capacity(chunk.len()).map_err(CollectFault::Gone)?;
         messages.push(chunk);
         if only.is_none() {
-            only = messages.next().map_err(CollectFault::Body)?;
+            only = messages.take().map_err(CollectFault::Body)?;
         }
         if only.is_some() && messages.held_bytes() > 0 {
             return Err(CollectFault::Body(BodyFault::Trailing));
@@ -85,7 +85,12 @@ pub(super) async fn collect(body: &mut RecvStream) -> Result<Bytes, CollectFault
 
 /// Encodes an answer behind its prefix.
 pub(super) fn encode(message: &impl Message) -> Result<Bytes, Status> {
-    let length = message.encoded_len();
+    // Encoding fails for want of room only, and a `BytesMut` grows.
+    framed(message.encoded_len(), |out| message.encode_raw(out))
+}
+
+/// A message of so many bytes, which `write` appends, behind its prefix.
+pub(super) fn framed(length: usize, write: impl FnOnce(&mut BytesMut)) -> Result<Bytes, Status> {
     let (true, Ok(prefix)) = (length <= GRPC_MESSAGE_BYTES_MAX, u32::try_from(length)) else {
         return Err(Status::new(
             code::RESOURCE_EXHAUSTED,
@@ -95,7 +100,7 @@ pub(super) fn encode(message: &impl Message) -> Result<Bytes, Status> {
     let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + length);
     bytes.put_u8(0);
     bytes.put_u32(prefix);
-    message.encode(&mut bytes).map_err(|error| Status::new(code::INTERNAL, error.to_string()))?;
+    write(&mut bytes);
     Ok(bytes.freeze())
 }
 
@@ -133,7 +138,7 @@ impl Inbound {
         self.give_window()?;
         loop {
             let before = self.messages.held_bytes();
-            if let Some(message) = self.messages.next().map_err(|fault| self.bad(fault))? {
+            if let Some(message) = self.messages.take().map_err(|fault| self.bad(fault))? {
                 let held = self.held.split(before - self.messages.held_bytes());
                 return self.unpack(message, held).await.map(Some);
             }

@@ -16,8 +16,29 @@ use crate::pb;
 pub use body::{BodyFault, Message as BodyMessage, Messages, PREFIX_BYTES, frame};
 pub use gunzip::Gunzip;
 
-/// `type_url` of the one detail that OpenIM's peers look at (spec 6.4).
-const ERROR_INFO_URL: &str = "type.googleapis.com/openim.protobuf.ErrorInfo";
+/// The generations of OpenIM, by the root of their protobuf packages (spec 4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// `openim.*`: 3.7 and newer.
+    #[default]
+    Openim,
+    /// `OpenIMServer.*`: 3.5 and 3.6.
+    Legacy,
+}
+
+impl Dialect {
+    /// `type_url` of the one detail that OpenIM's peers look at (spec 6.4).
+    fn error_info_url(self) -> &'static str {
+        match self {
+            Self::Openim => "type.googleapis.com/openim.protobuf.ErrorInfo",
+            Self::Legacy => "type.googleapis.com/OpenIMServer.protobuf.ErrorInfo",
+        }
+    }
+
+    fn of_error_info(url: &str) -> Option<Self> {
+        [Self::Openim, Self::Legacy].into_iter().find(|dialect| dialect.error_info_url() == url)
+    }
+}
 
 /// gRPC says: all but printable ASCII and `%` is escaped.
 const MESSAGE_ESCAPES: &AsciiSet = &CONTROLS.add(b'%');
@@ -38,6 +59,8 @@ pub mod code {
     pub const INVALID_ARGUMENT: i32 = 3;
     /// The deadline passed.
     pub const DEADLINE_EXCEEDED: i32 = 4;
+    /// No such service (health), file or symbol (reflection).
+    pub const NOT_FOUND: i32 = 5;
     /// A limit of ours.
     pub const RESOURCE_EXHAUSTED: i32 = 8;
     /// No such method, or a compression that we do not know.
@@ -61,23 +84,31 @@ pub struct Status {
     pub message: String,
     /// `ErrorInfo.cause`; `None` = no details are attached (errors of gRPC itself).
     pub cause: Option<String>,
+    /// Whose `ErrorInfo` the details are.
+    pub dialect: Dialect,
 }
 
 impl Status {
     /// An error of gRPC itself, without details.
     pub fn new(code: i32, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), cause: None }
+        Self { code, message: message.into(), cause: None, dialect: Dialect::Openim }
     }
 
     /// An OpenIM error. P16 always attaches details; their cause is the detail, else the message (spec 6.4).
     pub fn openim(code: i32, message: &str, detail: &str) -> Self {
         let cause = if detail.is_empty() { message } else { detail };
-        Self { code, message: message.to_owned(), cause: Some(cause.to_owned()) }
+        Self { cause: Some(cause.to_owned()), ..Self::new(code, message) }
     }
 
     /// 1001 `ArgsError` with the text of a request check (spec 4.2).
     pub fn args(detail: &str) -> Self {
         Self::openim(code::ARGS, "ArgsError", detail)
+    }
+
+    /// As peers of that generation read it.
+    #[must_use]
+    pub fn for_peers_of(self, dialect: Dialect) -> Self {
+        Self { dialect, ..self }
     }
 
     /// The value of `grpc-message`.
@@ -93,7 +124,7 @@ impl Status {
             code: self.code,
             message: self.message.clone(),
             details: vec![pb::rpc::Any {
-                type_url: ERROR_INFO_URL.to_owned(),
+                type_url: self.dialect.error_info_url().to_owned(),
                 value: info.encode_to_vec().into(),
             }],
         };
@@ -104,21 +135,22 @@ impl Status {
     /// then `cause`; first detail only).
     pub fn parse(code: i32, message: &str, details_bin: Option<&str>) -> Self {
         let message = percent_decode_str(message).decode_utf8_lossy().into_owned();
-        let cause = details_bin.and_then(cause_of);
-        Self { code, message, cause }
+        let (cause, dialect) = details_bin.and_then(cause_of).unzip();
+        Self { code, message, cause, dialect: dialect.unwrap_or_default() }
     }
 }
 
-fn cause_of(details_bin: &str) -> Option<String> {
+fn cause_of(details_bin: &str) -> Option<(String, Dialect)> {
     let bytes = BASE64_LENIENT.decode(details_bin).ok()?;
     let status = pb::rpc::Status::decode(bytes.as_slice()).ok()?;
-    let detail = status.details.into_iter().next().filter(|d| d.type_url == ERROR_INFO_URL)?;
+    let detail = status.details.into_iter().next()?;
+    let dialect = Dialect::of_error_info(&detail.type_url)?;
     let info = pb::openim::protobuf::ErrorInfo::decode(detail.value).ok()?;
     let mut parts = info.warp;
     if !info.cause.is_empty() {
         parts.push(info.cause);
     }
-    Some(parts.join("->"))
+    Some((parts.join("->"), dialect))
 }
 
 /// Reads `grpc-timeout`: 1 to 8 digits and a unit. In milliseconds, rounded up. `None` = malformed.
@@ -154,6 +186,21 @@ mod tests {
         assert_eq!(status.details_bin().as_deref(), Some(KICKED_DETAILS));
         assert_eq!(Status::parse(1506, "TokenKickedError", Some(KICKED_DETAILS)), status);
         assert_eq!(Status::new(14, "full").details_bin(), None);
+    }
+
+    #[test]
+    fn details_name_the_package_of_the_callers_generation() {
+        for (dialect, url) in [
+            (Dialect::Openim, "type.googleapis.com/openim.protobuf.ErrorInfo"),
+            (Dialect::Legacy, "type.googleapis.com/OpenIMServer.protobuf.ErrorInfo"),
+        ] {
+            let status = Status::args("UserIDs is empty").for_peers_of(dialect);
+            let details = status.details_bin().expect("attached");
+            let bytes = BASE64_LENIENT.decode(&details).expect("base64");
+            let read = pb::rpc::Status::decode(bytes.as_slice()).expect("a status");
+            assert_eq!(read.details[0].type_url, url);
+            assert_eq!(Status::parse(1001, "ArgsError", Some(&details)), status);
+        }
     }
 
     #[test]

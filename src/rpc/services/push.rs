@@ -113,7 +113,7 @@ pub(in crate::rpc) async fn send(service: &Rc<Service>, call: Call) -> Result<By
     let mut answer = PushVerdicts { verdicts: messages.iter().map(verdict).collect() };
     // Before the call's deadline the last parts of the shards must have come.
     let budget_ms = call.deadline.since_ms(arrived);
-    let due = Due::together(arrived, arrived.plus_ms(budget_ms - (budget_ms / 10).min(VERDICT_MARGIN_MS)));
+    let due = Due::together(arrived, arrived.plus_ms(budget_ms - (budget_ms / 4).min(VERDICT_MARGIN_MS)));
     for message in messages {
         in_hand.push(message, due, &held).await?;
     }
@@ -152,7 +152,7 @@ async fn say_whole(
         if !room.has_bytes() {
             return Err(Status::new(
                 code::RESOURCE_EXHAUSTED,
-                "the messages were pushed, but their verdicts are larger than one answer: ask for totals, or use Stream",
+                "pushed, but the verdicts are larger than one answer may be: ask for totals, or use Stream",
             ));
         }
         service.turns.turn().await;

@@ -2,9 +2,12 @@
 
 mod admin;
 mod grpc;
+mod legacy;
+mod openim;
 mod push;
 mod push_limits;
 mod raw;
+mod standard;
 mod streaming;
 mod upstream;
 
@@ -30,7 +33,7 @@ use crate::hub::mail::{
 use crate::hub::sight::{Sight, UserFacts};
 use crate::ids::{Platform, RpcTicket, ShardId};
 use crate::limits;
-use crate::metrics::Metric;
+use crate::metrics::{Metric, Tally};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, RpcAddress, RpcMail, ShardInbox, rpc_mailbox, shard_mailbox};
 use crate::time::Mono;
@@ -41,10 +44,18 @@ use crate::wire::grpc::Status;
 enum Shards {
     /// Every user whose id begins with `on` has an iOS and a Web connection.
     Answer,
+    /// As `Answer`, but only shard 0 does.
+    FirstAnswers,
     /// They do not run: mail piles up.
     Absent,
     /// Pushes and cancels are noted, nothing is answered.
     Mute,
+}
+
+impl Shards {
+    fn answer(self, shard: ShardId) -> bool {
+        self == Self::Answer || (self == Self::FirstAnswers && shard == ShardId(0))
+    }
 }
 
 /// What a mute shard saw.
@@ -101,12 +112,12 @@ impl Node {
             driver,
             inbox,
             shards: addresses,
-            ownership: Ownership::new([1, 2], SHARDS),
+            ownership: ownership(),
             admission,
             grpc,
             http: Some(http),
             block: Arc::clone(&block),
-            blocks: vec![("rpc0".to_owned(), block)],
+            blocks: vec![("0".to_owned(), clients()), ("rpc0".to_owned(), block)],
             pulses,
             dropped_log_lines: None,
             events,
@@ -134,11 +145,19 @@ impl Node {
         metadata: &[(&str, &str)],
         request: &impl Message,
     ) -> Result<M, Status> {
-        let path = format!("/openim.msggateway.msgGateway/{method}");
-        match call_once(self.grpc, &path, metadata, request.encode_to_vec().into(), 20_000) {
+        self.call_path(&format!("/openim.msggateway.msgGateway/{method}"), metadata, request)
+    }
+
+    fn call_path<M: Message + Default>(
+        &self,
+        path: &str,
+        metadata: &[(&str, &str)],
+        request: &impl Message,
+    ) -> Result<M, Status> {
+        match call_once(self.grpc, path, metadata, request.encode_to_vec().into(), 20_000) {
             Ok(answer) => Ok(M::decode(answer).unwrap()),
             Err(CallError::Refused(status)) => Err(status),
-            Err(other) => panic!("{method}: {other}"),
+            Err(other) => panic!("{path}: {other}"),
         }
     }
 
@@ -168,6 +187,10 @@ impl Drop for Node {
     }
 }
 
+fn ownership() -> Ownership {
+    Ownership::new([1, 2], SHARDS)
+}
+
 fn config() -> Config {
     Config {
         websocket: WebsocketConfig {
@@ -179,7 +202,7 @@ fn config() -> Config {
             receive_buffer_bytes: 32_768,
         },
         admission: crate::config::AdmissionConfig::default(),
-        rpc: RpcConfig::at("127.0.0.1:0".parse().unwrap()),
+        rpc: RpcConfig { legacy_service: true, ..RpcConfig::at("127.0.0.1:0".parse().unwrap()) },
         http_listen: "127.0.0.1:0".parse().unwrap(),
         http_token: None,
         shards: ShardsConfig {
@@ -204,6 +227,15 @@ fn config() -> Config {
     }
 }
 
+/// What a shard publishes that has connections of two variants.
+fn clients() -> Arc<Block> {
+    let (mut tally, block) = (Tally::default(), Block::default());
+    tally.set(Metric::RegisteredGob, 1);
+    tally.set(Metric::RegisteredJsonGzip, 1);
+    block.publish(&tally);
+    Arc::new(block)
+}
+
 /// Plays all shards until the first of them is told to drain.
 fn play(
     inboxes: &[ShardInbox],
@@ -217,15 +249,15 @@ fn play(
             while let Some(control) = inbox.next_control() {
                 match control {
                     Control::Hub(ShardMail::CancelPush(ticket)) => note.send(Noted::Cancel(ticket)).unwrap(),
-                    Control::Hub(mail) if behaviour == Shards::Answer => answer(shard, &mail, rpc),
+                    Control::Hub(mail) if behaviour.answer(shard) => answer(shard, &mail, rpc),
                     Control::Hub(_) => {}
                     _ => return,
                 }
             }
             while let Some(mail) = inbox.next_push() {
-                match (&mail, behaviour) {
-                    (_, Shards::Answer) => answer(shard, &mail, rpc),
-                    (ShardMail::Push(push), _) => note.send(Noted::Push(push.ticket.unwrap())).unwrap(),
+                match &mail {
+                    _ if behaviour.answer(shard) => answer(shard, &mail, rpc),
+                    ShardMail::Push(push) => note.send(Noted::Push(push.ticket.unwrap())).unwrap(),
                     _ => {}
                 }
             }

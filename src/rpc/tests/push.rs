@@ -201,6 +201,41 @@ fn verdicts_that_are_ready_together_leave_together_and_long_ones_are_split() {
     });
 }
 
+#[test]
+fn large_frames_are_built_once_for_all_shards_and_only_as_connections_need_them() {
+    on_each_driver(Shards::Absent, |node| {
+        block_on(DriverKind::Epoll, |_| async {
+            let [a, _, c] = users();
+            let sized = |id, bytes: usize| {
+                let content: Vec<u8> = (0..bytes).map(|_| fastrand::u8(..)).collect();
+                let mut data = message(id, &[]).msg_data.to_vec();
+                prost::encoding::bytes::encode(12, &content, &mut data);
+                PushMessage { msg_data: data.into(), ..message(id, &[&a, &c]) }
+            };
+            let mut sender = connect(node.grpc).await;
+            let mut caller = Caller::start(&mut sender, &[]).await;
+            caller.push(vec![sized(1, 100_000), sized(2, 1_000), sized(3, 2_000_000)]).await;
+            let frames_of = async |bytes: usize| {
+                let (first, second) = (node.taken(0).await, node.taken(1).await);
+                assert!(first.body.msg_data.len() > bytes && first.body.msg_data.len() < bytes + 100);
+                let (first, second) = (first.body.frames, second.body.frames);
+                assert_eq!(first.as_ref().map(Arc::as_ptr), second.as_ref().map(Arc::as_ptr), "built twice");
+                first.map(|frames| frames.each_ref().map(|f| f.as_ref().map_or(0, Bytes::len)))
+            };
+            // Gob, gob with gzip, JSON, JSON with gzip: this node has connections of the first and the last.
+            let [gob, none, nothing, json_gzip] = frames_of(100_000).await.unwrap();
+            assert_eq!((none, nothing), (0, 0));
+            assert!((100_000..100_500).contains(&gob) && (90_000..140_000).contains(&json_gzip));
+            assert_eq!(frames_of(1_000).await, None, "a small one is built by its shard");
+            let over =
+                limits::FRAME_SENT_BYTES_MAX..limits::FRAME_SENT_BYTES_MAX + 4 * limits::SHARED_STEP_BYTES;
+            let [gob, _, _, json_gzip] = frames_of(2_000_000).await.unwrap();
+            assert!(over.contains(&gob) && over.contains(&json_gzip), "{gob} {json_gzip}");
+        });
+        node.await_count(Metric::SharedEncodes, 4);
+    });
+}
+
 /// A unary call, with or without compression.
 fn send(node: &Node, metadata: &[(&str, &str)], message: Vec<u8>, ms: u64) -> Result<PushVerdicts, Status> {
     match call_once(node.grpc, SEND, metadata, message.into(), ms) {

@@ -44,16 +44,21 @@ fn ten_thousand_messages_to_mute_shards_are_stopped_by_flow_control_with_256_in_
             assert_eq!((depths, node.block.value(Metric::RpcPushesInHand)), (256, 256));
 
             // Once the shards answer, all of it goes through, in order.
+            let Caller { outgoing: mut stream, mut incoming } = caller;
             monoio::spawn(async move {
-                send_all(&mut caller.outgoing, outgoing).await.unwrap();
-                caller.half_close();
-                while caller.next().await.is_some() {}
+                send_all(&mut stream, outgoing).await.unwrap();
+                stream.send_data(Bytes::new(), true).unwrap();
+            });
+            let ended = monoio::spawn(async move {
+                while incoming.next().await.is_some() {}
+                incoming.status().await
             });
             for id in 0..10_000 {
                 let (shard, mail) = node.taken_by_any().await;
                 assert_eq!(mail.body.operation_id.as_str(), format!("{id:0100}"));
                 node.say_written(shard, &mail);
             }
+            assert_eq!(ended.await.0, 0);
         });
         node.await_count(Metric::RpcStreamOk, 1);
     });
@@ -97,7 +102,9 @@ fn a_stream_is_not_read_on_while_the_lane_of_an_owner_is_full() {
             until(|| (node.block.value(Metric::RpcStreamWaitsShard) == 1).then_some(())).await;
             assert_eq!(node.block.value(Metric::RpcPushesInHand), 0);
             for inbox in &node.inboxes {
-                while inbox.next_push().is_some() {}
+                for _ in 0..limits::PUSH_STREAM_LANE_MAX {
+                    assert!(matches!(inbox.next_push(), Some(ShardMail::PresenceNews(_))));
+                }
             }
             for _ in 0..2 {
                 let (shard, mail) = node.taken_by_any().await;

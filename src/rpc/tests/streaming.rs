@@ -38,7 +38,12 @@ pub(super) fn framed(messages: Vec<PushMessage>) -> Bytes {
 /// One streaming call.
 pub(super) struct Caller {
     pub(super) outgoing: SendStream<Bytes>,
-    incoming: RecvStream,
+    pub(super) incoming: Incoming,
+}
+
+/// What it is answered.
+pub(super) struct Incoming {
+    body: RecvStream,
     messages: Messages,
     unread: VecDeque<MessageVerdict>,
 }
@@ -53,7 +58,8 @@ impl Caller {
         let response = monoio::time::timeout(PATIENCE, response).await.expect("a response").unwrap();
         assert_eq!(response.headers()["grpc-accept-encoding"], "identity,gzip");
         let messages = Messages::new(limits::GRPC_MESSAGE_BYTES_MAX);
-        Self { outgoing, incoming: response.into_body(), messages, unread: VecDeque::new() }
+        let incoming = Incoming { body: response.into_body(), messages, unread: VecDeque::new() };
+        Self { outgoing, incoming }
     }
 
     pub(super) async fn push(&mut self, messages: Vec<PushMessage>) {
@@ -69,15 +75,29 @@ impl Caller {
         self.outgoing.send_data(Bytes::new(), true).unwrap();
     }
 
+    pub(super) async fn next_message(&mut self) -> Option<PushVerdicts> {
+        self.incoming.next_message().await
+    }
+
+    pub(super) async fn next(&mut self) -> Option<MessageVerdict> {
+        self.incoming.next().await
+    }
+
+    pub(super) async fn status(&mut self) -> (i32, String) {
+        self.incoming.status().await
+    }
+}
+
+impl Incoming {
     /// The verdicts of the next message, or `None` at the end.
     pub(super) async fn next_message(&mut self) -> Option<PushVerdicts> {
         loop {
-            if let Some(message) = self.messages.next().unwrap() {
+            if let Some(message) = self.messages.take().unwrap() {
                 assert!(!message.compressed);
                 return Some(PushVerdicts::decode(message.bytes).unwrap());
             }
-            let chunk = monoio::time::timeout(PATIENCE, self.incoming.data()).await.expect("news")?.unwrap();
-            self.incoming.flow_control().release_capacity(chunk.len()).unwrap();
+            let chunk = monoio::time::timeout(PATIENCE, self.body.data()).await.expect("news")?.unwrap();
+            self.body.flow_control().release_capacity(chunk.len()).unwrap();
             self.messages.push(chunk);
         }
     }
@@ -94,7 +114,7 @@ impl Caller {
     /// The status, when nothing comes before it.
     pub(super) async fn status(&mut self) -> (i32, String) {
         assert_eq!(self.next().await, None);
-        let trailers = poll_fn(|cx| self.incoming.poll_trailers(cx)).await.unwrap().expect("trailers");
+        let trailers = poll_fn(|cx| self.body.poll_trailers(cx)).await.unwrap().expect("trailers");
         let text = |name| trailers.get(name).map_or("", |v| v.to_str().unwrap());
         let status = Status::parse(text("grpc-status").parse().unwrap(), text("grpc-message"), None);
         (status.code, status.message)

@@ -8,7 +8,7 @@ use super::EnvelopeFault;
 use crate::limits;
 
 /// Magic, deflate, no flags, no time, no XFL, unknown OS: what Go writes.
-const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+pub(super) const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// Largest stored block (RFC 1951 section 3.2.4).
 const STORED_BLOCK_BYTES: usize = 0xffff;
 /// Room made at a time for output.

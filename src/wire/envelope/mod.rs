@@ -9,12 +9,15 @@ mod gob;
 mod gzip;
 mod json;
 mod parts;
+mod steps;
 
 use bytes::Bytes;
 
 use super::frame::{Frame, Opcode};
 use crate::limits;
 use parts::Structure;
+
+pub use steps::{FrameSteps, Step};
 
 /// How a connection encodes its envelopes (spec 2.1, 2.4): 4 variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -153,16 +156,6 @@ impl Codec {
             |out| gob::encode_response(out, response),
             |out| json::encode_response(out, response),
             |payload| Frame::new(Opcode::Binary, payload),
-        )
-    }
-
-    /// As [`Codec::encode`], for other threads: the bytes of a [`Frame::shared`].
-    pub fn encode_shared(&mut self, variant: Variant, response: &Response<'_>) -> Bytes {
-        self.encode_with(
-            variant,
-            |out| gob::encode_response(out, response),
-            |out| json::encode_response(out, response),
-            |payload| Frame::to_shared(Opcode::Binary, payload),
         )
     }
 

@@ -118,7 +118,7 @@ impl Messages {
     ///
     /// # Errors
     /// [`BodyFault::Flag`] and [`BodyFault::TooBig`], as soon as the prefix is there.
-    pub fn next(&mut self) -> Result<Option<Message>, BodyFault> {
+    pub fn take(&mut self) -> Result<Option<Message>, BodyFault> {
         let (flag, length) = match prefix(self.held.as_slice()) {
             None => return Ok(None),
             Some((flag, _)) if flag > 1 => return Err(BodyFault::Flag(flag)),
@@ -177,7 +177,7 @@ mod tests {
         for (body, expected, left) in table {
             let mut messages = Messages::new(4);
             messages.push(Bytes::from_static(body));
-            assert_eq!((messages.next(), messages.held_bytes()), (expected, left), "{body:?}");
+            assert_eq!((messages.take(), messages.held_bytes()), (expected, left), "{body:?}");
         }
     }
 
@@ -192,7 +192,7 @@ mod tests {
             let mut got = Vec::new();
             for chunk in body.chunks(cut) {
                 messages.push(Bytes::copy_from_slice(chunk));
-                while let Some(message) = messages.next().expect("within the limit") {
+                while let Some(message) = messages.take().expect("within the limit") {
                     prop_assert!(!message.compressed);
                     got.push(message.bytes);
                 }

@@ -21,6 +21,7 @@ use crate::limits::{
 use crate::metrics::Metric;
 use crate::rpc::call::Service;
 use crate::rpc::exchange::{Held, Tray};
+use crate::rpc::frames;
 use crate::shard::clock;
 use crate::time::Mono;
 use crate::wire::grpc::{Status, code};
@@ -136,14 +137,16 @@ impl InHand {
             let deadline = clock::now().mono.plus_ms(PUSH_DEADLINE_MS);
             expires.map_or(deadline, |expires| expires.max(deadline))
         };
+        let mut body = PushBody {
+            conversation: message.facts.conversation(),
+            operation_id: message.operation_id,
+            msg_data: message.msg_data,
+            frames: None,
+        };
+        frames::share(&self.service, &mut body).await;
         let push = Push {
             source: self.source,
-            body: PushBody {
-                conversation: message.facts.conversation(),
-                operation_id: message.operation_id,
-                msg_data: message.msg_data,
-                frames: None,
-            },
+            body,
             to: message.to,
             rules: PushRules { report: message.report, only_if_online: message.only_if_online, expires },
             deadline: due.deadline.unwrap_or_else(own_deadline),
