@@ -286,8 +286,9 @@ impl Hub {
             session.flush_listed = true;
             self.flush.push_back(conn);
         }
-        if !was_stuck {
-            self.rearm(conn); // its timer may stand behind the send deadline; later moves only put that off
+        if !was_stuck || outbox.next_expiry().is_some() {
+            // Its timer may stand behind the send deadline, which later moves only put off.
+            self.rearm(conn);
         }
     }
 

@@ -117,15 +117,21 @@ impl Outbox {
         self.marks.into_iter().map(|mark| mark.tag)
     }
 
-    /// When the next frame is worthless.
+    /// When the next frame is to be taken out. Changes with each `sent`, since it may then be out of reach or in it.
     pub fn next_expiry(&self) -> Option<Tick> {
-        self.marks.iter().filter_map(|mark| mark.tag.expires).min()
+        let begun = self.begun();
+        self.marks.iter().filter(|mark| mark.frame >= begun).filter_map(|mark| mark.tag.expires).min()
+    }
+
+    /// The first frame of which no engine has seen a byte.
+    fn begun(&self) -> u64 {
+        self.left + self.handed.max(usize::from(self.sent_of_first > 0)) as u64
     }
 
     /// Takes out one frame that is worthless by now and of which no engine has seen a byte; the first such. Gives its
     /// tag and its size in bytes.
     pub fn expire(&mut self, now: Tick) -> Option<(Tag, usize)> {
-        let begun = self.left + self.handed.max(usize::from(self.sent_of_first > 0)) as u64;
+        let begun = self.begun();
         let due = |mark: &Mark| mark.frame >= begun && mark.tag.expires.is_some_and(|at| at <= now);
         let at = self.marks.iter().position(due)?;
         let mark = self.marks.remove(at)?;
@@ -263,7 +269,7 @@ mod tests {
         assert_eq!((outbox.expire(Tick(4)), outbox.next_expiry()), (None, Some(Tick(5))));
         assert_eq!(outbox.expire(Tick(5)), Some((tag(2, Some(5)), 10)), "the first has begun");
         assert_eq!(outbox.expire(Tick(5)), Some((tag(4, Some(5)), 10)));
-        assert_eq!((outbox.expire(Tick(9)), outbox.bytes()), (None, 19));
+        assert_eq!((outbox.expire(Tick(9)), outbox.next_expiry(), outbox.bytes()), (None, None, 19));
         outbox.sent(19);
         assert_eq!(outbox.next_written(), Some(tag(1, Some(5))));
         assert_eq!(outbox.next_written(), Some(tag(3, None)));

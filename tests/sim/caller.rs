@@ -2,17 +2,22 @@
 //! the router of production, with a view of one node.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use pinion::cluster::router::{Mails, Outcome, Progress, Push, RemoteLogin, Router, To};
+use pinion::cluster::router::{Mails, Outcome, Progress, Push, PushResult, RemoteLogin, Router, To};
 use pinion::cluster::view::View;
 use pinion::hub::login_policy::LoginPolicy;
-use pinion::hub::mail::{PushBody, PushRules, RpcOutcome};
+use pinion::hub::mail::{PushBody, PushRules, Report, RpcOutcome, SharedFrames};
+use pinion::hub::push_frame;
 use pinion::ids::{Ownership, Platform, RpcId, RpcTicket, ShardId, SourceId, Text};
 use pinion::limits;
+use pinion::wire::envelope::Variant;
 
-use crate::checker::{Property, PushFacts};
+use crate::checker::Property;
 use crate::client::conflicts;
+use crate::planted;
+use crate::pushes::PushFacts;
 use crate::world::{Event, World};
 
 /// Calls that the rpc thread has open at once.
@@ -97,38 +102,61 @@ impl World {
     }
 
     fn call_push(&mut self) {
-        let users = self.some_users();
         self.caller.pushes += 1;
         let push = self.caller.pushes;
         let source = match self.rng.u64(0..5) {
             stream @ 0..3 => SourceId(stream),
             _ => SourceId(1_000 + push), // a unary call is a source of its own
         };
-        let size = if self.rng.u8(0..30) == 0 { 30_000 } else { self.rng.usize(1..1_500) };
-        let mut msg_data = vec![0x0a, 2, b'h', b'i', 0x12]; // two fields of MsgData, the second as long as wanted
-        prost::encoding::encode_varint(size as u64, &mut msg_data);
-        msg_data.resize(msg_data.len() + size, b'm');
+        let rules = self.some_rules();
+        let everybody = rules.report != Report::Queued && self.rng.u8(0..4) == 0;
+        let users = if everybody { None } else { Some(self.some_users()) };
         let patience = if self.rng.u8(0..20) == 0 { 30 } else { limits::PUSH_DEADLINE_MS };
         let request = Push {
             source,
-            body: PushBody {
-                operation_id: Text::from(format!("push-{push}")),
-                conversation: "si_a_b".into(),
-                msg_data: Bytes::from(msg_data),
-                frames: None,
-            },
-            to: To::Users(users.clone()),
-            rules: PushRules::default(),
+            body: self.some_body(push),
+            to: users.map_or(To::AllLocal, To::Users),
+            rules,
             deadline: self.now.mono.plus_ms(patience),
         };
-        let mut listed = BTreeMap::new();
-        users.into_iter().for_each(|user| *listed.entry(user).or_default() += 1);
-        let facts = PushFacts { source, step: self.step, users: listed };
-        self.checker.pushes.insert(push, facts);
+        let facts = PushFacts::new(&request, self.step);
+        self.checker.pushes.facts.insert(push, facts);
         match self.caller.router.push(request) {
             Ok((ticket, mails)) => self.post_all(ticket, mails, Asked::Push(push)),
             Err(_) => self.busy(),
         }
+    }
+
+    fn some_rules(&mut self) -> PushRules {
+        let report = [Report::Queued, Report::Each, Report::Each, Report::Totals][self.rng.usize(0..4)];
+        let wait = [30, 300, 3_000][self.rng.usize(0..3)];
+        PushRules {
+            report,
+            only_if_online: self.rng.u8(0..6) == 0,
+            expires: (self.rng.u8(0..3) == 0).then(|| self.now.mono.plus_ms(wait)),
+        }
+    }
+
+    fn some_body(&mut self, push: u64) -> PushBody {
+        let size = if self.rng.u8(0..30) == 0 { 30_000 } else { self.rng.usize(1..1_500) };
+        let mut msg_data = vec![0x0a, 2, b'h', b'i', 0x12]; // two fields of MsgData, the second as long as wanted
+        prost::encoding::encode_varint(size as u64, &mut msg_data);
+        msg_data.resize(msg_data.len() + size, b'm');
+        let mut body = PushBody {
+            operation_id: Text::from(format!("push-{push}")),
+            conversation: "si_a_b".into(),
+            msg_data: Bytes::from(msg_data),
+            frames: None,
+        };
+        if push_frame::is_shared(&body) {
+            // The rpc thread does not know of the latest logins: any variant may be missing.
+            let mut frames = SharedFrames::default();
+            for variant in Variant::all().filter(|_| self.rng.bool()) {
+                frames[variant.index()] = Some(push_frame::shared_frame(&mut self.codec, variant, &body));
+            }
+            body.frames = Some(Arc::new(frames));
+        }
+        body
     }
 
     fn call_kick(&mut self) {
@@ -208,7 +236,20 @@ impl World {
         }
     }
 
-    /// A shard's answer.
+    /// A shard answers; the answer is on its way.
+    pub fn shard_says(&mut self, shard: usize, ticket: RpcTicket, outcome: Box<RpcOutcome>) {
+        if let RpcOutcome::Push(part) = &*outcome {
+            self.checker.part_given((shard, ticket), part);
+        }
+        let delay = self.rng.u64(0..20);
+        let outcome = planted::verdict(self.plant, &mut self.rng, outcome);
+        // A lane: what a shard says arrives in order.
+        let at = (self.now.mono.0 + delay).max(self.shards[shard].said_until);
+        self.shards[shard].said_until = at;
+        self.at(at, Event::Outcome(shard, ticket, outcome));
+    }
+
+    /// A shard's answer has arrived.
     pub fn rpc_outcome(&mut self, shard: usize, ticket: RpcTicket, outcome: RpcOutcome) {
         let shard = ShardId(u16::try_from(shard).expect("few shards"));
         if let Some(finished) = self.caller.router.outcome(shard, ticket, outcome) {
@@ -217,16 +258,20 @@ impl World {
     }
 
     fn finished(&mut self, finished: Progress) {
-        let Some(asked) = self.caller.open.remove(&finished.ticket) else {
+        let asked = match &finished.outcome {
+            Outcome::Part(part) if !part.last => self.caller.open.get(&finished.ticket).cloned(),
+            _ => self.caller.open.remove(&finished.ticket),
+        };
+        let Some(asked) = asked else {
             return self.checker.fail(Property::Tables, format!("finished twice: {finished:?}"));
         };
         match (asked, finished.outcome) {
-            (Asked::Push(push), Outcome::Push(results)) => {
-                for result in results {
-                    let Some(devices) = result.devices else { continue };
-                    let shard = usize::from(self.ownership.owner(&result.user).0);
-                    let world = (&self.links[..], self.shards[shard].ticks);
-                    self.checker.push_answered(push, &result.user, &devices, world);
+            (Asked::Push(push), Outcome::Push(results)) => self.results(push, results),
+            (Asked::Push(push), Outcome::Part(mut part)) => {
+                self.results(push, std::mem::take(&mut part.results));
+                if part.last {
+                    let ticks: Vec<u64> = self.shards.iter().map(|shard| shard.ticks).collect();
+                    self.checker.push_over(push, &part, self.now.mono, (&self.links, &ticks));
                 }
             }
             (asked @ (Asked::Kick(..) | Asked::RemoteLogin(..)), Outcome::Refused | Outcome::Expired) => {
@@ -239,6 +284,18 @@ impl World {
                 let text = format!("{asked:?} ended with {outcome:?}");
                 self.checker.fail(Property::Tables, text);
             }
+        }
+    }
+
+    fn results(&mut self, push: u64, results: Vec<PushResult>) {
+        for result in results {
+            let Some(devices) = result.devices else {
+                self.checker.pushes.facts.get_mut(&push).expect("it was called").results += 1;
+                continue;
+            };
+            let shard = usize::from(self.ownership.owner(&result.user).0);
+            let world = (&self.links[..], self.shards[shard].ticks);
+            self.checker.push_answered(push, (&result.user, &devices), world);
         }
     }
 }

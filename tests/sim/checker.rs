@@ -1,17 +1,18 @@
 //! The properties of architecture.md section 9, judged from outside: what went into the hubs, what came out, and what
 //! the clients saw. The first violation ends the world.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use pinion::hub::Hub;
-use pinion::hub::mail::{DeviceOutcome, DeviceVerdict, RpcOutcome};
-use pinion::ids::{ConnId, Platform, SlotId, SourceId, Text};
+use pinion::hub::mail::RpcOutcome;
+use pinion::ids::{ConnId, Platform, SlotId};
 use pinion::session::disconnect::Disconnect;
 use pinion::time::Now;
 
 use crate::invariants::Standings;
-use crate::link::{Link, LinkId};
+use crate::link::Link;
+use crate::pushes::Pushes;
 use crate::world::World;
 
 /// A session, why it ends, and the bytes that wait for it.
@@ -68,30 +69,6 @@ impl fmt::Display for Violation {
     }
 }
 
-/// A push that was given to the router.
-#[derive(Debug)]
-pub struct PushFacts {
-    pub source: SourceId,
-    pub step: u64,
-    /// How often each user was listed.
-    pub users: BTreeMap<Text, u32>,
-}
-
-/// Something that must hold once a shard has ticked so often.
-#[derive(Debug)]
-struct Obligation {
-    push: u64,
-    user: Text,
-    platform: Platform,
-    /// Connections that were logged in when the push was accepted and open when it was answered.
-    links: Vec<LinkId>,
-    devices: Vec<DeviceOutcome>,
-    shard: usize,
-    due_tick: u64,
-}
-
-/// From a verdict to the moment when its frames must have arrived: flush deadline and slow turns included.
-const SETTLE_TICKS: u64 = 25;
 /// Login deadline in ticks, and slack for slow turns.
 const LOGIN_TICKS: u64 = 100 + 25;
 /// From a lost transport to its close: the session ends at once, whatever the flush deadline.
@@ -107,11 +84,8 @@ pub struct Checker {
     pub now_ms: u64,
     /// All connections that hubs accepted, by shard; `true` once closed.
     conns: BTreeMap<(usize, ConnId), bool>,
-    pub pushes: BTreeMap<u64, PushFacts>,
-    obligations: Vec<Obligation>,
+    pub pushes: Pushes,
     pub standings: Standings,
-    /// How many verdicts were followed to the client: a world that checks nothing proves nothing.
-    pub followed: u64,
 }
 
 impl Checker {
@@ -189,96 +163,7 @@ impl Checker {
                 self.fail(Property::Zombie, text);
             }
         }
-        let due = |o: &Obligation| o.shard == shard && o.due_tick <= ticks;
-        let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.obligations).into_iter().partition(due);
-        self.obligations = later;
-        for mut obligation in now {
-            if obligation.links.iter().any(|l| links[*l].is_live() && !links[*l].is_quiet()) {
-                obligation.due_tick = ticks + SETTLE_TICKS;
-                self.obligations.push(obligation);
-            } else {
-                self.settle(&obligation, links);
-            }
-        }
-    }
-
-    /// A push was answered: what it says must be true for the connections that were there.
-    pub fn push_answered(
-        &mut self,
-        push: u64,
-        user: &Text,
-        devices: &[DeviceVerdict],
-        world: (&[Link], u64),
-    ) {
-        let (links, ticks) = world;
-        let facts = &self.pushes[&push];
-        if facts.users.get(user).copied() != Some(1) {
-            return; // listed twice: two verdicts, which cannot be told apart
-        }
-        let there =
-            |l: &Link| *l.user == **user && l.is_live() && l.logged_in.is_some_and(|step| step < facts.step);
-        let mut platforms: BTreeSet<Platform> = devices.iter().map(|d| d.platform).collect();
-        platforms.extend(links.iter().filter(|l| there(l)).map(|l| l.platform));
-        for platform in platforms {
-            let links: Vec<LinkId> =
-                (0..links.len()).filter(|l| links[*l].platform == platform && there(&links[*l])).collect();
-            let of_platform = devices.iter().filter(|d| d.platform == platform);
-            let Some(shard) = links.first().map(|l| world.0[*l].shard) else {
-                continue;
-            };
-            self.obligations.push(Obligation {
-                push,
-                user: user.clone(),
-                platform,
-                links,
-                devices: of_platform.map(|d| d.outcome).collect(),
-                shard,
-                due_tick: ticks + SETTLE_TICKS,
-            });
-        }
-    }
-
-    fn settle(&mut self, obligation: &Obligation, links: &[Link]) {
-        let Obligation { push, user, platform, devices, .. } = obligation;
-        let open: Vec<&Link> = obligation.links.iter().map(|l| &links[*l]).filter(|l| l.is_live()).collect();
-        if devices.len() < open.len() {
-            let text = format!("push {push} missed a login of {user:?} on {platform:?}: {devices:?}");
-            return self.fail(Property::Push, text);
-        }
-        let got = |l: &&Link| l.received.contains_key(push);
-        let queued = devices.iter().filter(|o| **o == DeviceOutcome::Queued).count();
-        let others = devices.len() - queued;
-        let reached = open.iter().filter(|l| got(l)).count();
-        self.followed += reached as u64;
-        if reached + others < open.len() {
-            let text = format!("push {push} to {user:?} on {platform:?} never came, verdict {devices:?}");
-            return self.fail(Property::Push, text);
-        }
-        let mine = |l: &&Link| *l.user == **user && l.platform == *platform;
-        let total = links.iter().filter(mine).filter(got).count();
-        if total > queued {
-            let text = format!("push {push} reached {total} of {user:?}, the verdict says {devices:?}");
-            self.fail(Property::Push, text);
-        }
-    }
-
-    /// A client read a push.
-    pub fn push_received(&mut self, push: u64, link: &mut Link) {
-        let Some(facts) = self.pushes.get(&push) else {
-            return self.fail(Property::Stranger, format!("push {push} was never sent"));
-        };
-        let count = link.received.entry(push).or_default();
-        *count += 1;
-        let listed = facts.users.get(&Text::from(&*link.user)).copied().unwrap_or(0);
-        if *count > listed {
-            let text = format!("{} got push {push} {count} times, was listed {listed} times", link.user);
-            return self.fail(Property::Push, text);
-        }
-        let last = link.last_of_source.insert(facts.source, push);
-        if last.is_some_and(|last| last > push) {
-            let text = format!("{} got push {push} after {last:?} of the same source", link.user);
-            self.fail(Property::Push, text);
-        }
+        self.settle_pushes(shard, ticks, links);
     }
 
     /// The world is drained: every accepted connection was closed.

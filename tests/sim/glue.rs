@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use md5::{Digest as _, Md5};
 use pinion::hub::mail::{KickMail, OnlineStatusMail, Recipient, ShardMail};
 use pinion::hub::upstream::UpstreamReply;
 use pinion::hub::{Accepted, Effect, Hub, Input, SendBatch};
@@ -54,6 +55,8 @@ pub struct Shard {
     pub recording: Vec<u8>,
     /// Ticks of the ticker since the last turn.
     pub unserved: u64,
+    /// When the last answer that it gave arrives.
+    pub said_until: u64,
     /// Planted: the queue of incident 1.
     pub circle: Circle,
 }
@@ -77,6 +80,7 @@ impl Shard {
             drain_tick: 0,
             recording: Vec::new(),
             unserved: 0,
+            said_until: 0,
             circle: Circle::default(),
         }
     }
@@ -228,6 +232,7 @@ impl World {
         state.sockets.insert(conn, link);
         state.latest.insert(conn.0.index, conn);
         self.links[link].conn = Some(conn);
+        self.links[link].connection_id = Md5::digest(format!("{peer}_{}", self.now.unix.0)).into();
         self.links[link].accepted_tick = state.ticks;
         if !self.links[link].inbox.is_empty() {
             state.ready.push_back(link);
@@ -324,11 +329,7 @@ impl World {
                     let platform = pinion::ids::Platform::new(ticket.slot.index.into()).expect("as sent");
                     self.checker.after_kick(platform, &outcome);
                 }
-                Effect::Reply(ticket, outcome) => {
-                    let delay = self.rng.u64(0..20);
-                    let outcome = planted::verdict(self.plant, &mut self.rng, outcome);
-                    self.after(delay, Event::Outcome(shard, ticket, outcome));
-                }
+                Effect::Reply(ticket, outcome) => self.shard_says(shard, ticket, outcome),
             }
         }
     }

@@ -59,6 +59,8 @@ pub struct Link {
     pub logged_in: Option<u64>,
     /// Why the gateway may end it.
     pub excuse: Option<&'static str>,
+    /// As its verdicts name it (spec 1.2).
+    pub connection_id: [u8; 16],
     /// Pushes that arrived, with how often.
     pub received: BTreeMap<u64, u32>,
     /// The last push of each source that arrived.
@@ -90,6 +92,7 @@ impl Link {
             vanished_tick: None,
             logged_in: None,
             excuse: None,
+            connection_id: [0; 16],
             received: BTreeMap::new(),
             last_of_source: BTreeMap::new(),
         }

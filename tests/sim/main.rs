@@ -33,6 +33,8 @@ mod login_behaviour;
 mod plan;
 mod planted;
 mod policy_behaviour;
+mod push_behaviour;
+mod pushes;
 mod reader;
 mod recording;
 mod request_behaviour;
@@ -153,6 +155,11 @@ fn a_planted_unregister_before_register_is_found() {
 fn a_planted_verdict_without_write_is_found() {
     assert_eq!(first_violation(Plant::FrameLost).1.property, Property::Push);
     assert_eq!(first_violation(Plant::VerdictFlipped).1.property, Property::Push);
+}
+
+#[test]
+fn a_planted_written_before_the_write_is_found() {
+    assert_eq!(first_violation(Plant::WrittenEarly).1.property, Property::Push);
 }
 
 #[test]

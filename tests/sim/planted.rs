@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use pinion::hub::SendBatch;
-use pinion::hub::mail::{DeviceOutcome, RpcOutcome};
+use pinion::hub::mail::{DeviceOutcome, DeviceVerdict, RpcOutcome};
 use pinion::ids::ConnId;
 use pinion::metrics::Metric;
 use pinion::session::disconnect::Disconnect;
@@ -24,6 +24,8 @@ pub enum Plant {
     FrameLost,
     /// A push that was not queued is reported as queued.
     VerdictFlipped,
+    /// A push is reported as written as soon as it is queued.
+    WrittenEarly,
     /// A stale id reaches whoever has the position now.
     GenerationIgnored,
     /// A socket is closed and joined, and the hub is not told.
@@ -148,13 +150,17 @@ pub fn verdict(
     rng: &mut fastrand::Rng,
     mut outcome: Box<RpcOutcome>,
 ) -> Box<RpcOutcome> {
-    if plant == Some(Plant::VerdictFlipped)
-        && let RpcOutcome::Push(part) = &mut *outcome
-        && rng.bool()
-    {
-        for device in part.verdicts.iter_mut().flat_map(|v| &mut v.devices) {
-            device.outcome = DeviceOutcome::Queued;
+    let RpcOutcome::Push(part) = &mut *outcome else {
+        return outcome;
+    };
+    let devices = part.verdicts.iter_mut().flat_map(|v| &mut v.devices);
+    match plant {
+        Some(Plant::VerdictFlipped) if rng.bool() => devices.for_each(|d| d.outcome = DeviceOutcome::Queued),
+        Some(Plant::WrittenEarly) => {
+            let taken_back = |d: &&mut DeviceVerdict| d.outcome == DeviceOutcome::Expired;
+            devices.filter(taken_back).for_each(|d| d.outcome = DeviceOutcome::Written);
         }
+        _ => {}
     }
     outcome
 }

@@ -251,21 +251,28 @@ impl Rig {
     }
 
     pub fn push_bytes(&mut self, (number, source): (u32, u64), users: &[&str], msg_data: Bytes) {
+        let mut mail = self.push_mail(number, users, PushRules::default());
+        mail.source = SourceId(source);
+        mail.body.msg_data = msg_data;
+        self.input(Input::Mail(ShardMail::Push(Box::new(mail))));
+    }
+
+    /// A small push of source 1, to be changed and given to the hub.
+    pub fn push_mail(&self, number: u32, users: &[&str], rules: PushRules) -> PushMail {
         let recipients = (0..).zip(users).map(|(slot, user)| Recipient { slot, user: Text::from(*user) });
-        let mail = PushMail {
+        PushMail {
             ticket: Some(ticket(number)),
-            source: SourceId(source),
+            source: SourceId(1),
             deadline: self.now.mono.plus_ms(10_000),
             body: PushBody {
                 operation_id: Text::from(format!("push-{number}")),
                 conversation: "si_a_b".into(),
-                msg_data,
+                msg_data: Bytes::from_static(b"\x0a\x02hi"),
                 frames: None,
             },
             audience: Audience::Listed(recipients.collect()),
-            rules: PushRules::default(),
-        };
-        self.input(Input::Mail(ShardMail::Push(Box::new(mail))));
+            rules,
+        }
     }
 
     /// The verdicts of the pushes answered since the last look.

@@ -75,7 +75,7 @@ pub enum Event {
 }
 
 /// What must have happened in some world, or the worlds prove little.
-const SIGHTS: [(Metric, &str); 24] = [
+const SIGHTS: [(Metric, &str); 28] = [
     (Metric::CloseBudget, "CloseBudget"),
     (Metric::CloseDrain, "CloseDrain"),
     (Metric::CloseEnvelope, "CloseEnvelope"),
@@ -91,13 +91,17 @@ const SIGHTS: [(Metric, &str); 24] = [
     (Metric::CloseSlow, "CloseSlow"),
     (Metric::CloseText, "CloseText"),
     (Metric::CloseTooBig, "CloseTooBig"),
+    (Metric::FramesExpired, "FramesExpired"),
     (Metric::HandshakeBad, "HandshakeBad"),
     (Metric::HandshakeGone, "HandshakeGone"),
     (Metric::HandshakeUpgrade, "HandshakeUpgrade"),
     (Metric::PresenceTips, "PresenceTips"),
     (Metric::PushBackground, "PushBackground"),
     (Metric::PushDropped, "PushDropped"),
+    (Metric::PushExpired, "PushExpired"),
+    (Metric::PushKicked, "PushKicked"),
     (Metric::PushNotHere, "PushNotHere"),
+    (Metric::PushWritten, "PushWritten"),
     (Metric::UpstreamLate, "UpstreamLate"),
     (Metric::UpstreamTimeouts, "UpstreamTimeouts"),
 ];
@@ -278,6 +282,9 @@ impl World {
                 Metric::OutboxBytes,
                 Metric::CallsInFlight,
                 Metric::PushesOpen,
+                Metric::PushesTracked,
+                Metric::HeldMessages,
+                Metric::HeldBytes,
                 Metric::SubscriptionTargets,
                 Metric::RegisterDepth,
                 Metric::UnregisterDepth,
@@ -293,7 +300,7 @@ impl World {
         if let Some(violation) = self.checker.violation.take() {
             return Err(violation);
         }
-        self.sights.insert("pushes followed", self.checker.followed);
+        self.sights.insert("pushes followed", self.checker.pushes.followed);
         self.sights.insert("registered", registered);
         for metric in SIGHTS {
             let count: u64 = self.shards.iter_mut().map(|s| s.hub.tally(self.now).value(metric.0)).sum();

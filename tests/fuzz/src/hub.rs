@@ -4,13 +4,14 @@
 //! What is checked besides: a connection is closed once, an answer that somebody waits for comes once, what waits stays
 //! within its bound, and in the end everything is gone.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use arbitrary::Arbitrary;
 use bytes::Bytes;
 use pinion::hub::login_policy::LoginPolicy;
 use pinion::hub::mail::{
-    Audience, KickMail, OnlineStatusMail, PushBody, PushMail, PushRules, Recipient, RemoteLoginMail, ShardMail,
+    Audience, KickMail, OnlineStatusMail, PushBody, PushMail, PushRules, Recipient, RemoteLoginMail, Report,
+    RpcOutcome, ShardMail,
 };
 use pinion::hub::upstream::{
     UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply, UpstreamRequest, UserPlatforms,
@@ -23,6 +24,8 @@ use pinion::time::{Mono, Now, UnixMs};
 use pinion::wire::envelope::{Codec, Request, Variant};
 use pinion::wire::frame::{Opcode, masked};
 use pinion::wire::upgrade::{AcceptKey, UpgradeFault};
+
+use crate::parts::Sent;
 
 /// Few of each, so that they meet.
 const USERS: u8 = 4;
@@ -63,6 +66,10 @@ pub enum Op {
     Status { users: Vec<u8> },
     /// A push.
     Push { source: u8, users: Vec<u8>, kibibytes: u8, notification: bool, waited_for: bool, deadline_ms: u16 },
+    /// A push of our own API; `options`: bits for totals, everybody, only if online; `expires_ms` 0: never.
+    Send { source: u8, users: Vec<u8>, kibibytes: u8, options: u8, deadline_ms: u16, expires_ms: u16 },
+    /// The hub is written out and read back.
+    Freeze,
     /// The caller of a push is gone.
     CancelPush { ticket: u8 },
     /// Where a user is online.
@@ -108,6 +115,8 @@ pub struct Rig {
     calls: Vec<UpstreamCall>,
     /// Answers that somebody waits for.
     waited: HashSet<RpcTicket>,
+    /// Of these, pushes whose verdicts come in parts.
+    sent: HashMap<RpcTicket, Sent>,
     tickets: u32,
 }
 
@@ -155,7 +164,7 @@ impl Rig {
             user_connections_max: USER_CONNECTIONS_MAX,
             spread: SpreadPlan { above_per_second: 2, ms_max: 300, seed: u64::from(policy) },
             rates: Default::default(),
-        push_slice: limits::PUSH_SLICE_MAX,
+            push_slice: limits::PUSH_SLICE_MAX,
             hash_seed: u64::from(policy),
         });
         Self {
@@ -167,6 +176,7 @@ impl Rig {
             closing: Vec::new(),
             calls: Vec::new(),
             waited: HashSet::new(),
+            sent: HashMap::new(),
             tickets: 0,
         }
     }
@@ -193,9 +203,19 @@ impl Rig {
             Op::Joined { conn, stale } => self.joined(conn, stale),
             Op::Answer { call, answer, again } => self.answer(call, answer, again),
             Op::Push { .. } | Op::Kick { .. } | Op::RemoteLogin { .. } | Op::Status { .. } => self.rpc(op),
+            Op::Send { .. } => self.send(op),
+            Op::Freeze => {
+                let written = serde_json::to_vec(&self.hub).expect("a hub is plain data");
+                self.hub = serde_json::from_slice(&written).expect("what was written can be read");
+                self.hub.rebuild();
+            }
             Op::CancelPush { ticket } => {
                 let slot = SlotId { index: u32::from(ticket), generation: 0 };
-                self.mail(ShardMail::CancelPush(RpcTicket { rpc: RpcId(0), slot }));
+                let ticket = RpcTicket { rpc: RpcId(0), slot };
+                self.mail(ShardMail::CancelPush(ticket));
+                if self.sent.remove(&ticket).is_some() {
+                    self.waited.remove(&ticket); // a push in parts is forgotten
+                }
             }
             Op::News { user, platforms } => {
                 for news in platforms_of(&[user], &platforms) {
@@ -308,6 +328,41 @@ impl Rig {
         self.hub.input(self.now, Input::UpstreamReply(UpstreamReply { ticket, outcome }));
     }
 
+    /// A push whose verdicts come in parts.
+    fn send(&mut self, op: Op) {
+        let Op::Send { source, users, kibibytes, options, deadline_ms, expires_ms } = op else { return };
+        if !self.hub.wants_push() {
+            return;
+        }
+        let ticket = RpcTicket { rpc: RpcId(0), slot: SlotId { index: self.tickets, generation: 0 } };
+        self.tickets += 1;
+        let rules = PushRules {
+            report: if options & 1 == 0 { Report::Each } else { Report::Totals },
+            only_if_online: options & 4 != 0,
+            expires: (expires_ms > 0).then(|| self.now.mono.plus_ms(expires_ms.into())),
+        };
+        let (audience, listed) = if options & 2 == 0 {
+            (Audience::Listed(recipients(&users)), users.len())
+        } else {
+            (Audience::Everybody, usize::from(USERS))
+        };
+        self.waited.insert(ticket);
+        self.sent.insert(ticket, Sent::new(rules.report, listed));
+        self.mail(ShardMail::Push(Box::new(PushMail {
+            ticket: Some(ticket),
+            source: SourceId(u64::from(source % 3)),
+            deadline: self.now.mono.plus_ms(deadline_ms.into()),
+            body: PushBody {
+                operation_id: "push".into(),
+                conversation: "si_u0_u1".into(),
+                msg_data: Bytes::from(KIBIBYTE.repeat(usize::from(kibibytes % 12))),
+                frames: None,
+            },
+            audience,
+            rules,
+        })));
+    }
+
     /// Calls of OpenIM's services, with an answer.
     fn rpc(&mut self, op: Op) {
         if matches!(op, Op::Push { .. }) && !self.hub.wants_push() {
@@ -393,8 +448,19 @@ impl Rig {
                 }
                 Effect::Call(call) if call.ticket.is_some() => self.calls.push(*call),
                 Effect::Call(_) => {}
-                Effect::Reply(ticket, _) => {
-                    assert!(self.waited.remove(&ticket), "{ticket:?} is answered and nobody waits");
+                Effect::Reply(ticket, outcome) => {
+                    let last = match &*outcome {
+                        RpcOutcome::Push(part) => {
+                            self.sent.get_mut(&ticket).into_iter().for_each(|sent| sent.part(part));
+                            part.last
+                        }
+                        _ => true,
+                    };
+                    assert!(self.waited.contains(&ticket), "{ticket:?} is answered and nobody waits");
+                    if last {
+                        self.sent.remove(&ticket);
+                        self.waited.remove(&ticket);
+                    }
                 }
             }
         }

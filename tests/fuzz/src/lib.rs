@@ -1,6 +1,7 @@
 //! What several fuzz targets share. A target panics when a property is broken; `scripts/fuzz.sh` says how to run one.
 
 pub mod hub;
+mod parts;
 
 use pinion::limits;
 use pinion::wire::envelope::{Codec, Response, Variant};
