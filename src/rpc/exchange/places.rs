@@ -4,14 +4,14 @@
 use std::task::{Context, Poll};
 
 use super::Exchange;
-use crate::limits::{RPC_CALLS_MAX, RPC_CONNECTIONS_MAX, RPC_HELD_BYTES};
+use crate::limits::{RPC_CALLS_MAX, RPC_HELD_BYTES};
 use crate::wire::grpc::{Status, code};
 
 impl Exchange {
-    /// A place for a connection; `None`: there are too many, or the thread drains.
-    pub(in crate::rpc) fn enter_connection(&self) -> Option<ConnectionPlace> {
+    /// A place for a connection; `None`: there are `most` already.
+    pub(in crate::rpc) fn enter_connection(&self, most: usize) -> Option<ConnectionPlace> {
         let mut state = self.state.borrow_mut();
-        if state.connections_open >= RPC_CONNECTIONS_MAX || state.drain.is_some() {
+        if state.connections_open >= most {
             return None;
         }
         state.connections_open += 1;
