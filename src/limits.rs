@@ -254,10 +254,10 @@ pub const H2_TURN_BYTES: usize = 64 * 1024;
 pub const H2_THREAD_TURN_BYTES: usize = 4 * H2_TURN_BYTES;
 /// What each of them may cost in any turn: nobody starves, and `RPC_CONNECTIONS_MAX` floods are a few milliseconds.
 pub const H2_TURN_LEAST_BYTES: usize = 256;
-/// What a frame costs besides its bytes: h2 takes as long for an empty frame as for copying some hundred bytes.
-pub const H2_FRAME_COST_BYTES: usize = 64;
-/// What a HEADERS frame costs besides its bytes: a call is decoded, gets a task and an answer.
-pub const H2_CALL_COST_BYTES: usize = 512;
+/// What a frame costs besides its bytes: a PING takes 2 us, most of it for its answer, so a turn of one flood is 1 ms.
+pub const H2_FRAME_COST_BYTES: usize = 128;
+/// What a HEADERS frame costs besides its bytes: a call is decoded, gets a task and an answer, some 10 us together.
+pub const H2_CALL_COST_BYTES: usize = 1024;
 /// Default of `rpc.control_frames_per_s` of one connection: frames that are no work (all but HEADERS, RST_STREAM and
 /// DATA that carries something). More, beyond the burst: GOAWAY `ENHANCE_YOUR_CALM` and close. Honest callers send them
 /// along with work, which pays for them (`H2_CONTROL_PER_WORK_MAX`, `H2_CONTROL_EARNED_BYTES`); what is left is a
@@ -297,8 +297,8 @@ pub const H2_FRAME_BYTES: u32 = 16_384;
 /// connection. More: GOAWAY `too_many_data_frames`. With it frames of 64 bytes fill the connection's window; h2's own
 /// value, half the window, ends honest streams of small messages under back-pressure.
 pub const H2_SMALL_DATA_BYTES: usize = 4 * 1024 * 1024;
-/// Calls reset by the peer before we accepted them. More: GOAWAY `too_many_resets`. A client that gives up all its calls
-/// at once is honest; what comes in one turn (`H2_TURN_BYTES`) is far less.
+/// Calls reset by the peer before we accepted them. More: GOAWAY `too_many_resets`. A client that gives up all its
+/// calls at once is honest; what comes in one turn (`H2_TURN_BYTES`) is far less.
 pub const H2_PENDING_RESETS_MAX: usize = 2_048;
 /// Streams that we reset and still remember, for frames in flight. More: the oldest is forgotten.
 pub const H2_RESET_STREAMS_MAX: usize = 1024;

@@ -232,6 +232,7 @@ mod tests {
     use std::future::poll_fn;
 
     use super::*;
+    use crate::limits::H2_CALL_COST_BYTES;
     use crate::shard::DriverKind;
     use crate::shard::thread::{block_on, tests::drivers};
 
@@ -311,9 +312,9 @@ mod tests {
     fn an_endless_sender_gets_its_budget_and_the_next_one_only_after_a_turn() {
         // A frame, and how many of them are worth a turn.
         let table = [
-            (PING, H2_TURN_BYTES / (PING.len() + 64)),
-            (HEADERS, H2_TURN_BYTES / (HEADERS.len() + 64 + 512)),
-            (DATA, H2_TURN_BYTES / (DATA.len() + 64)),
+            (PING, H2_TURN_BYTES / (PING.len() + H2_FRAME_COST_BYTES)),
+            (HEADERS, H2_TURN_BYTES / (HEADERS.len() + H2_FRAME_COST_BYTES + H2_CALL_COST_BYTES)),
+            (DATA, H2_TURN_BYTES / (DATA.len() + H2_FRAME_COST_BYTES)),
         ];
         for driver in drivers() {
             for (frame, worth) in table {

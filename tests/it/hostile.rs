@@ -151,7 +151,8 @@ fn a_drain_does_not_wait_for_hostile_callers() {
             assert!(peer.is_served());
             peer.into_flooder()
         });
-        scope.spawn(|| {
+        let stop = &stop;
+        scope.spawn(move || {
             while !stop.load(Ordering::Relaxed) && flooders.iter_mut().all(|f| f.step(|_| pings()).is_some())
             {
             }
