@@ -53,10 +53,10 @@ macro_rules! metrics {
 metrics! {
     Connections Gauge "pinion_connections" "Sessions known to the shard: registered, logging in or closing.";
     Registered Gauge "pinion_registered_connections" "Connections that pushes reach.";
-    RegisteredGob Gauge "pinion_encodings" ("variant" = "gob") "Connections that pushes reach, by how they encode.";
-    RegisteredGobGzip Gauge "pinion_encodings" ("variant" = "gob_gzip") "Connections that pushes reach, by how they encode.";
-    RegisteredJson Gauge "pinion_encodings" ("variant" = "json") "Connections that pushes reach, by how they encode.";
-    RegisteredJsonGzip Gauge "pinion_encodings" ("variant" = "json_gzip") "Connections that pushes reach, by how they encode.";
+    RegisteredGob Gauge "pinion_sessions" ("variant" = "gob") "Connections that pushes reach, by how they encode.";
+    RegisteredGobGzip Gauge "pinion_sessions" ("variant" = "gob_gzip") "Connections that pushes reach, by how they encode.";
+    RegisteredJson Gauge "pinion_sessions" ("variant" = "json") "Connections that pushes reach, by how they encode.";
+    RegisteredJsonGzip Gauge "pinion_sessions" ("variant" = "json_gzip") "Connections that pushes reach, by how they encode.";
     Users Gauge "pinion_users" "Distinct users with a registered connection.";
     Sockets Gauge "pinion_sockets" "Client file descriptors held by the shard, handshakes included.";
     HandshakesOpen Gauge "pinion_handshakes_in_flight" "Connections whose request head is being read.";

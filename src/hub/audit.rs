@@ -4,6 +4,7 @@
 use super::{Hub, Kind};
 use crate::ids::ConnId;
 use crate::session::disconnect::Disconnect;
+use crate::session::outbox::VerdictRef;
 use crate::session::{Phase, Session};
 use crate::wire::envelope::Variant;
 
@@ -25,6 +26,12 @@ impl Hub {
         self.registry.audit()?;
         self.verdicts.audit()?;
         self.held.audit()?;
+        let waited_for = |verdict: &VerdictRef| self.verdicts.is_open(*verdict);
+        let open = |s: &Session| {
+            let tags = s.outbox.iter().flat_map(|outbox| outbox.tags());
+            tags.filter_map(|tag| tag.verdict).filter(waited_for).count()
+        };
+        expect("open verdicts", sum(&open), self.verdicts.devices())?;
         expect("held", self.verdicts.held(), self.held.len())?;
         for kind in [Kind::Unregister, Kind::Kick, Kind::Register] {
             let queued = sum(&|s| s.queues.get(kind as usize).is_some_and(|link| link.queued).into());

@@ -69,7 +69,7 @@ impl Hub {
             session.ledger.bytes_unsent = u32::try_from(outbox.bytes()).unwrap_or(u32::MAX);
             let kicked = session.reason == Some(Disconnect::Kicked);
             let outcome = if kicked { DeviceOutcome::Kicked } else { DeviceOutcome::Dropped };
-            for verdict in outbox.into_tags().filter_map(|tag| tag.verdict) {
+            for verdict in outbox.tags().filter_map(|tag| tag.verdict) {
                 self.verdicts.resolve(&mut self.tally, verdict, outcome);
             }
         }

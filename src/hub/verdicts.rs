@@ -308,6 +308,16 @@ impl Verdicts {
         self.pushes.iter().map(|(_, open)| open.held as usize).sum()
     }
 
+    /// Devices without outcome, while no user is being looked at.
+    pub(super) fn devices(&self) -> usize {
+        self.pushes.iter().map(|(_, open)| (open.open - open.held) as usize).sum()
+    }
+
+    /// Whether somebody waits for a verdict.
+    pub(super) fn is_open(&self, verdict: VerdictRef) -> bool {
+        self.pushes.get(verdict.push).is_some()
+    }
+
     /// Looks for a disagreement; see [`super::audit`].
     pub(super) fn audit(&self) -> Result<(), String> {
         let served = self.pushes.iter().filter(|(_, open)| open.served).count();

@@ -112,9 +112,9 @@ impl Outbox {
         self.marks.pop_front_if(|mark| mark.frame < left).map(|mark| mark.tag)
     }
 
-    /// The tags of the frames that are still here, in order.
-    pub fn into_tags(self) -> impl Iterator<Item = Tag> {
-        self.marks.into_iter().map(|mark| mark.tag)
+    /// The tags of the frames that are here, in order.
+    pub fn tags(&self) -> impl Iterator<Item = Tag> {
+        self.marks.iter().map(|mark| mark.tag)
     }
 
     /// When the next frame is to be taken out. Changes with each `sent`, since it may then be out of reach or in it.
