@@ -107,6 +107,9 @@ pub const SUBSCRIPTIONS_MAX: usize = 4096;
 pub const CALLS_IN_FLIGHT_MAX: u32 = 8192;
 /// Mails waiting in the control lane of a shard. Full: the caller gets UNAVAILABLE.
 pub const CONTROL_LANE_MAX: usize = 1024;
+/// Answers to rpc threads that wait on a shard because their lane is full. More: lost and counted; the call says "not
+/// reached" at its deadline.
+pub const OUTCOMES_WAITING_MAX: usize = 16_384;
 /// Mails waiting in the push lane of a shard. Full: the recipients are reported as not reached.
 pub const PUSH_LANE_MAX: usize = 4096;
 /// Connections waiting in the hand-over lane of a shard. Full: 503 and close.

@@ -57,7 +57,7 @@ impl Parts {
         silent: impl Iterator<Item = ShardId>,
     ) -> ResultPart {
         let not_reached = if self.missing.is_empty() {
-            u32::try_from(silent.count()).unwrap_or(u32::MAX)
+            u32::try_from(silent.count()).unwrap_or(u32::MAX).saturating_add(self.totals.cut_short)
         } else {
             self.missing_count
         };

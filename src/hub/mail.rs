@@ -273,6 +273,8 @@ pub struct Totals {
     pub background: u32,
     /// Devices.
     pub too_large: u32,
+    /// Shards that did not get through all users of a push to everybody.
+    pub cut_short: u32,
 }
 
 impl Totals {
@@ -302,6 +304,7 @@ impl Totals {
             (&mut self.not_here, other.not_here),
             (&mut self.background, other.background),
             (&mut self.too_large, other.too_large),
+            (&mut self.cut_short, other.cut_short),
         ];
         for (sum, more) in pairs {
             *sum = sum.saturating_add(more);

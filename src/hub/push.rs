@@ -14,7 +14,7 @@ use super::follow::{What, cut};
 use super::held::{Message, Wanted};
 use super::mail::{
     Audience, DeviceOutcome, DeviceVerdict, PushBody, PushMail, PushPart, PushRules, Recipient,
-    RecipientVerdict, Report, Who,
+    RecipientVerdict, Report, Totals, Who,
 };
 use super::push_frame::{push_messages, response};
 use super::registry::User;
@@ -154,7 +154,11 @@ impl Hub {
             }
             (Some(ticket), report) => match self.verdicts.open(ticket, report, mail.deadline) {
                 Some(push) => Answer::Parts(push),
-                None => return self.tell_part(ticket, PushPart::whole(Vec::new())),
+                None => {
+                    let cut_short = u32::from(mail.audience == Audience::Everybody);
+                    let totals = Totals { cut_short, ..Totals::default() };
+                    return self.tell_part(ticket, PushPart { totals, ..PushPart::whole(Vec::new()) });
+                }
             },
         };
         self.pushes.accept(Job {
@@ -212,6 +216,9 @@ impl Hub {
         if job.mail.ticket.is_none() {
             // Otherwise whoever gathers the verdicts counts what is missing.
             self.tally.add(Metric::PushNotReached, left as u64);
+        }
+        if let (Answer::Parts(push), Audience::Everybody) = (&job.answer, &job.mail.audience) {
+            self.verdicts.cut_short(*push);
         }
     }
 

@@ -105,6 +105,13 @@ impl Verdicts {
         self.pushes.insert(open).ok()
     }
 
+    /// A push to everybody ends before all were served.
+    pub(super) fn cut_short(&mut self, push: SlotId) {
+        if let Some(open) = self.pushes.get_mut(push) {
+            open.totals.cut_short = 1;
+        }
+    }
+
     /// A user is looked at, until [`Verdicts::looked`].
     pub(super) fn look(&mut self, push: SlotId, who: impl FnOnce() -> Who) -> VerdictRef {
         let mut verdict = VerdictRef { push, user: NONE, device: NONE };

@@ -18,6 +18,7 @@ mod hub_plan;
 mod listener;
 pub mod mailbox;
 pub mod nudge;
+mod outcomes;
 mod planted;
 mod probe;
 pub mod pulse;

@@ -4,16 +4,15 @@
 //! sender. The lanes, in the order in which they are read:
 //!
 //! - *control*: drain. Full: the mail comes back.
-//! - *outcomes*: verdicts. A call takes its ticket (at most `RPC_CALLS_MAX` of one thread) before it is mailed, and a
-//!   shard answers a ticket at most once, so `RPC_CALLS_MAX` slots per shard hold every answer to an open call.
+//! - *outcomes*: verdicts. A call takes its ticket (at most `RPC_CALLS_MAX` of one thread) before it is mailed, so
+//!   `RPC_CALLS_MAX` slots per shard hold one answer to every open call. Pushes that are answered in parts may need
+//!   more: the mail comes back, and its shard keeps it until there is room (`outcomes.rs`).
 //! - *calls*: questions with a reply slot. A shard has at most `CALLS_IN_FLIGHT_MAX` of them, so as many slots per
 //!   shard hold them all.
 //! - *notices*: calls for which nobody waits (token invalidation). Full: the mail comes back, to be dropped.
 //! - *presence*: full: the record comes back; ask [`RpcAddress::presence_has_room`] before taking one out of the hub.
 //!
-//! A question's slot is kept until its reply has come, so the second proof holds. The first counts open calls, and a
-//! call's ticket is given back at its deadline, before a late verdict has come: beyond the proof the mail comes back,
-//! is counted and dropped (its call has said "not reached" by then).
+//! A question's slot is kept until its reply has come, so the second proof holds.
 //!
 //! Memory, per shard that is served: 512 KiB of outcomes (24 + 8 bytes each) and 128 KiB of calls (8 + 8 bytes), once
 //! per rpc thread; beside it about 80 KiB. Calls and presence go to rpc thread 0 only, but all threads are alike.
@@ -92,7 +91,7 @@ struct RpcPost {
     notices: Sender<Box<UpstreamCall>>,
     presence: Sender<Box<PresenceRecord>>,
     doorbell: Doorbell<EventBell>,
-    /// Mails refused and lost; presence is not among them, since its shard keeps it.
+    /// Mails refused and lost; presence and outcomes are not among them, since their shard keeps them.
     refused: AtomicU64,
 }
 
@@ -130,19 +129,24 @@ impl RpcAddress {
         let post = &self.post;
         let bell = &post.doorbell;
         let sent = match mail {
+            RpcMail::Outcome { shard, ticket, outcome } => {
+                return bell.send(&post.outcomes, Verdict { shard, ticket, outcome }).map_err(RpcMail::from);
+            }
             RpcMail::Presence(record) => {
                 return bell.send(&post.presence, record).map_err(RpcMail::Presence);
             }
             RpcMail::Drain(deadline) => bell.send(&post.control, deadline).map_err(RpcMail::Drain),
-            RpcMail::Outcome { shard, ticket, outcome } => {
-                bell.send(&post.outcomes, Verdict { shard, ticket, outcome }).map_err(RpcMail::from)
-            }
             RpcMail::Call(call) => {
                 let lane = if call.ticket.is_some() { &post.calls } else { &post.notices };
                 bell.send(lane, call).map_err(RpcMail::Call)
             }
         };
         sent.inspect_err(|_| count(&post.refused))
+    }
+
+    /// An outcome came back and is given up.
+    pub fn count_lost(&self) {
+        count(&self.post.refused);
     }
 
     /// Whether a presence record would be taken now. Another shard may be faster: keep a record that comes back.

@@ -18,6 +18,7 @@ use super::head::{self, No};
 use super::hub_plan::hub_config;
 use super::mailbox::{Control, HandOver, RpcAddress, RpcMail, ShardInbox};
 use super::nudge::Nudge;
+use super::outcomes::Outcomes;
 use super::planted::{Faults, Unregister};
 use super::pulse::{Activity, Pulse};
 use super::recording::Recording;
@@ -28,7 +29,7 @@ use super::{NodeEvent, ShardStart, acceptor, clock};
 use crate::admission::Admission;
 use crate::hub::upstream::{PresenceRecord, UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply};
 use crate::hub::{Accepted, Effect, Hub, Input, SendBatch};
-use crate::ids::{ConnId, RpcTicket, ShardId};
+use crate::ids::{ConnId, ShardId};
 use crate::limits::{FLUSH_BATCH_MAX, LANE_BATCH_MAX, LINGER_MS, TICK_MS};
 use crate::metrics::{Block, Metric};
 use crate::session::handshake::{Login, Strictness};
@@ -62,6 +63,8 @@ struct Loop {
     farewell: Farewell,
     now: Now,
     next_tick: Rc<Cell<Mono>>,
+    /// What rpc threads are told.
+    outcomes: Outcomes,
     /// A record that the rpc thread did not take.
     presence: Option<Box<PresenceRecord>>,
     drain: Option<Mono>,
@@ -126,6 +129,7 @@ impl Loop {
             },
             alarm: Alarm::start(start.inbox.doorbell_fd()?, nudge.clone())?,
             inbox: start.inbox,
+            outcomes: Outcomes::new(start.id, start.rpcs.clone()),
             rpcs: start.rpcs,
             admission: start.admission,
             places: Vec::new(),
@@ -166,6 +170,7 @@ impl Loop {
         for conn in self.faults.drained() {
             self.close_socket(conn);
         }
+        self.outcomes.pass();
         self.read_replies();
         self.read_control();
         self.read_pushes();
@@ -313,7 +318,7 @@ impl Loop {
                     }
                 },
                 Effect::Call(call) => self.call(call),
-                Effect::Reply(ticket, outcome) => self.reply(ticket, outcome),
+                Effect::Reply(ticket, outcome) => self.outcomes.say(ticket, outcome),
             }
         }
     }
@@ -330,16 +335,6 @@ impl Loop {
         if let (false, Some(ticket)) = (posted, ticket) {
             let outcome = UpstreamOutcome::Failed(UpstreamError::internal());
             self.hub.input(self.now, Input::UpstreamReply(UpstreamReply { ticket, outcome }));
-        }
-    }
-
-    /// A verdict that finds its lane full is dropped and counted there; its call ends at its deadline.
-    fn reply(&mut self, ticket: RpcTicket, outcome: Box<crate::hub::mail::RpcOutcome>) {
-        let shard = self.id;
-        let mail = RpcMail::Outcome { shard, ticket, outcome };
-        let rpc = self.rpcs.get(usize::from(ticket.rpc.0));
-        if rpc.is_none_or(|rpc| rpc.post(mail).is_err()) {
-            tracing::warn!(?ticket, "a verdict was not delivered");
         }
     }
 
@@ -401,8 +396,9 @@ impl Loop {
             && self.engine.sockets() == 0
             && self.door.handshakes() == 0
             && self.inbox.depths().hand_over == 0;
-        // An rpc thread that takes no presence must not keep the node from ending.
-        let said = self.presence.is_none() || self.now.mono > deadline.plus_ms(LINGER_MS);
+        // An rpc thread that takes no mail must not keep the node from ending.
+        let said = self.presence.is_none() && self.outcomes.is_empty()
+            || self.now.mono > deadline.plus_ms(LINGER_MS);
         empty && said && !self.hub.has_work()
     }
 

@@ -271,7 +271,7 @@ impl World {
                 self.results(push, std::mem::take(&mut part.results));
                 if part.last {
                     let ticks: Vec<u64> = self.shards.iter().map(|shard| shard.ticks).collect();
-                    self.checker.push_over(push, &part, self.now.mono, (&self.links, &ticks));
+                    self.checker.push_over(push, &part, (&self.links, &ticks));
                 }
             }
             (asked @ (Asked::Kick(..) | Asked::RemoteLogin(..)), Outcome::Refused | Outcome::Expired) => {

@@ -94,8 +94,18 @@ impl Unsaid {
 }
 
 fn totals(part: &ResultPart) -> Totals {
-    let mail::Totals { users, written, queued, dropped, kicked, expired, not_here, background, too_large } =
-        part.totals;
+    let mail::Totals {
+        users,
+        written,
+        queued,
+        dropped,
+        kicked,
+        expired,
+        not_here,
+        background,
+        too_large,
+        cut_short: _,
+    } = part.totals;
     Totals {
         written,
         queued,
