@@ -34,6 +34,10 @@ pub const ADDRESS_SLOTS_MAX: usize = 131_072;
 pub const PROXY_HEADER_BYTES: usize = 4_096;
 /// Networks in `websocket.proxies`. More: a fault of the configuration.
 pub const PROXY_NETWORKS_MAX: usize = 256;
+/// Networks in `rpc.allow`. More: a fault of the configuration. Each new gRPC connection is compared with all.
+pub const RPC_NETWORKS_MAX: usize = 256;
+/// Bytes of a PEM file with certificates or a key. Larger: a fault of the configuration.
+pub const TLS_FILE_BYTES: u64 = 1024 * 1024;
 
 // ---- a connection --------------------------------------------------------------------------------------------
 
@@ -214,6 +218,11 @@ pub const H2_RESET_STREAM_MS: u64 = 1_000;
 pub const H2_STREAM_ERRORS_MAX: usize = 1024;
 /// From accept to a complete HTTP/2 preface. Later: closed.
 pub const H2_HANDSHAKE_MS: u64 = 5_000;
+/// Bytes of TLS records read from one gRPC connection before it gives up its turn, alerts and key updates included.
+/// During handshakes it is one read between two turns for the whole thread, since each may cost a signature.
+/// A TLS connection holds at most about 150 KiB besides what HTTP/2 does: rustls takes handshake messages up to
+/// 64 KiB and holds 64 KiB of output and one record of input.
+pub const TLS_TURN_BYTES: usize = 64 * 1024;
 /// Bytes of answers that h2 queues on one connection on one stream before `poll_capacity` holds the sender back.
 pub const H2_SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Granularity of the deadlines that an rpc thread keeps.

@@ -177,6 +177,9 @@ metrics! {
     RpcCancelled Counter "pinion_rpc_cancelled_total" "gRPC calls that their caller gave up.";
     RpcLate Counter "pinion_rpc_late_verdicts_total" "Answers of shards that came after their call was over.";
     RpcRefused Counter "pinion_rpc_connections_refused_total" "gRPC connections closed before a complete preface.";
+    RpcForeign Counter "pinion_rpc_connections_foreign_total" "gRPC connections cut at once: their source is not in rpc.allow.";
+    RpcTlsFailed Counter "pinion_rpc_tls_failed_total" "TLS handshakes on the gRPC port that failed or took too long.";
+    RpcUnauthenticated Counter "pinion_rpc_unauthenticated_total" "gRPC calls without rpc.token or with another one.";
     HttpRequests Counter "pinion_http_requests_total" "Admin HTTP requests.";
     HttpRefused Counter "pinion_http_refused_total" "Admin HTTP requests refused: too long, too slow or malformed.";
     HttpDenied Counter "pinion_http_denied_total" "Admin HTTP requests of callers who may not ask (no or wrong token).";

@@ -16,6 +16,7 @@ use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 
 use super::exchange::{CallPlace, Exchange};
+use super::gate::{self, Gate};
 use super::metadata::{CallHead, Method, Refusal};
 use super::services;
 use super::stream::{CollectFault, collect, send_all};
@@ -31,6 +32,8 @@ pub(super) struct Service {
     pub(super) exchange: Exchange,
     /// `auth.admin_users`.
     pub(super) admins: Vec<String>,
+    /// Who may connect and call.
+    pub(super) gate: Gate,
 }
 
 /// How a call ended early.
@@ -78,7 +81,7 @@ async fn serve(
     mut respond: SendResponse<Bytes>,
 ) {
     let (head, body) = request.into_parts();
-    let call = CallHead::read(&head);
+    let call = gate::judge(&service, &head).and_then(|()| CallHead::read(&head));
     let method = call.as_ref().ok().map(|c| c.method);
     let outcome = match call {
         Ok(call) => answer(&service, &mut place, (call, head.headers, body), &mut respond).await,

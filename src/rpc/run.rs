@@ -9,9 +9,11 @@ use monoio::net::TcpStream;
 use rustix::net::Shutdown;
 
 use super::admin::{self, Admin};
+use super::bearer::Bearer;
 use super::call::Service;
 use super::exchange::Exchange;
 use super::exposition::{self, Sources};
+use super::gate::Gate;
 use super::upstream::Backend;
 use super::{RpcStart, server};
 use crate::cluster::router::Router;
@@ -50,8 +52,11 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
     monoio::spawn(read_mail(Rc::clone(&inbox), doorbell, exchange.clone(), turns.clone()));
 
     let mut listeners = vec![start.grpc.try_clone()?];
-    let service =
-        Rc::new(Service { exchange: exchange.clone(), admins: start.config.auth.admin_users.clone() });
+    let service = Rc::new(Service {
+        exchange: exchange.clone(),
+        admins: start.config.auth.admin_users.clone(),
+        gate: Gate::of(&start.config.rpc),
+    });
     monoio::spawn(server::accept(start.grpc, service, turns.clone()));
     if let Some(http) = start.http {
         listeners.push(http.try_clone()?);
@@ -65,7 +70,7 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
             admission: start.admission,
             pulses: start.pulses,
             blocks: start.blocks,
-            token: start.config.http_token.clone(),
+            token: start.config.http_token.as_ref().map(Bearer::of),
             registry: exposition::registry(sources),
         };
         monoio::spawn(admin::accept(http, Rc::new(admin), turns));

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection};
-use monoio::io::IntoPollIo;
 use monoio::io::poll_io::{AsyncRead, AsyncWrite};
 use monoio::net::{TcpListener, TcpStream};
 
 use super::budget::Budgeted;
 use super::call::{self, Service};
 use super::exchange::ConnectionPlace;
+use super::gate;
 use crate::limits;
 use crate::metrics::Metric;
 use crate::shard::turn::Turns;
@@ -33,6 +33,7 @@ pub(super) async fn accept(listener: StdTcpListener, service: Rc<Service>, turns
     loop {
         // Not in a `select!`: monoio 0.2.4 would lose an accepted socket (platform.md rule 8).
         match listener.accept().await {
+            Ok((_, peer)) if !service.gate.lets_in(peer) => service.exchange.count(Metric::RpcForeign),
             Ok((stream, _peer)) => match service.exchange.enter_connection() {
                 Some(place) => {
                     monoio::spawn(serve(stream, Rc::clone(&service), place, turns.clone()));
@@ -51,13 +52,10 @@ pub(super) async fn accept(listener: StdTcpListener, service: Rc<Service>, turns
 
 /// One connection, from accept to close.
 async fn serve(stream: TcpStream, service: Rc<Service>, place: ConnectionPlace, turns: Turns) {
-    let stream = match stream.into_poll_io() {
-        Ok(stream) => Budgeted::new(stream, turns),
-        Err(error) => {
-            tracing::warn!(%error, "a gRPC connection cannot be polled");
-            return;
-        }
+    let Some(stream) = gate::open(&service, stream, &turns).await else {
+        return;
     };
+    let stream = Budgeted::new(stream, turns);
     let handshake = builder().handshake::<_, Bytes>(stream);
     match monoio::time::timeout(Duration::from_millis(limits::H2_HANDSHAKE_MS), handshake).await {
         Ok(Ok(connection)) => serve_calls(connection, service, place).await,

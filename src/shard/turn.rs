@@ -43,6 +43,11 @@ impl Turns {
         Ok(turns)
     }
 
+    /// The number of the current turn. It may stand still while nobody asks for turns, and never goes on within one.
+    pub fn number(&self) -> u64 {
+        self.shared.round.get()
+    }
+
     /// Completes after all other ready tasks and all input that has arrived have had their turn.
     pub fn turn(&self) -> Turn {
         Turn { shared: Rc::clone(&self.shared), asked_in: None }
