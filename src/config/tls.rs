@@ -27,6 +27,14 @@ const CLIENT_CA: &str = "rpc.tls_client_ca";
 #[derive(Clone)]
 pub struct Tls(pub Arc<ServerConfig>);
 
+#[cfg(test)]
+impl Tls {
+    /// As [`load`], for tests of other modules.
+    pub(crate) fn read(rpc: &RpcConfig) -> Option<Self> {
+        load(rpc, UnixMs(0), &mut Vec::new()).ok().flatten()
+    }
+}
+
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Tls(..)")

@@ -4,11 +4,13 @@
 //! Not here: name lookup (monoio's blocks the thread, so callers give addresses), retries, connection reuse.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -86,8 +88,8 @@ impl TlsIdentity {
 pub enum CallError {
     /// Nobody listens there, or the network does not let us.
     Connect(SocketAddr, io::Error),
-    /// The connection was closed before the call was answered.
-    Closed(SocketAddr),
+    /// The connection was closed before the call was answered; with what it may be.
+    Closed(SocketAddr, &'static str),
     /// One side does not believe the other.
     Tls(SocketAddr, String),
     /// The server answered with an error.
@@ -104,10 +106,10 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(address, error) => write!(f, "cannot connect to {address}: {error}"),
-            Self::Closed(address) => write!(
+            Self::Closed(address, why) => write!(
                 f,
-                "{address} closed the connection without an answer: is this machine in the gateway's rpc.allow? Does \
-                 it speak TLS (then name its CA with --rpc-ca)? It may also be ending or out of connections"
+                "{address} closed the connection without an answer: is this machine in the gateway's rpc.allow? {why} \
+                 It may also be ending or out of connections"
             ),
             Self::Tls(address, text) => write!(f, "TLS with {address}: {text}"),
             Self::Refused(status) => {
@@ -126,12 +128,16 @@ impl fmt::Display for CallError {
 
 impl std::error::Error for CallError {}
 
+const CLOSED_PLAIN: &str = "Does it speak TLS (then name its CA with --rpc-ca)?";
+/// A complaint about our certificate is lost if the close overtakes it.
+const CLOSED_TLS: &str = "Does its rpc.tls_client_ca accept our certificate (--rpc-cert, --rpc-key)?";
+
 impl CallError {
-    /// Of an HTTP/2 connection to this address.
-    fn of(address: SocketAddr, error: &h2::Error) -> Self {
+    /// Of an HTTP/2 connection to this address; `closed` is what to ask if it just ended.
+    fn of(address: SocketAddr, closed: &'static str, error: &h2::Error) -> Self {
         match alert(&error.to_string()) {
             Some(text) => Self::Tls(address, text.to_owned()),
-            None if error.is_io() => Self::Closed(address),
+            None if error.is_io() => Self::Closed(address, closed),
             None => Self::Protocol(error.to_string()),
         }
     }
@@ -173,7 +179,7 @@ fn handshake_fault(address: SocketAddr, error: &io::Error) -> CallError {
             "it does not speak TLS: leave out --rpc-ca, or is this another port?".to_owned()
         }
         Some(fault) => alert(&fault.to_string()).map_or_else(|| fault.to_string(), str::to_owned),
-        None => return CallError::Closed(address),
+        None => return CallError::Closed(address, CLOSED_TLS),
     };
     CallError::Tls(address, text)
 }
@@ -295,7 +301,8 @@ async fn exchange(
     request: Request<()>,
     message: Bytes,
 ) -> Result<Bytes, CallError> {
-    let failed = |error| CallError::of(address, &error);
+    let closed = if matches!(stream, MaybeTls::Tls(_)) { CLOSED_TLS } else { CLOSED_PLAIN };
+    let failed = |error| CallError::of(address, closed, &error);
     let (sender, connection) = h2::client::Builder::new()
         .enable_push(false)
         .initial_window_size(H2_STREAM_WINDOW_BYTES)
@@ -304,17 +311,41 @@ async fn exchange(
         .handshake::<_, Bytes>(stream)
         .await
         .map_err(failed)?;
-    monoio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "connection");
-        }
-    });
     let too_long = || CallError::Protocol("the request is too long".to_owned());
     let framed = frame(&message).ok_or_else(too_long)?;
-    match answer(sender, request, framed).await {
+    match drive(connection, answer(sender, request, framed)).await {
         Ok(answer) => answer,
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Polls a connection until the call on it is over. What broke the connection says more than what the call sees of it.
+async fn drive<T>(
+    connection: impl Future<Output = Result<(), h2::Error>>,
+    call: impl Future<Output = Result<T, h2::Error>>,
+) -> Result<T, h2::Error> {
+    let (mut connection, mut call) = (pin!(connection), pin!(call));
+    let mut over = false;
+    poll_fn(|cx| {
+        let mut broken = None;
+        let mut poll_connection = |cx: &mut Context<'_>, broken: &mut Option<h2::Error>| {
+            if !over && let Poll::Ready(end) = connection.as_mut().poll(cx) {
+                over = true;
+                *broken = end.err();
+            }
+        };
+        poll_connection(cx, &mut broken);
+        let answer = call.as_mut().poll(cx);
+        if matches!(answer, Poll::Ready(Err(_))) {
+            poll_connection(cx, &mut broken);
+        }
+        match (answer, broken) {
+            (Poll::Ready(Ok(answer)), _) => Poll::Ready(Ok(answer)),
+            (_, Some(error)) => Poll::Ready(Err(error)),
+            (answer, None) => answer,
+        }
+    })
+    .await
 }
 
 /// The outer error is the connection's.

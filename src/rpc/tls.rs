@@ -93,7 +93,7 @@ impl Paced {
 
     /// Whether there was enough for this turn.
     fn is_spent(&self) -> bool {
-        let now = self.turns.number();
+        let now = self.turns.round();
         self.left_bytes == 0 || self.handshakes.as_ref().is_some_and(|Pace(last)| last.get() == Some(now))
     }
 }
@@ -121,7 +121,7 @@ impl AsyncRead for Paced {
         }
         this.left_bytes = this.left_bytes.saturating_sub(buf.filled().len() - before);
         if let Some(Pace(last)) = &this.handshakes {
-            last.set(Some(this.turns.number()));
+            last.set(Some(this.turns.round()));
         }
         outcome
     }
@@ -195,5 +195,97 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MaybeTls<T> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, cx => poll_shutdown())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream as StdTcpStream};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::shard::thread::{block_on, tests::drivers};
+
+    /// A connection with these bytes on their way to us, and its other end.
+    fn with_input(bytes: &[u8]) -> (Tcp, StdTcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut far = StdTcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (near, _) = listener.accept().unwrap();
+        near.set_nonblocking(true).unwrap();
+        far.set_nonblocking(true).unwrap();
+        far.write_all(bytes).unwrap();
+        (TcpStream::from_std(near).unwrap().into_poll_io().unwrap(), far)
+    }
+
+    fn read(stream: &mut Paced, cx: &mut Context<'_>) -> usize {
+        let mut room = [0; 4096];
+        let mut buf = ReadBuf::new(&mut room);
+        match Pin::new(stream).poll_read(cx, &mut buf) {
+            Poll::Ready(Ok(())) => buf.filled().len(),
+            Poll::Ready(Err(error)) => panic!("{error}"),
+            Poll::Pending => 0,
+        }
+    }
+
+    #[test]
+    fn one_handshake_of_the_thread_is_read_from_in_a_turn() {
+        for driver in drivers() {
+            block_on(driver, |turns| async move {
+                let pace = Pace::default();
+                let mut ends = Vec::new();
+                let mut streams = Vec::new();
+                for _ in 0..4 {
+                    let (near, far) = with_input(b"hello");
+                    ends.push(far);
+                    streams.push(Paced::new(near, turns.clone(), pace.clone()));
+                }
+                monoio::time::sleep(Duration::from_millis(20)).await; // all of it has arrived
+                let mut heard = [0; 4];
+                let mut rounds = 0;
+                poll_fn(|cx| {
+                    let bytes: Vec<usize> = streams.iter_mut().map(|stream| read(stream, cx)).collect();
+                    rounds += 1;
+                    assert!(
+                        bytes.iter().filter(|n| **n > 0).count() <= 1,
+                        "{driver:?}: {bytes:?} in one turn"
+                    );
+                    heard.iter_mut().zip(bytes).for_each(|(all, n)| *all += n);
+                    if heard == [5; 4] { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+                assert!(rounds >= 4, "{driver:?}: {rounds}");
+            });
+        }
+    }
+
+    #[test]
+    fn an_open_connection_reads_its_budget_and_the_next_one_only_after_a_turn() {
+        for driver in drivers() {
+            block_on(driver, |turns| async move {
+                let (near, mut far) = with_input(b"");
+                let mut stream = Paced::new(near, turns, Pace::default());
+                stream.handshakes = None;
+                for round in 0..3 {
+                    let mut total = 0;
+                    poll_fn(|cx| {
+                        // As much as the socket takes; more than a budget is there at the latest in the second try.
+                        while far.write(&[b'x'; 4096]).is_ok() {}
+                        let mut now = 0;
+                        loop {
+                            match read(&mut stream, cx) {
+                                0 => break,
+                                n => now += n,
+                            }
+                        }
+                        assert!(now < TLS_TURN_BYTES + 4096, "{driver:?} round {round}: {now} in one turn");
+                        total += now;
+                        if total < TLS_TURN_BYTES { Poll::Pending } else { Poll::Ready(()) }
+                    })
+                    .await;
+                }
+            });
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! An rpc thread over loopback, with shards played by one test thread: what callers and operators see.
 
 mod admin;
+mod gate;
 mod grpc;
 mod raw;
 mod upstream;
@@ -70,6 +71,10 @@ const SHARDS: u16 = 2;
 
 impl Node {
     fn start(driver: DriverKind, behaviour: Shards) -> Self {
+        Self::start_with(driver, behaviour, RpcConfig::at("127.0.0.1:0".parse().unwrap()))
+    }
+
+    fn start_with(driver: DriverKind, behaviour: Shards, rpc_config: RpcConfig) -> Self {
         let (rpc, inbox) = rpc_mailbox(SHARDS).unwrap();
         let (addresses, inboxes): (Vec<_>, Vec<_>) = (0..SHARDS).map(|_| shard_mailbox().unwrap()).unzip();
         let listen = || bind_listener("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -94,7 +99,7 @@ impl Node {
         let start = RpcStart {
             id: RpcId(0),
             cpu: None,
-            config: Arc::new(config()),
+            config: Arc::new(Config { rpc: rpc_config, ..config() }),
             driver,
             inbox,
             shards: addresses,
