@@ -162,7 +162,7 @@ fn shown_to_gateway(rpc: &RpcConfig) -> String {
     let parts = [
         (rpc.tls.is_some(), " --rpc-ca CA.pem"),
         (rpc.tls_client_ca.is_some(), " --rpc-cert CERT.pem --rpc-key KEY.pem"),
-        (rpc.token.is_some(), "   (with PINION_RPC_TOKEN in its environment)"),
+        (rpc.token.is_some(), "  # with PINION_RPC_TOKEN set"),
     ];
     parts.into_iter().filter_map(|(wanted, text)| wanted.then_some(text)).collect()
 }

@@ -32,7 +32,8 @@ pub(super) fn arguments() -> [Arg; 6] {
             .default_value("127.0.0.1:10140")
             .help("The gateway's gRPC address; with TLS its certificate must be for HOST"),
         Arg::new(TOKEN).long(TOKEN).value_name("TOKEN").help(format!(
-            "The gateway's {TOKEN_SETTING}; prefer file or environment, flags show in the process list [env: {token_env}]"
+            "The gateway's {TOKEN_SETTING}; flags show in the process list, so prefer file or environment [env: \
+             {token_env}]"
         )),
         file(CONFIG, "").help(format!("Configuration file to take {TOKEN_SETTING} from, YAML [env: {CONFIG_ENV}]")),
         file(CA, "Speak TLS, and believe certificates that this CA signed, PEM"),

@@ -2,7 +2,8 @@
 //!
 //! `settings` is the one table that everything derives from; `sources` collects texts from file (`yaml`), environment
 //! and flags; `load` turns them into a [`Config`] or into every [`Fault`] at once; `machine` reads what the machine
-//! allows and `layout` decides threads and CPUs from it; `tls` and `pem` read certificates. No command line is parsed here (that is `cli`).
+//! allows and `layout` decides threads and CPUs from it; `tls` and `pem` read certificates. No command line is parsed
+//! here (that is `cli`).
 
 #[cfg(test)]
 #[path = "../../tests/it/harness/authority.rs"]

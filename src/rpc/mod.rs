@@ -1,10 +1,9 @@
 //! gRPC and admin HTTP on the rpc threads.
 //!
-//! `run` is the life of a thread; `exchange` its state; `server`, `call`, `metadata` and `services` the push API, `gate`
-//! who may use it (`tls`, `bearer`);
-//! `upstream` answers the shards' questions; `admin` is HTTP for operators, `verbs` what
-//! they may ask there, `access` who may, `inside` the view of all shards; `client` makes one call from the command
-//! line. `budget`, `bounded` and `stream` keep peers within limits. No user state is here: the shards own users.
+//! `run` is the life of a thread; `exchange` its state; `server`, `call`, `metadata` and `services` the push API;
+//! `gate` who may use it (`tls`, `bearer`); `upstream` answers the shards' questions; `admin` is HTTP for operators,
+//! `verbs` what they may ask there, `access` who may, `inside` the view of all shards; `client` makes one call from the
+//! command line. `budget`, `bounded` and `stream` keep peers within limits. No user state is here: the shards own users.
 
 mod access;
 mod admin;
