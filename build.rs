@@ -1,25 +1,38 @@
-//! Compiles `proto/` to Rust (no protoc needed) and records the build facts that `pinion --version` prints.
+//! Compiles `proto/` to Rust (no protoc needed) and to descriptors for server reflection, and records the build facts
+//! that `pinion --version` prints.
 
+use std::path::Path;
 use std::process::Command;
 
+/// The files of the services that Pinion offers, and of what travels in their errors: server reflection hands them out.
+const SERVED: [&str; 9] = [
+    "proto/openim/msggateway/msggateway.proto",
+    "proto/openim/errinfo/errinfo.proto",
+    "proto/openim/legacy/msggateway.proto",
+    "proto/openim/legacy/errinfo.proto",
+    "proto/google/rpc/status.proto",
+    "proto/pinion/v1/push.proto",
+    "proto/grpc/health/v1/health.proto",
+    "proto/grpc/reflection/v1/reflection.proto",
+    "proto/grpc/reflection/v1alpha/reflection.proto",
+];
+
+/// What clients and OpenIM's other services speak.
+const SPOKEN: [&str; 3] =
+    ["proto/openim/sdkws/sdkws.proto", "proto/openim/msg/msg.proto", "proto/openim/push/push.proto"];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = [
-        "proto/openim/sdkws/sdkws.proto",
-        "proto/openim/msg/msg.proto",
-        "proto/openim/push/push.proto",
-        "proto/openim/msggateway/msggateway.proto",
-        "proto/openim/errinfo/errinfo.proto",
-        "proto/google/rpc/status.proto",
-        "proto/pinion/v1/push.proto",
-    ];
     println!("cargo::rerun-if-changed=proto");
     println!("cargo::rerun-if-changed=build.rs");
-    let descriptors = protox::compile(files, ["proto"])?;
     prost_build::Config::new()
         // Payloads are slices of the request, and encoding is deterministic (std maps encode in random order).
         .bytes(["."])
         .btree_map(["."])
-        .compile_fds(descriptors)?;
+        .compile_fds(protox::compile(SERVED.into_iter().chain(SPOKEN), ["proto"])?)?;
+    let mut served = protox::Compiler::new(["proto"])?;
+    served.include_imports(true).open_files(SERVED)?;
+    let descriptors = Path::new(&std::env::var("OUT_DIR")?).join("served.bin");
+    std::fs::write(descriptors, served.encode_file_descriptor_set())?;
     // A new commit is a new fact. Outside a repository there is no such file, and nothing to watch.
     if let Some(log) = line_of(Command::new("git").args(["rev-parse", "--git-path", "logs/HEAD"]))
         && std::path::Path::new(&log).exists()

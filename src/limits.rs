@@ -119,6 +119,8 @@ pub const HAND_OVER_LANE_MAX: usize = 1024;
 pub const PUSHES_OPEN_MAX: u32 = 4096;
 /// Recipients served of one push before the next source gets its turn.
 pub const PUSH_SLICE_MAX: usize = 64;
+/// Frames of a push whose `MsgData` has more bytes are built once by the rpc thread, and not by each shard.
+pub const SHARED_FRAME_BYTES: usize = 16 * 1024;
 /// Mails taken from each lane in one turn.
 pub const LANE_BATCH_MAX: usize = 64;
 /// Entries taken from each of the register, unregister and kick queues in one turn.
@@ -175,6 +177,38 @@ pub const TCP_USER_TIMEOUT_MS: u32 = 30_000;
 
 /// Largest gRPC message, both ways (OpenIM's `rpcMaxBodySize`, spec 4.7). More: RESOURCE_EXHAUSTED.
 pub const GRPC_MESSAGE_BYTES_MAX: usize = 8_388_608;
+/// Bytes of a compressed gRPC message that are read, and of the plain one that are written, before its thread gets a
+/// turn: about 60 us.
+pub const GUNZIP_STEP_BYTES: usize = 64 * 1024;
+/// A watcher of the gRPC health service hears of a change within so long.
+pub const HEALTH_WATCH_MS: u64 = 250;
+/// Messages in one `pinion.v1.PushBatch`. More: RESOURCE_EXHAUSTED. Users over all of them: [`RPC_USERS_MAX`].
+pub const PUSH_BATCH_MAX: usize = 1_024;
+/// Most that `expire_after_ms` may be. More: INVALID_ARGUMENT.
+pub const PUSH_EXPIRE_MS: u64 = 60_000;
+/// Messages of one `Push/Stream` whose last verdict was not sent yet. At that many the stream is not read on.
+pub const PUSH_STREAM_MESSAGES_MAX: usize = 256;
+/// Bytes of requests that they hold, [`PUSH_USER_BYTES`] included. At that many the stream is not read on.
+pub const PUSH_STREAM_BYTES: usize = 2 * GRPC_MESSAGE_BYTES_MAX;
+/// What a named user costs beside the bytes of its id, until its verdict is sent.
+pub const PUSH_USER_BYTES: usize = 128;
+/// Pushes of all `pinion.v1.Push` calls of one rpc thread that wait for shards. At that many these calls wait, so
+/// that other calls still find a ticket.
+pub const PUSH_STREAM_TICKETS_MAX: usize = RPC_CALLS_MAX as usize / 2;
+/// A push lane with so many mails gets no more of them, so that other calls still find room.
+pub const PUSH_STREAM_LANE_MAX: usize = PUSH_LANE_MAX / 4 * 3;
+/// While a ticket or a lane is waited for, it is looked at this often.
+pub const PUSH_RETRY_MS: u64 = 2;
+/// Encoded verdicts in one message of a stream, about: grpc-go takes 4 MiB at most unless told otherwise.
+pub const PUSH_VERDICTS_BYTES: usize = 1024 * 1024;
+/// Verdicts that are put together before their thread gets a turn: about 1 ms.
+pub const PUSH_VERDICTS_MAX: usize = 4_096;
+/// Most that a unary `Push/Send` may take, if its caller has that much patience: every message may have expired.
+pub const PUSH_SEND_MS: u64 = PUSH_EXPIRE_MS + PUSH_DEADLINE_MS;
+/// So long before the deadline of a drain `pinion.v1.Push` calls get the verdicts that are known.
+pub const DRAIN_VERDICTS_MS: u64 = 500;
+/// A caller that takes no byte of a streamed answer for so long is cut.
+pub const STREAM_SEND_DEADLINE_MS: u64 = 30_000;
 /// Calls that one rpc thread has open. More: UNAVAILABLE.
 pub const RPC_CALLS_MAX: u32 = 16_384;
 /// Mails waiting in the control lane of an rpc thread. Full: the mail comes back to main.

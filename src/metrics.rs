@@ -53,6 +53,10 @@ macro_rules! metrics {
 metrics! {
     Connections Gauge "pinion_connections" "Sessions known to the shard: registered, logging in or closing.";
     Registered Gauge "pinion_registered_connections" "Connections that pushes reach.";
+    RegisteredGob Gauge "pinion_encodings" ("variant" = "gob") "Connections that pushes reach, by how they encode.";
+    RegisteredGobGzip Gauge "pinion_encodings" ("variant" = "gob_gzip") "Connections that pushes reach, by how they encode.";
+    RegisteredJson Gauge "pinion_encodings" ("variant" = "json") "Connections that pushes reach, by how they encode.";
+    RegisteredJsonGzip Gauge "pinion_encodings" ("variant" = "json_gzip") "Connections that pushes reach, by how they encode.";
     Users Gauge "pinion_users" "Distinct users with a registered connection.";
     Sockets Gauge "pinion_sockets" "Client file descriptors held by the shard, handshakes included.";
     HandshakesOpen Gauge "pinion_handshakes_in_flight" "Connections whose request head is being read.";
@@ -164,6 +168,7 @@ metrics! {
 
     RpcConnections Gauge "pinion_rpc_connections" "Open connections to the gRPC port.";
     RpcOpen Gauge "pinion_rpc_calls_in_flight" "gRPC calls that wait for shards.";
+    RpcPushesInHand Gauge "pinion_rpc_pushes_in_hand" "Messages of pinion.v1.Push calls that wait for shards.";
     RpcPushOk Counter "pinion_rpc_calls_total" ("call" = "push_ok") "gRPC calls by method and outcome.";
     RpcPushError Counter "pinion_rpc_calls_total" ("call" = "push_error") "gRPC calls by method and outcome.";
     RpcKickOk Counter "pinion_rpc_calls_total" ("call" = "kick_ok") "gRPC calls by method and outcome.";
@@ -172,9 +177,17 @@ metrics! {
     RpcStatusError Counter "pinion_rpc_calls_total" ("call" = "status_error") "gRPC calls by method and outcome.";
     RpcLoginOk Counter "pinion_rpc_calls_total" ("call" = "remote_login_ok") "gRPC calls by method and outcome.";
     RpcLoginError Counter "pinion_rpc_calls_total" ("call" = "remote_login_error") "gRPC calls by method and outcome.";
+    RpcStreamOk Counter "pinion_rpc_calls_total" ("call" = "push_stream_ok") "gRPC calls by method and outcome.";
+    RpcStreamError Counter "pinion_rpc_calls_total" ("call" = "push_stream_error") "gRPC calls by method and outcome.";
+    RpcSendOk Counter "pinion_rpc_calls_total" ("call" = "push_send_ok") "gRPC calls by method and outcome.";
+    RpcSendError Counter "pinion_rpc_calls_total" ("call" = "push_send_error") "gRPC calls by method and outcome.";
+    RpcOtherOk Counter "pinion_rpc_calls_total" ("call" = "other_ok") "gRPC calls by method and outcome.";
     RpcOtherError Counter "pinion_rpc_calls_total" ("call" = "other_error") "gRPC calls by method and outcome.";
     RpcBadRequest Counter "pinion_rpc_bad_requests_total" "gRPC bodies that could not be decoded.";
     RpcCancelled Counter "pinion_rpc_cancelled_total" "gRPC calls that their caller gave up.";
+    RpcStreamWaitsHand Counter "pinion_rpc_stream_waits_total" ("cause" = "in_hand") "Times that a push stream was not read on for a while.";
+    RpcStreamWaitsShard Counter "pinion_rpc_stream_waits_total" ("cause" = "shard") "Times that a push stream was not read on for a while.";
+    RpcTooSlow Counter "pinion_rpc_slow_callers_total" "Streaming calls cut because their caller took nothing of the answer.";
     RpcLate Counter "pinion_rpc_late_verdicts_total" "Answers of shards that came after their call was over.";
     RpcRefused Counter "pinion_rpc_connections_refused_total" "gRPC connections closed before a complete preface.";
     RpcForeign Counter "pinion_rpc_connections_foreign_total" "gRPC connections cut at once: their source is not in rpc.allow.";

@@ -28,6 +28,24 @@ pub mod openim {
     }
 }
 
+/// `OpenIMServer.*` packages: OpenIM 3.5 and 3.6.
+pub mod open_im_server {
+    pub mod msggateway {
+        include!(concat!(env!("OUT_DIR"), "/open_im_server.msggateway.rs"));
+    }
+}
+
+/// gRPC's own services.
+pub mod grpc {
+    pub mod health {
+        include!(concat!(env!("OUT_DIR"), "/grpc.health.v1.rs"));
+    }
+    /// `v1alpha` is the same on the wire.
+    pub mod reflection {
+        include!(concat!(env!("OUT_DIR"), "/grpc.reflection.v1.rs"));
+    }
+}
+
 /// `pinion.v1`: our own push API.
 pub mod pinion {
     pub mod v1 {
@@ -39,3 +57,7 @@ pub mod pinion {
 pub mod rpc {
     include!(concat!(env!("OUT_DIR"), "/google.rpc.rs"));
 }
+
+/// A `google.protobuf.FileDescriptorSet`: the files of the services that Pinion offers and what they import, imports
+/// first. Without comments.
+pub const SERVED_FILES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/served.bin"));

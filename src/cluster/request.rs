@@ -45,7 +45,7 @@ impl MessageFacts {
                 19 => facts.read_option(value.bytes()?)?,
                 4 | 5 | 7 | 8 | 21..=23 => drop(value.text()?),
                 6 | 10 | 14..=18 => drop(value.varint()?),
-                20 => drop(value.bytes()?),
+                20 => check_offline_push(value.bytes()?)?,
                 _ => {}
             }
         }
@@ -76,7 +76,11 @@ impl MessageFacts {
         conversation_key(self.session_type, parties, kind).into()
     }
 
-    fn check(&self) -> Result<(), &'static str> {
+    /// Applies what spec 4.2 says of the message itself.
+    ///
+    /// # Errors
+    /// The text of the failed check.
+    pub fn check(&self) -> Result<(), &'static str> {
         if self.sender.is_empty() {
             return Err("sendID is empty");
         }
@@ -88,6 +92,18 @@ impl MessageFacts {
         }
         Ok(())
     }
+}
+
+/// Walks a `sdkws.OfflinePushInfo`, of which nothing is needed here.
+fn check_offline_push(info: Bytes) -> Result<(), Malformed> {
+    for field in Fields::of(info) {
+        match field? {
+            (1..=4 | 6, value) => drop(value.text()?),
+            (5, value) => drop(value.varint()?),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// `OnlineBatchPushOneMsgReq`.
@@ -130,6 +146,28 @@ impl PushRequest {
             return Err("PushToUserIDs is empty");
         }
         Ok((bytes, facts, self.users))
+    }
+}
+
+/// `OnlinePushMsgReq`: the same fields, with one user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnePushRequest {
+    message: Option<(Bytes, MessageFacts)>,
+    user: Text,
+}
+
+impl OnePushRequest {
+    /// Reads the request. Of a single field that comes twice the last counts.
+    pub fn decode(body: Bytes) -> Result<Self, Malformed> {
+        let PushRequest { message, mut users } = PushRequest::decode(body)?;
+        Ok(Self { message, user: users.pop().unwrap_or_default() })
+    }
+
+    /// Applies spec 4.2.
+    pub fn check(self) -> Result<(), &'static str> {
+        let (_, facts) = self.message.ok_or("MsgData is empty")?;
+        facts.check()?;
+        if self.user.is_empty() { Err("PushToUserID is empty") } else { Ok(()) }
     }
 }
 

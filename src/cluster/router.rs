@@ -334,24 +334,40 @@ impl Router {
                 break;
             }
             let Some(gather) = self.remove(slot) else { break };
-            let outcome = match gather.so_far {
-                SoFar::Push(results) => self.push_outcome(results),
-                SoFar::Parts(parts) => self
-                    .part_outcome(parts.finish(Vec::new(), gather.awaited.union(&gather.unposted).copied())),
-                _ => Outcome::Expired,
-            };
-            let ticket = self.ticket(slot);
-            finished.push(Progress { ticket, outcome });
+            let outcome = self.as_it_stands(gather);
+            finished.push(Progress { ticket: self.ticket(slot), outcome });
         }
         finished
     }
 
+    /// Ends a call now with what is there. Mail as of [`Router::cancel`].
+    pub fn give_up(&mut self, ticket: RpcTicket) -> Option<(Progress, Mails)> {
+        let gather = self.remove(ticket.slot)?;
+        let mails = Self::cancels(&gather, ticket);
+        let outcome = self.as_it_stands(gather);
+        Some((Progress { ticket, outcome }, mails))
+    }
+
+    fn as_it_stands(&mut self, gather: Gather) -> Outcome {
+        match gather.so_far {
+            SoFar::Push(results) => self.push_outcome(results),
+            SoFar::Parts(parts) => {
+                let silent = gather.awaited.union(&gather.unposted).copied();
+                self.part_outcome(parts.finish(Vec::new(), silent))
+            }
+            _ => Outcome::Expired,
+        }
+    }
+
     /// The caller is gone. Mail for the shards that still work on the call, if it is a push.
     pub fn cancel(&mut self, ticket: RpcTicket) -> Mails {
-        match self.remove(ticket.slot) {
-            Some(gather) if matches!(gather.so_far, SoFar::Push(_) | SoFar::Parts(_)) => {
-                let mail = |shard| (shard, ShardMail::CancelPush(ticket));
-                gather.awaited.into_iter().map(mail).collect()
+        self.remove(ticket.slot).map(|gather| Self::cancels(&gather, ticket)).unwrap_or_default()
+    }
+
+    fn cancels(gather: &Gather, ticket: RpcTicket) -> Mails {
+        match gather.so_far {
+            SoFar::Push(_) | SoFar::Parts(_) => {
+                gather.awaited.iter().map(|shard| (*shard, ShardMail::CancelPush(ticket))).collect()
             }
             _ => Vec::new(),
         }

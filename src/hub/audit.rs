@@ -5,6 +5,7 @@ use super::{Hub, Kind};
 use crate::ids::ConnId;
 use crate::session::disconnect::Disconnect;
 use crate::session::{Phase, Session};
+use crate::wire::envelope::Variant;
 
 impl Hub {
     /// Returns the first disagreement found.
@@ -17,7 +18,10 @@ impl Hub {
         expect("outbox bytes", sum(&|s| s.outbox_bytes()), self.registry.outbox_bytes)?;
         expect("inbound bytes", sum(&|s| s.inbound_bytes()), self.registry.inbound_bytes)?;
         self.audit_backlogs()?;
-        expect("registered", sum(&|s| s.is_registered().into()), self.registry.registered())?;
+        for variant in Variant::all() {
+            let registered = sum(&|s| (s.is_registered() && s.variant == variant).into());
+            expect(&format!("{variant:?}"), registered, self.registry.registered_as(variant))?;
+        }
         self.registry.audit()?;
         for kind in [Kind::Unregister, Kind::Kick, Kind::Register] {
             let queued = sum(&|s| s.queues.get(kind as usize).is_some_and(|link| link.queued).into());

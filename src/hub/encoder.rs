@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use super::record::Recorder;
 use crate::wire::envelope::{Codec, Response, Variant};
 use crate::wire::frame::{Frame, Opcode};
@@ -42,6 +44,14 @@ impl Encoder {
         match self.next_length() {
             Some(frame) => frame,
             None => note(recorder, Frame::raw(bytes)),
+        }
+    }
+
+    /// A frame that the rpc thread built.
+    pub(super) fn shared(&mut self, recorder: &mut Option<Recorder>, bytes: Bytes) -> Frame {
+        match self.next_length() {
+            Some(frame) => frame,
+            None => note(recorder, Frame::shared(bytes)),
         }
     }
 

@@ -26,6 +26,7 @@ pub mod mail;
 mod mailroom;
 mod presence;
 mod push;
+pub mod push_frame;
 mod queues;
 pub mod record;
 mod registry;
@@ -51,6 +52,7 @@ use crate::session::handshake::Login;
 use crate::session::meter::{Rates, Resource};
 use crate::session::{Phase, Tick};
 use crate::time::{Mono, Now};
+use crate::wire::envelope::Variant;
 use crate::wire::message::ReadLimits;
 use backlogs::Backlogs;
 use calls::Calls;
@@ -402,6 +404,9 @@ impl Hub {
         let (registry, queues, tally) = (&self.registry, &self.queues, &mut self.tally);
         tally.set(M::Connections, registry.sessions.len() as u64);
         tally.set(M::Registered, registry.registered() as u64);
+        for variant in Variant::all() {
+            tally.set(push_frame::registered_gauge(variant), registry.registered_as(variant) as u64);
+        }
         tally.set(M::Users, registry.users() as u64);
         tally.set(M::OutboxBytes, registry.outbox_bytes as u64);
         tally.set(M::InboundBytes, registry.inbound_bytes as u64);

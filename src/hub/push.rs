@@ -5,21 +5,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use prost::encoding::{WireType, encode_key, encode_varint};
 use serde::{Deserialize, Serialize};
 
 use super::follow::{What, cut};
-use super::mail::{DeviceOutcome, DeviceVerdict, PushBody, PushMail, PushPart, RecipientVerdict, RpcOutcome};
+use super::mail::{DeviceOutcome, DeviceVerdict, PushMail, PushPart, RecipientVerdict, RpcOutcome};
+use super::push_frame::{push_messages, response};
 use super::{Hub, Note};
 use crate::ids::{ConnId, Platform, RpcTicket, SourceId};
 use crate::limits;
 use crate::metrics::Metric;
 use crate::time::Now;
-use crate::wire::envelope::{Response, Variant};
+use crate::wire::envelope::Variant;
 use crate::wire::frame::Frame;
-
-/// The request identifier of a push frame (spec 3.3).
-const PUSH: i32 = 2001;
 
 /// A push that is being served.
 #[derive(Debug, Serialize, Deserialize)]
@@ -200,67 +197,21 @@ impl Hub {
         Some(DeviceVerdict { platform, connection_id, outcome })
     }
 
-    /// The frame of a variant, encoded once per push and shard.
+    /// The frame of a variant: built by the rpc thread, or here, once per push and shard.
     fn push_frame(&mut self, job: &mut Job, variant: Variant) -> Option<Frame> {
         let cached = job.frames.get_mut(variant.index())?;
         if let Some(frame) = cached {
             return Some(frame.clone());
         }
-        self.tally.count(Metric::Encodes);
-        let data = push_messages(&job.mail.body);
-        let operation_id = job.mail.body.operation_id.as_str();
-        let response = Response { id: PUSH, operation_id, data: Some(&data), ..Response::default() };
-        Some(cached.insert(self.encoder.envelope(&mut self.recorder, variant, &response)).clone())
-    }
-}
-
-/// `sdkws.PushMessages` with one conversation and one message (spec 3.3), around the raw bytes of the message: a map
-/// entry {1: key, 2: PullMsgs {1: message}} in field 1 (`msgs`) or 2 (`notificationMsgs`).
-pub(super) fn push_messages(body: &PushBody) -> Vec<u8> {
-    let pull_len = field_len(body.msg_data.len());
-    let entry_len = field_len(body.conversation.len()) + field_len(pull_len);
-    let mut out = Vec::with_capacity(field_len(entry_len));
-    let field = if body.is_notification() { 2 } else { 1 };
-    put_header(&mut out, field, entry_len);
-    put_header(&mut out, 1, body.conversation.len());
-    out.extend_from_slice(body.conversation.as_bytes());
-    put_header(&mut out, 2, pull_len);
-    put_header(&mut out, 1, body.msg_data.len());
-    out.extend_from_slice(&body.msg_data);
-    out
-}
-
-fn put_header(out: &mut Vec<u8>, field: u32, len: usize) {
-    encode_key(field, WireType::LengthDelimited, out);
-    encode_varint(len as u64, out);
-}
-
-/// Length of a length-delimited field with a one-byte key.
-fn field_len(len: usize) -> usize {
-    1 + prost::encoding::encoded_len_varint(len as u64) + len
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pb::openim::sdkws::{MsgData, PullMsgs, PushMessages};
-    use prost::Message as _;
-
-    #[test]
-    fn a_push_is_encoded_as_protobuf_would() {
-        let message =
-            MsgData { send_id: "a".into(), content: vec![7; 300].into(), seq: 9, ..MsgData::default() };
-        for key in ["si_a_b", "n_a_b", ""] {
-            let msg_data = message.encode_to_vec().into();
-            let body =
-                PushBody { operation_id: "op".into(), conversation: key.into(), msg_data, frames: None };
-            let pull = PullMsgs { msgs: vec![message.clone()], ..PullMsgs::default() };
-            let map = std::collections::BTreeMap::from([(key.to_owned(), pull)]);
-            let expected = match body.is_notification() {
-                true => PushMessages { notification_msgs: map, ..PushMessages::default() },
-                false => PushMessages { msgs: map, ..PushMessages::default() },
-            };
-            assert_eq!(PushMessages::decode(push_messages(&body).as_slice()), Ok(expected), "{key}");
-        }
+        let body = &job.mail.body;
+        let shared = body.frames.as_ref().and_then(|frames| frames.get(variant.index())?.clone());
+        let frame = if let Some(bytes) = shared {
+            self.encoder.shared(&mut self.recorder, bytes)
+        } else {
+            self.tally.count(Metric::Encodes);
+            let data = push_messages(body);
+            self.encoder.envelope(&mut self.recorder, variant, &response(body, &data))
+        };
+        Some(cached.insert(frame).clone())
     }
 }

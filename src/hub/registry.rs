@@ -12,6 +12,7 @@ use slab::Slab;
 use crate::arena::Arena;
 use crate::ids::{ConnId, SlotId};
 use crate::session::{NONE, Session};
+use crate::wire::envelope::Variant;
 
 /// One user with at least one registered connection.
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,7 +31,8 @@ pub(super) struct Registry {
     /// Positions in `users` by hash of the id: derived, so it is rebuilt rather than written out.
     #[serde(skip)]
     index: HashTable<u32>,
-    registered: usize,
+    /// Registered sessions by [`Variant::index`].
+    registered: [usize; Variant::COUNT],
     /// Bytes waiting in all outboxes.
     pub(super) outbox_bytes: usize,
     /// Bytes of incomplete messages and of waiting requests.
@@ -44,7 +46,7 @@ impl Registry {
             users: Slab::new(),
             seed,
             index: HashTable::new(),
-            registered: 0,
+            registered: [0; Variant::COUNT],
             outbox_bytes: 0,
             inbound_bytes: 0,
         }
@@ -102,7 +104,9 @@ impl Registry {
             session.user = key;
             session.user_prev = last;
             session.user_next = NONE;
-            self.registered += 1;
+            if let Some(count) = self.registered.get_mut(session.variant.index()) {
+                *count += 1;
+            }
         }
     }
 
@@ -111,7 +115,9 @@ impl Registry {
         let session = self.sessions.get_mut(conn.0).filter(|s| s.is_registered())?;
         let (key, prev, next) = (session.user, session.user_prev, session.user_next);
         (session.user, session.user_prev, session.user_next) = (NONE, NONE, NONE);
-        self.registered -= 1;
+        if let Some(count) = self.registered.get_mut(session.variant.index()) {
+            *count -= 1;
+        }
         if let Some(before) = self.sessions.at_mut(prev) {
             before.user_next = next;
         }
@@ -134,7 +140,7 @@ impl Registry {
 
     /// Looks for a disagreement between the users, their index and the lists through the slab; see [`super::audit`].
     pub(super) fn audit(&self) -> Result<(), String> {
-        let mut linked = 0;
+        let (mut linked, registered) = (0, self.registered());
         for (key, user) in &self.users {
             let fail = |what: &str| Err(format!("user {:?}: {what}", user.id));
             if self.find(&user.id) != Some(narrow(key)) {
@@ -143,7 +149,7 @@ impl Registry {
             let (mut prev, mut at) = (NONE, user.first);
             while let Some(session) = self.sessions.at(at) {
                 linked += 1;
-                if session.user != narrow(key) || session.user_prev != prev || linked > self.registered {
+                if session.user != narrow(key) || session.user_prev != prev || linked > registered {
                     return fail("its list is broken");
                 }
                 (prev, at) = (at, session.user_next);
@@ -155,15 +161,20 @@ impl Registry {
                 return fail("its list ends elsewhere");
             }
         }
-        if (self.index.len(), linked) != (self.users.len(), self.registered) {
-            let (indexed, users, registered) = (self.index.len(), self.users.len(), self.registered);
+        if (self.index.len(), linked) != (self.users.len(), registered) {
+            let (indexed, users) = (self.index.len(), self.users.len());
             return Err(format!("{indexed} of {users} users are indexed, {linked} of {registered} linked"));
         }
         Ok(())
     }
 
     pub(super) fn registered(&self) -> usize {
-        self.registered
+        self.registered.iter().sum()
+    }
+
+    /// Those of one variant.
+    pub(super) fn registered_as(&self, variant: Variant) -> usize {
+        self.registered.get(variant.index()).copied().unwrap_or_default()
     }
 
     pub(super) fn users(&self) -> usize {

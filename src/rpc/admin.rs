@@ -24,23 +24,17 @@ use super::bearer::Bearer;
 use super::bounded::{Bounded, Bounds, Excess};
 use super::exchange::Exchange;
 use super::exposition;
+use super::readiness::Readiness;
 use super::verbs::{self, Verb};
-use crate::admission::{Admission, NodeState};
-use crate::limits::{
-    ACCEPT_PAUSE_MS, ADMIN_CONNECTIONS_MAX, ADMIN_REQUEST_BYTES, ADMIN_REQUEST_MS, STALL_REPORT_MS,
-};
+use crate::limits::{ACCEPT_PAUSE_MS, ADMIN_CONNECTIONS_MAX, ADMIN_REQUEST_BYTES, ADMIN_REQUEST_MS};
 use crate::metrics::{Block, Metric};
 use crate::shard::clock;
-use crate::shard::pulse::{Phase, Pulse};
 use crate::shard::turn::Turns;
-use crate::time::Mono;
 
 /// What the endpoints answer from.
 pub(super) struct Admin {
     pub(super) exchange: Exchange,
-    pub(super) admission: Arc<Admission>,
-    /// By shard.
-    pub(super) pulses: Vec<Arc<Pulse>>,
+    pub(super) readiness: Readiness,
     pub(super) registry: Registry,
     /// The blocks with the value of their `shard` label.
     pub(super) blocks: Vec<(String, Arc<Block>)>,
@@ -165,7 +159,7 @@ impl Admin {
     fn state(&self, path: &str) -> Answer {
         match path {
             "/healthz" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
-            "/readyz" => match self.not_ready(clock::now().mono) {
+            "/readyz" => match self.readiness.not_ready(clock::now().mono) {
                 None => (StatusCode::OK, TEXT, "ready\n".to_owned()),
                 Some(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, why),
             },
@@ -179,29 +173,4 @@ impl Admin {
             }
         }
     }
-
-    /// Why the node should get no new clients.
-    fn not_ready(&self, now: Mono) -> Option<String> {
-        match self.admission.state() {
-            NodeState::Starting => return Some("starting\n".to_owned()),
-            NodeState::Draining => return Some("draining\n".to_owned()),
-            NodeState::Ready => {}
-        }
-        let stalled = self.pulses.iter().enumerate().filter(|(_, pulse)| is_stalled(pulse, now));
-        let lines: String = stalled
-            .map(|(shard, pulse)| {
-                let seen = pulse.glimpse();
-                let age = now.since_ms(seen.stamp);
-                format!("shard {shard} stalled for {age} ms in {}\n", seen.activity.text())
-            })
-            .collect();
-        (!lines.is_empty()).then_some(lines)
-    }
-}
-
-/// As the watcher judges; it logs and acts, this only reports.
-fn is_stalled(pulse: &Pulse, now: Mono) -> bool {
-    let seen = pulse.glimpse();
-    let watched = matches!(seen.phase, Phase::Turning | Phase::Parked);
-    watched && now.since_ms(seen.stamp) > STALL_REPORT_MS
 }

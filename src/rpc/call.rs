@@ -1,4 +1,4 @@
-//! One unary call: collect the body, let the service answer, send the answer or the status.
+//! One call: read its head, let the service answer, send the answer or the status.
 //!
 //! Order of the checks as in grpc-go with OpenIM's interceptors (spec 6.3): head, body, decoding, metadata, request
 //! check, the call itself. What always holds: a call ends with an answer, a status or a reset, within its deadline; a
@@ -15,49 +15,68 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 
-use super::exchange::{CallPlace, Exchange};
+use super::exchange::{CallPlace, DrainWatch, Exchange};
 use super::gate::{self, Gate};
-use super::metadata::{CallHead, Method, Refusal};
-use super::services;
-use super::stream::{CollectFault, collect, send_all};
-use crate::limits::{CONTROL_DEADLINE_MS, GRPC_MESSAGE_BYTES_MAX, PUSH_DEADLINE_MS};
+use super::metadata::{CallHead, Refusal};
+use super::readiness::Readiness;
+use super::services::{self, Catalog, Method, Streaming, Unary};
+use super::stream::{Inbound, Outbound, send_all};
+use crate::limits::STREAM_SEND_DEADLINE_MS;
 use crate::metrics::Metric;
 use crate::shard::clock;
+use crate::shard::turn::Turns;
 use crate::time::Mono;
-use crate::wire::grpc::{Status, code};
+use crate::wire::grpc::{Dialect, Status, code};
 
 /// What calls work with.
 pub(super) struct Service {
     /// The thread's state.
     pub(super) exchange: Exchange,
+    /// For work that would hold up the thread.
+    pub(super) turns: Turns,
+    /// Which services are offered.
+    pub(super) catalog: Catalog,
     /// `auth.admin_users`.
     pub(super) admins: Vec<String>,
     /// Who may connect and call.
     pub(super) gate: Gate,
+    /// What the health service answers from.
+    pub(super) readiness: Readiness,
 }
 
 /// How a call ended early.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// With a status.
-    Refused(Refusal),
+    Refused(Status),
     /// The caller is gone; there is nobody to tell.
     Gone,
+    /// The caller takes no byte of what it asked for.
+    TooSlow,
 }
 
 impl From<Status> for End {
     fn from(status: Status) -> Self {
-        Self::Refused(status.into())
+        Self::Refused(status)
     }
 }
 
-/// A call whose body is there.
+/// A unary call whose message is there.
 pub(super) struct Call {
-    pub(super) method: Method,
+    pub(super) method: Unary,
     pub(super) headers: HeaderMap,
     pub(super) message: Bytes,
     /// When the shards' answers are due.
     pub(super) deadline: Mono,
+}
+
+/// A call whose messages come and go one by one. Its deadline, a reset and the end of the connection drop whatever
+/// works on it; of the drain it hears through `drain`.
+pub(super) struct StreamCall {
+    pub(super) method: Streaming,
+    pub(super) inbound: Inbound,
+    pub(super) outbound: Outbound,
+    pub(super) drain: DrainWatch,
 }
 
 /// Starts the task of a call, or refuses it at once.
@@ -76,80 +95,83 @@ pub(super) fn start(service: &Rc<Service>, request: Request<RecvStream>, mut res
 
 async fn serve(
     service: Rc<Service>,
-    mut place: CallPlace,
+    _place: CallPlace,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
-    let (head, body) = request.into_parts();
-    let call = gate::judge(&service, &head).and_then(|()| CallHead::read(&head));
-    let method = call.as_ref().ok().map(|c| c.method);
-    let outcome = match call {
-        Ok(call) => answer(&service, &mut place, (call, head.headers, body), &mut respond).await,
-        Err(refusal) => Err(End::Refused(refusal)),
-    };
-    let metric = match (&outcome, method) {
-        (Err(End::Gone), _) => Metric::RpcCancelled,
-        (Ok(_), Some(method)) => counters(method).0,
-        (Err(_), Some(method)) => counters(method).1,
-        (_, None) => Metric::RpcOtherError,
-    };
-    service.exchange.count(metric);
-    match outcome {
-        Ok((message, deadline)) => send_message(&mut respond, message, deadline).await,
-        Err(End::Refused(refusal)) => send_refusal(&mut respond, &refusal),
-        Err(End::Gone) => respond.send_reset(Reason::CANCEL),
+    let (parts, body) = request.into_parts();
+    match gate::judge(&service, &parts).and_then(|()| CallHead::read(&parts, service.catalog)) {
+        Ok(head) => match head.method {
+            Method::Unary(method) => {
+                let request = UnaryRequest { method, head, headers: parts.headers, body };
+                serve_unary(&service, request, &mut respond).await;
+            }
+            Method::Streaming(method) => {
+                let inbound = Inbound::new(&service, body, head.coding);
+                serve_stream(&service, (method, head), inbound, respond).await;
+            }
+        },
+        Err(refusal) => {
+            service.exchange.count(Metric::RpcOtherError);
+            send_refusal(&mut respond, &refusal);
+        }
     }
 }
 
-fn counters(method: Method) -> (Metric, Metric) {
-    match method {
-        Method::Push => (Metric::RpcPushOk, Metric::RpcPushError),
-        Method::Kick => (Metric::RpcKickOk, Metric::RpcKickError),
-        Method::OnlineStatus => (Metric::RpcStatusOk, Metric::RpcStatusError),
-        Method::RemoteLogin => (Metric::RpcLoginOk, Metric::RpcLoginError),
+fn count_end<T>(service: &Service, method: Method, end: &Result<T, End>) {
+    let (ok, error) = method.counters();
+    service.exchange.count(match end {
+        Ok(_) => ok,
+        Err(End::Refused(_)) => error,
+        Err(End::Gone) => Metric::RpcCancelled,
+        Err(End::TooSlow) => Metric::RpcTooSlow,
+    });
+}
+
+struct UnaryRequest {
+    method: Unary,
+    head: CallHead,
+    headers: HeaderMap,
+    body: RecvStream,
+}
+
+async fn serve_unary(service: &Rc<Service>, request: UnaryRequest, respond: &mut SendResponse<Bytes>) {
+    let method = request.head.method;
+    let mut held = service.exchange.hold_nothing();
+    let answered = answer(service, request, respond).await;
+    let end = answered.and_then(|(framed, limit_ms)| {
+        held.grow(framed.len())?;
+        Ok((framed, limit_ms))
+    });
+    count_end(service, method, &end);
+    match end {
+        Ok((framed, limit_ms)) => send_message(respond, framed, limit_ms).await,
+        Err(End::Refused(status)) => send_refusal(respond, &status.into()),
+        Err(End::Gone | End::TooSlow) => respond.send_reset(Reason::CANCEL),
     }
 }
 
-/// The framed answer, and until when it may be sent.
+/// The framed answer, and how long it may take to send.
 async fn answer(
     service: &Rc<Service>,
-    place: &mut CallPlace,
-    (head, headers, mut body): (CallHead, HeaderMap, RecvStream),
+    request: UnaryRequest,
     respond: &mut SendResponse<Bytes>,
-) -> Result<(Bytes, Mono), End> {
-    let limit_ms = match head.method {
-        Method::Push => PUSH_DEADLINE_MS,
-        _ => CONTROL_DEADLINE_MS,
-    };
-    let budget = head.budget_ms(limit_ms);
+) -> Result<(Bytes, u64), End> {
+    let UnaryRequest { method, head, headers, body } = request;
+    let patience = method.patience();
+    let budget = head.budget_ms(patience);
     let deadline = clock::now().mono.plus_ms(budget);
-    let collected = collect(&mut body, |bytes| place.hold(bytes));
-    let message = match monoio::time::timeout(Duration::from_millis(budget), collected).await {
-        Ok(Ok(message)) => message,
-        Ok(Err(fault)) => return Err(collect_end(service, fault)),
+    let mut inbound = Inbound::new(service, body, head.coding);
+    let message = match monoio::time::timeout(Duration::from_millis(budget), inbound.only()).await {
+        Ok(message) => message?,
         Err(_) => {
             return Err(Status::new(code::DEADLINE_EXCEEDED, "the request did not arrive in time").into());
         }
     };
-    let call = Call { method: head.method, headers, message, deadline };
+    let call = Call { method, headers, message: message.bytes, deadline };
     let framed = unless_gone(respond, services::answer(service, call)).await??;
-    place.hold(framed.len())?;
     // The verdicts are in; what is left is the peer's window.
-    Ok((framed, clock::now().mono.plus_ms(limit_ms)))
-}
-
-fn collect_end(service: &Service, fault: CollectFault) -> End {
-    match fault {
-        CollectFault::Body(fault) => {
-            service.exchange.count(Metric::RpcBadRequest);
-            fault.status(GRPC_MESSAGE_BYTES_MAX).into()
-        }
-        CollectFault::Held(status) => status.into(),
-        CollectFault::Gone(error) => {
-            tracing::debug!(%error, "a caller left before its request was complete");
-            End::Gone
-        }
-    }
+    Ok((framed, patience.unasked_ms))
 }
 
 /// Runs `work` unless the caller resets the stream or its connection ends; then `work` is dropped, which cancels it.
@@ -167,19 +189,14 @@ async fn unless_gone<T>(respond: &mut SendResponse<Bytes>, work: impl Future<Out
     .await
 }
 
-async fn send_message(respond: &mut SendResponse<Bytes>, framed: Bytes, deadline: Mono) {
-    let mut response = Response::new(());
-    grpc_headers(response.headers_mut());
-    let mut stream = match respond.send_response(response, false) {
+async fn send_message(respond: &mut SendResponse<Bytes>, framed: Bytes, limit_ms: u64) {
+    let mut stream = match respond.send_response(ok_response(), false) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "answer"),
     };
-    let left = Duration::from_millis(deadline.since_ms(clock::now().mono));
-    match monoio::time::timeout(left, send_all(&mut stream, framed)).await {
+    match monoio::time::timeout(Duration::from_millis(limit_ms), send_all(&mut stream, framed)).await {
         Ok(Ok(())) => {
-            let mut trailers = HeaderMap::new();
-            trailers.insert("grpc-status", HeaderValue::from_static("0"));
-            if let Err(error) = stream.send_trailers(trailers) {
+            if let Err(error) = stream.send_trailers(status_headers(&OK)) {
                 tracing::debug!(%error, "trailers");
             }
         }
@@ -188,29 +205,67 @@ async fn send_message(respond: &mut SendResponse<Bytes>, framed: Bytes, deadline
     }
 }
 
+/// The response headers go out at once: some clients (tonic) send no message before they have them.
+async fn serve_stream(
+    service: &Rc<Service>,
+    (method, head): (Streaming, CallHead),
+    inbound: Inbound,
+    mut respond: SendResponse<Bytes>,
+) {
+    let outbound = match respond.send_response(ok_response(), false) {
+        Ok(stream) => Outbound::new(stream, STREAM_SEND_DEADLINE_MS),
+        Err(error) => return tracing::debug!(%error, "response"),
+    };
+    let drain = service.exchange.watch_drain();
+    let call = StreamCall { method, inbound, outbound: outbound.clone(), drain };
+    let work = outbound.unless_gone(services::stream(service, call));
+    let end = match head.timeout_ms {
+        None => work.await,
+        Some(ms) => monoio::time::timeout(Duration::from_millis(ms), work).await.unwrap_or_else(|_| {
+            Err(Status::new(code::DEADLINE_EXCEEDED, "context deadline exceeded").into())
+        }),
+    };
+    count_end(service, head.method, &end);
+    match end {
+        Ok(()) => outbound.finish(status_headers(&OK)),
+        Err(End::Refused(status)) => outbound.finish(status_headers(&status)),
+        Err(End::Gone | End::TooSlow) => outbound.reset(),
+    }
+}
+
+const OK: Status = Status { code: code::OK, message: String::new(), cause: None, dialect: Dialect::Openim };
+
+fn ok_response() -> Response<()> {
+    let mut response = Response::new(());
+    grpc_headers(response.headers_mut());
+    response
+}
+
 /// A trailers-only response (spec 6.4).
 fn send_refusal(respond: &mut SendResponse<Bytes>, refusal: &Refusal) {
-    let mut response = Response::new(());
+    let mut response = ok_response();
     *response.status_mut() = refusal.http;
-    let headers = response.headers_mut();
-    grpc_headers(headers);
-    headers.insert("grpc-status", HeaderValue::from(refusal.status.code));
-    let texts = [
-        ("grpc-message", Some(refusal.status.escaped_message())),
-        ("grpc-status-details-bin", refusal.status.details_bin()),
-    ];
+    response.headers_mut().extend(status_headers(&refusal.status));
+    if let Err(error) = respond.send_response(response, true) {
+        tracing::debug!(%error, "status");
+    }
+}
+
+fn status_headers(status: &Status) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("grpc-status", HeaderValue::from(status.code));
+    let message = (status.code != code::OK).then(|| status.escaped_message());
+    let texts = [("grpc-message", message), ("grpc-status-details-bin", status.details_bin())];
     for (name, text) in texts {
         // Escaped and base64 text are always header values.
         if let Some(Ok(value)) = text.map(HeaderValue::try_from) {
             headers.insert(name, value);
         }
     }
-    if let Err(error) = respond.send_response(response, true) {
-        tracing::debug!(%error, "status");
-    }
+    headers
 }
 
 fn grpc_headers(headers: &mut HeaderMap) {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
+    headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity,gzip"));
 }

@@ -193,7 +193,7 @@ impl Target {
     /// Makes one call and blocks the thread until its answer, at most `deadline_ms`. Do not use it on a thread that
     /// runs a runtime.
     ///
-    /// `path` is like `/package.Service/Method`; metadata keys are lower-case.
+    /// `path` is like `/package.Service/Method`; metadata keys are lower-case, values are printable ASCII.
     ///
     /// # Errors
     /// See [`CallError`].
@@ -288,6 +288,10 @@ fn add_headers(
     let timeout = format!("{}m", deadline_ms.min(99_999_999));
     headers.insert("grpc-timeout", HeaderValue::try_from(timeout).map_err(|_| bad("grpc-timeout"))?);
     for (key, value) in metadata {
+        // Peers refuse anything else (spec 6.1).
+        if !value.is_ascii() {
+            return Err(bad(key));
+        }
         let name = HeaderName::from_bytes(key.as_bytes()).map_err(|_| bad(key))?;
         headers.append(name, HeaderValue::from_str(value).map_err(|_| bad(key))?);
     }
@@ -372,10 +376,9 @@ async fn answer(
     if head.status != http::StatusCode::OK {
         return Ok(Err(CallError::Protocol(format!("HTTP status {}", head.status))));
     }
-    let message = match collect(&mut body, |_| Ok(())).await {
+    let message = match collect(&mut body).await {
         Ok(message) => Ok(message),
         Err(CollectFault::Gone(error)) => return Err(error),
-        Err(CollectFault::Held(status)) => return Ok(Err(CallError::Refused(status))),
         Err(CollectFault::Body(fault)) => Err(CallError::Protocol(format!("{fault:?}"))),
     };
     let trailers = poll_fn(|cx| body.poll_trailers(cx)).await?.unwrap_or_default();

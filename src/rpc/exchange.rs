@@ -3,6 +3,9 @@
 //! Handles are cheap clones of one `Rc<RefCell<..>>`. What always holds: no borrow outlives a method, no method awaits,
 //! and wakers are called after the borrow has ended.
 
+mod places;
+mod tray;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -16,12 +19,16 @@ use super::upstream::{Backend, Work};
 use crate::cluster::router::{Busy, Mails, Outcome, Progress, Router};
 use crate::hub::mail::ShardMail;
 use crate::ids::{RpcTicket, ShardId, SourceId};
-use crate::limits::{RPC_CALLS_MAX, RPC_CONNECTIONS_MAX, RPC_HELD_BYTES};
+use crate::limits::DRAIN_VERDICTS_MS;
 use crate::metrics::{Block, Metric};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, LaneDepths, RpcInbox, RpcMail, ShardAddress};
 use crate::time::Mono;
 use crate::wire::grpc::{Status, code};
+
+pub(super) use places::{CallPlace, ConnectionPlace, DrainWatch, Held};
+use tray::Pile;
+pub(super) use tray::Tray;
 
 /// See the module's documentation.
 #[derive(Clone)]
@@ -33,9 +40,13 @@ struct State {
     router: Router,
     shards: Vec<ShardAddress>,
     answers: BTreeMap<RpcTicket, Answer>,
+    trays: Slab<Pile>,
+    /// Tickets of all trays.
+    tray_tickets: usize,
     backend: Option<Backend>,
-    /// Open gRPC connections; each leaves its waker here to hear of the drain.
-    connections: Slab<Option<Waker>>,
+    /// Open connections and streaming calls; each leaves its waker here to hear of the drain.
+    drain_watches: Slab<Option<Waker>>,
+    connections_open: usize,
     calls_open: u32,
     held_bytes: usize,
     next_source: u64,
@@ -45,6 +56,8 @@ struct State {
 enum Answer {
     Awaited(Option<Waker>),
     Here(Outcome),
+    /// Goes to this tray, part by part.
+    Tray(usize),
 }
 
 impl Exchange {
@@ -59,8 +72,11 @@ impl Exchange {
             router,
             shards,
             answers: BTreeMap::new(),
+            trays: Slab::new(),
+            tray_tickets: 0,
             backend,
-            connections: Slab::new(),
+            drain_watches: Slab::new(),
+            connections_open: 0,
             calls_open: 0,
             held_bytes: 0,
             next_source: first_source,
@@ -124,7 +140,7 @@ impl Exchange {
             }
             RpcMail::Drain(deadline) => {
                 state.drain = Some(deadline);
-                wakers.extend(state.connections.iter_mut().filter_map(|(_, waker)| waker.take()));
+                wakers.extend(state.drain_watches.iter_mut().filter_map(|(_, waker)| waker.take()));
             }
         }
         drop(state);
@@ -135,7 +151,10 @@ impl Exchange {
     pub(super) fn expire(&self, now: Mono) {
         let mut state = self.state.borrow_mut();
         let finished = state.router.expire(now);
-        let wakers: Vec<Waker> = finished.into_iter().filter_map(|f| state.finish(f)).collect();
+        let mut wakers: Vec<Waker> = finished.into_iter().filter_map(|f| state.finish(f)).collect();
+        if state.drain.is_some_and(|deadline| now.plus_ms(DRAIN_VERDICTS_MS) >= deadline) {
+            wakers.extend(state.give_up_trays());
+        }
         while let Some((asker, work)) = state.backend.as_mut().and_then(|b| b.next_late(clock::now())) {
             state.do_work(asker, work);
         }
@@ -146,10 +165,11 @@ impl Exchange {
     /// Publishes the counts of the thread.
     pub(super) fn publish(&self, inbox: &RpcInbox, block: &Block) {
         let mut state = self.state.borrow_mut();
-        let State { router, backend, connections, calls_open, .. } = &mut *state;
+        let State { router, backend, connections_open, calls_open, tray_tickets, .. } = &mut *state;
         let tally = router.tally();
-        tally.set(Metric::RpcConnections, connections.len() as u64);
+        tally.set(Metric::RpcConnections, *connections_open as u64);
         tally.set(Metric::RpcOpen, u64::from(*calls_open));
+        tally.set(Metric::RpcPushesInHand, *tray_tickets as u64);
         if let Some(backend) = backend {
             backend.publish(tally);
         }
@@ -162,26 +182,6 @@ impl Exchange {
         self.state.borrow().shards.iter().map(ShardAddress::depths).collect()
     }
 
-    /// A place for a connection; `None`: there are too many, or the thread drains.
-    pub(super) fn enter_connection(&self) -> Option<ConnectionPlace> {
-        let mut state = self.state.borrow_mut();
-        if state.connections.len() >= RPC_CONNECTIONS_MAX || state.drain.is_some() {
-            return None;
-        }
-        let key = state.connections.insert(None);
-        Some(ConnectionPlace { exchange: self.clone(), key })
-    }
-
-    /// A place for a call; `None`: there are too many.
-    pub(super) fn enter_call(&self) -> Option<CallPlace> {
-        let mut state = self.state.borrow_mut();
-        if state.calls_open >= RPC_CALLS_MAX {
-            return None;
-        }
-        state.calls_open += 1;
-        Some(CallPlace { exchange: self.clone(), held_bytes: 0 })
-    }
-
     /// The deadline of the drain, once it has begun.
     pub(super) fn draining(&self) -> Option<Mono> {
         self.state.borrow().drain
@@ -189,7 +189,7 @@ impl Exchange {
 
     /// Whether a connection is open.
     pub(super) fn has_connections(&self) -> bool {
-        !self.state.borrow().connections.is_empty()
+        self.state.borrow().connections_open > 0
     }
 }
 
@@ -215,11 +215,14 @@ impl State {
     }
 
     /// Keeps the outcome for the one who waits, if somebody still does.
-    fn finish(&mut self, finished: Progress) -> Option<Waker> {
-        let answer = self.answers.get_mut(&finished.ticket)?;
-        match std::mem::replace(answer, Answer::Here(finished.outcome)) {
+    fn finish(&mut self, progress: Progress) -> Option<Waker> {
+        let answer = self.answers.get_mut(&progress.ticket)?;
+        if let Answer::Tray(key) = *answer {
+            return self.put_in_tray(key, progress);
+        }
+        match std::mem::replace(answer, Answer::Here(progress.outcome)) {
             Answer::Awaited(waker) => waker,
-            Answer::Here(_) => None,
+            Answer::Here(_) | Answer::Tray(_) => None,
         }
     }
 
@@ -264,7 +267,8 @@ impl Future for Waiting {
                 state.answers.insert(self.ticket, answer);
                 Poll::Pending
             }
-            None => Poll::Pending, // polled again after it was ready: never does anything
+            // A ticket is waited for in one way only, and not after its answer was given out.
+            Some(Answer::Tray(_)) | None => Poll::Pending,
         }
     }
 }
@@ -276,64 +280,5 @@ impl Drop for Waiting {
             let mails = state.router.cancel(self.ticket);
             state.post(mails);
         }
-    }
-}
-
-/// A place among the connections; given back when dropped.
-pub(super) struct ConnectionPlace {
-    exchange: Exchange,
-    key: usize,
-}
-
-impl ConnectionPlace {
-    /// Whether the thread drains; if not, the task is woken when it does.
-    pub(super) fn poll_draining(&self, cx: &mut Context<'_>) -> bool {
-        let mut state = self.exchange.state.borrow_mut();
-        if state.drain.is_some() {
-            return true;
-        }
-        if let Some(waker) = state.connections.get_mut(self.key)
-            && !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker()))
-        {
-            *waker = Some(cx.waker().clone());
-        }
-        false
-    }
-}
-
-impl Drop for ConnectionPlace {
-    fn drop(&mut self) {
-        let waker = self.exchange.state.borrow_mut().connections.try_remove(self.key);
-        drop(waker); // after the borrow
-    }
-}
-
-/// A place among the calls, with the bytes it holds; given back when dropped.
-pub(super) struct CallPlace {
-    exchange: Exchange,
-    held_bytes: usize,
-}
-
-impl CallPlace {
-    /// Accounts for so many more bytes of request or answer.
-    pub(super) fn hold(&mut self, bytes: usize) -> Result<(), Status> {
-        let mut state = self.exchange.state.borrow_mut();
-        if state.held_bytes + bytes > RPC_HELD_BYTES {
-            return Err(Status::new(
-                code::RESOURCE_EXHAUSTED,
-                "requests and answers in flight exceed the memory set aside for them",
-            ));
-        }
-        state.held_bytes += bytes;
-        self.held_bytes += bytes;
-        Ok(())
-    }
-}
-
-impl Drop for CallPlace {
-    fn drop(&mut self) {
-        let mut state = self.exchange.state.borrow_mut();
-        state.held_bytes -= self.held_bytes;
-        state.calls_open -= 1;
     }
 }

@@ -18,6 +18,7 @@ mod gate;
 pub mod inside;
 mod metadata;
 mod planted;
+mod readiness;
 mod run;
 mod server;
 mod services;

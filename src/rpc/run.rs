@@ -3,6 +3,7 @@
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use monoio::net::TcpStream;
@@ -14,6 +15,8 @@ use super::call::Service;
 use super::exchange::Exchange;
 use super::exposition::{self, Sources};
 use super::gate::Gate;
+use super::readiness::Readiness;
+use super::services::Catalog;
 use super::upstream::Backend;
 use super::{RpcStart, server};
 use crate::cluster::router::Router;
@@ -51,9 +54,13 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
     let doorbell = TcpStream::from_std(std::net::TcpStream::from(inbox.doorbell_fd()?))?;
     monoio::spawn(read_mail(Rc::clone(&inbox), doorbell, exchange.clone(), turns.clone()));
 
+    let readiness = Readiness { admission: start.admission, pulses: start.pulses };
     let mut listeners = vec![start.grpc.try_clone()?];
     let service = Rc::new(Service {
         exchange: exchange.clone(),
+        turns: turns.clone(),
+        catalog: Catalog::new(&start.config.rpc),
+        readiness: readiness.clone(),
         admins: start.config.auth.admin_users.clone(),
         gate: Gate::of(&start.config.rpc),
     });
@@ -62,13 +69,12 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
         listeners.push(http.try_clone()?);
         let sources = Sources {
             blocks: start.blocks.clone(),
-            admission: start.admission.clone(),
+            admission: Arc::clone(&readiness.admission),
             dropped_log_lines: start.dropped_log_lines,
         };
         let admin = Admin {
             exchange: exchange.clone(),
-            admission: start.admission,
-            pulses: start.pulses,
+            readiness,
             blocks: start.blocks,
             token: start.config.http_token.as_ref().map(Bearer::of),
             registry: exposition::registry(sources),

@@ -1,13 +1,44 @@
-//! Bodies of HTTP/2 streams: sending within the peer's window, collecting within ours.
+//! Bodies of HTTP/2 streams as gRPC messages, one by one: reading within our window, sending within the peer's.
+//!
+//! What always holds: window is given back to a caller when the message that used it is asked past, so one whose
+//! messages are not taken is stopped with at most a window of bytes and one message here; what is held is accounted
+//! for; a caller that takes nothing for `STREAM_SEND_DEADLINE_MS` is given up. No message is packed when it is sent.
 
-use std::future::poll_fn;
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use h2::{RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
 use prost::Message;
 
+use super::call::{End, Service};
+use super::exchange::{DrainWatch, Held};
+use super::metadata::Coding;
 use crate::limits::GRPC_MESSAGE_BYTES_MAX;
-use crate::wire::grpc::{Assembler, BodyFault, PREFIX_BYTES, Status, code};
+use crate::metrics::Metric;
+use crate::wire::grpc::{BodyFault, BodyMessage, Gunzip, Messages, PREFIX_BYTES, Status, code};
+
+/// How much of `bytes` the peer's window has room for, at least one.
+fn poll_room(
+    stream: &mut SendStream<Bytes>,
+    cx: &mut Context<'_>,
+    bytes: usize,
+) -> Poll<Result<usize, h2::Error>> {
+    stream.reserve_capacity(bytes);
+    // Room that is there already is not announced by `poll_capacity`.
+    if stream.capacity() > 0 {
+        return Poll::Ready(Ok(stream.capacity().min(bytes)));
+    }
+    match ready!(stream.poll_capacity(cx)) {
+        Some(room) => Poll::Ready(room.map(|room| room.min(bytes))),
+        None => Poll::Ready(Err(h2::Error::from(Reason::CANCEL))),
+    }
+}
 
 /// Sends all bytes as the peer gives room. Nothing is queued beyond its window.
 ///
@@ -15,49 +46,51 @@ use crate::wire::grpc::{Assembler, BodyFault, PREFIX_BYTES, Status, code};
 /// Dropped half-way, the stream is left unfinished; reset it.
 pub(super) async fn send_all(stream: &mut SendStream<Bytes>, mut bytes: Bytes) -> Result<(), h2::Error> {
     while !bytes.is_empty() {
-        stream.reserve_capacity(bytes.len());
-        match poll_fn(|cx| stream.poll_capacity(cx)).await {
-            Some(room) => {
-                let chunk = bytes.split_to(room?.min(bytes.len()));
-                if !chunk.is_empty() {
-                    stream.send_data(chunk, false)?;
-                }
-            }
-            None => return Err(h2::Error::from(h2::Reason::CANCEL)),
-        }
+        let room = poll_fn(|cx| poll_room(stream, cx, bytes.len())).await?;
+        stream.send_data(bytes.split_to(room), false)?;
     }
     Ok(())
 }
 
-/// Why a body could not be collected.
+/// Why an answer could not be collected.
 #[derive(Debug)]
 pub(super) enum CollectFault {
     /// It is not one gRPC message within the limit.
     Body(BodyFault),
-    /// The owner of `hold` refused to keep more.
-    Held(Status),
     /// The stream or its connection ended.
     Gone(h2::Error),
 }
 
-/// Collects the one message of a body; `hold` is asked before each chunk is kept.
-pub(super) async fn collect(
-    body: &mut RecvStream,
-    mut hold: impl FnMut(usize) -> Result<(), Status>,
-) -> Result<Bytes, CollectFault> {
-    let mut assembler = Assembler::new(GRPC_MESSAGE_BYTES_MAX);
+/// Client side: collects the one message of an answer.
+pub(super) async fn collect(body: &mut RecvStream) -> Result<Bytes, CollectFault> {
+    let mut messages = Messages::new(GRPC_MESSAGE_BYTES_MAX);
+    let mut only = None;
     while let Some(chunk) = body.data().await {
         let chunk = chunk.map_err(CollectFault::Gone)?;
         body.flow_control().release_capacity(chunk.len()).map_err(CollectFault::Gone)?;
-        hold(chunk.len()).map_err(CollectFault::Held)?;
-        assembler.push(chunk).map_err(CollectFault::Body)?;
+        messages.push(chunk);
+        if only.is_none() {
+            only = messages.next().map_err(CollectFault::Body)?;
+        }
+        if only.is_some() && messages.held_bytes() > 0 {
+            return Err(CollectFault::Body(BodyFault::Trailing));
+        }
     }
-    assembler.finish().map_err(CollectFault::Body)
+    match only {
+        Some(BodyMessage { compressed: false, bytes }) => Ok(bytes),
+        Some(_) => Err(CollectFault::Body(BodyFault::Compressed)),
+        None => Err(CollectFault::Body(BodyFault::Truncated)),
+    }
 }
 
 /// Encodes an answer behind its prefix.
 pub(super) fn encode(message: &impl Message) -> Result<Bytes, Status> {
-    let length = message.encoded_len();
+    // Encoding fails for want of room only, and a `BytesMut` grows.
+    framed(message.encoded_len(), |out| message.encode_raw(out))
+}
+
+/// A message of so many bytes, which `write` appends, behind its prefix.
+pub(super) fn framed(length: usize, write: impl FnOnce(&mut BytesMut)) -> Result<Bytes, Status> {
     let (true, Ok(prefix)) = (length <= GRPC_MESSAGE_BYTES_MAX, u32::try_from(length)) else {
         return Err(Status::new(
             code::RESOURCE_EXHAUSTED,
@@ -67,6 +100,189 @@ pub(super) fn encode(message: &impl Message) -> Result<Bytes, Status> {
     let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + length);
     bytes.put_u8(0);
     bytes.put_u32(prefix);
-    message.encode(&mut bytes).map_err(|error| Status::new(code::INTERNAL, error.to_string()))?;
+    write(&mut bytes);
     Ok(bytes.freeze())
+}
+
+/// One message of a caller, unpacked.
+pub(super) struct Received {
+    /// The message.
+    pub(super) bytes: Bytes,
+    /// The account of its bytes: keep it for as long as they are kept.
+    pub(super) held: Held,
+}
+
+/// What a caller sends.
+pub(super) struct Inbound {
+    service: Rc<Service>,
+    body: RecvStream,
+    coding: Coding,
+    messages: Messages,
+    /// Of what is in `messages`.
+    held: Held,
+    /// Taken from the body, window not given back yet.
+    owed_bytes: usize,
+}
+
+impl Inbound {
+    pub(super) fn new(service: &Rc<Service>, body: RecvStream, coding: Coding) -> Self {
+        let (service, held) = (Rc::clone(service), service.exchange.hold_nothing());
+        Self { service, body, coding, messages: Messages::new(GRPC_MESSAGE_BYTES_MAX), held, owed_bytes: 0 }
+    }
+
+    /// The next message; `None`: the caller has half-closed. Asking says that the message before it is done with.
+    ///
+    /// # Cancel safety
+    /// Dropped while a packed message is unpacked, that message is lost; otherwise nothing.
+    pub(super) async fn next(&mut self) -> Result<Option<Received>, End> {
+        self.give_window()?;
+        loop {
+            let before = self.messages.held_bytes();
+            if let Some(message) = self.messages.next().map_err(|fault| self.bad(fault))? {
+                let held = self.held.split(before - self.messages.held_bytes());
+                return self.unpack(message, held).await.map(Some);
+            }
+            self.give_window()?;
+            match self.body.data().await {
+                Some(chunk) => self.take(chunk.map_err(gone)?)?,
+                None if self.messages.held_bytes() > 0 => return Err(self.bad(BodyFault::Truncated)),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The one message of a unary call.
+    pub(super) async fn only(&mut self) -> Result<Received, End> {
+        let Some(message) = self.next().await? else {
+            return Err(self.bad(BodyFault::Truncated));
+        };
+        self.give_window()?;
+        loop {
+            if self.messages.held_bytes() > 0 {
+                return Err(self.bad(BodyFault::Trailing));
+            }
+            match self.body.data().await {
+                Some(chunk) => self.take(chunk.map_err(gone)?)?,
+                None => return Ok(message),
+            }
+        }
+    }
+
+    fn take(&mut self, chunk: Bytes) -> Result<(), End> {
+        self.owed_bytes += chunk.len();
+        self.held.grow(chunk.len())?;
+        self.messages.push(chunk);
+        Ok(())
+    }
+
+    fn give_window(&mut self) -> Result<(), End> {
+        let owed = std::mem::take(&mut self.owed_bytes);
+        self.body.flow_control().release_capacity(owed).map_err(gone)
+    }
+
+    async fn unpack(&self, message: BodyMessage, mut held: Held) -> Result<Received, End> {
+        if !message.compressed {
+            return Ok(Received { bytes: message.bytes, held });
+        }
+        if self.coding == Coding::Identity {
+            return Err(self.bad(BodyFault::Compressed));
+        }
+        let mut gunzip = Gunzip::new(message.bytes, GRPC_MESSAGE_BYTES_MAX);
+        loop {
+            let before = gunzip.plain_bytes();
+            if let Some(bytes) = gunzip.step().map_err(|fault| self.bad(fault))? {
+                held.grow(bytes.len() - before)?;
+                return Ok(Received { bytes, held });
+            }
+            held.grow(gunzip.plain_bytes() - before)?;
+            self.service.turns.turn().await;
+        }
+    }
+
+    fn bad(&self, fault: BodyFault) -> End {
+        self.service.exchange.count(Metric::RpcBadRequest);
+        fault.status(GRPC_MESSAGE_BYTES_MAX).into()
+    }
+}
+
+fn gone(error: h2::Error) -> End {
+    tracing::debug!(%error, "a caller left");
+    End::Gone
+}
+
+/// What a caller is sent. Clones send on the same stream.
+#[derive(Clone)]
+pub(super) struct Outbound {
+    stream: Rc<RefCell<SendStream<Bytes>>>,
+    /// A caller that takes nothing for so long is given up.
+    stall_ms: u64,
+}
+
+impl Outbound {
+    pub(super) fn new(stream: SendStream<Bytes>, stall_ms: u64) -> Self {
+        Self { stream: Rc::new(RefCell::new(stream)), stall_ms }
+    }
+
+    /// Sends one message, as the caller's window allows.
+    ///
+    /// # Cancel safety
+    /// Dropped half-way, the stream is left inside a message; it can only be reset.
+    pub(super) async fn send(&self, message: &impl Message) -> Result<(), End> {
+        let mut framed = encode(message)?;
+        while !framed.is_empty() {
+            let room = self.room(framed.len()).await?;
+            self.stream.borrow_mut().send_data(framed.split_to(room), false).map_err(gone)?;
+        }
+        Ok(())
+    }
+
+    async fn room(&self, bytes: usize) -> Result<usize, End> {
+        let mut stalled = pin!(monoio::time::sleep(Duration::from_millis(self.stall_ms)));
+        poll_fn(|cx| {
+            if let Poll::Ready(room) = poll_room(&mut self.stream.borrow_mut(), cx, bytes) {
+                return Poll::Ready(room.map_err(gone));
+            }
+            stalled.as_mut().poll(cx).map(|()| Err(End::TooSlow))
+        })
+        .await
+    }
+
+    /// Ends the stream with trailers.
+    pub(super) fn finish(&self, trailers: HeaderMap) {
+        if let Err(error) = self.stream.borrow_mut().send_trailers(trailers) {
+            tracing::debug!(%error, "trailers");
+        }
+    }
+
+    /// Cuts the stream.
+    pub(super) fn reset(&self) {
+        self.stream.borrow_mut().send_reset(Reason::CANCEL);
+    }
+
+    /// Runs `work` unless the caller resets the stream or its connection ends; then `work` is dropped.
+    pub(super) async fn unless_gone<T>(&self, work: impl Future<Output = Result<T, End>>) -> Result<T, End> {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = work.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
+            self.stream.borrow_mut().poll_reset(cx).map(|_| Err(End::Gone))
+        })
+        .await
+    }
+}
+
+/// Runs `work`, or says UNAVAILABLE when the thread begins to drain; then `work` is dropped.
+pub(super) async fn unless_draining<T>(
+    drain: &DrainWatch,
+    work: impl Future<Output = Result<T, End>>,
+) -> Result<T, End> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if drain.poll(cx).is_ready() {
+            return Poll::Ready(Err(Status::new(code::UNAVAILABLE, "the node is leaving").into()));
+        }
+        work.as_mut().poll(cx)
+    })
+    .await
 }

@@ -87,8 +87,8 @@ async fn ask(admin: &Admin, user: Text, look: Look) -> Answer {
 fn node(admin: &Admin) -> inside::NodeView {
     let now = clock::now().mono;
     let nobody = Block::default();
-    let mut view = inside::node(&admin.admission);
-    for ((id, pulse), lanes) in (0u16..).zip(&admin.pulses).zip(admin.exchange.lane_depths()) {
+    let mut view = inside::node(&admin.readiness.admission);
+    for ((id, pulse), lanes) in (0u16..).zip(&admin.readiness.pulses).zip(admin.exchange.lane_depths()) {
         let label = id.to_string();
         let block = admin.blocks.iter().find(|(name, _)| *name == label).map(|(_, block)| &**block);
         view.shards.push(inside::shard(id, now, block.unwrap_or(&nobody), pulse, lanes));

@@ -4,14 +4,24 @@
 
 use std::rc::Rc;
 
-use serde::{Deserialize, Serialize};
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::mask;
 
 /// A complete frame as the gateway sends it: header and payload, unmasked, unfragmented. Cloning counts a
 /// reference without an atomic; one frame serves all its recipients on a shard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Frame(Rc<[u8]>);
+#[derive(Clone, Debug)]
+pub struct Frame(Room);
+
+/// Where the bytes are.
+#[derive(Clone, Debug)]
+enum Room {
+    /// Of this thread.
+    Own(Rc<[u8]>),
+    /// Of several threads: their count of references is touched once here, however often the frame is cloned.
+    Shared(Rc<Bytes>),
+}
 
 /// RFC 6455 section 5.2 opcodes that the gateway sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -66,7 +76,18 @@ impl Frame {
                 rest = after;
             }
         }
-        Self(bytes)
+        Self(Room::Own(bytes))
+    }
+
+    /// A frame that another thread built for all shards ([`Frame::to_shared`]).
+    pub fn shared(bytes: Bytes) -> Self {
+        Self(Room::Shared(Rc::new(bytes)))
+    }
+
+    /// The bytes of a frame around a payload, for [`Frame::shared`].
+    pub fn to_shared(opcode: Opcode, payload: &[u8]) -> Bytes {
+        let length = LengthBytes::new(payload.len());
+        [&[FIN | opcode.bits(), length.short], length.extended(), payload].concat().into()
     }
 
     /// A close frame; `None` = without code (RFC 6455 section 5.5.1), and then without reason. `reason` is cut to 123
@@ -83,12 +104,35 @@ impl Frame {
 
     /// Bytes that are not a WebSocket frame (an HTTP response), so that they can wait in the same outbox.
     pub fn raw(bytes: &[u8]) -> Self {
-        Self(Rc::from(bytes))
+        Self(Room::Own(Rc::from(bytes)))
     }
 
     /// Header and payload.
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Room::Own(bytes) => bytes,
+            Room::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl PartialEq for Frame {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for Frame {}
+
+impl Serialize for Frame {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.bytes().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Frame {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Room::Own(Rc::deserialize(deserializer)?)))
     }
 }
 
@@ -218,6 +262,19 @@ pub(super) fn parse_header(bytes: &[u8]) -> Result<Option<(Header, usize)>, &'st
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shared_frame_is_the_same_frame_and_costs_an_outbox_no_more() {
+        for payload in [&b""[..], &[7; 126], &[7; 0x1_0000]] {
+            let (own, shared) =
+                (Frame::new(Opcode::Binary, payload), Frame::to_shared(Opcode::Binary, payload));
+            let shared = Frame::shared(shared);
+            assert_eq!(own, shared);
+            let thawed: Frame = serde_json::from_str(&serde_json::to_string(&shared).unwrap()).unwrap();
+            assert_eq!(thawed, own);
+        }
+        assert_eq!(size_of::<Frame>(), size_of::<Rc<[u8]>>());
+    }
 
     #[test]
     fn lengths_have_their_shortest_form() {

@@ -1,23 +1,44 @@
-//! gRPC as bytes: the length prefix, status values (OpenIM's are above 16), `grpc-message`, `grpc-status-details-bin`
-//! and `grpc-timeout`. HTTP/2 is not here.
-//!
-//! What always holds: an assembler never keeps more than its limit plus one chunk, whatever length a peer announces.
+//! gRPC as bytes: status values (OpenIM's are above 16), `grpc-message`, `grpc-status-details-bin`, `grpc-timeout`, and
+//! the messages of a body (`body`, compressed ones `gunzip`). HTTP/2 is not here.
+
+mod body;
+mod gunzip;
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use bytes::{BufMut, Bytes, BytesMut};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use prost::Message;
 
 use crate::pb;
 
-/// Compressed flag and length (gRPC over HTTP/2, "Length-Prefixed-Message").
-pub const PREFIX_BYTES: usize = 5;
+pub use body::{BodyFault, Message as BodyMessage, Messages, PREFIX_BYTES, frame};
+pub use gunzip::Gunzip;
 
-/// `type_url` of the one detail that OpenIM's peers look at (spec 6.4).
-const ERROR_INFO_URL: &str = "type.googleapis.com/openim.protobuf.ErrorInfo";
+/// The generations of OpenIM, by the root of their protobuf packages (spec 4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// `openim.*`: 3.7 and newer.
+    #[default]
+    Openim,
+    /// `OpenIMServer.*`: 3.5 and 3.6.
+    Legacy,
+}
+
+impl Dialect {
+    /// `type_url` of the one detail that OpenIM's peers look at (spec 6.4).
+    fn error_info_url(self) -> &'static str {
+        match self {
+            Self::Openim => "type.googleapis.com/openim.protobuf.ErrorInfo",
+            Self::Legacy => "type.googleapis.com/OpenIMServer.protobuf.ErrorInfo",
+        }
+    }
+
+    fn of_error_info(url: &str) -> Option<Self> {
+        [Self::Openim, Self::Legacy].into_iter().find(|dialect| dialect.error_info_url() == url)
+    }
+}
 
 /// gRPC says: all but printable ASCII and `%` is escaped.
 const MESSAGE_ESCAPES: &AsciiSet = &CONTROLS.add(b'%');
@@ -38,6 +59,8 @@ pub mod code {
     pub const INVALID_ARGUMENT: i32 = 3;
     /// The deadline passed.
     pub const DEADLINE_EXCEEDED: i32 = 4;
+    /// No such service (health), file or symbol (reflection).
+    pub const NOT_FOUND: i32 = 5;
     /// A limit of ours.
     pub const RESOURCE_EXHAUSTED: i32 = 8;
     /// No such method, or a compression that we do not know.
@@ -63,23 +86,31 @@ pub struct Status {
     pub message: String,
     /// `ErrorInfo.cause`; `None` = no details are attached (errors of gRPC itself).
     pub cause: Option<String>,
+    /// Whose `ErrorInfo` the details are.
+    pub dialect: Dialect,
 }
 
 impl Status {
     /// An error of gRPC itself, without details.
     pub fn new(code: i32, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), cause: None }
+        Self { code, message: message.into(), cause: None, dialect: Dialect::Openim }
     }
 
     /// An OpenIM error. P16 always attaches details; their cause is the detail, else the message (spec 6.4).
     pub fn openim(code: i32, message: &str, detail: &str) -> Self {
         let cause = if detail.is_empty() { message } else { detail };
-        Self { code, message: message.to_owned(), cause: Some(cause.to_owned()) }
+        Self { cause: Some(cause.to_owned()), ..Self::new(code, message) }
     }
 
     /// 1001 `ArgsError` with the text of a request check (spec 4.2).
     pub fn args(detail: &str) -> Self {
         Self::openim(code::ARGS, "ArgsError", detail)
+    }
+
+    /// As peers of that generation read it.
+    #[must_use]
+    pub fn for_peers_of(self, dialect: Dialect) -> Self {
+        Self { dialect, ..self }
     }
 
     /// The value of `grpc-message`.
@@ -95,7 +126,7 @@ impl Status {
             code: self.code,
             message: self.message.clone(),
             details: vec![pb::rpc::Any {
-                type_url: ERROR_INFO_URL.to_owned(),
+                type_url: self.dialect.error_info_url().to_owned(),
                 value: info.encode_to_vec().into(),
             }],
         };
@@ -106,142 +137,22 @@ impl Status {
     /// then `cause`; first detail only).
     pub fn parse(code: i32, message: &str, details_bin: Option<&str>) -> Self {
         let message = percent_decode_str(message).decode_utf8_lossy().into_owned();
-        let cause = details_bin.and_then(cause_of);
-        Self { code, message, cause }
+        let (cause, dialect) = details_bin.and_then(cause_of).unzip();
+        Self { code, message, cause, dialect: dialect.unwrap_or_default() }
     }
 }
 
-fn cause_of(details_bin: &str) -> Option<String> {
+fn cause_of(details_bin: &str) -> Option<(String, Dialect)> {
     let bytes = BASE64_LENIENT.decode(details_bin).ok()?;
     let status = pb::rpc::Status::decode(bytes.as_slice()).ok()?;
-    let detail = status.details.into_iter().next().filter(|d| d.type_url == ERROR_INFO_URL)?;
+    let detail = status.details.into_iter().next()?;
+    let dialect = Dialect::of_error_info(&detail.type_url)?;
     let info = pb::openim::protobuf::ErrorInfo::decode(detail.value).ok()?;
     let mut parts = info.warp;
     if !info.cause.is_empty() {
         parts.push(info.cause);
     }
-    Some(parts.join("->"))
-}
-
-/// Prefixes one message. `None` if its length does not fit the prefix.
-pub fn frame(message: &[u8]) -> Option<Bytes> {
-    let length = u32::try_from(message.len()).ok()?;
-    let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + message.len());
-    bytes.put_u8(0);
-    bytes.put_u32(length);
-    bytes.put_slice(message);
-    Some(bytes.freeze())
-}
-
-/// Why a body is not one unary message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyFault {
-    /// The compressed flag is set; no compression is offered.
-    Compressed,
-    /// The prefix announces so many bytes, or so many came: more than the limit.
-    TooBig(usize),
-    /// The body ended before the message did.
-    Truncated,
-    /// Bytes follow the one message.
-    Trailing,
-}
-
-impl BodyFault {
-    /// As a server answers it (texts of grpc-go).
-    pub fn status(self, limit: usize) -> Status {
-        match self {
-            Self::Compressed => Status::new(
-                code::UNIMPLEMENTED,
-                "grpc: message is compressed, and no compression is supported",
-            ),
-            Self::TooBig(size) => Status::new(
-                code::RESOURCE_EXHAUSTED,
-                format!("grpc: received message larger than max ({size} vs. {limit})"),
-            ),
-            Self::Truncated => Status::new(code::INTERNAL, "grpc: body ended inside a message"),
-            Self::Trailing => Status::new(code::INTERNAL, "grpc: a unary call carries one message"),
-        }
-    }
-}
-
-/// Puts the one message of a unary body together, however it is cut.
-#[derive(Debug)]
-pub struct Assembler {
-    limit: usize,
-    held: Held,
-}
-
-#[derive(Debug)]
-enum Held {
-    /// At most one chunk so far: the usual case, which copies nothing.
-    One(Bytes),
-    Many(BytesMut),
-}
-
-impl Held {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::One(bytes) => bytes,
-            Self::Many(bytes) => bytes,
-        }
-    }
-}
-
-impl Assembler {
-    /// For a message of at most `limit` bytes.
-    pub fn new(limit: usize) -> Self {
-        Self { limit, held: Held::One(Bytes::new()) }
-    }
-
-    /// Takes the next chunk of the body. After an error nothing more may be pushed.
-    pub fn push(&mut self, chunk: Bytes) -> Result<(), BodyFault> {
-        self.held = match std::mem::replace(&mut self.held, Held::One(Bytes::new())) {
-            Held::One(first) if first.is_empty() => Held::One(chunk),
-            Held::One(first) => {
-                let mut many = BytesMut::with_capacity(first.len() + chunk.len());
-                many.put_slice(&first);
-                many.put_slice(&chunk);
-                Held::Many(many)
-            }
-            Held::Many(mut many) => {
-                many.put_slice(&chunk);
-                Held::Many(many)
-            }
-        };
-        match prefix(self.held.as_slice()) {
-            Some((flag, _)) if flag != 0 => Err(BodyFault::Compressed),
-            Some((_, length)) if length > self.limit => Err(BodyFault::TooBig(length)),
-            Some((_, length)) if self.held.as_slice().len() > PREFIX_BYTES + length => {
-                Err(BodyFault::Trailing)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Bytes held.
-    pub fn held_bytes(&self) -> usize {
-        self.held.as_slice().len()
-    }
-
-    /// The body is over: gives the message.
-    pub fn finish(self) -> Result<Bytes, BodyFault> {
-        let (_, length) = prefix(self.held.as_slice()).ok_or(BodyFault::Truncated)?;
-        let mut body = match self.held {
-            Held::One(bytes) => bytes,
-            Held::Many(bytes) => bytes.freeze(),
-        };
-        if body.len() != PREFIX_BYTES + length {
-            return Err(BodyFault::Truncated);
-        }
-        Ok(body.split_off(PREFIX_BYTES))
-    }
-}
-
-/// The compressed flag and the announced length, once they are there.
-fn prefix(bytes: &[u8]) -> Option<(u8, usize)> {
-    let (&flag, rest) = bytes.split_first()?;
-    let length = u32::from_be_bytes(*rest.first_chunk::<4>()?);
-    Some((flag, usize::try_from(length).unwrap_or(usize::MAX)))
+    Some((parts.join("->"), dialect))
 }
 
 /// Reads `grpc-timeout`: 1 to 8 digits and a unit. In milliseconds, rounded up. `None` = malformed.
@@ -277,6 +188,21 @@ mod tests {
         assert_eq!(status.details_bin().as_deref(), Some(KICKED_DETAILS));
         assert_eq!(Status::parse(1506, "TokenKickedError", Some(KICKED_DETAILS)), status);
         assert_eq!(Status::new(14, "full").details_bin(), None);
+    }
+
+    #[test]
+    fn details_name_the_package_of_the_callers_generation() {
+        for (dialect, url) in [
+            (Dialect::Openim, "type.googleapis.com/openim.protobuf.ErrorInfo"),
+            (Dialect::Legacy, "type.googleapis.com/OpenIMServer.protobuf.ErrorInfo"),
+        ] {
+            let status = Status::args("UserIDs is empty").for_peers_of(dialect);
+            let details = status.details_bin().expect("attached");
+            let bytes = BASE64_LENIENT.decode(&details).expect("base64");
+            let read = pb::rpc::Status::decode(bytes.as_slice()).expect("a status");
+            assert_eq!(read.details[0].type_url, url);
+            assert_eq!(Status::parse(1001, "ArgsError", Some(&details)), status);
+        }
     }
 
     #[test]
@@ -337,41 +263,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_body_that_is_not_one_message_is_refused() {
-        type Row<'a> = (&'a [u8], Result<&'a [u8], BodyFault>);
-        let table: [Row<'_>; 8] = [
-            (b"\0\0\0\0\x02ab", Ok(b"ab")),
-            (b"\0\0\0\0\0", Ok(b"")),
-            (b"", Err(BodyFault::Truncated)),
-            (b"\0\0\0\0", Err(BodyFault::Truncated)),
-            (b"\0\0\0\0\x02a", Err(BodyFault::Truncated)),
-            (b"\x01\0\0\0\0", Err(BodyFault::Compressed)),
-            (b"\0\0\0\0\x02abc", Err(BodyFault::Trailing)),
-            (b"\0\0\0\0\x05", Err(BodyFault::TooBig(5))),
-        ];
-        for (body, expected) in table {
-            let mut assembler = Assembler::new(4);
-            let got = assembler.push(Bytes::copy_from_slice(body)).and_then(|()| assembler.finish());
-            assert_eq!(got, expected.map(Bytes::copy_from_slice), "{body:?}");
-        }
-    }
-
     proptest! {
-        #[test]
-        fn any_cut_of_a_body_gives_the_same_message(
-            message in prop::collection::vec(any::<u8>(), 0..200),
-            cut in 1usize..40,
-        ) {
-            let body = frame(&message).expect("short");
-            let mut assembler = Assembler::new(200);
-            for chunk in body.chunks(cut) {
-                assembler.push(Bytes::copy_from_slice(chunk)).expect("within the limit");
-            }
-            prop_assert_eq!(assembler.held_bytes(), body.len());
-            prop_assert_eq!(assembler.finish().expect("whole"), message);
-        }
-
         #[test]
         fn escaping_comes_back(text in ".{0,40}") {
             let escaped = Status::new(2, text.as_str()).escaped_message();

@@ -19,6 +19,7 @@ mod harness;
 mod inside;
 mod leak;
 mod login;
+mod openim;
 mod protection;
 mod recording;
 mod shutdown;

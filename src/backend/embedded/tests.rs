@@ -7,7 +7,7 @@ use super::*;
 use crate::hub::upstream::CallMetadata;
 use crate::ids::{CallTicket, Platform, SlotId};
 use crate::limits;
-use crate::pb::openim::msg::SendMsgResp;
+use crate::pb::openim::msg::{SendMsgReq, SendMsgResp};
 use crate::pb::openim::sdkws::{MsgData, PullMsgs};
 use crate::time::Mono;
 
@@ -200,6 +200,18 @@ fn refused_messages_leave_no_trace() {
     assert_eq!(*backend.state(), State::default());
     let long = MsgData { recv_id: id(limits::EMBEDDED_USER_ID_BYTES), ..base };
     send_ok(&mut backend, &long);
+}
+
+#[test]
+fn trap_23_request_1004_never_succeeds() {
+    // Spec trap 23: not even with a message that 1003 accepts.
+    let mut backend = trimmed();
+    let request = SendMsgReq { msg_data: Some(message("a", "b", "x")) };
+    for data in [Vec::new(), b"\xff".to_vec(), request.encode_to_vec()] {
+        let (outcome, pushes) = forward(&mut backend, "a", Method::SendSignalMsg, data);
+        assert_eq!((code(&outcome), pushes.len()), (1001, 0), "{outcome:?}");
+    }
+    send_ok(&mut backend, &message("a", "b", "x"));
 }
 
 #[test]

@@ -3,7 +3,13 @@
 mod admin;
 mod gate;
 mod grpc;
+mod legacy;
+mod openim;
+mod push;
+mod push_limits;
 mod raw;
+mod standard;
+mod streaming;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -39,10 +45,18 @@ use crate::wire::grpc::Status;
 enum Shards {
     /// Every user whose id begins with `on` has an iOS and a Web connection.
     Answer,
+    /// As `Answer`, but only shard 0 does.
+    FirstAnswers,
     /// They do not run: mail piles up.
     Absent,
     /// Pushes and cancels are noted, nothing is answered.
     Mute,
+}
+
+impl Shards {
+    fn answer(self, shard: ShardId) -> bool {
+        self == Self::Answer || (self == Self::FirstAnswers && shard == ShardId(0))
+    }
 }
 
 /// What a mute shard saw.
@@ -103,7 +117,7 @@ impl Node {
             driver,
             inbox,
             shards: addresses,
-            ownership: Ownership::new([1, 2], SHARDS),
+            ownership: ownership(),
             admission,
             grpc,
             http: Some(http),
@@ -136,11 +150,19 @@ impl Node {
         metadata: &[(&str, &str)],
         request: &impl Message,
     ) -> Result<M, Status> {
-        let path = format!("/openim.msggateway.msgGateway/{method}");
-        match call_once(self.grpc, &path, metadata, request.encode_to_vec().into(), 20_000) {
+        self.call_path(&format!("/openim.msggateway.msgGateway/{method}"), metadata, request)
+    }
+
+    fn call_path<M: Message + Default>(
+        &self,
+        path: &str,
+        metadata: &[(&str, &str)],
+        request: &impl Message,
+    ) -> Result<M, Status> {
+        match call_once(self.grpc, path, metadata, request.encode_to_vec().into(), 20_000) {
             Ok(answer) => Ok(M::decode(answer).unwrap()),
             Err(CallError::Refused(status)) => Err(status),
-            Err(other) => panic!("{method}: {other}"),
+            Err(other) => panic!("{path}: {other}"),
         }
     }
 
@@ -170,6 +192,10 @@ impl Drop for Node {
     }
 }
 
+fn ownership() -> Ownership {
+    Ownership::new([1, 2], SHARDS)
+}
+
 fn config() -> Config {
     Config {
         websocket: WebsocketConfig {
@@ -181,7 +207,7 @@ fn config() -> Config {
             receive_buffer_bytes: 32_768,
         },
         admission: crate::config::AdmissionConfig::default(),
-        rpc: RpcConfig::at("127.0.0.1:0".parse().unwrap()),
+        rpc: RpcConfig { legacy_service: true, ..RpcConfig::at("127.0.0.1:0".parse().unwrap()) },
         http_listen: "127.0.0.1:0".parse().unwrap(),
         http_token: None,
         shards: ShardsConfig {
@@ -219,15 +245,15 @@ fn play(
             while let Some(control) = inbox.next_control() {
                 match control {
                     Control::Hub(ShardMail::CancelPush(ticket)) => note.send(Noted::Cancel(ticket)).unwrap(),
-                    Control::Hub(mail) if behaviour == Shards::Answer => answer(shard, &mail, rpc),
+                    Control::Hub(mail) if behaviour.answer(shard) => answer(shard, &mail, rpc),
                     Control::Hub(_) => {}
                     _ => return,
                 }
             }
             while let Some(mail) = inbox.next_push() {
-                match (&mail, behaviour) {
-                    (_, Shards::Answer) => answer(shard, &mail, rpc),
-                    (ShardMail::Push(push), _) => note.send(Noted::Push(push.ticket.unwrap())).unwrap(),
+                match &mail {
+                    _ if behaviour.answer(shard) => answer(shard, &mail, rpc),
+                    ShardMail::Push(push) => note.send(Noted::Push(push.ticket.unwrap())).unwrap(),
                     _ => {}
                 }
             }

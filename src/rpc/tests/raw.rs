@@ -17,7 +17,7 @@ use crate::wire::grpc::frame;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An HTTP/2 connection whose driver runs as a task of this runtime.
-async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
+pub(super) async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
     let stream = monoio::net::TcpStream::connect_addr(address).await.unwrap();
     let (sender, connection) = h2::client::handshake(stream.into_poll_io().unwrap()).await.unwrap();
     monoio::spawn(async move {
@@ -97,7 +97,7 @@ fn bodies_and_heads_that_break_the_rules_get_their_status() {
             let long = Bytes::from_static(b"\0\0\0\0\x01xx");
             let huge = Bytes::from_static(b"\0\xff\xff\xff\xffx");
             let table = [
-                ("application/grpc", compressed, (200, "12")),
+                ("application/grpc", compressed, (200, "13")),
                 ("application/grpc", short, (200, "13")),
                 ("application/grpc", long, (200, "13")),
                 ("application/grpc", huge, (200, "8")),

@@ -156,6 +156,16 @@ impl Codec {
         )
     }
 
+    /// As [`Codec::encode`], for other threads: the bytes of a [`Frame::shared`].
+    pub fn encode_shared(&mut self, variant: Variant, response: &Response<'_>) -> Bytes {
+        self.encode_with(
+            variant,
+            |out| gob::encode_response(out, response),
+            |out| json::encode_response(out, response),
+            |payload| Frame::to_shared(Opcode::Binary, payload),
+        )
+    }
+
     /// A text frame: the only ones are the outcome of a login (spec 1.4) and JSON pongs (spec 1.6).
     pub fn encode_text(json: &str) -> Frame {
         Frame::new(Opcode::Text, json.as_bytes())

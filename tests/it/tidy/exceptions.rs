@@ -34,7 +34,7 @@ pub const EXCEPTIONS: [Exception; 10] = [
         reason: "tokio-rustls uses tokio's io traits, as h2 does; no runtime of tokio's is in the tree",
     },
     word("src/backend/embedded/token_mac.rs", 2, "the name of a type of the JWT library"),
-    word("src/rpc/services.rs", 1, "OpenIM's own text of an error (spec 4.4)"),
+    word("src/rpc/services/openim.rs", 1, "OpenIM's own text of an error (spec 4.4)"),
 ];
 
 const fn blocking(path: &'static str, count: usize, reason: &'static str) -> Exception {

@@ -1,0 +1,188 @@
+//! OpenIM's `msgGateway` (spec 4.1 to 4.6), for callers of either dialect: decode, metadata, request check, ask the
+//! shards, put the answer together.
+//!
+//! What always holds: the checks come in upstream's order (spec 6.3), so a request with several faults gets upstream's
+//! error.
+
+use bytes::Bytes;
+
+use super::{legacy, push_answer};
+use crate::cluster::fields::Malformed;
+use crate::cluster::request::{KickRequest, LoginRequest, OnePushRequest, PushRequest, StatusRequest};
+use crate::cluster::router::{Outcome, Push, RemoteLogin, To};
+use crate::hub::mail::{DeviceStatus, PushBody, PushRules};
+use crate::ids::Text;
+use crate::metrics::Metric;
+use crate::pb::openim::msggateway as pb;
+use crate::pb::openim::msggateway::get_users_online_status_resp::{SuccessDetail, SuccessResult};
+use crate::rpc::call::{Call, Service};
+use crate::rpc::metadata::Metadata;
+use crate::rpc::stream::encode;
+use crate::wire::grpc::{Dialect, Status, code};
+
+/// The calls of the service (spec 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::rpc) enum Method {
+    /// `SuperGroupOnlineBatchPushOneMsg`.
+    Push,
+    /// `KickUserOffline`.
+    Kick,
+    /// `GetUsersOnlineStatus`.
+    OnlineStatus,
+    /// `MultiTerminalLoginCheck`.
+    RemoteLogin,
+    /// `OnlinePushMsg`: checked like the others, and then served by nobody.
+    OnlinePush,
+    /// `OnlineBatchPushOneMsg`: as `OnlinePush`.
+    BatchPush,
+}
+
+impl Method {
+    /// What a call with OK, and one with any other status, is counted as.
+    pub(super) fn counters(self) -> (Metric, Metric) {
+        match self {
+            Self::Push => (Metric::RpcPushOk, Metric::RpcPushError),
+            Self::Kick => (Metric::RpcKickOk, Metric::RpcKickError),
+            Self::OnlineStatus => (Metric::RpcStatusOk, Metric::RpcStatusError),
+            Self::RemoteLogin => (Metric::RpcLoginOk, Metric::RpcLoginError),
+            Self::OnlinePush | Self::BatchPush => (Metric::RpcOtherOk, Metric::RpcOtherError),
+        }
+    }
+}
+
+/// Upstream's words (spec 4.4).
+pub(in crate::rpc) const ADMINS_ONLY: &str = "only app manager";
+
+/// The framed answer to a call.
+pub(super) async fn answer(
+    service: &Service,
+    call: Call,
+    (method, dialect): (Method, Dialect),
+) -> Result<Bytes, Status> {
+    match method {
+        Method::Push => push(service, call, dialect).await,
+        Method::Kick => kick(service, call, dialect).await,
+        Method::OnlineStatus => online_status(service, call, dialect).await,
+        Method::RemoteLogin => remote_login(service, call, dialect).await,
+        Method::OnlinePush => {
+            let request = OnePushRequest::decode(call.message).map_err(|f| undecodable(service, f))?;
+            Metadata::read(&call.headers, dialect)?;
+            request.check().map_err(Status::args)?;
+            Err(not_implemented("OnlinePushMsg"))
+        }
+        Method::BatchPush => {
+            let request = PushRequest::decode(call.message).map_err(|f| undecodable(service, f))?;
+            Metadata::read(&call.headers, dialect)?;
+            request.check().map_err(Status::args)?;
+            Err(not_implemented("OnlineBatchPushOneMsg"))
+        }
+    }
+}
+
+/// Defined by OpenIM and served by nobody; OpenIM 3.5 ends its process (spec 4.1, trap 22).
+fn not_implemented(method: &str) -> Status {
+    Status::new(code::UNIMPLEMENTED, format!("method {method} not implemented"))
+}
+
+/// Spec 4.3. At the deadline or when a shard is too busy it is answered all the same: with what is known by then.
+async fn push(service: &Service, call: Call, dialect: Dialect) -> Result<Bytes, Status> {
+    let request = PushRequest::decode(call.message).map_err(|f| undecodable(service, f))?;
+    let metadata = Metadata::read(&call.headers, dialect)?;
+    let (msg_data, facts, users) = request.check().map_err(Status::args)?;
+    let push = Push {
+        source: service.exchange.source(),
+        body: PushBody {
+            operation_id: metadata.operation_id,
+            conversation: facts.conversation(),
+            msg_data,
+            frames: None,
+        },
+        to: To::Users(users),
+        rules: PushRules::default(),
+        deadline: call.deadline,
+    };
+    match service.exchange.ask(|router| router.push(push))?.await {
+        Outcome::Push(results) => push_answer::encode(&results, dialect),
+        other => Err(failed(&other)),
+    }
+}
+
+/// Spec 4.5.
+async fn kick(service: &Service, call: Call, dialect: Dialect) -> Result<Bytes, Status> {
+    let request = KickRequest::decode(call.message).map_err(|f| undecodable(service, f))?;
+    Metadata::read(&call.headers, dialect)?;
+    let (platform, users) = request.check().map_err(Status::args)?;
+    match service.exchange.ask(|router| router.kick(call.deadline, platform, &users))?.await {
+        Outcome::Kicked(_) => encode(&pb::KickUserOfflineResp {}),
+        other => Err(failed(&other)),
+    }
+}
+
+/// Spec 4.4. It hands out live tokens to whoever claims to be an administrator (trap 24).
+async fn online_status(service: &Service, call: Call, dialect: Dialect) -> Result<Bytes, Status> {
+    let request = StatusRequest::decode(call.message).map_err(|f| undecodable(service, f))?;
+    let metadata = Metadata::read(&call.headers, dialect)?;
+    let users = request.check().map_err(Status::args)?;
+    if !is_admin(service, &metadata) {
+        return Err(Status::openim(code::NO_PERMISSION, "NoPermissionError", ADMINS_ONLY));
+    }
+    match service.exchange.ask(|router| router.online_status(call.deadline, &users))?.await {
+        Outcome::OnlineStatus(found) => match dialect {
+            Dialect::Openim => encode(&status_answer(found)),
+            Dialect::Legacy => encode(&legacy::status_answer(found)),
+        },
+        other => Err(failed(&other)),
+    }
+}
+
+/// Spec 4.4 and 6.2: P16's rule or MAIN's marker. The port is taken on trust (spec trap 24).
+fn is_admin(service: &Service, metadata: &Metadata) -> bool {
+    let listed = |user: &Text| service.admins.iter().any(|admin| admin == user.as_str());
+    metadata.temp_admin || metadata.user.as_ref().is_some_and(listed)
+}
+
+/// Only users with a connection are named.
+fn status_answer(found: Vec<(Text, Vec<DeviceStatus>)>) -> pb::GetUsersOnlineStatusResp {
+    let detail = |device: DeviceStatus| SuccessDetail {
+        platform_id: device.platform.id(),
+        conn_id: device.connection_id.into(),
+        is_background: device.background,
+        token: device.token.into(),
+    };
+    let here = found.into_iter().filter(|(_, devices)| !devices.is_empty());
+    let success_result = here.map(|(user, devices)| SuccessResult {
+        user_id: user.to_string(),
+        status: 1,
+        detail_platform_status: devices.into_iter().map(detail).collect(),
+    });
+    pb::GetUsersOnlineStatusResp { success_result: success_result.collect(), failed_result: Vec::new() }
+}
+
+/// Spec 4.6.
+async fn remote_login(service: &Service, call: Call, dialect: Dialect) -> Result<Bytes, Status> {
+    let request = LoginRequest::decode(call.message).map_err(|f| undecodable(service, f))?;
+    let metadata = Metadata::read(&call.headers, dialect)?;
+    let (user, platform, token) = request.check().map_err(Status::args)?;
+    let login = RemoteLogin { operation_id: metadata.operation_id, user, platform, token };
+    match service.exchange.ask(|router| router.remote_login(call.deadline, login))?.await {
+        Outcome::RemoteLogin => encode(&pb::MultiTerminalLoginCheckResp {}),
+        other => Err(failed(&other)),
+    }
+}
+
+fn undecodable(service: &Service, fault: Malformed) -> Status {
+    let status = super::undecodable(service, fault.text());
+    match fault {
+        Malformed::TooMany => Status { code: code::RESOURCE_EXHAUSTED, ..status },
+        _ => status,
+    }
+}
+
+fn failed(outcome: &Outcome) -> Status {
+    match outcome {
+        Outcome::Refused => Status::new(code::UNAVAILABLE, "a shard is overloaded; try again"),
+        Outcome::Expired => Status::new(code::DEADLINE_EXCEEDED, "a shard did not answer in time"),
+        // The router checks that an answer is of the kind that was asked for.
+        _ => Status::openim(500, "ServerInternalError", ""),
+    }
+}
