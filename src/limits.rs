@@ -34,6 +34,10 @@ pub const ADDRESS_SLOTS_MAX: usize = 131_072;
 pub const PROXY_HEADER_BYTES: usize = 4_096;
 /// Networks in `websocket.proxies`. More: a fault of the configuration.
 pub const PROXY_NETWORKS_MAX: usize = 256;
+/// Networks in `rpc.allow`. More: a fault of the configuration. Each new gRPC connection is compared with all.
+pub const RPC_NETWORKS_MAX: usize = 256;
+/// Bytes of a PEM file with certificates or a key. Larger: a fault of the configuration.
+pub const TLS_FILE_BYTES: u64 = 1024 * 1024;
 
 // ---- a connection --------------------------------------------------------------------------------------------
 
@@ -315,6 +319,11 @@ pub const H2_HANDSHAKE_MS: u64 = 5_000;
 /// Default of `rpc.send_buffer_bytes`: bytes of answers that h2 queues on one stream before it holds the sender back. A
 /// caller that does not read parks so much on each of its streams, until `rpc.send_deadline_ms`.
 pub const H2_SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes of TLS records read from one gRPC connection before it gives up its turn, alerts and key updates included.
+/// During handshakes it is one read between two turns for the whole thread, since each may cost a signature.
+/// A TLS connection holds at most about 150 KiB besides what HTTP/2 does: rustls takes handshake messages up to
+/// 64 KiB and holds 64 KiB of output and one record of input.
+pub const TLS_TURN_BYTES: usize = 64 * 1024;
 /// Granularity of the deadlines that an rpc thread keeps.
 pub const RPC_TICK_MS: u64 = 20;
 /// Admin HTTP/1.1: connections at once. More: closed at accept, counted.

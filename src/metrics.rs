@@ -208,6 +208,9 @@ metrics! {
     RpcCutStuck Counter "pinion_rpc_cut_total" ("reason" = "send_deadline") "gRPC connections ended since their caller broke a rule.";
     RpcCutExcess Counter "pinion_rpc_cut_total" ("reason" = "http2_excess") "gRPC connections ended since their caller broke a rule.";
     RpcCutProtocol Counter "pinion_rpc_cut_total" ("reason" = "protocol_error") "gRPC connections ended since their caller broke a rule.";
+    RpcForeign Counter "pinion_rpc_connections_foreign_total" "gRPC connections cut at once: their source is not in rpc.allow.";
+    RpcTlsFailed Counter "pinion_rpc_tls_failed_total" "TLS handshakes on the gRPC port that failed or took too long.";
+    RpcUnauthenticated Counter "pinion_rpc_unauthenticated_total" "gRPC calls without rpc.token or with another one.";
     HttpRequests Counter "pinion_http_requests_total" "Admin HTTP requests.";
     HttpRefused Counter "pinion_http_refused_total" "Admin HTTP requests refused: too long, too slow or malformed.";
     HttpDenied Counter "pinion_http_denied_total" "Admin HTTP requests of callers who may not ask (no or wrong token).";

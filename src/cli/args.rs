@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::{replay, shards, trace, version, who};
+use super::{replay, rpc, shards, trace, version, who};
 use crate::config::{CONFIG_ENV, Planted, PlantedFault, PlantedPush, PlantedUpstream, SETTINGS, Sources};
 
 pub(super) const PRINT_CONFIG: &str = "print-config";
@@ -182,14 +182,7 @@ fn push() -> Command {
         .about("Push a text message over gRPC and say whom it reached")
         .arg(required("to", "USER[,USER..]", "Recipients"))
         .arg(required("text", "TEXT", "What to say"))
-        .arg(
-            Arg::new("rpc")
-                .long("rpc")
-                .value_name("IP:PORT")
-                .value_parser(value_parser!(std::net::SocketAddr))
-                .default_value("127.0.0.1:10140")
-                .help("The gateway's gRPC address"),
-        )
+        .args(rpc::arguments())
         .arg(
             Arg::new("from")
                 .long("from")
@@ -247,6 +240,9 @@ mod tests {
             &["pinion", "listen", "--token", "t", "--encoding", "xml"],
             &["pinion", "push", "--to", "u"],
             &["pinion", "push", "--to", "u", "--text", "t", "--rpc", "localhost"],
+            &["pinion", "push", "--to", "u", "--text", "t", "--rpc-cert", "c", "--rpc-key", "k"],
+            &["pinion", "push", "--to", "u", "--text", "t", "--rpc-ca", "a", "--rpc-cert", "c"],
+            &["pinion", "push", "--to", "u", "--text", "t", "--rpc-ca", "a", "--rpc-key", "k"],
             &["pinion", "who"],
             &["pinion", "who", ""],
             &["pinion", "trace", "u", "--for", "30"],

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::version;
 use crate::backend::embedded::token;
-use crate::config::{Config, DEFAULT_SECRET, Loaded, setting};
+use crate::config::{Config, DEFAULT_SECRET, Loaded, RpcConfig, setting};
 use crate::ids::Platform;
 use crate::limits;
 use crate::node::Facts;
@@ -50,6 +50,7 @@ pub(super) fn text(loaded: &Loaded, facts: &Facts, files: u64) -> String {
             setting("auth.secret").map(|s| s.env_name()).unwrap_or_default()
         ));
     }
+    lines.extend(loaded.warnings.iter().map(|warning| format!("warning    {warning}")));
     if loaded.config.planted.is_some() {
         lines.push(format!(
             "warning    a fault is planted, this gateway is for tests: {:?}",
@@ -146,10 +147,24 @@ fn trial(config: &Config, facts: &Facts) -> Vec<String> {
         Ok(token) => vec![
             format!("try it     as {TRIAL_USER} in one terminal, the push in another:"),
             format!("  {program} listen --token {token} --url ws://{}", reachable(facts.websocket)),
-            format!("  {program} push --to {TRIAL_USER} --text hello --rpc {}", reachable(facts.grpc)),
+            format!(
+                "  {program} push --to {TRIAL_USER} --text hello --rpc {}{}",
+                reachable(facts.grpc),
+                shown_to_gateway(&config.rpc)
+            ),
         ],
         Err(fault) => vec![format!("warning    no trial token could be made: {fault:?}")],
     }
+}
+
+/// What the push has to show besides; placeholders, since the gateway does not know its callers' files.
+fn shown_to_gateway(rpc: &RpcConfig) -> String {
+    let parts = [
+        (rpc.tls.is_some(), " --rpc-ca CA.pem"),
+        (rpc.tls_client_ca.is_some(), " --rpc-cert CERT.pem --rpc-key KEY.pem"),
+        (rpc.token.is_some(), "  # with PINION_RPC_TOKEN set"),
+    ];
+    parts.into_iter().filter_map(|(wanted, text)| wanted.then_some(text)).collect()
 }
 
 /// Quotes a word for a shell if it has to be.

@@ -32,6 +32,9 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
 fn serve(loaded: &Loaded, stall: Option<PlantedStall>) -> Result<(), String> {
     let files = raise_open_files().map_err(|e| format!("cannot raise the open-file limit: {e}"))?;
     let logging = Logging::start(&loaded.config.log)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
     let mut node = Node::start(&loaded.config, &Machine::probe(), logging.dropped())?;
     // Before "ready": whoever waits for that may send the signal at once.
     if let Some(stall) = stall {

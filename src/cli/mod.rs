@@ -1,7 +1,8 @@
 //! The commands of the `pinion` binary: arguments in, text and an exit code out.
 //!
 //! `args` derives flags from the settings table; one file per command; `client` and `frames` are the gateway's own wire
-//! code from the client's side; `admin` asks a running gateway. Not here: what runs once a gateway is configured
+//! code from the client's side; `admin` asks a running gateway over its admin port, `rpc` finds the way to its gRPC
+//! port. Not here: what runs once a gateway is configured
 //! (`node`).
 //!
 //! Exit codes: 0 as asked, 1 it did not work out (each command says what), 2 the input was wrong.
@@ -17,6 +18,7 @@ mod logging;
 mod output;
 mod push;
 mod replay;
+mod rpc;
 mod shards;
 mod token;
 mod trace;
@@ -30,6 +32,7 @@ use clap::ArgMatches;
 
 use crate::config::machine::Machine;
 use crate::config::{self, Loaded};
+use crate::shard::clock;
 
 /// The input was wrong.
 const EXIT_USAGE: u8 = 2;
@@ -73,6 +76,9 @@ fn check(matches: &ArgMatches) -> ExitCode {
             if matches.get_flag(args::PRINT_CONFIG) {
                 output::print(&loaded.print());
             }
+            for warning in &loaded.warnings {
+                output::line(&format!("warning: {warning}"));
+            }
             output::line("configuration is good");
             ExitCode::SUCCESS
         }
@@ -82,7 +88,8 @@ fn check(matches: &ArgMatches) -> ExitCode {
 
 /// Loads the configuration from everything that was given; says what is wrong and with which code to end.
 fn load(matches: &ArgMatches) -> Result<Loaded, ExitCode> {
-    let loaded = config::load(&args::sources(matches), &Machine::probe(), draw_key);
+    let now = clock::now().unix;
+    let loaded = config::load(&args::sources(matches), &Machine::probe(), now, draw_key);
     loaded.map_err(|faults| fail(EXIT_USAGE, &faults.to_string()))
 }
 

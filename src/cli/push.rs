@@ -2,22 +2,22 @@
 //!
 //! One call per recipient: a one-to-one message names its receiver, so each gets a message of its own.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
 use prost::Message as _;
 
-use super::{EXIT_FAILED, EXIT_USAGE, fail, output};
+use super::{EXIT_FAILED, EXIT_USAGE, fail, output, rpc};
 use crate::ids::Platform;
 use crate::limits::PUSH_DEADLINE_MS;
 use crate::pb::openim::msggateway::{
     OnlineBatchPushOneMsgReq, OnlineBatchPushOneMsgResp, SingleMsgToUserPlatform,
 };
 use crate::pb::openim::sdkws::MsgData;
-use crate::rpc::client::call_once;
+use crate::rpc::client::{CallError, Target};
 use crate::shard::clock;
 use crate::time::UnixMs;
+use crate::wire::grpc::code;
 
 const METHOD: &str = "/openim.msggateway.msgGateway/SuperGroupOnlineBatchPushOneMsg";
 /// `contentType` of a text message.
@@ -34,15 +34,16 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
     if recipients.iter().any(|user| user.is_empty()) {
         return fail(EXIT_USAGE, "--to: expected user ids joined by commas, for example alice,bob");
     }
-    let Some(&gateway) = matches.get_one::<SocketAddr>("rpc") else {
-        return fail(EXIT_USAGE, "--rpc is missing"); // clap has a default
+    let gateway = match rpc::target(matches) {
+        Ok(gateway) => gateway,
+        Err(why) => return fail(EXIT_USAGE, &why),
     };
     let mut reached = false;
     for (n, user) in recipients.into_iter().enumerate() {
         let now = clock::now().unix;
         let operation = format!("pinion-push-{}-{n}", now.0);
         let request = request(text("from"), user, text("text"), &operation, now);
-        match call(gateway, &operation, &request) {
+        match call(&gateway, &operation, &request) {
             Ok(answer) => {
                 for result in &answer.single_push_result {
                     reached |= result.resp.iter().any(|device| device.result_code == 0);
@@ -80,14 +81,25 @@ fn request(from: &str, to: &str, text: &str, operation: &str, now: UnixMs) -> On
 }
 
 fn call(
-    gateway: SocketAddr,
+    gateway: &Target,
     operation: &str,
     request: &OnlineBatchPushOneMsgReq,
 ) -> Result<OnlineBatchPushOneMsgResp, String> {
     let metadata = [("operationid", operation), ("opuserid", "pinion")];
-    let answer = call_once(gateway, METHOD, &metadata, request.encode_to_vec().into(), PUSH_DEADLINE_MS)
-        .map_err(|e| e.to_string())?;
+    let answer = gateway
+        .call(METHOD, &metadata, request.encode_to_vec().into(), PUSH_DEADLINE_MS)
+        .map_err(|e| explained(&e))?;
     OnlineBatchPushOneMsgResp::decode(answer).map_err(|e| format!("the answer cannot be decoded: {e}"))
+}
+
+/// Adds what to do about it on the command line.
+fn explained(error: &CallError) -> String {
+    match error {
+        CallError::Refused(status) if status.code == code::UNAUTHENTICATED => {
+            format!("{error}; set PINION_RPC_TOKEN, or name a configuration file with --config")
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// What became of a push on each device of a user.

@@ -9,15 +9,18 @@ use super::layout::{self, Counts};
 use super::machine::Machine;
 use super::settings::{AUTO, Draft, SETTINGS, Visibility, setting};
 use super::sources::{self, Given, Sources};
-use super::{Config, RecordMode};
+use super::{Config, RecordMode, tls};
 use crate::limits::{CONNECTIONS_MAX, FILES_RESERVED_MAX};
 use crate::session::handshake::origin::ProxyHeader;
+use crate::time::UnixMs;
 
 /// A configuration that is good, and where each value came from.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The values.
     pub config: Config,
+    /// What works and is likely not what the operator wants, one line each.
+    pub warnings: Vec<String>,
     /// By key; every setting has one.
     origins: BTreeMap<&'static str, Origin>,
 }
@@ -50,11 +53,26 @@ fn quoted(value: &str) -> String {
     }
 }
 
-/// Loads the configuration. `draw` gives two random numbers for `shards.owner_key`.
+/// The text that was given for one setting, for commands that need no more: flag over environment over file.
+///
+/// # Errors
+/// What is wrong with the sources; the text itself is not judged.
+pub fn text_of(key: &str, sources: &Sources) -> Result<Option<String>, Faults> {
+    let mut faults = Vec::new();
+    let mut given = sources::collect(sources, &mut faults);
+    if faults.is_empty() { Ok(given.remove(key).map(|(text, _)| text)) } else { Err(Faults(faults)) }
+}
+
+/// Loads the configuration. `now` judges certificates; `draw` gives two random numbers for `shards.owner_key`.
 ///
 /// # Errors
 /// All that is wrong, at once.
-pub fn load(sources: &Sources, machine: &Machine, draw: impl FnOnce() -> [u64; 2]) -> Result<Loaded, Faults> {
+pub fn load(
+    sources: &Sources,
+    machine: &Machine,
+    now: UnixMs,
+    draw: impl FnOnce() -> [u64; 2],
+) -> Result<Loaded, Faults> {
     let mut faults = Vec::new();
     let given = sources::collect(sources, &mut faults);
     let mut draft = Draft::blank();
@@ -79,12 +97,40 @@ pub fn load(sources: &Sources, machine: &Machine, draw: impl FnOnce() -> [u64; 2
     draft.config.shards.owner_key = draft.owner_key.unwrap_or_else(draw);
     // Values that did not parse would give follow-up faults about values that nobody wrote.
     let sound = |key: &str| !faults.iter().any(|f: &Fault| f.key == key);
-    let cross: Vec<Fault> = cross_faults(&draft.config, machine, &origins)
-        .into_iter()
-        .filter(|fault| sound(&fault.key))
-        .collect();
+    let mut warnings = exposure(&draft.config);
+    let mut cross = cross_faults(&draft.config, machine, &origins);
+    match tls::load(&draft.config.rpc, now, &mut warnings) {
+        Ok(tls) => draft.config.rpc.tls = tls,
+        Err(found) => cross.extend(found.into_iter().map(|fault| tls_fault(fault, &draft.config, &origins))),
+    }
+    let cross: Vec<Fault> = cross.into_iter().filter(|fault| sound(&fault.key)).collect();
     faults.extend(cross);
-    if faults.is_empty() { Ok(Loaded { config: draft.config, origins }) } else { Err(Faults(faults)) }
+    if faults.is_empty() {
+        Ok(Loaded { config: draft.config, warnings, origins })
+    } else {
+        Err(Faults(faults))
+    }
+}
+
+/// A gRPC port that asks nobody for anything (spec 13, trap 24).
+fn exposure(config: &Config) -> Vec<String> {
+    let text = format!(
+        "rpc.listen {}: anybody who reaches this port can push to every user, kick them and read their live login \
+         tokens. One of these ends it: rpc.allow (source networks), rpc.tls_client_ca (client certificates), rpc.token",
+        config.rpc.listen
+    );
+    config.rpc.is_exposed().then_some(text).into_iter().collect()
+}
+
+fn tls_fault((key, text): tls::TlsFault, config: &Config, origins: &BTreeMap<&'static str, Origin>) -> Fault {
+    let setting = setting(key);
+    Fault {
+        key: key.into(),
+        value: setting.map(|s| s.shown(config)),
+        origin: origins.get(key).cloned().unwrap_or(Origin::Default),
+        expected: text,
+        example: setting.map(|s| s.example.to_owned()).unwrap_or_default(),
+    }
 }
 
 fn shown(visibility: Visibility, text: &str) -> String {

@@ -24,7 +24,7 @@ fn sources(file: Option<PathBuf>, env: &[(&str, &str)], flags: &[(&'static str, 
 }
 
 fn load_from(sources: &Sources) -> Result<Loaded, Faults> {
-    load(sources, &machine(), || [1, 2])
+    load(sources, &machine(), UnixMs(0), || [1, 2])
 }
 
 #[test]
@@ -87,12 +87,21 @@ fn all_faults_come_at_once_with_key_value_origin_and_example() {
 
 #[test]
 fn secrets_are_never_shown() {
-    let env = [("PINION_AUTH_SECRET", "hunter2")];
+    let env = [
+        ("PINION_AUTH_SECRET", "hunter2"),
+        ("PINION_RPC_TOKEN", "rpc-hunter2-hunter2"),
+        ("PINION_HTTP_TOKEN", "http-hunter2-hunter2"),
+    ];
     let loaded = load_from(&sources(None, &env, &[])).unwrap();
+    assert!(!format!("{:?}", loaded.config.rpc).contains("hunter2"));
     assert_eq!(loaded.config.auth.secret, "hunter2");
     let text = loaded.print();
     assert!(text.contains("auth.secret: (set)  # env PINION_AUTH_SECRET\n"), "{text}");
+    assert!(text.contains("rpc.token: (set)  # env PINION_RPC_TOKEN\n"), "{text}");
     assert!(!text.contains("hunter2"));
+    let bad = [("PINION_RPC_TOKEN", "hunter2"), ("PINION_HTTP_TOKEN", "hunter2")];
+    let faults = load_from(&sources(None, &bad, &[])).unwrap_err().to_string();
+    assert!(faults.contains("rpc.token = \"(hidden)\"") && !faults.contains("hunter2"), "{faults}");
 }
 
 #[test]
@@ -125,7 +134,7 @@ fn values_are_checked_against_each_other_and_the_machine() {
     ];
     for (files_max, flags, key) in cases {
         let machine = Machine { files_max, ..machine() };
-        let faults = load(&sources(None, &[], flags), &machine, || [1, 2]).unwrap_err();
+        let faults = load(&sources(None, &[], flags), &machine, UnixMs(0), || [1, 2]).unwrap_err();
         assert_eq!(faults.0.iter().map(|f| f.key.as_str()).collect::<Vec<_>>(), [key], "{faults}");
     }
     let good = [
@@ -145,4 +154,66 @@ fn a_file_that_cannot_be_read_is_one_fault_beside_the_others() {
     let broken = file("a: [1\n");
     let faults = load_from(&sources(Some(broken.path().into()), &[], &[])).unwrap_err();
     assert!(faults.to_string().contains("not YAML"), "{faults}");
+}
+
+#[test]
+fn a_grpc_port_that_asks_for_nothing_is_warned_about() {
+    let token = ("rpc.token", "0123456789abcdef");
+    for (flags, exposed) in [
+        (&[][..], false),
+        (&[("rpc.listen", "[::1]:1")], false),
+        (&[("rpc.listen", "127.0.0.2:1")], false),
+        (&[("rpc.listen", "[::ffff:127.0.0.1]:1")], false),
+        (&[("rpc.listen", "0.0.0.0:1")], true),
+        (&[("rpc.listen", "[::]:1")], true),
+        (&[("rpc.listen", "192.0.2.1:1")], true),
+        (&[("rpc.listen", "192.0.2.1:1"), token], false),
+        (&[("rpc.listen", "192.0.2.1:1"), ("rpc.allow", "192.0.2.0/24")], false),
+        (&[("rpc.listen", "192.0.2.1:1"), ("rpc.allow", "any")], true),
+    ] {
+        let loaded = load_from(&sources(None, &[], flags)).unwrap();
+        assert_eq!(loaded.warnings.len(), usize::from(exposed), "{flags:?}: {:?}", loaded.warnings);
+        for part in ["push to every user", "kick", "tokens", "rpc.allow", "rpc.tls_client_ca", "rpc.token"] {
+            assert!(loaded.warnings.iter().all(|w| w.contains(part)), "no {part} in {:?}", loaded.warnings);
+        }
+    }
+}
+
+#[test]
+fn tls_without_a_client_ca_asks_callers_for_nothing() {
+    let mut rpc = super::super::RpcConfig::at("192.0.2.1:1".parse().unwrap());
+    rpc.tls_cert = Some("cert.pem".into());
+    assert!(rpc.is_exposed());
+    rpc.tls_client_ca = Some("ca.pem".into());
+    assert!(!rpc.is_exposed());
+}
+
+#[test]
+fn faults_of_tls_files_come_with_the_others() {
+    let flags =
+        [("rpc.tls_cert", "/nowhere/cert.pem"), ("rpc.tls_key", "/nowhere/key.pem"), ("log.level", "loud")];
+    let faults = load_from(&sources(None, &[], &flags)).unwrap_err();
+    let keys: Vec<_> = faults.0.iter().map(|f| f.key.as_str()).collect();
+    assert_eq!(keys, ["log.level", "rpc.tls_cert", "rpc.tls_key"], "{faults}");
+    assert!(
+        faults.to_string().contains("rpc.tls_cert = \"/nowhere/cert.pem\"  (flag --rpc-tls-cert)"),
+        "{faults}"
+    );
+}
+
+#[test]
+fn the_text_of_one_setting_follows_the_same_order() {
+    let file = file("rpc:\n  token: from-the-file\n");
+    let path = Some(file.path().to_path_buf());
+    let env = [("PINION_RPC_TOKEN", "from-the-environment")];
+    let flags = [("rpc.token", "from-the-flag")];
+    for (sources, want) in [
+        (sources(None, &[], &[]), None),
+        (sources(path.clone(), &[], &[]), Some("from-the-file")),
+        (sources(path.clone(), &env, &[]), Some("from-the-environment")),
+        (sources(path, &env, &flags), Some("from-the-flag")),
+    ] {
+        assert_eq!(text_of("rpc.token", &sources).unwrap().as_deref(), want);
+    }
+    assert!(text_of("rpc.token", &sources(Some("/nowhere/p.yaml".into()), &[], &[])).is_err());
 }

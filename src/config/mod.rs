@@ -2,30 +2,38 @@
 //!
 //! `settings` is the one table that everything derives from; `sources` collects texts from file (`yaml`), environment
 //! and flags; `load` turns them into a [`Config`] or into every [`Fault`] at once; `machine` reads what the machine
-//! allows and `layout` decides threads and CPUs from it. No command line is parsed here (that is `cli`).
+//! allows and `layout` decides threads and CPUs from it; `tls` and `pem` read certificates. No command line is parsed
+//! here (that is `cli`).
 
+#[cfg(test)]
+#[path = "../../tests/it/harness/authority.rs"]
+pub(crate) mod authority;
 mod fault;
 pub mod layout;
 mod load;
 pub mod machine;
+pub mod pem;
 mod planted;
 mod settings;
 mod sources;
+pub mod tls;
 mod value;
 mod yaml;
 
 pub use fault::{Fault, Faults, Origin};
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, text_of};
 pub use planted::{Planted, PlantedFault, PlantedPush, PlantedUpstream};
 pub use settings::{DEFAULT_SECRET, SETTINGS, Setting, Visibility, setting};
 pub use sources::{CONFIG_ENV, Sources};
+pub use value::Token;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::limits;
-use crate::session::handshake::origin::Proxies;
+use crate::session::handshake::origin::{Network, Proxies};
 use crate::session::meter::Rates;
+use tls::Tls;
 
 /// Everything an operator can set, checked and with defaults filled in. Immutable; shared as `Arc<Config>`.
 #[derive(Clone, Debug)]
@@ -39,7 +47,7 @@ pub struct Config {
     /// `http.listen`: admin HTTP, default 127.0.0.1:12140. Port 0 = any free port.
     pub http_listen: SocketAddr,
     /// `http.token`: what `/v1/*` asks of callers from other machines; `None`: they are refused.
-    pub http_token: Option<String>,
+    pub http_token: Option<Token>,
     /// `shards.*`.
     pub shards: ShardsConfig,
     /// `auth.*`.
@@ -127,12 +135,40 @@ pub struct RpcConfig {
     pub legacy_service: bool,
     /// What callers may take.
     pub limits: RpcLimits,
+    /// `rpc.allow`: sources that may connect; none = all, the default.
+    pub allow: Vec<Network>,
+    /// `rpc.token`: what calls must carry; default none.
+    pub token: Option<Token>,
+    /// `rpc.tls_cert`: PEM, the gateway's certificate first; default none: no TLS.
+    pub tls_cert: Option<PathBuf>,
+    /// `rpc.tls_key`: PEM, the key of that certificate.
+    pub tls_key: Option<PathBuf>,
+    /// `rpc.tls_client_ca`: PEM, who signs the certificates that callers must show; default none: they need not.
+    pub tls_client_ca: Option<PathBuf>,
+    /// What the three files say.
+    pub tls: Option<Tls>,
 }
 
 impl RpcConfig {
     /// All defaults but the address.
     pub fn at(listen: SocketAddr) -> Self {
-        Self { listen, legacy_service: false, limits: RpcLimits::DEFAULT }
+        Self {
+            listen,
+            legacy_service: false,
+            allow: Vec::new(),
+            token: None,
+            tls_cert: None,
+            tls_key: None,
+            tls_client_ca: None,
+            tls: None,
+            limits: RpcLimits::DEFAULT,
+        }
+    }
+
+    /// Whether callers from other machines are asked for nothing. TLS without a client CA asks them for nothing.
+    pub fn is_exposed(&self) -> bool {
+        let asks = !self.allow.is_empty() || self.token.is_some() || self.tls_client_ca.is_some();
+        !self.listen.ip().to_canonical().is_loopback() && !asks
     }
 }
 

@@ -4,14 +4,15 @@
 //! What always holds: defaults are text and go through the same parser as what operators write.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
-use super::value::{boolean, bytes, key_pair, millis, names, number, token};
+use super::value::{Token, boolean, bytes, key_pair, millis, names, number, optional};
 use super::{
     AdmissionConfig, AuthConfig, Config, Driver, LogConfig, RecordConfig, RecordMode, RpcConfig,
     ShardsConfig, UserNames, WebsocketConfig,
 };
 use crate::limits;
-use crate::session::handshake::origin::{Network, Proxies, ProxyHeader};
+use crate::session::handshake::origin::{Network, ProxyHeader};
 use crate::session::meter::Rates;
 
 /// The default of settings that are worked out from the machine.
@@ -118,7 +119,7 @@ impl Draft {
             rates: Rates { frames: 0, bytes: 0, inflated: 0, calls: 0 },
             drain_deadline_ms: 0,
             stall_abort_ms: 0,
-            record: RecordConfig { mode: RecordMode::Off, dir: std::path::PathBuf::new(), bytes_max: 0 },
+            record: RecordConfig { mode: RecordMode::Off, dir: PathBuf::new(), bytes_max: 0 },
             log: LogConfig { level: String::new(), json: false, users: UserNames::Plain },
             planted: super::Planted::default(),
         };
@@ -153,18 +154,31 @@ fn named<T: Copy>(text: &str, table: &[(&str, T)]) -> Option<T> {
     table.iter().find(|(name, _)| *name == text).map(|(_, value)| *value)
 }
 
-/// `none`, or networks between commas.
-fn networks(text: &str) -> Option<Vec<Network>> {
-    if text == "none" {
+/// The word for an empty list, or at most so many networks between commas.
+fn networks(text: &str, empty: &str, most: usize) -> Option<Vec<Network>> {
+    if text == empty {
         return Some(Vec::new());
     }
     let networks: Option<Vec<Network>> = names(text)?.iter().map(|name| Network::parse(name)).collect();
-    networks.filter(|networks| networks.len() <= limits::PROXY_NETWORKS_MAX)
+    networks.filter(|networks| networks.len() <= most)
 }
 
-fn networks_text(proxies: &Proxies) -> String {
-    let networks: Vec<String> = proxies.networks.iter().map(Network::to_string).collect();
-    if networks.is_empty() { "none".to_owned() } else { networks.join(",") }
+fn networks_text(networks: &[Network], empty: &str) -> String {
+    let networks: Vec<String> = networks.iter().map(Network::to_string).collect();
+    if networks.is_empty() { empty.to_owned() } else { networks.join(",") }
+}
+
+/// The word for no `websocket.proxies`.
+const NO_PROXIES: &str = "none";
+/// The word for no `rpc.allow`.
+const ANY_SOURCE: &str = "any";
+
+fn path(text: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(text))
+}
+
+fn path_text(path: Option<&PathBuf>) -> String {
+    path.map(|path| path.display().to_string()).unwrap_or_default()
 }
 
 const PROXY_HEADERS: [(&str, ProxyHeader); 2] =
@@ -266,8 +280,8 @@ pub static SETTINGS: &[Setting] = &[
         "`none` or at most 256 networks joined by commas, like 10.0.0.0/8",
         "10.0.0.0/8,192.0.2.4",
         "Proxies whose X-Forwarded-For is believed; nobody else's is looked at",
-        |d, t| d.config.admission.proxies.networks = networks(t)?,
-        |c| networks_text(&c.admission.proxies)
+        |d, t| d.config.admission.proxies.networks = networks(t, NO_PROXIES, limits::PROXY_NETWORKS_MAX)?,
+        |c| networks_text(&c.admission.proxies.networks, NO_PROXIES)
     ),
     setting!(
         "websocket.proxy_protocol",
@@ -310,7 +324,8 @@ pub static SETTINGS: &[Setting] = &[
         "127.0.0.1:10140",
         "an IP address and port (port 0 = any free one)",
         "127.0.0.1:10140",
-        "Where gRPC listens; it checks no caller, so keep it inside",
+        "Where gRPC listens; anybody who reaches it may push, kick and read tokens unless rpc.allow, rpc.token or \
+         rpc.tls_client_ca says otherwise",
         |d, t| d.config.rpc.listen = t.parse().ok()?,
         |c| c.rpc.listen
     ),
@@ -396,6 +411,52 @@ pub static SETTINGS: &[Setting] = &[
         |c| c.rpc.limits.resets_per_s
     ),
     setting!(
+        "rpc.allow",
+        ANY_SOURCE,
+        "`any` or at most 256 networks joined by commas, like 10.0.0.0/8",
+        "10.0.0.0/8,2001:db8::/32",
+        "Who may connect to the gRPC port; others are cut before a byte is read",
+        |d, t| d.config.rpc.allow = networks(t, ANY_SOURCE, limits::RPC_NETWORKS_MAX)?,
+        |c| networks_text(&c.rpc.allow, ANY_SOURCE)
+    ),
+    setting!(
+        "rpc.token",
+        "",
+        "16 to 512 visible ASCII characters without blanks, or nothing",
+        "0123456789abcdef",
+        "What gRPC callers must send as bearer token (health checks need none); readable on the way without TLS",
+        |d, t| d.config.rpc.token = optional(t, Token::parse)?,
+        |c| c.rpc.token.as_ref().map(Token::secret).unwrap_or_default(),
+        Secret
+    ),
+    setting!(
+        "rpc.tls_cert",
+        "",
+        "the path of a PEM file, or nothing",
+        "/etc/pinion/tls.crt",
+        "The gateway's certificate, then those between it and its CA; gRPC is then served over TLS only",
+        |d, t| d.config.rpc.tls_cert = optional(t, path)?,
+        |c| path_text(c.rpc.tls_cert.as_ref())
+    ),
+    setting!(
+        "rpc.tls_key",
+        "",
+        "the path of a PEM file, or nothing",
+        "/etc/pinion/tls.key",
+        "The private key of rpc.tls_cert, not encrypted; the files are read at start only",
+        |d, t| d.config.rpc.tls_key = optional(t, path)?,
+        |c| path_text(c.rpc.tls_key.as_ref())
+    ),
+    setting!(
+        "rpc.tls_client_ca",
+        "",
+        "the path of a PEM file, or nothing",
+        "/etc/pinion/clients-ca.crt",
+        "gRPC callers must show a certificate signed by one of these CAs; empty: none is asked for",
+        |d, t| d.config.rpc.tls_client_ca = optional(t, path)?,
+        |c| path_text(c.rpc.tls_client_ca.as_ref())
+    ),
+    setting!(
         "http.listen",
         "127.0.0.1:12140",
         "an IP address and port (port 0 = any free one)",
@@ -410,8 +471,8 @@ pub static SETTINGS: &[Setting] = &[
         "16 to 512 visible ASCII characters without blanks, or nothing",
         "0123456789abcdef",
         "What callers from other machines send as bearer token to ask /v1/*; without one they are refused",
-        |d, t| d.config.http_token = if t.is_empty() { None } else { Some(token(t)?) },
-        |c| c.http_token.clone().unwrap_or_default(),
+        |d, t| d.config.http_token = optional(t, Token::parse)?,
+        |c| c.http_token.as_ref().map(Token::secret).unwrap_or_default(),
         Secret
     ),
     setting!(

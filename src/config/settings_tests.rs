@@ -64,6 +64,12 @@ fn values_out_of_range_are_refused() {
         ("login.connections_per_user_max", "0"),
         ("login.spread_ms", "6s"),
         ("http.token", "0123456789abcde"),
+        ("rpc.allow", ""),
+        ("rpc.allow", "none"),
+        ("rpc.allow", "any,10.0.0.0/8"),
+        ("rpc.allow", "10.0.0.1/8"),
+        ("rpc.allow", "gateway.internal"),
+        ("rpc.token", "short"),
         ("http.token", "0123456789 abcdef"),
         ("login.policy", "2"),
         ("outbox.bytes_max", "1MiB"),
@@ -73,4 +79,18 @@ fn values_out_of_range_are_refused() {
         let setting = setting(key).unwrap();
         assert!((setting.apply)(&mut Draft::blank(), text).is_none(), "{key} = {text}");
     }
+}
+
+#[test]
+fn rpc_allow_takes_networks_of_both_families_up_to_its_limit() {
+    let apply = |text: &str| {
+        let mut draft = Draft::blank();
+        (setting("rpc.allow").unwrap().apply)(&mut draft, text).map(|()| draft.config.rpc.allow)
+    };
+    let many =
+        |n: usize| (0..n).map(|n| format!("10.0.{}.{}", n / 256, n % 256)).collect::<Vec<_>>().join(",");
+    assert_eq!(apply("any").map(|networks| networks.len()), Some(0));
+    assert_eq!(apply("10.0.0.0/8, ::1,::ffff:192.0.2.1").map(|networks| networks.len()), Some(3));
+    assert_eq!(apply(&many(limits::RPC_NETWORKS_MAX)).map(|networks| networks.len()), Some(256));
+    assert_eq!(apply(&many(limits::RPC_NETWORKS_MAX + 1)), None);
 }

@@ -1,6 +1,7 @@
 //! Text to values: the small grammars that settings share. A parser gives `None` for what it does not accept; the
 //! settings table says in words what that is.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 
 /// `true` or `false`.
@@ -45,10 +46,32 @@ pub(super) fn names(text: &str) -> Option<Vec<String>> {
     names.iter().all(|name| !name.is_empty()).then_some(names)
 }
 
-/// A secret that fits into an HTTP header and cannot be guessed in a lifetime.
-pub(super) fn token(text: &str) -> Option<String> {
-    let fits = (16..=512).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-    fits.then(|| text.to_owned())
+/// What callers send as bearer token: a secret that fits into an HTTP header and cannot be guessed in a lifetime.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// 16 to 512 visible ASCII characters without blanks.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = (16..=512).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    /// The secret itself.
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(hidden)")
+    }
+}
+
+/// A setting that may be left empty: `Some(None)` is nothing, `None` is not what was expected.
+pub(super) fn optional<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
+    if text.is_empty() { Some(None) } else { parse(text).map(Some) }
 }
 
 /// Two 64-bit numbers in hexadecimal, joined by a colon.
@@ -93,6 +116,21 @@ mod tests {
         }
         assert_eq!(millis("11s", 0..=10_000), None);
         assert_eq!(number::<u16>("65536", 0..=u16::MAX), None);
+    }
+
+    #[test]
+    fn a_token_is_long_visible_and_never_printed() {
+        for (text, good) in [
+            ("0123456789abcdef", true),
+            ("0123456789abcde", false),
+            ("0123456789 abcdef", false),
+            ("0123456789abcd\u{e9}", false),
+            ("", false),
+        ] {
+            assert_eq!(Token::parse(text).is_some(), good, "{text:?}");
+        }
+        assert!(Token::parse(&"x".repeat(512)).is_some() && Token::parse(&"x".repeat(513)).is_none());
+        assert!(!format!("{:?}", Token::parse("0123456789abcdef")).contains("0123"));
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::bearer::{Bearer, Sent};
+
 /// Why a caller may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denial {
@@ -32,13 +34,12 @@ impl Denial {
 }
 
 /// Judges a caller by where it is and by the `Authorization` header that it sent.
-pub(super) fn judge(peer: SocketAddr, sent: Option<&[u8]>, token: Option<&str>) -> Result<(), Denial> {
+pub(super) fn judge(peer: SocketAddr, sent: Option<&[u8]>, token: Option<&Bearer>) -> Result<(), Denial> {
     if is_here(peer.ip()) {
         return Ok(());
     }
     let token = token.ok_or(Denial::NoTokenSet)?;
-    let named = sent.and_then(bearer).ok_or(Denial::WrongToken)?;
-    if is_same(named, token.as_bytes()) { Ok(()) } else { Err(Denial::WrongToken) }
+    if token.judge(sent) == Sent::Right { Ok(()) } else { Err(Denial::WrongToken) }
 }
 
 /// A dual-stack listener sees 127.0.0.1 as ::ffff:127.0.0.1.
@@ -46,20 +47,10 @@ fn is_here(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
-/// The token of `Bearer TOKEN`; the scheme's case does not matter (RFC 9110 section 11.1).
-fn bearer(header: &[u8]) -> Option<&[u8]> {
-    let (scheme, rest) = header.split_at_checked(b"bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
-}
-
-/// Takes the same time wherever the two differ, so that a guesser learns nothing but the length.
-fn is_same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (x, y)| differs | (x ^ y)) == 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Token;
 
     #[test]
     fn callers_from_elsewhere_need_the_token() {
@@ -87,7 +78,12 @@ mod tests {
             ("[fe80::1]:9", None, Some(TOKEN), Err(Denial::WrongToken)),
             ("0.0.0.0:9", None, None, Err(Denial::NoTokenSet)),
         ] {
-            assert_eq!(judge(peer.parse().unwrap(), sent, token), want, "{peer} {sent:?} {token:?}");
+            let bearer = token.map(|text| Bearer::of(&Token::parse(text).unwrap()));
+            assert_eq!(
+                judge(peer.parse().unwrap(), sent, bearer.as_ref()),
+                want,
+                "{peer} {sent:?} {token:?}"
+            );
         }
     }
 }

@@ -20,6 +20,7 @@ use monoio_http::h1::payload::{FixedPayload, Payload};
 use prometheus_client::registry::Registry;
 
 use super::access::{self, Denial};
+use super::bearer::Bearer;
 use super::bounded::{Bounded, Bounds, Excess};
 use super::exchange::Exchange;
 use super::exposition;
@@ -38,7 +39,7 @@ pub(super) struct Admin {
     /// The blocks with the value of their `shard` label.
     pub(super) blocks: Vec<(String, Arc<Block>)>,
     /// `http.token`.
-    pub(super) token: Option<String>,
+    pub(super) token: Option<Bearer>,
 }
 
 /// An answer: status, content type, body.
@@ -129,7 +130,7 @@ impl Admin {
         let path = request.uri().path();
         if path.starts_with("/v1/") {
             let sent = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-            if let Err(denial) = access::judge(peer, sent, self.token.as_deref()) {
+            if let Err(denial) = access::judge(peer, sent, self.token.as_ref()) {
                 return self.deny(peer, denial);
             }
         }

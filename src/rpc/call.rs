@@ -17,6 +17,7 @@ use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 
 use super::exchange::{CallPlace, DrainWatch, Exchange};
+use super::gate::{self, Gate};
 use super::metadata::{CallHead, Refusal};
 use super::readiness::Readiness;
 use super::services::{self, Catalog, Method, Streaming, Unary};
@@ -40,6 +41,8 @@ pub(super) struct Service {
     pub(super) catalog: Catalog,
     /// `auth.admin_users`.
     pub(super) admins: Vec<String>,
+    /// Who may connect and call.
+    pub(super) gate: Gate,
     /// What the health service answers from.
     pub(super) readiness: Readiness,
 }
@@ -100,7 +103,7 @@ async fn serve(
     mut respond: SendResponse<Bytes>,
 ) {
     let (parts, body) = request.into_parts();
-    match CallHead::read(&parts, service.catalog) {
+    match gate::judge(&service, &parts).and_then(|()| CallHead::read(&parts, service.catalog)) {
         Ok(head) => match head.method {
             Method::Unary(method) => {
                 let request = UnaryRequest { method, head, headers: parts.headers, body };

@@ -1,29 +1,97 @@
-//! A small gRPC client for one unary call, with a runtime of its own: what `pinion push` uses.
+//! A small gRPC client for one unary call, with a runtime of its own: what `pinion push` uses, so its errors name that
+//! command's flags.
 //!
 //! Not here: name lookup (monoio's blocks the thread, so callers give addresses), retries, connection reuse.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use monoio::io::IntoPollIo;
 use monoio::net::TcpStream;
 use monoio::{LegacyDriver, RuntimeBuilder};
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, CertificateError, ClientConfig};
 
 use super::stream::{CollectFault, collect, send_all};
+use super::tls::{self, MaybeTls};
+use crate::config::Token;
+use crate::config::pem::{self, Side};
+use crate::config::tls::ALPN_H2;
 use crate::limits::{H2_FRAME_BYTES, H2_HEADER_LIST_BYTES, H2_STREAM_WINDOW_BYTES};
 use crate::wire::grpc::{Status, code, frame};
+
+/// Where a call goes, and what it shows there.
+#[derive(Clone)]
+pub struct Target {
+    /// Tried in their order until one can be connected to.
+    pub addresses: Vec<SocketAddr>,
+    /// `None`: plain HTTP/2.
+    pub tls: Option<TlsIdentity>,
+    /// The gateway's `rpc.token`.
+    pub token: Option<Token>,
+}
+
+/// Whom a caller believes, and who it is.
+#[derive(Clone)]
+pub struct TlsIdentity {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+impl TlsIdentity {
+    /// Reads PEM files: the CA that signed the gateway's certificate, and our own certificate and key if we have
+    /// one. `host` is the name or address that the gateway's certificate must have.
+    ///
+    /// # Errors
+    /// Which file is no good, and why; or that `host` is no name.
+    pub fn read(host: &str, ca: &Path, own: Option<(&Path, &Path)>) -> Result<Self, String> {
+        let in_file = |path: &Path, text: String| format!("{}: {text}", path.display());
+        let roots = pem::trusted(ca).map_err(|text| in_file(ca, text))?;
+        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots);
+        let mut config = match own {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let chain = pem::certificates(certificate).map_err(|text| in_file(certificate, text))?;
+                let private = pem::private_key(key).map_err(|text| in_file(key, text))?;
+                builder.with_client_auth_cert(chain, private).map_err(|error| {
+                    match pem::pair_fault(&error) {
+                        (Side::Certificate, text) => in_file(certificate, text),
+                        (Side::Key, text) => in_file(key, text),
+                    }
+                })?
+            }
+        };
+        config.alpn_protocols = vec![ALPN_H2.to_vec()];
+        config.resumption = Resumption::disabled();
+        let name =
+            ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is no name of a host"))?;
+        Ok(Self { config: Arc::new(config), name })
+    }
+}
 
 /// Why a call has no answer.
 #[derive(Debug)]
 pub enum CallError {
     /// Nobody listens there, or the network does not let us.
     Connect(SocketAddr, io::Error),
+    /// The connection was closed before the call was answered; with what it may be.
+    Closed(SocketAddr, &'static str),
+    /// One side does not believe the other.
+    Tls(SocketAddr, String),
     /// The server answered with an error.
     Refused(Status),
     /// No answer in time.
@@ -38,6 +106,12 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(address, error) => write!(f, "cannot connect to {address}: {error}"),
+            Self::Closed(address, why) => write!(
+                f,
+                "{address} closed the connection without an answer: is this machine in the gateway's rpc.allow? {why} \
+                 It may also be ending or out of connections"
+            ),
+            Self::Tls(address, text) => write!(f, "TLS with {address}: {text}"),
             Self::Refused(status) => {
                 write!(f, "refused with status {}: {}", status.code, status.message)?;
                 match &status.cause {
@@ -54,16 +128,138 @@ impl fmt::Display for CallError {
 
 impl std::error::Error for CallError {}
 
-impl From<h2::Error> for CallError {
-    fn from(error: h2::Error) -> Self {
-        Self::Protocol(error.to_string())
+const CLOSED_PLAIN: &str = "Does it speak TLS (then name its CA with --rpc-ca)?";
+/// A complaint about our certificate is lost if the close overtakes it.
+const CLOSED_TLS: &str = "Does its rpc.tls_client_ca accept our certificate (--rpc-cert, --rpc-key)?";
+
+impl CallError {
+    /// Of an HTTP/2 connection to this address; `closed` is what to ask if it just ended.
+    fn of(address: SocketAddr, closed: &'static str, error: &h2::Error) -> Self {
+        match alert(&error.to_string()) {
+            Some(text) => Self::Tls(address, text.to_owned()),
+            None if error.is_io() => Self::Closed(address, closed),
+            None => Self::Protocol(error.to_string()),
+        }
     }
 }
 
-/// Makes one call and blocks the thread until its answer, at most `deadline_ms`. Do not use it on a thread that runs
-/// a runtime.
-///
-/// `path` is like `/package.Service/Method`; metadata keys are lower-case, values are printable ASCII.
+/// What the gateway's complaint about us means. With TLS 1.3 it comes when our handshake is over, and `h2` hands on
+/// its text only.
+fn alert(text: &str) -> Option<&'static str> {
+    const REFUSED: &str = "the gateway does not accept our certificate (--rpc-cert): its rpc.tls_client_ca did not \
+                           sign it, or it has expired";
+    let table = [
+        (
+            AlertDescription::CertificateRequired,
+            "the gateway wants a client certificate: give one with --rpc-cert and --rpc-key",
+        ),
+        (AlertDescription::UnknownCA, REFUSED),
+        (AlertDescription::CertificateExpired, REFUSED),
+        (AlertDescription::BadCertificate, REFUSED),
+        (AlertDescription::DecryptError, REFUSED),
+    ];
+    let found = |alert| text.contains(&rustls::Error::AlertReceived(alert).to_string());
+    table.into_iter().find_map(|(alert, text)| found(alert).then_some(text))
+}
+
+/// Why a handshake failed, in words.
+fn handshake_fault(address: SocketAddr, error: &io::Error) -> CallError {
+    let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let text = match fault {
+        Some(rustls::Error::InvalidCertificate(fault)) => match fault {
+            CertificateError::UnknownIssuer => {
+                "the gateway's certificate is not signed by the CA in --rpc-ca".to_owned()
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                format!("the gateway's certificate is for another name than the one in --rpc: {fault}")
+            }
+            _ => format!("the gateway's certificate is not good: {fault}"),
+        },
+        Some(rustls::Error::InvalidMessage(_)) => {
+            "it does not speak TLS: leave out --rpc-ca, or is this another port?".to_owned()
+        }
+        Some(fault) => alert(&fault.to_string()).map_or_else(|| fault.to_string(), str::to_owned),
+        None => return CallError::Closed(address, CLOSED_TLS),
+    };
+    CallError::Tls(address, text)
+}
+
+impl Target {
+    /// Plain HTTP/2 without a token.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { addresses: vec![address], tls: None, token: None }
+    }
+
+    /// Makes one call and blocks the thread until its answer, at most `deadline_ms`. Do not use it on a thread that
+    /// runs a runtime.
+    ///
+    /// `path` is like `/package.Service/Method`; metadata keys are lower-case, values are printable ASCII.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub fn call(
+        &self,
+        path: &str,
+        metadata: &[(&str, &str)],
+        message: Bytes,
+        deadline_ms: u64,
+    ) -> Result<Bytes, CallError> {
+        // epoll everywhere: one short call gains nothing from a ring, and a sandbox may forbid one.
+        let mut runtime =
+            RuntimeBuilder::<LegacyDriver>::new().enable_timer().build().map_err(CallError::Runtime)?;
+        runtime.block_on(async {
+            let called = async {
+                let (address, stream) = self.connect().await?;
+                let request = self.request(address, path, metadata, deadline_ms)?;
+                exchange(address, stream, request, message).await
+            };
+            match monoio::time::timeout(Duration::from_millis(deadline_ms), called).await {
+                Ok(result) => result,
+                Err(_) => Err(CallError::Deadline(deadline_ms)),
+            }
+        })
+    }
+
+    async fn connect(&self) -> Result<(SocketAddr, MaybeTls), CallError> {
+        let mut last = CallError::Protocol("no address is given".to_owned());
+        for &address in &self.addresses {
+            let socket = TcpStream::connect_addr(address).await;
+            match socket.and_then(|socket| socket.set_nodelay(true).and_then(|()| socket.into_poll_io())) {
+                Ok(socket) => {
+                    let Some(TlsIdentity { config, name }) = self.tls.clone() else {
+                        return Ok((address, MaybeTls::Plain(socket)));
+                    };
+                    let stream = tls::connect(config, name, socket).await;
+                    return stream.map(|s| (address, s)).map_err(|error| handshake_fault(address, &error));
+                }
+                Err(error) => last = CallError::Connect(address, error),
+            }
+        }
+        Err(last)
+    }
+
+    fn request(
+        &self,
+        address: SocketAddr,
+        path: &str,
+        metadata: &[(&str, &str)],
+        deadline_ms: u64,
+    ) -> Result<Request<()>, CallError> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let mut request =
+            Request::post(format!("{scheme}://{address}{path}")).body(()).map_err(|_| bad(path))?;
+        add_headers(request.headers_mut(), metadata, deadline_ms)?;
+        if let Some(token) = &self.token {
+            let mut value =
+                HeaderValue::try_from(format!("Bearer {}", token.secret())).map_err(|_| bad("the token"))?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(header::AUTHORIZATION, value);
+        }
+        Ok(request)
+    }
+}
+
+/// [`Target::call`] on a plain address.
 ///
 /// # Errors
 /// See [`CallError`].
@@ -74,28 +270,18 @@ pub fn call_once(
     message: Bytes,
     deadline_ms: u64,
 ) -> Result<Bytes, CallError> {
-    let request = request(address, path, metadata, deadline_ms)?;
-    // epoll everywhere: one short call gains nothing from a ring, and a sandbox may forbid one.
-    let mut runtime =
-        RuntimeBuilder::<LegacyDriver>::new().enable_timer().build().map_err(CallError::Runtime)?;
-    runtime.block_on(async move {
-        let deadline = Duration::from_millis(deadline_ms);
-        match monoio::time::timeout(deadline, call(address, request, message)).await {
-            Ok(result) => result,
-            Err(_) => Err(CallError::Deadline(deadline_ms)),
-        }
-    })
+    Target::plain(address).call(path, metadata, message, deadline_ms)
 }
 
-fn request(
-    address: SocketAddr,
-    path: &str,
+fn bad(what: &str) -> CallError {
+    CallError::Protocol(format!("{what} cannot be sent"))
+}
+
+fn add_headers(
+    headers: &mut HeaderMap,
     metadata: &[(&str, &str)],
     deadline_ms: u64,
-) -> Result<Request<()>, CallError> {
-    let bad = |what: &str| CallError::Protocol(format!("{what} cannot be sent"));
-    let mut request = Request::post(format!("http://{address}{path}")).body(()).map_err(|_| bad(path))?;
-    let headers = request.headers_mut();
+) -> Result<(), CallError> {
     headers.insert("content-type", HeaderValue::from_static("application/grpc"));
     headers.insert("te", HeaderValue::from_static("trailers"));
     // At most 8 digits.
@@ -109,35 +295,69 @@ fn request(
         let name = HeaderName::from_bytes(key.as_bytes()).map_err(|_| bad(key))?;
         headers.append(name, HeaderValue::from_str(value).map_err(|_| bad(key))?);
     }
-    Ok(request)
+    Ok(())
 }
 
-async fn call(address: SocketAddr, request: Request<()>, message: Bytes) -> Result<Bytes, CallError> {
-    let failed = |error| CallError::Connect(address, error);
-    let stream = TcpStream::connect_addr(address).await.map_err(failed)?;
-    stream.set_nodelay(true).map_err(failed)?;
+/// The call on its connection.
+async fn exchange(
+    address: SocketAddr,
+    stream: MaybeTls,
+    request: Request<()>,
+    message: Bytes,
+) -> Result<Bytes, CallError> {
+    let closed = if matches!(stream, MaybeTls::Tls(_)) { CLOSED_TLS } else { CLOSED_PLAIN };
+    let failed = |error| CallError::of(address, closed, &error);
     let (sender, connection) = h2::client::Builder::new()
         .enable_push(false)
         .initial_window_size(H2_STREAM_WINDOW_BYTES)
         .max_header_list_size(H2_HEADER_LIST_BYTES)
         .max_frame_size(H2_FRAME_BYTES)
-        .handshake::<_, Bytes>(stream.into_poll_io().map_err(failed)?)
-        .await?;
-    monoio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "connection");
-        }
-    });
-    exchange(sender, request, message).await
-}
-
-async fn exchange(
-    sender: SendRequest<Bytes>,
-    request: Request<()>,
-    message: Bytes,
-) -> Result<Bytes, CallError> {
+        .handshake::<_, Bytes>(stream)
+        .await
+        .map_err(failed)?;
     let too_long = || CallError::Protocol("the request is too long".to_owned());
     let framed = frame(&message).ok_or_else(too_long)?;
+    match drive(connection, answer(sender, request, framed)).await {
+        Ok(answer) => answer,
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Polls a connection until the call on it is over. What broke the connection says more than what the call sees of it.
+async fn drive<T>(
+    connection: impl Future<Output = Result<(), h2::Error>>,
+    call: impl Future<Output = Result<T, h2::Error>>,
+) -> Result<T, h2::Error> {
+    let (mut connection, mut call) = (pin!(connection), pin!(call));
+    let mut over = false;
+    poll_fn(|cx| {
+        let mut broken = None;
+        let mut poll_connection = |cx: &mut Context<'_>, broken: &mut Option<h2::Error>| {
+            if !over && let Poll::Ready(end) = connection.as_mut().poll(cx) {
+                over = true;
+                *broken = end.err();
+            }
+        };
+        poll_connection(cx, &mut broken);
+        let answer = call.as_mut().poll(cx);
+        if matches!(answer, Poll::Ready(Err(_))) {
+            poll_connection(cx, &mut broken);
+        }
+        match (answer, broken) {
+            (Poll::Ready(Ok(answer)), _) => Poll::Ready(Ok(answer)),
+            (_, Some(error)) => Poll::Ready(Err(error)),
+            (answer, None) => answer,
+        }
+    })
+    .await
+}
+
+/// The outer error is the connection's.
+async fn answer(
+    sender: SendRequest<Bytes>,
+    request: Request<()>,
+    framed: Bytes,
+) -> Result<Result<Bytes, CallError>, h2::Error> {
     let mut sender = sender.ready().await?;
     let (response, mut stream) = sender.send_request(request, false)?;
     // A server may refuse before it has read everything; then its answer counts, not our failure to send.
@@ -146,26 +366,26 @@ async fn exchange(
         Ok(response) => response,
         Err(error) => {
             sent?;
-            return Err(error.into());
+            return Err(error);
         }
     };
     let (head, mut body) = response.into_parts();
     if let Some(status) = status(&head.headers) {
-        return finish(status, Err(CallError::Protocol("no message".to_owned())));
+        return Ok(finish(status, Err(CallError::Protocol("no message".to_owned()))));
     }
     if head.status != http::StatusCode::OK {
-        return Err(CallError::Protocol(format!("HTTP status {}", head.status)));
+        return Ok(Err(CallError::Protocol(format!("HTTP status {}", head.status))));
     }
     let message = match collect(&mut body).await {
         Ok(message) => Ok(message),
-        Err(CollectFault::Gone(error)) => return Err(error.into()),
+        Err(CollectFault::Gone(error)) => return Err(error),
         Err(CollectFault::Body(fault)) => Err(CallError::Protocol(format!("{fault:?}"))),
     };
     let trailers = poll_fn(|cx| body.poll_trailers(cx)).await?.unwrap_or_default();
-    match status(&trailers) {
+    Ok(match status(&trailers) {
         Some(status) => finish(status, message),
         None => Err(CallError::Protocol("no grpc-status".to_owned())),
-    }
+    })
 }
 
 /// The status decides; a message beside an error is not looked at.

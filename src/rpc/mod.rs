@@ -1,13 +1,14 @@
 //! gRPC and admin HTTP on the rpc threads.
 //!
 //! `run` is the life of a thread; `exchange` its state; `server`, `call`, `metadata` and `services` the push API,
-//! `frames` its large frames; `upstream` answers the shards' questions; `admin` is HTTP for operators, `verbs` what
-//! they may ask there, `access` who may, `inside` the view of all shards; `client` makes one call from the command
-//! line. `budget`, `conduct`, `bounded` and `stream` keep peers within limits. No user state is here: the shards own
-//! users.
+//! `frames` its large frames; `gate` who may use it (`tls`, `bearer`); `upstream` answers the shards' questions;
+//! `admin` is HTTP for operators, `verbs` what they may ask there, `access` who may, `inside` the view of all shards;
+//! `client` makes one call from the command line. `budget`, `conduct`, `bounded` and `stream` keep peers within
+//! limits. No user state is here: the shards own users.
 
 mod access;
 mod admin;
+mod bearer;
 mod bounded;
 mod budget;
 mod call;
@@ -16,6 +17,7 @@ mod conduct;
 mod exchange;
 mod exposition;
 mod frames;
+mod gate;
 pub mod inside;
 mod metadata;
 mod planted;
@@ -24,6 +26,7 @@ mod run;
 mod server;
 mod services;
 mod stream;
+mod tls;
 mod upstream;
 mod verbs;
 

@@ -11,9 +11,11 @@ use rustix::net::Shutdown;
 
 use super::RpcStart;
 use super::admin::{self, Admin};
+use super::bearer::Bearer;
 use super::call::Service;
 use super::exchange::Exchange;
 use super::exposition::{self, Sources};
+use super::gate::Gate;
 use super::readiness::Readiness;
 use super::server::{self, Server};
 use super::services::Catalog;
@@ -61,6 +63,7 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
         catalog: Catalog::new(&start.config.rpc),
         readiness: readiness.clone(),
         admins: start.config.auth.admin_users.clone(),
+        gate: Gate::of(&start.config.rpc),
     });
     let server = Server::new(service, start.config.rpc.limits, turns.clone());
     let (grpc, mut listeners) = (start.grpc.try_clone()?, Vec::new());
@@ -76,7 +79,7 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
             exchange: exchange.clone(),
             readiness,
             blocks: start.blocks,
-            token: start.config.http_token.clone(),
+            token: start.config.http_token.as_ref().map(Bearer::of),
             registry: exposition::registry(sources),
         };
         monoio::spawn(admin::accept(http, Rc::new(admin), turns));

@@ -16,7 +16,6 @@ use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
-use monoio::io::IntoPollIo;
 use monoio::io::poll_io::{AsyncRead, AsyncWrite};
 use monoio::net::{TcpListener, TcpStream};
 use rustix::net::{SocketFlags, acceptfrom_with};
@@ -25,6 +24,7 @@ use super::budget::{Budgeted, Ration, Verdict};
 use super::call::{self, Service};
 use super::conduct::Cut;
 use super::exchange::ConnectionPlace;
+use super::gate;
 use crate::config::RpcLimits;
 use crate::limits;
 use crate::metrics::Metric;
@@ -91,6 +91,9 @@ pub(super) fn accept_waiting(listener: &StdTcpListener, server: &Rc<Server>) {
 
 /// Serves a connection, or closes it at once.
 fn receive(server: &Rc<Server>, stream: TcpStream, peer: SocketAddr) {
+    if !server.service.gate.lets_in(peer) {
+        return server.count(Metric::RpcForeign);
+    }
     let Some(place) = server.service.exchange.enter_connection(server.limits.connections_max) else {
         return server.count(Metric::RpcRefusedFull);
     };
@@ -137,13 +140,10 @@ impl Drop for AddressPlace {
 /// One connection, from accept to close.
 async fn serve(stream: TcpStream, place: ConnectionPlace, address: AddressPlace) {
     let server = &address.server;
-    let stream = match stream.into_poll_io() {
-        Ok(stream) => Budgeted::new(stream, Rc::clone(&server.ration), &server.limits),
-        Err(error) => {
-            tracing::warn!(%error, "a gRPC connection cannot be polled");
-            return;
-        }
+    let Some(stream) = gate::open(&server.service, stream, &server.turns).await else {
+        return;
     };
+    let stream = Budgeted::new(stream, Rc::clone(&server.ration), &server.limits);
     let verdict = stream.verdict();
     let handshake = builder(&server.limits).handshake::<_, Bytes>(stream);
     match monoio::time::timeout(Duration::from_millis(limits::H2_HANDSHAKE_MS), handshake).await {

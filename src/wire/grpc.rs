@@ -69,6 +69,8 @@ pub mod code {
     pub const INTERNAL: i32 = 13;
     /// A full queue or a node that leaves; try again, or elsewhere.
     pub const UNAVAILABLE: i32 = 14;
+    /// The caller did not show who it is.
+    pub const UNAUTHENTICATED: i32 = 16;
     /// OpenIM `ArgsError` (spec 7.5).
     pub const ARGS: i32 = 1001;
     /// OpenIM `NoPermissionError` (spec 7.5).

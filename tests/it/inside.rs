@@ -1,15 +1,17 @@
 //! Seeing inside a running gateway: `pinion who`, `trace` and `shards`, and who may ask.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Command, Stdio};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Stdio;
 
 use pinion::ids::{Ownership, ShardId};
 use pinion::pb::openim::msggateway::{KickUserOfflineReq, KickUserOfflineResp};
 use pinion::pb::openim::sdkws::GetMaxSeqReq;
 use rustix::process::Signal;
 
-use crate::harness::{DEADLINE, Gateway, Killed, eventually, lines_of, pinion, run, texts};
+use crate::harness::{
+    DEADLINE, Elsewhere, Gateway, Killed, eventually, lines_of, own_address, pinion, run, texts,
+};
 
 const TOKEN: &str = "an-operators-token-of-some-length";
 
@@ -151,13 +153,6 @@ fn get(address: SocketAddr, path: &str, header: &str) -> (u16, String) {
     (head[9..12].parse().unwrap(), body.to_owned())
 }
 
-/// An address of this machine that is not loopback: a caller that dials it comes from it.
-fn own_address() -> Option<IpAddr> {
-    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    socket.connect("198.51.100.1:9").ok()?; // sends nothing
-    socket.local_addr().ok().map(|a| a.ip()).filter(|ip| !ip.is_loopback())
-}
-
 const VERBS: [&str; 3] = ["/v1/who?user=a", "/v1/trace?user=a&for_ms=1", "/v1/shards"];
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
@@ -199,51 +194,9 @@ fn callers_at_a_foreign_address_need_the_token() {
     }
 }
 
-/// A network namespace with one cable to this one; gone when dropped.
-struct Elsewhere(String);
-
-impl Elsewhere {
-    /// `None`: this process may not make one.
-    fn new() -> Option<Self> {
-        let name = format!("pin{}", std::process::id() % 10_000);
-        let made = ip(&["netns", "add", &name]).then(|| Self(name.clone()))?;
-        let (here, there) = (format!("{name}h"), format!("{name}t"));
-        let ready = ip(&["link", "add", &here, "type", "veth", "peer", "name", &there, "netns", &name])
-            && ip(&["addr", "add", "198.18.77.1/30", "dev", &here])
-            && ip(&["link", "set", &here, "up"])
-            && ip(&["-n", &name, "addr", "add", "198.18.77.2/30", "dev", &there])
-            && ip(&["-n", &name, "link", "set", &there, "up"]);
-        ready.then_some(made)
-    }
-
-    /// Runs a command over there.
-    fn run(&self, command: &mut Command) -> (i32, String, String) {
-        let mut there = Command::new("ip");
-        there.args(["netns", "exec", &self.0]).arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => there.env(name, value),
-                None => there.env_remove(name),
-            };
-        }
-        texts(&run(there))
-    }
-}
-
-impl Drop for Elsewhere {
-    fn drop(&mut self) {
-        ip(&["netns", "del", &self.0]); // the cable goes with it
-    }
-}
-
-fn ip(arguments: &[&str]) -> bool {
-    let status = Command::new("ip").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    status.is_ok_and(|status| status.success())
-}
-
 #[test]
 fn callers_in_another_network_namespace_need_the_token() {
-    let Some(elsewhere) = Elsewhere::new() else {
+    let Some(elsewhere) = Elsewhere::new(77) else {
         eprintln!("SKIPPED callers_in_another_network_namespace_need_the_token: not root, or no iproute2");
         return;
     };

@@ -21,6 +21,7 @@ mod inside;
 mod leak;
 mod login;
 mod openim;
+mod protection;
 mod push_api;
 mod recording;
 mod shutdown;

@@ -7,7 +7,6 @@ use pinion::cluster::router::{Push, ResultPart, To};
 use pinion::hub::mail::{DeviceOutcome, DeviceVerdict, PushPart, PushRules, Report, Totals, Who};
 use pinion::ids::{RpcTicket, SourceId, Text};
 use pinion::limits::PUSH_PART_MAX;
-use pinion::time::Mono;
 
 use crate::checker::{Checker, Property};
 use crate::link::{Link, LinkId};

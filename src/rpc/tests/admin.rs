@@ -18,7 +18,7 @@ fn send(node: &Node, request: &[u8]) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-fn get(node: &Node, path: &str) -> (String, String) {
+pub(super) fn get(node: &Node, path: &str) -> (String, String) {
     let answer = send(node, format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes());
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.to_owned(), body.to_owned())

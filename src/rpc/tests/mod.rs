@@ -2,6 +2,7 @@
 
 mod admin;
 mod floods;
+mod gate;
 mod grpc;
 mod hostile;
 mod legacy;

@@ -36,7 +36,8 @@ pub struct Proxies {
 }
 
 impl Network {
-    /// Parses `address` or `address/prefix`. `None`: not one, or bits behind the prefix are set.
+    /// Parses `address` or `address/prefix`. `None`: not one, or bits behind the prefix are set. IPv4 written as IPv6
+    /// (`::ffff:10.0.0.0/104`) is IPv4, as addresses are before they are compared.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
@@ -47,6 +48,10 @@ impl Network {
         let prefix = match prefix {
             Some(text) => text.parse().ok().filter(|n: &u8| *n <= bits && n.to_string() == text)?,
             None => bits,
+        };
+        let (first, prefix) = match (first.to_canonical(), prefix.checked_sub(96)) {
+            (v4 @ IpAddr::V4(_), Some(prefix)) if first.is_ipv6() => (v4, prefix),
+            _ => (first, prefix),
         };
         let network = Self { first, prefix };
         (network.masked(first)? == bits_of(first)).then_some(network)
@@ -142,14 +147,26 @@ mod tests {
             ("2001:db8::/32", "2001:db8:1::1", "2001:db9::1"),
             ("::1", "::1", "::2"),
             ("::/0", "2001::1", "10.0.0.1"),
+            ("::ffff:10.0.0.0/104", "10.255.1.2", "11.0.0.1"),
+            ("::ffff:192.0.2.4", "192.0.2.4", "192.0.2.5"),
+            ("::ffff:0:0/96", "203.0.113.1", "::1"),
         ] {
             let network = Network::parse(network).unwrap();
             assert!(network.contains(ip(inside)) && !network.contains(ip(outside)), "{network}");
             assert_eq!(Network::parse(&network.to_string()), Some(network));
         }
-        for text in
-            ["", "10.0.0.0/33", "10.0.0.1/8", "::/129", "10.0.0.0/+8", "10.0.0.0/08", "host", "10.0.0/8"]
-        {
+        for text in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0.1/8",
+            "::/129",
+            "10.0.0.0/+8",
+            "10.0.0.0/08",
+            "host",
+            "10.0.0/8",
+            "::ffff:10.0.0.1/104",
+            "::ffff:0:0/95",
+        ] {
             assert_eq!(Network::parse(text), None, "{text}");
         }
     }

@@ -3,7 +3,9 @@
 //! The driver is chosen by `PINION_TEST_DRIVER` (`epoll`, `io_uring`; default: the gateway's own choice), so that the
 //! same tests run on both. Nothing here sleeps to synchronise: [`eventually`] waits for a condition with a deadline.
 
+pub mod authority;
 mod client;
+mod elsewhere;
 mod metrics;
 mod push_stream;
 mod seccomp;
@@ -26,6 +28,7 @@ use prost::Message;
 use rustix::process::{Pid, Signal, kill_process};
 
 pub use client::{Client, Frame, Options, text_message};
+pub use elsewhere::{Elsewhere, own_address};
 pub use metrics::{LEVELS, Metrics};
 pub use push_stream::{PushStream, push_message};
 pub use seccomp::spawn_without_io_uring;
