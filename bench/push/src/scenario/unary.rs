@@ -1,4 +1,5 @@
-//! Unary pushes to one user, or some in turn, closed loop, beside a bare h2 echo of the same sizes: what the gateway adds to HTTP/2.
+//! Unary pushes to one user, or some in turn, closed loop, beside a bare h2 echo of the same sizes: what the gateway
+//! adds to HTTP/2.
 
 use std::sync::Arc;
 
