@@ -204,13 +204,14 @@ impl Target {
         message: Bytes,
         deadline_ms: u64,
     ) -> Result<Bytes, CallError> {
+        let headers = self.headers(metadata, deadline_ms)?;
         // epoll everywhere: one short call gains nothing from a ring, and a sandbox may forbid one.
         let mut runtime =
             RuntimeBuilder::<LegacyDriver>::new().enable_timer().build().map_err(CallError::Runtime)?;
         runtime.block_on(async {
             let called = async {
                 let (address, stream) = self.connect().await?;
-                let request = self.request(address, path, metadata, deadline_ms)?;
+                let request = self.request(address, path, headers)?;
                 exchange(address, stream, request, message).await
             };
             match monoio::time::timeout(Duration::from_millis(deadline_ms), called).await {
@@ -238,23 +239,24 @@ impl Target {
         Err(last)
     }
 
-    fn request(
-        &self,
-        address: SocketAddr,
-        path: &str,
-        metadata: &[(&str, &str)],
-        deadline_ms: u64,
-    ) -> Result<Request<()>, CallError> {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let mut request =
-            Request::post(format!("{scheme}://{address}{path}")).body(()).map_err(|_| bad(path))?;
-        add_headers(request.headers_mut(), metadata, deadline_ms)?;
+    /// What is wrong with them is known before anything is sent.
+    fn headers(&self, metadata: &[(&str, &str)], deadline_ms: u64) -> Result<HeaderMap, CallError> {
+        let mut headers = HeaderMap::new();
+        add_headers(&mut headers, metadata, deadline_ms)?;
         if let Some(token) = &self.token {
             let mut value =
                 HeaderValue::try_from(format!("Bearer {}", token.secret())).map_err(|_| bad("the token"))?;
             value.set_sensitive(true);
-            request.headers_mut().insert(header::AUTHORIZATION, value);
+            headers.insert(header::AUTHORIZATION, value);
         }
+        Ok(headers)
+    }
+
+    fn request(&self, address: SocketAddr, path: &str, headers: HeaderMap) -> Result<Request<()>, CallError> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let mut request =
+            Request::post(format!("{scheme}://{address}{path}")).body(()).map_err(|_| bad(path))?;
+        *request.headers_mut() = headers;
         Ok(request)
     }
 }
