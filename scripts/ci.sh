@@ -134,6 +134,8 @@ run "fuzz" suite bash scripts/fuzz.sh 10
 run "docs" gate env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items
 run "pure layers alone" gate cargo check --locked --lib --no-default-features
 run "release build" gate cargo build --locked --release
+run "bench tests" suite cargo test --locked -p pinion-bench-push
+run "bench smoke" suite cargo run --locked -p pinion-bench-push -- smoke
 run "the commands of README.md" suite python3 scripts/quickstart.py
 run "client packages" gate bash tests/clients/packages.sh
 run "clients" suite "$WORK/clients/venv/bin/python" tests/clients/run.py

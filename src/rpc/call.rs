@@ -5,7 +5,7 @@
 //! caller that gave up stops its work.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -111,7 +111,8 @@ async fn serve(
             }
             Method::Streaming(method) => {
                 let inbound = Inbound::new(&service, body, head.coding);
-                serve_stream(&service, (method, head), inbound, respond).await;
+                // Boxed: it is many times the size of a unary call, which every call would have to be otherwise.
+                Box::pin(serve_stream(&service, (method, head), inbound, respond)).await;
             }
         },
         Err(refusal) => {
@@ -172,14 +173,16 @@ async fn answer(
         }
     };
     let call = Call { method, headers, message: message.bytes, deadline };
-    let framed = unless_gone(respond, services::answer(service, call)).await??;
+    let framed = unless_gone(respond, pin!(services::answer(service, call))).await??;
     // The verdicts are in; what is left is the peer's window.
     Ok((framed, patience.unasked_ms))
 }
 
 /// Runs `work` unless the caller resets the stream or its connection ends; then `work` is dropped, which cancels it.
-async fn unless_gone<T>(respond: &mut SendResponse<Bytes>, work: impl Future<Output = T>) -> Result<T, End> {
-    let mut work = pin!(work);
+async fn unless_gone<T>(
+    respond: &mut SendResponse<Bytes>,
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> Result<T, End> {
     poll_fn(|cx| {
         if let Poll::Ready(result) = work.as_mut().poll(cx) {
             return Poll::Ready(Ok(result));
@@ -221,7 +224,8 @@ async fn serve_stream(
     };
     let drain = service.exchange.watch_drain();
     let call = StreamCall { method, inbound, outbound: outbound.clone(), drain };
-    let work = outbound.unless_gone(services::stream(service, call));
+    let served = pin!(services::stream(service, call));
+    let work = outbound.unless_gone(served);
     let end = match head.timeout_ms {
         None => work.await,
         Some(ms) => monoio::time::timeout(Duration::from_millis(ms), work).await.unwrap_or_else(|_| {
@@ -271,4 +275,22 @@ fn status_headers(status: &Status) -> HeaderMap {
 fn grpc_headers(headers: &mut HeaderMap) {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity,gzip"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The task of what `_of` starts, in bytes.
+    fn task_bytes<A, B, C, D, F: Future>(_of: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_a_call_is_small() {
+        // `RPC_CALLS_MAX` of them may be open at once.
+        let bytes = task_bytes(serve);
+        println!("a call is a task of {bytes} bytes");
+        assert!(bytes <= 6 * 1024, "{bytes} bytes");
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -260,8 +260,10 @@ impl Outbound {
     }
 
     /// Runs `work` unless the caller resets the stream or its connection ends; then `work` is dropped.
-    pub(super) async fn unless_gone<T>(&self, work: impl Future<Output = Result<T, End>>) -> Result<T, End> {
-        let mut work = pin!(work);
+    pub(super) async fn unless_gone<T>(
+        &self,
+        mut work: Pin<&mut impl Future<Output = Result<T, End>>>,
+    ) -> Result<T, End> {
         poll_fn(|cx| {
             if let Poll::Ready(result) = work.as_mut().poll(cx) {
                 return Poll::Ready(result);

@@ -147,7 +147,8 @@ fn mail_is_handled_and_calls_are_answered_whatever_floods_come() {
             delays.sort_unstable_by(f64::total_cmp);
             let at = |percent: usize| delays[(delays.len() - 1) * percent / 100];
             println!(
-                "{driver:?} {:<32} {:>9.0} frames/s; {} mails: median {:.2} ms, p99 {:.2} ms, max {:.2} ms, max less preemption {:.2} ms",
+                "{driver:?} {:<32} {:>9.0} frames/s; {} mails: median {:.2} ms, p99 {:.2} ms, max {:.2} ms, \
+                 max less preemption {:.2} ms",
                 flood.name,
                 frames as f64 * 1e3 / for_ms as f64,
                 delays.len(),
