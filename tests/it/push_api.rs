@@ -101,7 +101,7 @@ fn large_messages_reach_all_variants_and_those_above_the_read_limit_are_reported
         .zip(["u1", "u2", "u3", "u4"])
         .map(|(variant, user)| (variant, log_in(&gateway, user, 5, variant)))
         .collect();
-    at_least(&gateway, "pinion_encodings", 4.0);
+    at_least(&gateway, "pinion_sessions", 4.0);
     let mut stream = PushStream::open(gateway.grpc);
     let mut random = fastrand::Rng::with_seed(1);
     let noise =
