@@ -116,6 +116,16 @@ pub(crate) mod tests {
         drivers
     }
 
+    /// Runs a test on every driver of this machine, side by side: most of a test's time is waiting.
+    pub(crate) fn on_each_of_the_drivers(test: impl Fn(DriverKind) + Sync) {
+        std::thread::scope(|scope| {
+            for driver in drivers() {
+                let test = &test;
+                scope.spawn(move || test(driver));
+            }
+        });
+    }
+
     #[test]
     fn the_thread_is_named_and_pinned_and_its_future_runs() {
         for driver in drivers() {

@@ -18,7 +18,7 @@ use crate::pb::openim::msggateway::OnlineBatchPushOneMsgResp;
 use crate::rpc::client::{Target, TlsIdentity};
 use crate::rpc::gate::Gate;
 use crate::session::handshake::origin::Network;
-use crate::shard::thread::tests::drivers;
+use crate::shard::thread::tests::on_each_of_the_drivers;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 const TOKEN: &str = "0123456789abcdef";
@@ -33,11 +33,11 @@ fn networks(texts: &[&str]) -> Vec<Network> {
 }
 
 /// Runs a test on every driver of this machine.
-fn on_each(config: &RpcConfig, test: impl Fn(&Node)) {
-    for driver in drivers() {
+fn on_each(config: &RpcConfig, test: impl Fn(&Node) + Sync) {
+    on_each_of_the_drivers(|driver| {
         let config = Config { rpc: config.clone(), ..super::config() };
         test(&Node::start_with(driver, Shards::Answer, config));
-    }
+    });
 }
 
 /// A push by this caller; the number of results.

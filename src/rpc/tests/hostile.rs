@@ -8,7 +8,7 @@ use super::wire::{
 use super::*;
 use crate::config::RpcLimits;
 use crate::pb::openim::msggateway::OnlineBatchPushOneMsgResp;
-use crate::shard::thread::tests::drivers;
+use crate::shard::thread::tests::{drivers, on_each_of_the_drivers};
 use std::io::Write;
 
 /// Error codes (RFC 9113 section 7).
@@ -217,7 +217,7 @@ fn the_stream_above_the_default_limit_is_refused() {
 #[test]
 fn what_is_no_http2_is_closed_at_once_and_silence_at_its_deadline() {
     let hello = b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03 a client hello of TLS 1.3, cut";
-    for driver in drivers() {
+    on_each_of_the_drivers(|driver| {
         let node = start(driver, Shards::Answer, RpcLimits::DEFAULT);
         let mut silent = [Peer::silent(node.grpc), Peer::silent(node.grpc)];
         silent[1].write(&PREFACE[..20]);
@@ -240,7 +240,7 @@ fn what_is_no_http2_is_closed_at_once_and_silence_at_its_deadline() {
             peer.closed();
         }
         node.await_count(Metric::RpcRefusedLate, 2);
-    }
+    });
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn a_caller_that_does_not_read_its_socket_is_cut_and_one_that_gives_no_window_lo
     let body = crate::wire::grpc::frame(&kick.encode_to_vec()).unwrap();
     let rate = limits::H2_RATE_MAX; // so that it is not cut for its PINGs
     let limits = RpcLimits { send_deadline_ms: 300, control_frames_per_s: rate, ..RpcLimits::DEFAULT };
-    for driver in drivers() {
+    on_each_of_the_drivers(|driver| {
         let node = start(driver, Shards::Answer, limits);
         let mut windowless = Peer::connect_with(node.grpc, b"\0\x04\0\0\0\0");
         windowless
@@ -321,13 +321,16 @@ fn a_caller_that_does_not_read_its_socket_is_cut_and_one_that_gives_no_window_lo
         while node.block.value(Metric::RpcCutStuck) == 0 {
             // A write may end inside a frame: the next one goes on there.
             at = (at + deaf.0.write(&ping[at..]).unwrap_or_default()) % ping.len();
+            // For room, or for a look at the count.
+            let mut room = [PollFd::new(&deaf.0, PollFlags::OUT)];
+            poll(&mut room, Some(&Timespec { tv_sec: 0, tv_nsec: 10_000_000 })).unwrap();
             assert!(clock::now().mono.since_ms(begun) < 20_000, "{driver:?}: never cut");
         }
         assert_served(&node, "a deaf caller");
         let outcome = windowless.outcome(1);
         assert_eq!((outcome.kind, outcome.code()), (RST_STREAM, CANCEL), "{driver:?}");
         assert!(windowless.is_served(), "only its call is lost");
-    }
+    });
 }
 
 #[test]

@@ -40,6 +40,7 @@ use crate::limits;
 use crate::metrics::{Metric, Tally};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, RpcAddress, RpcMail, ShardInbox, rpc_mailbox, shard_mailbox};
+use crate::shard::thread::tests::on_each_of_the_drivers;
 use crate::time::Mono;
 use crate::wire::grpc::Status;
 
@@ -343,8 +344,6 @@ fn sight(shard: ShardId, user: &str, look: Look) -> Sight {
 }
 
 /// Runs a test on every driver of this machine.
-fn on_each_driver(behaviour: Shards, test: impl Fn(&Node)) {
-    for driver in crate::shard::thread::tests::drivers() {
-        test(&Node::start(driver, behaviour));
-    }
+fn on_each_driver(behaviour: Shards, test: impl Fn(&Node) + Sync) {
+    on_each_of_the_drivers(|driver| test(&Node::start(driver, behaviour)));
 }
