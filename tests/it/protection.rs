@@ -276,11 +276,14 @@ fn the_token_is_nowhere_to_be_read() {
     let rpc = gateway.grpc.to_string();
     let _alice = gateway.connect("alice", 1);
     let mut texts_seen = vec![gateway.banner.join("\n")];
-    let trace = pinion(&["trace", "alice", "--for", "1s", "--http", &gateway.http.to_string()]);
+    let trace = pinion(&["trace", "alice", "--for", "2s", "--http", &gateway.http.to_string()]);
     let traced = std::thread::spawn(move || texts(&run(trace)));
-    for token in [Some(TOKEN), Some(WRONG), None] {
-        let (_, out, err) = push(&rpc, &[], token);
-        texts_seen.extend([out, err]);
+    // Again and again, since nobody says when the trace has begun.
+    while !traced.is_finished() {
+        for token in [Some(TOKEN), Some(WRONG), None] {
+            let (_, out, err) = push(&rpc, &[], token);
+            texts_seen.extend([out, err]);
+        }
     }
     let http = gateway.http.to_string();
     for command in [vec!["who", "alice", "--http", &http], vec!["shards", "--once", "--http", &http]] {
