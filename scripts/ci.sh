@@ -88,7 +88,8 @@ packages() {
 # Not optimised: it runs for seconds, and optimising it takes minutes.
 deny_tool() {
     "$WORK/tools/bin/cargo-deny" --version 2>/dev/null | grep -qx "cargo-deny $CARGO_DENY_VERSION" ||
-        CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off cargo install cargo-deny --locked --version "$CARGO_DENY_VERSION" --root "$WORK/tools" \
+        CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off \
+            cargo install cargo-deny --locked --version "$CARGO_DENY_VERSION" --root "$WORK/tools" \
             --target-dir "$WORK/tools-target"
 }
 
