@@ -7,8 +7,6 @@
 
 /// Largest HTTP request head. Larger: 431 and close. Upstream takes 1 MiB (spec 1.1); real heads are below 2 KiB.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Connections that may wait in the kernel's accept queue of one listener. More: the kernel drops the SYN.
-pub const LISTEN_BACKLOG_MAX: i32 = 4096;
 /// Headers of one request head. More: 431 and close.
 pub const HEADERS_MAX: usize = 64;
 /// A head must be complete this long after accept. Later: 408 and close. Upstream waits for ever (spec 1.1).
