@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::report_beside_echo;
 use crate::bound::Echo;
 use crate::cpu::Clocks;
 use crate::grpc::Caller;
@@ -41,15 +42,7 @@ pub fn run(plan: &Plan) {
         let bound = stand.runtime.block_on(closed(&echo_caller, OPENIM_PATH, &template, load));
         let bound_us = Clocks::of(echo.pid()).since(&before).total() * 1e6 / bound.calls as f64;
 
-        let (rate, bound_rate) = (done.calls as f64 / done.wall_s, bound.calls as f64 / bound.wall_s);
-        report.add("pushes", "1/s", rate);
-        report.add("bound: h2 echo of the same sizes", "1/s", bound_rate);
-        report.add("pushes / bound", "ratio", rate / bound_rate);
-        report.add("pushes per core second of the gateway", "1/s", used.per_core_second(done.calls));
-        used.report_cpu(&mut report, "us/push", done.calls);
-        report.add("bound: CPU of the echo", "us/call", bound_us);
-        report.add("CPU / bound", "ratio", used.split.total() * 1e6 / done.calls as f64 / bound_us);
-        used.report_work(&mut report, done.calls);
+        report_beside_echo(&mut report, (&done, &used), &bound, ("us/call", bound_us));
     }
     let seen = stand.crowd.report();
     assert_eq!(seen.frames, stand.pushed(), "frames that the clients got");
