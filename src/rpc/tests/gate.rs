@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
@@ -181,14 +181,16 @@ impl Certificates {
         Self { dir, ours, theirs }
     }
 
-    fn path(&self) -> &Path {
-        self.dir.path()
+    /// A folder for one set of files: the tests of both drivers write at the same time.
+    fn folder(&self) -> PathBuf {
+        tempfile::tempdir_in(self.dir.path()).unwrap().keep()
     }
 
     /// The gateway's configuration.
     fn config(&self, client_ca: Option<&Authority>) -> RpcConfig {
-        let (cert, key) = self.ours.write_pair(self.path(), "gateway", &["127.0.0.1"], When::Now);
-        let client_ca = client_ca.map(|ca| ca.write(self.path(), "callers"));
+        let folder = self.folder();
+        let (cert, key) = self.ours.write_pair(&folder, "gateway", &["127.0.0.1"], When::Now);
+        let client_ca = client_ca.map(|ca| ca.write(&folder, "callers"));
         let mut config =
             RpcConfig { tls_cert: Some(cert), tls_key: Some(key), tls_client_ca: client_ca, ..defaults() };
         config.tls = Some(Tls::read(&config).unwrap());
@@ -197,14 +199,12 @@ impl Certificates {
 
     /// A caller's identity: whom it believes, who it is, and whom it looks for.
     fn caller(&self, ca: &Authority, own: Option<&(PathBuf, PathBuf)>, host: &str) -> TlsIdentity {
-        let ca = ca.write(self.path(), "believed");
+        let ca = ca.write(&self.folder(), "believed");
         TlsIdentity::read(host, &ca, own.map(|(cert, key)| (cert.as_path(), key.as_path()))).unwrap()
     }
 
-    /// In files of its own, so that several can be made before one is used.
     fn pair(&self, authority: &Authority, when: When) -> (PathBuf, PathBuf) {
-        let files = std::fs::read_dir(self.path()).unwrap().count();
-        authority.write_pair(self.path(), &format!("caller{files}"), &["caller"], when)
+        authority.write_pair(&self.folder(), "caller", &["caller"], when)
     }
 
     /// A raw client: TLS versions and ALPN as given.
@@ -213,7 +213,7 @@ impl Certificates {
         versions: &[&'static rustls::SupportedProtocolVersion],
         alpn: &[&[u8]],
     ) -> Arc<ClientConfig> {
-        let roots = pem::trusted(&self.ours.write(self.path(), "raw")).unwrap();
+        let roots = pem::trusted(&self.ours.write(&self.folder(), "raw")).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
