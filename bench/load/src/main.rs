@@ -1,0 +1,21 @@
+//! `pinion-bench`: a wrk for WebSockets, OpenIM and pushes. See `bench/README.md`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::let_underscore_must_use,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    unreachable_pub,
+    reason = "a bench uses the real clock; its figures are floats"
+)]
+#![expect(dead_code, reason = "the contract of two halves that are being built")]
+
+mod script;
+mod settings;
+mod tally;
+
+fn main() {}

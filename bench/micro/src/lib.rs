@@ -1,0 +1,1 @@
+//! What the micro benchmarks in `benches/` share.
