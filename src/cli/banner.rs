@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::version;
+use super::{doctor, version};
 use crate::backend::embedded::token;
 use crate::config::{Config, DEFAULT_SECRET, Loaded, RpcConfig, setting};
 use crate::ids::Platform;
@@ -51,6 +51,8 @@ pub(super) fn text(loaded: &Loaded, facts: &Facts, files: u64) -> String {
         ));
     }
     lines.extend(loaded.warnings.iter().map(|warning| format!("warning    {warning}")));
+    let failures = doctor::failures(loaded.config.websocket.connections_max);
+    lines.extend(failures.iter().map(|failure| format!("warning    this host: {failure} (pinion doctor)")));
     if loaded.config.planted.is_some() {
         lines.push(format!(
             "warning    a fault is planted, this gateway is for tests: {:?}",

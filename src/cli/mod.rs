@@ -2,15 +2,15 @@
 //!
 //! `args` derives flags from the settings table; one file per command; `client` and `frames` are the gateway's own wire
 //! code from the client's side; `admin` asks a running gateway over its admin port, `rpc` finds the way to its gRPC
-//! port. Not here: what runs once a gateway is configured
-//! (`node`).
+//! port; `doctor` judges the host. Not here: what runs once a gateway is configured (`node`).
 //!
-//! Exit codes: 0 as asked, 1 it did not work out (each command says what), 2 the input was wrong.
+//! Exit codes: 0 as asked, 1 it did not work out (each command says what), 2 the input was wrong; `doctor` adds 3 and 4.
 
 mod admin;
 mod args;
 mod banner;
 mod client;
+mod doctor;
 mod frames;
 mod gateway;
 mod listen;
@@ -56,6 +56,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("who", matches)) => who::run(matches),
         Some(("trace", matches)) => trace::run(matches),
         Some(("shards", matches)) => shards::run(matches),
+        Some(("doctor", matches)) => doctor::run(matches),
         // The parser knows no other command; an answer costs less than a proof.
         Some((other, _)) => fail(EXIT_USAGE, &format!("unknown command {other}")),
     }

@@ -1,0 +1,36 @@
+//! What a host is planned for.
+
+use crate::limits;
+
+/// A number of connections under the name that `tuning/sysctl` and `scripts/tune.sh` use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Profile {
+    pub(super) name: &'static str,
+    pub(super) connections: u64,
+}
+
+/// All profiles; the first is the default.
+pub(super) const PROFILES: [Profile; 4] = [
+    Profile { name: "10k", connections: 10_000 },
+    Profile { name: "100k", connections: 100_000 },
+    Profile { name: "1m", connections: 1_000_000 },
+    Profile { name: "10m", connections: 10_000_000 },
+];
+
+impl Profile {
+    /// The profile of this name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        PROFILES.into_iter().find(|profile| profile.name == name)
+    }
+
+    /// The smallest profile that holds so many connections, for advice; the largest if none does.
+    pub(super) fn for_connections(connections: u64) -> &'static str {
+        let fits = PROFILES.iter().find(|profile| profile.connections >= connections);
+        fits.map_or("10m", |profile| profile.name)
+    }
+}
+
+/// Files that one process needs for so many connections.
+pub(super) const fn files_for(connections: u64) -> u64 {
+    connections + limits::FILES_RESERVED_MAX
+}
