@@ -1,9 +1,11 @@
 //! One node: builds mailboxes, listeners and threads, watches them, and takes them down.
 //!
-//! `threads` starts them and waits until they are ready; `drain` ends them. Everything here runs on the main thread,
-//! which is the only one that may block. Not here: what the threads do (`shard`, `rpc`), and what is printed (`cli`).
+//! `threads` starts them and waits until they are ready; `drain` ends them; `supervisor` tells systemd. Everything here
+//! runs on the main thread, which is the only one that may block. Not here: what the threads do (`shard`, `rpc`), and
+//! what is printed (`cli`).
 
 mod drain;
+mod supervisor;
 mod threads;
 mod watch;
 
@@ -17,6 +19,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 use tracing_appender::non_blocking::ErrorCounter;
 
+use self::supervisor::Supervisor;
 use crate::admission::{Admission, NodeState};
 use crate::config::layout::Layout;
 use crate::config::machine::Machine;
@@ -78,6 +81,7 @@ pub struct Node {
     signals: Signals,
     /// Out only while it reports.
     watcher: Option<Watcher>,
+    supervisor: Supervisor,
     /// The shard that stalled for longer than `stall.abort_ms`.
     condemned: Option<ShardId>,
     planted: Option<PlantedStall>,
@@ -127,6 +131,7 @@ impl Node {
             events: started.events,
             signals,
             watcher: Some(Watcher::new(started.watched, stall_abort_ms)),
+            supervisor: Supervisor::from_env(),
             condemned: None,
             planted: None,
         })
@@ -162,6 +167,7 @@ impl Node {
     /// # Errors
     /// A thread failed, or the node could not be drained in time.
     pub fn run(mut self) -> Result<(), Failure> {
+        self.supervisor.ready(&format!("clients on {}, {} shards", self.facts.websocket, self.shards.len()));
         loop {
             match self.events.recv_timeout(Duration::from_millis(STALL_WATCH_MS)) {
                 Ok(NodeEvent::Failed(why)) => return Err(Failure::Said(why)),

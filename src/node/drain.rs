@@ -14,6 +14,7 @@ impl Node {
     /// Drains the shards, then the rpc threads.
     pub(super) fn drain(mut self) -> Result<(), Failure> {
         self.admission.set_state(NodeState::Draining);
+        self.supervisor.stopping();
         let drained = self.drain_shards();
         // Also if a shard is stuck: the others' last answers still leave through the rpc threads.
         self.end_rpcs();

@@ -10,7 +10,7 @@ use crate::shard::stall::StallResponse;
 use crate::shard::{bind_listener, clock};
 
 impl Node {
-    /// Looks at all heartbeats.
+    /// Looks at all heartbeats, and tells systemd while none is missing.
     ///
     /// # Errors
     /// A shard is stuck for so long that the process must end.
@@ -19,7 +19,11 @@ impl Node {
         let Some(mut watcher) = self.watcher.take() else {
             return Ok(());
         };
-        watcher.round(clock::now().mono, self);
+        let now = clock::now().mono;
+        watcher.round(now, self);
+        if watcher.all_turn() {
+            self.supervisor.all_turn(now);
+        }
         self.watcher = Some(watcher);
         self.condemned.map_or(Ok(()), |shard| Err(Failure::Stalled(shard)))
     }

@@ -144,6 +144,11 @@ impl Watcher {
         }
     }
 
+    /// Whether no shard was stalled at the last check.
+    pub fn all_turn(&self) -> bool {
+        self.watched.iter().all(|(_, standing)| *standing == Standing::Turning)
+    }
+
     /// What is new since the last check. Changes nothing but the watcher's own notes.
     pub fn check(&mut self, now: Mono) -> Vec<Finding> {
         // Held up for half of what it waits for, the watcher cannot tell a stalled shard from a stopped process.

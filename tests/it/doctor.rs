@@ -66,8 +66,10 @@ fn a_good_host_has_nothing_to_complain_about() {
 fn a_larger_plan_is_judged_by_its_own_numbers() {
     let (code, findings) = judged("base", "10m");
     let found = complaints(&findings);
-    for point in ["gateway limit", "open files", "files of the host", "tcp memory"] {
-        assert!(found.contains(&(point, "fail")), "{point}: {found:?}");
+    for (point, grade) in
+        [("gateway limit", "warn"), ("tcp memory", "fail"), ("memory", "warn"), ("orphans", "hint")]
+    {
+        assert!(found.contains(&(point, grade)), "{point}: {found:?}");
     }
     assert_eq!(code, 4);
 }
@@ -143,6 +145,10 @@ fn this_host_is_judged_alike_in_text_and_json() {
     assert_eq!(code, json_code);
     let findings = parse(&json);
     for (point, (grade, fix)) in &findings {
+        // Counters of the running kernel, which other tests may move between the two runs.
+        if ["listen overflows", "packet backlog"].contains(&point.as_str()) {
+            continue;
+        }
         let line =
             out.lines().find(|line| line.get(6..).is_some_and(|rest| rest.starts_with(point.as_str())));
         let line = line.unwrap_or_else(|| panic!("no line for {point} in\n{out}"));

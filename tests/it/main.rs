@@ -29,5 +29,6 @@ mod shutdown;
 mod slow;
 mod stall;
 mod start;
+mod supervisor;
 mod tidy;
 mod tuning;

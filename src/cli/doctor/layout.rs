@@ -56,7 +56,7 @@ pub(super) fn cgroup_cpu(facts: &Facts, _: u64) -> Verdict {
     }
     Verdict::hint(
         format!("{said}: shards are not pinned under a quota"),
-        "prefer a CPU set: AllowedCPUs= in the unit, or the static CPU manager policy of the kubelet",
+        "prefer a CPU set: AllowedCPUs= in the unit, or the kubelet's static CPU policy",
     )
 }
 

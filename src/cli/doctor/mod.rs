@@ -66,7 +66,11 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
 /// What a gateway prints at its start: the failures for as many connections as it would let in. The ring is not tried
 /// again: the banner says what came of that.
 pub(super) fn failures(connections: u32) -> Vec<String> {
-    let findings = points::judge(&read::facts(Path::new("/")), connections.into());
+    failures_of(&read::facts(Path::new("/")), connections.into())
+}
+
+fn failures_of(facts: &Facts, connections: u64) -> Vec<String> {
+    let findings = points::judge(facts, connections);
     let failed = findings.into_iter().filter(|finding| finding.verdict.grade == Grade::Fail);
     failed
         .map(|Finding { point, verdict }| {
@@ -106,4 +110,21 @@ fn json_text(profile: Profile, worst: Grade, findings: &[Finding]) -> String {
         "findings": findings,
     });
     format!("{object}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_tells_failures_and_nothing_milder() {
+        assert_eq!(failures_of(&Facts::default(), 100), Vec::<String>::new(), "unknown is no failure");
+        let facts = Facts { files_hard: Some(1_024), kernel: Some((4, 19)), ..Facts::default() };
+        let failures = failures_of(&facts, 100);
+        assert_eq!(failures.len(), 1, "{failures:?}");
+        assert!(
+            failures[0].starts_with("open files: hard limit 1024, 1600 needed; LimitNOFILE=1600"),
+            "{failures:?}"
+        );
+    }
 }

@@ -6,7 +6,7 @@
 use super::facts::{Facts, Ring, Seccomp};
 use super::grade::{Finding, Verdict};
 use super::layout;
-use super::profile::{Profile, files_for};
+use super::profile::{Profile, files_for_host, files_for_process, processes_for};
 use crate::limits;
 
 /// Kernel memory of an idle TCP connection, measured at 4 to 4.7 KiB, and what the gateway keeps beside it.
@@ -67,19 +67,17 @@ pub(super) const fn mib(bytes: u64) -> u64 {
 }
 
 fn gateway_limit(_: &Facts, connections: u64) -> Verdict {
-    let most = u64::from(limits::CONNECTIONS_MAX);
-    if connections <= most {
-        return Verdict::ok(format!("one process of this build holds up to {most} connections"));
+    let said = format!("one process of this build holds up to {} connections", limits::CONNECTIONS_MAX);
+    match processes_for(connections) {
+        1 => Verdict::ok(said),
+        processes => {
+            Verdict::warn(said, format!("run {processes} gateways, each on a port or an address of its own"))
+        }
     }
-    let processes = connections.div_ceil(most);
-    Verdict::fail(
-        format!("one process of this build holds up to {most} connections"),
-        format!("run {processes} gateways, each on a port or an address of its own"),
-    )
 }
 
 fn open_files(facts: &Facts, connections: u64) -> Verdict {
-    let need = files_for(connections);
+    let need = files_for_process(connections);
     match facts.files_hard {
         Some(hard) if hard >= need => Verdict::ok(match hard {
             u64::MAX => "unlimited".to_owned(),
@@ -94,20 +92,20 @@ fn open_files(facts: &Facts, connections: u64) -> Verdict {
 }
 
 fn host_files(facts: &Facts, connections: u64) -> Verdict {
-    let need = files_for(connections);
+    let (one, all) = (files_for_process(connections), files_for_host(connections));
     let (Some(process), Some(host)) = (facts.number("fs.nr_open"), facts.number("fs.file-max")) else {
         return Verdict::unknown("what the host allows", "/proc/sys/fs/nr_open");
     };
-    if process < need {
+    if process < one {
         return Verdict::fail(
-            format!("fs.nr_open {process} caps every process, {need} needed"),
-            format!("sysctl -w fs.nr_open={}", need.next_power_of_two()),
+            format!("fs.nr_open {process} caps every process, {one} needed"),
+            format!("sysctl -w fs.nr_open={}", one.next_power_of_two()),
         );
     }
-    if host < need {
+    if host < all {
         return Verdict::fail(
-            format!("fs.file-max {host} is for all processes together, {need} needed"),
-            format!("sysctl -w fs.file-max={}", need.next_power_of_two()),
+            format!("fs.file-max {host} is for all processes together, {all} needed"),
+            format!("sysctl -w fs.file-max={}", all.next_power_of_two()),
         );
     }
     Verdict::ok(format!("fs.nr_open {process}, fs.file-max {host}"))

@@ -30,7 +30,17 @@ impl Profile {
     }
 }
 
-/// Files that one process needs for so many connections.
-pub(super) const fn files_for(connections: u64) -> u64 {
-    connections + limits::FILES_RESERVED_MAX
+/// Files that one process needs if it holds as many of these connections as this build lets it.
+pub(super) fn files_for_process(connections: u64) -> u64 {
+    connections.min(limits::CONNECTIONS_MAX.into()) + limits::FILES_RESERVED_MAX
+}
+
+/// Files that all processes of the host need for so many connections.
+pub(super) fn files_for_host(connections: u64) -> u64 {
+    connections + limits::FILES_RESERVED_MAX * processes_for(connections)
+}
+
+/// Gateways that so many connections need.
+pub(super) fn processes_for(connections: u64) -> u64 {
+    connections.div_ceil(limits::CONNECTIONS_MAX.into())
 }
