@@ -1,10 +1,28 @@
 #!/usr/bin/env bash
-# Installs what the client tests need into work/clients, pinned, from npm and PyPI. Nothing of it is ever committed: the
-# licence files of OpenIM's SDKs are AGPL and GPL. Does nothing when it is already there.
+# Installs what the client tests need: into work/clients, pinned, from npm and PyPI, and two proxies from Debian.
+# Nothing of it is ever committed: the licence files of OpenIM's SDKs are AGPL and GPL. Does nothing when it is there.
 set -eu -o pipefail
 cd "$(dirname "$0")/../.."
 CLIENTS=$PWD/work/clients
 mkdir -p "$CLIENTS"
+
+# What stands in front of the gateways in suite_front.py; Debian's, as the files of tuning/front are for. Installed
+# without being started: a policy-rc.d that forbids it is put in place for the time, unless there is one.
+front_packages() {
+    local missing=() policy=/usr/sbin/policy-rc.d ours=no
+    command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing+=(nginx)
+    [ -e /etc/nginx/modules-enabled/50-mod-stream.conf ] || missing+=(libnginx-mod-stream)
+    command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || missing+=(haproxy)
+    command -v openssl >/dev/null || missing+=(openssl)
+    [ "${#missing[@]}" -gt 0 ] || return 0
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && ours=yes
+    fi
+    apt-get update && apt-get install -y --no-install-recommends "${missing[@]}" || missing=(failed)
+    [ "$ours" = no ] || rm "$policy"
+    [ "${missing[*]}" != failed ]
+}
+front_packages
 
 # npm_set FOLDER PACKAGE..: no install scripts (koffi brings its binary), no peers (Electron itself is not needed).
 npm_set() {

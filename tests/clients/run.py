@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 
+import suite_front
 import suite_grpc
 import suite_grpc_js
 import suite_grpc_limits
@@ -34,6 +35,7 @@ SUITES = {
     "push": suite_push.run,
     "services": suite_services.run,
     "h2load": suite_h2load.run,
+    "front": suite_front.run,
 }
 SHARDS = 3
 
