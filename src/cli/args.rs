@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::{doctor, replay, rpc, shards, trace, version, who};
+use super::{doctor, plan, replay, rpc, shards, trace, version, who};
 use crate::config::{CONFIG_ENV, Planted, PlantedFault, PlantedPush, PlantedUpstream, SETTINGS, Sources};
 
 pub(super) const PRINT_CONFIG: &str = "print-config";
@@ -38,6 +38,7 @@ pub(super) fn command() -> Command {
         .subcommand(trace::command())
         .subcommand(shards::command())
         .subcommand(doctor::command())
+        .subcommand(plan::command())
 }
 
 fn with_gateway_flags(command: Command) -> Command {

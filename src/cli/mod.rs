@@ -2,7 +2,7 @@
 //!
 //! `args` derives flags from the settings table; one file per command; `client` and `frames` are the gateway's own wire
 //! code from the client's side; `admin` asks a running gateway over its admin port, `rpc` finds the way to its gRPC
-//! port; `doctor` judges the host. Not here: what runs once a gateway is configured (`node`).
+//! port; `doctor` judges the host, `plan` computes what one needs. Not here: what runs once a gateway is configured (`node`).
 //!
 //! Exit codes: 0 as asked, 1 it did not work out (each command says what), 2 the input was wrong; `doctor` has 3 and 4
 //! as well.
@@ -17,6 +17,7 @@ mod gateway;
 mod listen;
 mod logging;
 mod output;
+mod plan;
 mod push;
 mod replay;
 mod rpc;
@@ -58,6 +59,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("trace", matches)) => trace::run(matches),
         Some(("shards", matches)) => shards::run(matches),
         Some(("doctor", matches)) => doctor::run(matches),
+        Some(("plan", matches)) => plan::run(matches),
         // The parser knows no other command; an answer costs less than a proof.
         Some((other, _)) => fail(EXIT_USAGE, &format!("unknown command {other}")),
     }

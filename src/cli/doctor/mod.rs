@@ -7,7 +7,7 @@ mod facts;
 mod grade;
 mod layout;
 mod points;
-mod profile;
+pub(super) mod profile;
 mod read;
 
 use std::path::{Path, PathBuf};
