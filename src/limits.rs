@@ -379,6 +379,9 @@ pub const LISTEN_PING_INTERVAL_MS: u64 = 24_000;
 pub const LISTEN_BACKOFF_MS: u64 = 16_000;
 /// `pinion listen` and `pinion push` give up connecting after this long.
 pub const CLIENT_CONNECT_MS: u64 = 5_000;
+/// `pinion push` waits this much longer than the deadline that it tells the gateway, whose verdict at that deadline
+/// says more than silence. Longer: an error.
+pub const CALL_GRACE_MS: u64 = 2_000;
 
 /// `pinion who`, `trace` and `shards` wait so long for an answer. Longer: an error. Above `CONTROL_DEADLINE_MS`.
 pub const ADMIN_ANSWER_MS: u64 = 10_000;

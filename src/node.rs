@@ -81,14 +81,16 @@ pub struct Node {
     /// The shard that stalled for longer than `stall.abort_ms`.
     condemned: Option<ShardId>,
     planted: Option<PlantedStall>,
+    /// The planted stall was asked for and not yet ended.
+    stalls: bool,
 }
 
 /// A test switch.
 #[derive(Clone, Copy, Debug)]
 pub struct PlantedStall {
-    /// Which shard loops.
+    /// Which shard stops turning.
     pub shard: u16,
-    /// For how long.
+    /// For how long, unless it is ended before.
     pub milliseconds: u64,
 }
 
@@ -129,6 +131,7 @@ impl Node {
             watcher: Some(Watcher::new(started.watched, stall_abort_ms)),
             condemned: None,
             planted: None,
+            stalls: false,
         })
     }
 
@@ -137,7 +140,8 @@ impl Node {
         &self.facts
     }
 
-    /// From now on SIGUSR2 sends a shard into a loop (tests). Without this call the signal ends the process.
+    /// From now on SIGUSR2 stalls a shard, and the next one ends the stall (tests). Without this call the signal ends
+    /// the process.
     ///
     /// # Errors
     /// There is no such shard, or the signal cannot be caught.
@@ -149,12 +153,16 @@ impl Node {
         self.signals.add_signal(SIGUSR2).map_err(|e| format!("cannot catch SIGUSR2: {e}"))
     }
 
-    fn stall(&self) {
+    /// Begins the planted stall; the second time ends it.
+    fn stall(&mut self) {
         let Some(stall) = self.planted else { return };
-        let shard = self.shards.get(usize::from(stall.shard));
-        if shard.is_none_or(|shard| shard.address.control(Control::Stall(stall.milliseconds)).is_err()) {
+        let Some(shard) = self.shards.get(usize::from(stall.shard)) else { return };
+        if self.stalls {
+            shard.thread.thread().unpark();
+        } else if shard.address.control(Control::Stall(stall.milliseconds)).is_err() {
             tracing::error!(?stall, "the stall could not be planted: the shard's control lane is full");
         }
+        self.stalls = !self.stalls;
     }
 
     /// Watches the threads until a signal asks for the end, then drains.

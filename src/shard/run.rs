@@ -466,11 +466,8 @@ async fn tick_tock(next_tick: Rc<Cell<Mono>>, nudge: Nudge) {
     }
 }
 
-/// `--plant-stall`: what a bug would do, for the tests of the watcher.
+/// `--plant-stall`: what a bug would do, for the tests of the watcher. Whoever unparks the thread ends it early.
 fn stall(pulse: &Pulse, ms: u64) {
     pulse.enter(Activity::Stall, None);
-    let until = clock::now().mono.plus_ms(ms);
-    while clock::now().mono < until {
-        std::hint::spin_loop();
-    }
+    std::thread::park_timeout(Duration::from_millis(ms));
 }

@@ -164,7 +164,16 @@ fn without_io_uring_the_gateway_says_why_and_runs_on_epoll() {
 
 #[test]
 fn a_gateway_that_must_have_io_uring_refuses_to_start_without() {
-    let mut command = pinion(&["--shards-driver", "io_uring", "--websocket-port", "0"]);
+    let mut command = pinion(&[
+        "--shards-driver",
+        "io_uring",
+        "--websocket-port",
+        "0",
+        "--rpc-listen",
+        "127.0.0.1:0",
+        "--http-listen",
+        "127.0.0.1:0",
+    ]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = crate::harness::spawn_without_io_uring(&mut command).unwrap();
     let (code, _, err) = texts(&child.wait_with_output().unwrap());

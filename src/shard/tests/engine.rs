@@ -102,7 +102,7 @@ fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (far, _) = listener.accept().unwrap();
-    near.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    near.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
     (near, far)
 }
 
@@ -114,7 +114,7 @@ fn adopt<T: Transform>(engine: &mut Engine<T>, conn: ConnId, socket: TcpStream) 
     engine.adopt(conn, Rc::new(Socket::adopt(socket).unwrap()));
 }
 
-/// Runs the engine until `done`, or fails after ten seconds.
+/// Runs the engine until `done`, or fails after a minute.
 async fn drive<T: Transform>(
     engine: &mut Engine<T>,
     nudge: &Nudge,
@@ -140,7 +140,7 @@ async fn drive<T: Transform>(
         if done(echo) {
             return;
         }
-        assert!(clock::now().mono.since_ms(start) < 10_000, "not done in time");
+        assert!(clock::now().mono.since_ms(start) < 60_000, "not done in time");
         nudge.wait().await;
     }
 }
@@ -302,7 +302,7 @@ fn a_fast_sender_does_not_keep_the_others_waiting() {
                     let more = engine.serve(&mut echo);
                     answered += usize::from(echo.outboxes.remove(&conn(1, 0)).is_some());
                     echo.outboxes.clear(); // this test reads only
-                    assert!(clock::now().mono.since_ms(start) < 10_000, "{driver:?}: starved");
+                    assert!(clock::now().mono.since_ms(start) < 60_000, "{driver:?}: starved");
                     if more { turns.turn().await } else { nudge.wait().await }
                 }
             }

@@ -54,7 +54,7 @@ fn a_full_hand_over_lane_answers_503_and_loses_nobody_else() {
             config.admission.user_connections_max = 5_000;
         });
         let user = node.user_of(1, 0);
-        node.shards[1].control(Control::Stall(1_500)).unwrap();
+        node.shards[1].control(Control::Stall(600_000)).unwrap();
         await_that("shard 1 is busy", || node.shards[1].depths().control == 0);
         let mut streams: Vec<_> = (0..HAND_OVER_LANE_MAX + 20).map(|_| connect(node.ports[0])).collect();
         for stream in &mut streams {
@@ -62,6 +62,7 @@ fn a_full_hand_over_lane_answers_503_and_loses_nobody_else() {
         }
         node.await_metric(Metric::HandshakeBusy, 20);
         assert_eq!(node.metric(Metric::LaneHandOverFull), 0, "the stalled shard has not published");
+        node.end_stall(1);
         node.await_metric(Metric::HandshakeOk, HAND_OVER_LANE_MAX as u64);
         node.await_metric(Metric::LaneHandOverFull, 20);
         let refused = streams.iter_mut().map(read_start).filter(|s| s.starts_with("HTTP/1.1 503")).count();
@@ -100,7 +101,7 @@ fn a_kick_during_an_unfinished_send_to_a_peer_that_does_not_read_ends_it() {
         let push = PushMail {
             ticket: Some(ticket()),
             source: SourceId(1),
-            deadline: clock::now().mono.plus_ms(5_000),
+            deadline: clock::now().mono.plus_ms(60_000),
             body: PushBody {
                 operation_id: "op".into(),
                 conversation: "si_a_b".into(),
@@ -111,7 +112,7 @@ fn a_kick_during_an_unfinished_send_to_a_peer_that_does_not_read_ends_it() {
             rules: PushRules::default(),
         };
         node.shards[1].push(ShardMail::Push(Box::new(push))).unwrap();
-        let verdict = node.verdicts.recv_timeout(Duration::from_secs(10)).unwrap();
+        let verdict = node.verdicts.recv_timeout(Duration::from_secs(60)).unwrap();
         let RpcOutcome::Push(part) = verdict else { panic!("{verdict:?}") };
         assert_eq!(part.verdicts[0].devices[0].outcome, DeviceOutcome::Queued);
         await_that("the socket is full", || {
@@ -123,7 +124,7 @@ fn a_kick_during_an_unfinished_send_to_a_peer_that_does_not_read_ends_it() {
             users: vec![Text::from(user.as_str())],
         };
         node.shards[1].control(Control::Hub(ShardMail::Kick(Box::new(kick)))).unwrap();
-        let answer = node.verdicts.recv_timeout(Duration::from_secs(10)).unwrap();
+        let answer = node.verdicts.recv_timeout(Duration::from_secs(60)).unwrap();
         assert_eq!(answer, RpcOutcome::Kicked { connections: 1 });
         node.await_metric(Metric::Sockets, 1);
         node.await_metric(Metric::OutboxBytes, 0);
@@ -222,7 +223,7 @@ fn a_drain_answers_half_a_head_and_closes_sessions_with_a_frame() {
                 assert_eq!(u16::from(close.code), 1001, "{close:?}");
             })
             .unwrap();
-        node.drain(1_500);
+        node.drain(60_000);
         reader.join().unwrap();
         assert_eq!(admission.open(), 0, "{driver:?}");
         assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "the listener is gone");
