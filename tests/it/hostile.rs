@@ -53,7 +53,9 @@ impl Drop for Stop<'_> {
 
 #[test]
 fn clients_and_callers_go_on_while_floods_are_cut_and_counted() {
-    let gateway = Gateway::start(&["--shards-count", "2"]);
+    // So low that an attacker is above them who gets a part of a slow CPU only.
+    let rates = ["--rpc-control-frames-per-s", "500", "--rpc-resets-per-s", "50"];
+    let gateway = Gateway::start(&[&["--shards-count", "2"], &rates[..]].concat());
     let mut clients: Vec<_> = (0..4).map(|n| gateway.connect(&format!("u{n}"), 1)).collect();
     let users: Vec<String> = (0..4).map(|n| format!("u{n}")).collect();
     let users: Vec<&str> = users.iter().map(String::as_str).collect();

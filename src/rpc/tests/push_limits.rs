@@ -1,6 +1,7 @@
 //! `pinion.v1.Push` at its limits, with callers that break rules or leave, and compressed requests.
 
 use std::io::Write;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
@@ -69,15 +70,18 @@ fn a_caller_that_does_not_read_verdicts_is_stopped_like_one_whose_shards_are_mut
     on_each_driver(Shards::Answer, |node| {
         block_on(DriverKind::Epoll, |_| async {
             let mut sender = connect(node.grpc).await;
-            let caller = Caller::start(&mut sender, &[]).await;
+            let mut caller = Caller::start(&mut sender, &[]).await;
             // Each verdict has 1 000 users: the caller's window is soon full of them.
             let names: Vec<String> = (0..1_000).map(|n| format!("on{n:030}")).collect();
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let bytes: Vec<u8> = (0..1_000).flat_map(|id| framed(vec![message(id, &names)])).collect();
-            let Caller { mut outgoing, incoming: _unread } = caller;
-            let sending = monoio::spawn(async move { send_all(&mut outgoing, bytes.into()).await });
-            until(|| (node.block.value(Metric::RpcStreamWaitsHand) > 0).then_some(())).await;
-            assert!(!sending.is_finished(), "most of it can neither be read nor wait in a window");
+            let mut sent = pin!(send_all(&mut caller.outgoing, bytes.into()));
+            let start = clock::now().mono;
+            while node.block.value(Metric::RpcStreamWaitsHand) == 0 {
+                let tick = Duration::from_millis(20);
+                assert!(monoio::time::timeout(tick, sent.as_mut()).await.is_err(), "not stopped");
+                assert!(clock::now().mono.since_ms(start) < 60_000, "its messages are still taken");
+            }
             // Another call on another connection is served meanwhile.
             let mut other = Caller::start(&mut connect(node.grpc).await, &[]).await;
             other.push(vec![message(1, &["on1"])]).await;
