@@ -217,13 +217,9 @@ impl Session {
 
     /// `connID` as OpenIM writes it: lower-case hex.
     pub fn connection_id_hex(&self) -> Box<str> {
-        use std::fmt::Write as _;
-        let mut text = String::with_capacity(32);
-        for byte in self.connection_id {
-            if write!(text, "{byte:02x}").is_err() {
-                break; // writing to a String cannot fail
-            }
-        }
+        // Not by `write!`: that took half a microsecond, twice for each login and once for each request.
+        let digits = self.connection_id.into_iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+        let text: String = digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect();
         text.into()
     }
 

@@ -7,8 +7,8 @@
 //! What always holds: at most `limits::EMBEDDED_TOKENS_MAX` states; `expiry` names exactly the tokens of `logins`.
 //! Tokens and user ids are kept as digests, so a state that was written out opens no door.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 use sha1::{Digest as _, Sha1};
@@ -17,8 +17,9 @@ use super::token::Claims;
 use crate::limits;
 use crate::time::UnixMs;
 
-/// Hex of the first 16 bytes of a SHA-1: a name, not a proof; the signature is the proof.
-type Digest = Box<str>;
+/// The first 16 bytes of a SHA-1: a name, not a proof; the signature is the proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Digest(u128);
 
 /// See the module's documentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +55,7 @@ impl TokenStates {
     /// Marks every known token of the user on the platform but one (policies 1 and 5).
     pub(super) fn invalidate(&mut self, now: UnixMs, login: (&str, i32), preserved: &str) {
         self.forget_expired(now);
-        let preserved = digest(&[preserved]);
+        let preserved = digest(&[preserved.as_bytes()]);
         if let Some(tokens) = self.logins.get_mut(&login_digest(login)) {
             for (token, state) in tokens {
                 state.kicked |= *token != preserved;
@@ -64,10 +65,15 @@ impl TokenStates {
 
     fn state(&mut self, token: &str, claims: &Claims) -> &mut TokenState {
         let login = login_digest((&claims.user, claims.platform));
-        let token = digest(&[token]);
-        let expires_s = claims.expires_s.unwrap_or(i64::MAX);
-        self.expiry.insert((expires_s, login.clone(), token.clone()));
-        self.logins.entry(login).or_default().entry(token).or_insert(TokenState { expires_s, kicked: false })
+        let token = digest(&[token.as_bytes()]);
+        match self.logins.entry(login).or_default().entry(token) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let expires_s = claims.expires_s.unwrap_or(i64::MAX);
+                self.expiry.insert((expires_s, login, token));
+                place.insert(TokenState { expires_s, kicked: false })
+            }
+        }
     }
 
     fn forget_expired(&mut self, now: UnixMs) {
@@ -106,25 +112,18 @@ pub(super) enum Standing {
 }
 
 fn login_digest((user, platform): (&str, i32)) -> Digest {
-    digest(&[user, &platform.to_string()])
+    digest(&[user.as_bytes(), &platform.to_le_bytes()])
 }
 
 /// Each part with its length in front, so that no two lists of parts look the same.
-fn digest(parts: &[&str]) -> Digest {
+fn digest(parts: &[&[u8]]) -> Digest {
     let mut hash = Sha1::new();
     for part in parts {
         hash.update(part.len().to_le_bytes());
-        hash.update(part.as_bytes());
+        hash.update(part);
     }
-    hex(&hash.finalize()).into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().take(16).fold(String::with_capacity(32), |mut text, byte| {
-        // Writing to a String cannot fail.
-        write!(text, "{byte:02x}").unwrap_or_default();
-        text
-    })
+    let [first @ .., _, _, _, _]: [u8; 20] = hash.finalize().into();
+    Digest(u128::from_be_bytes(first))
 }
 
 #[cfg(test)]
