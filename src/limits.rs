@@ -161,8 +161,9 @@ pub const STALL_REPORT_MS: u64 = 1_000;
 pub const STALL_WATCH_MS: u64 = 100;
 /// A heartbeat older than this is what the watcher calls a stall: early enough that it knows within `STALL_REPORT_MS`.
 pub const STALL_SUSPECT_MS: u64 = 800;
-/// How long the watcher waits for a stalled thread to store its backtrace. Later: reported without one.
-pub const STALL_TRACE_MS: u64 = 200;
+/// How long the watcher waits for a stalled thread to store its backtrace: on a machine with more to do than CPUs it
+/// may be long until that thread runs. Later: reported without one.
+pub const STALL_TRACE_MS: u64 = 2_000;
 /// Return addresses in that backtrace. Deeper ones are left out.
 pub const STALL_FRAMES_MAX: usize = 32;
 /// Default of `stall.abort_ms`: a shard that stalled for so long ends the process, for the supervisor to restart.
