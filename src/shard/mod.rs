@@ -1,7 +1,7 @@
 //! Threads and sockets of the shards.
 //!
-//! `run.rs` is the loop that owns hub and sockets; `engine` moves bytes; `listener.rs`, `acceptor.rs`, `door.rs`,
-//! `head.rs` and `spare.rs` let connections in; `mailbox.rs` is how threads meet; `thread.rs`, `turn.rs`,
+//! `run.rs` is the loop that owns hub and sockets; `engine` moves bytes; `listener.rs`, `acceptor.rs`, `welcome.rs`,
+//! `door.rs`, `head.rs` and `spare.rs` let connections in; `mailbox.rs` is how threads meet; `thread.rs`, `turn.rs`,
 //! `alarm.rs` and `clock.rs` serve rpc threads too.
 
 mod acceptor;
@@ -32,6 +32,7 @@ pub mod stall_trace;
 pub mod thread;
 pub mod transform;
 pub mod turn;
+mod welcome;
 
 use std::sync::Arc;
 

@@ -16,10 +16,12 @@ mod task;
 mod uring;
 
 use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 pub use probe::probe_ring_engine;
 use ring::RingEngine;
+use rustix::io::Errno;
 use task::TaskEngine;
 
 use super::nudge::Nudge;
@@ -129,6 +131,40 @@ impl<T: Transform> Engine<T> {
         match &mut self.0 {
             Kind::Ring(ring) => ring.submit(upper),
             Kind::Task(_) => false,
+        }
+    }
+
+    /// Whether this engine accepts connections itself; else the next four methods do nothing.
+    pub(super) fn accepts(&self) -> bool {
+        matches!(self.0, Kind::Ring(_))
+    }
+
+    /// From now on [`Engine::accept`] means another listener.
+    pub(super) fn accept_from_another(&mut self) {
+        if let Kind::Ring(ring) = &mut self.0 {
+            ring.accept_from_another();
+        }
+    }
+
+    /// Accepts until an error comes out of [`Engine::next_accepted`]. Does so already: nothing happens.
+    pub(super) fn accept(&mut self, listener: BorrowedFd<'_>) {
+        if let Kind::Ring(ring) = &mut self.0 {
+            ring.accept(listener);
+        }
+    }
+
+    /// Leaves further connections in the kernel's queue: the accept ends with ECANCELED.
+    pub(super) fn pause_accept(&mut self) {
+        if let Kind::Ring(ring) = &mut self.0 {
+            ring.pause_accept();
+        }
+    }
+
+    /// The next connection that came, or why there are no more.
+    pub(super) fn next_accepted(&mut self) -> Option<Result<OwnedFd, Errno>> {
+        match &mut self.0 {
+            Kind::Ring(ring) => ring.next_accepted(),
+            Kind::Task(_) => None,
         }
     }
 

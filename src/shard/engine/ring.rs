@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::io::Errno;
@@ -43,9 +43,21 @@ pub(super) struct RingEngine<T> {
     starved: VecDeque<ConnId>,
     /// Found as many sends in flight as there can be.
     unsent: VecDeque<ConnId>,
+    accepts: Accepts,
     batch: SendBatch,
     /// Sends since [`RingEngine::take_sends`].
     sends: u64,
+}
+
+/// The accept of the shard's listener.
+#[derive(Debug, Default)]
+struct Accepts {
+    /// Which listener, counted from 1.
+    listener: u32,
+    /// Whether its multishot accept is in flight.
+    armed: bool,
+    /// What came and was not asked for yet.
+    come: VecDeque<Result<OwnedFd, Errno>>,
 }
 
 /// All that a connection costs in this engine.
@@ -89,6 +101,7 @@ impl<T: Transform> RingEngine<T> {
             held: VecDeque::new(),
             starved: VecDeque::new(),
             unsent: VecDeque::new(),
+            accepts: Accepts::default(),
             batch: SendBatch::default(),
             sends: 0,
         })
@@ -179,6 +192,27 @@ impl<T: Transform> RingEngine<T> {
         self.finish_close(conn, upper);
     }
 
+    pub(super) fn accept_from_another(&mut self) {
+        self.accepts.listener = self.accepts.listener.wrapping_add(1);
+        self.accepts.armed = false;
+    }
+
+    pub(super) fn accept(&mut self, listener: BorrowedFd<'_>) {
+        if !std::mem::replace(&mut self.accepts.armed, true) {
+            self.uring.accept(listener, self.accepts.listener);
+        }
+    }
+
+    pub(super) fn pause_accept(&mut self) {
+        if self.accepts.armed {
+            self.uring.cancel_accept(self.accepts.listener);
+        }
+    }
+
+    pub(super) fn next_accepted(&mut self) -> Option<Result<OwnedFd, Errno>> {
+        self.accepts.come.pop_front()
+    }
+
     pub(super) fn sockets(&self) -> usize {
         self.sockets
     }
@@ -217,6 +251,13 @@ impl<T: Transform> RingEngine<T> {
                     Life::Open => self.flush(conn, upper),
                     Life::Lost => {}
                     Life::Closing => self.finish_close(conn, upper),
+                }
+            }
+            Completion::Accepted { listener, outcome, more } => {
+                let current = listener == self.accepts.listener;
+                self.accepts.armed &= more || !current;
+                if current || outcome.is_ok() {
+                    self.accepts.come.push_back(outcome);
                 }
             }
             Completion::Cancelled => {}

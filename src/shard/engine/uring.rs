@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
@@ -48,6 +48,8 @@ pub(super) enum Completion {
     Sent { done: Done, outcome: Result<usize, Errno> },
     /// There may be room in the socket.
     Room(ConnId),
+    /// Of a multishot accept on the listener with this number. Without `more` it is over, whatever came.
+    Accepted { listener: u32, outcome: Result<OwnedFd, Errno>, more: bool },
     /// A cancellation is over.
     Cancelled,
 }
@@ -68,6 +70,7 @@ enum Kind {
     Send = 2,
     Room = 3,
     Cancel = 4,
+    Accept = 5,
 }
 
 /// Connections have smaller numbers: the rest of the word is the kind.
@@ -127,6 +130,21 @@ impl Uring {
         let entry = opcode::AsyncCancel::new(user_data(Kind::Receive, conn)).build();
         // SAFETY: no memory is passed.
         unsafe { self.push(entry.user_data(user_data(Kind::Cancel, conn))) }
+    }
+
+    /// Accepts connections until the completion without `more`; they do not block.
+    pub(super) fn accept(&mut self, listener: BorrowedFd<'_>, number: u32) {
+        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        let entry = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd())).flags(flags).build();
+        // SAFETY: no memory is passed.
+        unsafe { self.push(entry.user_data(user_data(Kind::Accept, listener_id(number)))) }
+    }
+
+    /// Ends an accept early; its last completion says ECANCELED.
+    pub(super) fn cancel_accept(&mut self, number: u32) {
+        let entry = opcode::AsyncCancel::new(user_data(Kind::Accept, listener_id(number))).build();
+        // SAFETY: no memory is passed.
+        unsafe { self.push(entry.user_data(user_data(Kind::Cancel, listener_id(number)))) }
     }
 
     /// Says once when a socket has room to write, or is at its end.
@@ -254,6 +272,11 @@ impl Uring {
                 Completion::Sent { done: self.outgoing.finish(id), outcome }
             }
             kind if kind == Kind::Room as u64 => Completion::Room(conn),
+            kind if kind == Kind::Accept as u64 => {
+                // SAFETY: the kernel has just made this descriptor for this completion, which is decoded once.
+                let own = |_| unsafe { OwnedFd::from_raw_fd(result) };
+                Completion::Accepted { listener: conn.0.generation, outcome: outcome.map(own), more }
+            }
             _ => Completion::Cancelled,
         }
     }
@@ -315,7 +338,7 @@ impl Drop for Uring {
             // SAFETY: not used after this; no operation is left, so the kernel does not touch the buffers.
             Ok(()) => unsafe { ManuallyDrop::drop(&mut self.pool) },
             Err(error) => {
-                tracing::warn!(%error, in_flight = self.in_flight, "an io_uring could not be joined; its memory is lost");
+                tracing::warn!(%error, in_flight = self.in_flight, "a ring could not be joined; its memory is lost");
                 self.outgoing.leak();
             }
         }
@@ -334,6 +357,11 @@ fn user_data(kind: Kind, conn: ConnId) -> u64 {
     let SlotId { index, generation } = conn.0;
     assert!(index < 1 << INDEX_BITS, "{index} is no connection's number");
     (kind as u64) << 60 | u64::from(index) << 32 | u64::from(generation)
+}
+
+/// A listener in the place of a connection.
+fn listener_id(number: u32) -> ConnId {
+    ConnId(SlotId { index: 0, generation: number })
 }
 
 fn conn_of(user_data: u64) -> ConnId {
