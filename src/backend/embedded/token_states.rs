@@ -5,10 +5,10 @@
 //! development backend that keeps no list of issued tokens cannot. A restart forgets all marks.
 //!
 //! What always holds: at most `limits::EMBEDDED_TOKENS_MAX` states; `expiry` names exactly the tokens of `logins`.
-//! Tokens and user ids are kept as digests, so a state that was written out opens no door.
+//! Tokens and user ids are kept as digests, so a state that was written out opens no door. A token costs about 130
+//! bytes: two entries of two flat sets, without an allocation of its own.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use sha1::{Digest as _, Sha1};
@@ -18,21 +18,23 @@ use crate::limits;
 use crate::time::UnixMs;
 
 /// The first 16 bytes of a SHA-1: a name, not a proof; the signature is the proof.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Digest(u128);
+type Digest = [u8; 16];
 
 /// See the module's documentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TokenStates {
-    /// (user, platform) -> token -> state.
-    logins: BTreeMap<Digest, BTreeMap<Digest, TokenState>>,
+    /// By (user, platform), then token; each pair once.
+    logins: BTreeSet<Known>,
     /// (`exp`, (user, platform), token), soonest first.
     expiry: BTreeSet<(i64, Digest, Digest)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct TokenState {
-    expires_s: i64,
+/// A token that a login showed or a kick named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Known {
+    /// (user, platform).
+    login: Digest,
+    token: Digest,
     kicked: bool,
 }
 
@@ -40,7 +42,11 @@ impl TokenStates {
     /// Remembers a token that is good by signature and time; whether a kick has marked it.
     pub(super) fn seen(&mut self, now: UnixMs, token: &str, claims: &Claims) -> Standing {
         self.forget_expired(now);
-        let kicked = self.state(token, claims).kicked;
+        let name = self.remember(token, claims);
+        let kicked = self.logins.contains(&Known { kicked: true, ..name });
+        if !kicked {
+            self.logins.insert(name);
+        }
         self.keep_bound();
         if kicked { Standing::Kicked } else { Standing::Normal }
     }
@@ -48,32 +54,34 @@ impl TokenStates {
     /// Marks one token (policy 4).
     pub(super) fn kick(&mut self, now: UnixMs, token: &str, claims: &Claims) {
         self.forget_expired(now);
-        self.state(token, claims).kicked = true;
+        let name = self.remember(token, claims);
+        self.mark(name);
         self.keep_bound();
     }
 
     /// Marks every known token of the user on the platform but one (policies 1 and 5).
     pub(super) fn invalidate(&mut self, now: UnixMs, login: (&str, i32), preserved: &str) {
         self.forget_expired(now);
-        let preserved = digest(&[preserved.as_bytes()]);
-        if let Some(tokens) = self.logins.get_mut(&login_digest(login)) {
-            for (token, state) in tokens {
-                state.kicked |= *token != preserved;
-            }
+        let (login, preserved) = (login_digest(login), digest(&[preserved]));
+        let first = Known { login, token: Digest::default(), kicked: false };
+        let known: Vec<Known> =
+            self.logins.range(first..).take_while(|k| k.login == login).copied().collect();
+        for known in known.into_iter().filter(|known| known.token != preserved) {
+            self.mark(known);
         }
     }
 
-    fn state(&mut self, token: &str, claims: &Claims) -> &mut TokenState {
+    /// Notes when a token expires; gives its name, unmarked.
+    fn remember(&mut self, token: &str, claims: &Claims) -> Known {
         let login = login_digest((&claims.user, claims.platform));
-        let token = digest(&[token.as_bytes()]);
-        match self.logins.entry(login).or_default().entry(token) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => {
-                let expires_s = claims.expires_s.unwrap_or(i64::MAX);
-                self.expiry.insert((expires_s, login, token));
-                place.insert(TokenState { expires_s, kicked: false })
-            }
-        }
+        let token = digest(&[token]);
+        self.expiry.insert((claims.expires_s.unwrap_or(i64::MAX), login, token));
+        Known { login, token, kicked: false }
+    }
+
+    fn mark(&mut self, known: Known) {
+        self.logins.remove(&Known { kicked: false, ..known });
+        self.logins.insert(Known { kicked: true, ..known });
     }
 
     fn forget_expired(&mut self, now: UnixMs) {
@@ -93,11 +101,8 @@ impl TokenStates {
         let Some((_, login, token)) = self.expiry.pop_first() else {
             return;
         };
-        if let Some(tokens) = self.logins.get_mut(&login) {
-            tokens.remove(&token);
-            if tokens.is_empty() {
-                self.logins.remove(&login);
-            }
+        for kicked in [false, true] {
+            self.logins.remove(&Known { login, token, kicked });
         }
     }
 }
@@ -112,18 +117,17 @@ pub(super) enum Standing {
 }
 
 fn login_digest((user, platform): (&str, i32)) -> Digest {
-    digest(&[user.as_bytes(), &platform.to_le_bytes()])
+    digest(&[user, &platform.to_string()])
 }
 
 /// Each part with its length in front, so that no two lists of parts look the same.
-fn digest(parts: &[&[u8]]) -> Digest {
+fn digest(parts: &[&str]) -> Digest {
     let mut hash = Sha1::new();
     for part in parts {
         hash.update(part.len().to_le_bytes());
-        hash.update(part);
+        hash.update(part.as_bytes());
     }
-    let [first @ .., _, _, _, _]: [u8; 20] = hash.finalize().into();
-    Digest(u128::from_be_bytes(first))
+    hash.finalize().first_chunk().copied().unwrap_or_default() // 20 bytes have 16
 }
 
 #[cfg(test)]
