@@ -1,6 +1,6 @@
 //! While a flood runs and is never cut, mail of the rpc thread is handled and other callers are answered: the budget of
-//! a turn alone must see to that, and a thread that is held would never answer. With `--nocapture` each flood's rate and
-//! the mailbox's delay are printed (not judged: that depends on the machine); how long each runs is `PINION_FLOOD_MS`
+//! a turn alone must see to that, and a held thread would never answer. With `--nocapture` each flood's rate and the
+//! mailbox's delay are printed (not judged: they depend on the machine); how long each runs is `PINION_FLOOD_MS`
 //! (default 300):
 //!
 //! `PINION_FLOOD_MS=3000 cargo test --lib --release -- rpc::tests::floods --nocapture`
