@@ -1,8 +1,9 @@
 //! One handshake, from accept to the hub: reads the request head, checks its arguments, refuses or passes on.
 //!
 //! A head that is there at accept is answered at once; else a short task waits for the rest of it, and ends with the
-//! handshake. Not here: the token check and the upgrade, which the owner's hub does. What always holds: a head is bounded in bytes and time, a connection changes shards
-//! only before its 101 and with nothing in flight, and every handshake that ends here is counted once.
+//! handshake. Not here: the token check and the upgrade, which the owner's hub does. What always holds: a head is
+//! bounded in bytes and time, a connection changes shards only before its 101 and with nothing in flight, and every
+//! handshake that ends here is counted once.
 
 use std::ops::ControlFlow;
 use std::rc::Rc;

@@ -7,10 +7,11 @@
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use super::door::Door;
 use super::engine::Engine;
@@ -60,6 +61,7 @@ impl Welcome {
     /// Takes in a batch of those who came. Returns whether more are there already.
     pub(super) fn take_in(&mut self, door: &Rc<Door>, engine: &mut Engine<Identity>) -> bool {
         door.plan.pulse.enter(Activity::Accept, None);
+        let mut highest = -1;
         for _ in 0..ACCEPT_BATCH_MAX {
             if !door.is_draining() && !door.has_room_now() {
                 if !std::mem::replace(&mut self.waiting, true) {
@@ -70,9 +72,15 @@ impl Welcome {
             }
             self.waiting = false;
             match engine.next_accepted() {
-                Some(Ok(socket)) => self.receive(door, socket.into()),
+                Some(Ok(socket)) => {
+                    highest = highest.max(socket.as_raw_fd());
+                    self.receive(door, socket.into());
+                }
                 Some(Err(error)) => self.meet(door, error),
                 None => {
+                    if is_beyond_limit(highest) {
+                        engine.pause_accept();
+                    }
                     self.go_on(door, engine);
                     return false;
                 }
@@ -132,4 +140,13 @@ impl Welcome {
         }
         engine.accept(listener.as_fd());
     }
+}
+
+/// Whether a descriptor is one that the open-file limit does not allow. A multishot accept goes by the limit that was
+/// in force when it was armed; once the limit was lowered (prlimit(1)) it has to be armed again.
+fn is_beyond_limit(descriptor: RawFd) -> bool {
+    let Ok(descriptor) = u64::try_from(descriptor) else {
+        return false; // none came
+    };
+    getrlimit(Resource::Nofile).current.is_some_and(|limit| descriptor >= limit)
 }

@@ -28,5 +28,6 @@ mod shutdown;
 mod slow;
 mod stall;
 mod start;
+mod syscalls;
 mod tidy;
 mod tuning;

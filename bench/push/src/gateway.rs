@@ -138,7 +138,7 @@ pub type Series = (&'static str, &'static str);
 /// Pushes that went into an outbox.
 pub const QUEUED: &[Series] =
     &[("pinion_pushes_total", "outcome=\"queued\""), ("pinion_pushes_total", "outcome=\"written\"")];
-/// Calls of sendmsg on client sockets.
+/// Sends on client sockets.
 pub const SENDS: &[Series] = &[("pinion_sends_total", "")];
 /// Push frames encoded.
 pub const ENCODES: &[Series] = &[("pinion_encodes_total", "")];
