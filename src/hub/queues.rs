@@ -1,4 +1,4 @@
-//! The register, unregister and kick queues: at most one entry per connection in each, which a mark in the session says.
+//! The register, unregister and kick queues: at most one entry per connection in each, as a mark in the session says.
 //!
 //! Why they cannot freeze (incident 1): a queue is never longer than the slab, so putting an entry in never waits;
 //! the shard that puts entries in is the one that takes them out, in bounded batches each turn, unregister first, then
