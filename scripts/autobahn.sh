@@ -23,7 +23,7 @@ cargo build -q --locked --example echo
 target/debug/examples/echo 127.0.0.1:0 >"$work/echo.log" 2>"$work/echo.err" &
 echo_pid=$!
 trap 'kill "$echo_pid" 2>/dev/null || true' EXIT
-for _ in $(seq 100); do
+for _ in $(seq 600); do
     grep -q listening "$work/echo.log" && break
     sleep 0.1
 done
@@ -33,7 +33,7 @@ cat >"$work/spec.json" <<JSON
 { "outdir": "$work/reports", "servers": [ { "agent": "pinion", "url": "ws://$address" } ],
   "cases": ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*"], "exclude-cases": [], "exclude-agent-cases": {} }
 JSON
-timeout 300 work/py27/bin/wstest -m fuzzingclient -s "$work/spec.json" >"$work/wstest.log" 2>&1
+timeout 900 work/py27/bin/wstest -m fuzzingclient -s "$work/spec.json" >"$work/wstest.log" 2>&1
 python3 - "$work/reports/index.json" <<'PY'
 import collections, json, sys
 cases = json.load(open(sys.argv[1]))["pinion"]

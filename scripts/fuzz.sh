@@ -30,7 +30,7 @@ for target in "${targets[@]}"; do
     log=$found/$target.log
     mkdir -p "$found/$target" "tests/fuzz/corpus/$target"
     # The binary itself: `cargo fuzz run` would look for changes again and again.
-    "$binaries/$target" -artifact_prefix="$found/crash-$target-" -max_total_time="$seconds" -timeout=10 \
+    "$binaries/$target" -artifact_prefix="$found/crash-$target-" -max_total_time="$seconds" -timeout=60 \
         -len_control=20 -rss_limit_mb=2048 -print_final_stats=1 "$found/$target" "tests/fuzz/corpus/$target" >"$log" 2>&1
     status=$?
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")

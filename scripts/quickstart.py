@@ -23,9 +23,9 @@ import time
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), ".."))
 # The first start may still have to compile.
 START_SECONDS = 900
-BLOCK_SECONDS = 60
-PUSH_SECONDS = 15
-STOP_SECONDS = 20
+BLOCK_SECONDS = 180
+PUSH_SECONDS = 60
+STOP_SECONDS = 60
 CI_COMMAND = "scripts/ci.sh"
 
 passed = failed = 0

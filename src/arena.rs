@@ -3,20 +3,28 @@
 //! The `slab` crate reuses keys at once and cannot tell the old life of a key from the new one; a completion or a
 //! verdict that arrives late must not reach a stranger. Nor does it keep the order of its free list when it is read
 //! back (serde): the next insert would then take another slot, and a thawed hub would give out other ids.
+//!
+//! The slots stand in segments that never move: growing copies nothing and holds no second copy, and what is not
+//! used is less than one segment. Inserts go to the first segment with a free slot, and a segment whose last value
+//! leaves gives its memory back (all but the first), so a crowd that has left leaves nothing behind.
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::SlotId;
 
-/// No position: the end of the free list.
+/// No position: the end of a free list.
 const NONE: u32 = u32::MAX;
+/// Slots of a segment.
+const SEGMENT: u32 = 256;
 
 /// A bounded slab with generations.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Arena<T> {
-    slots: Vec<Slot<T>>,
-    /// The position that was freed last; [`NONE`] if none is free.
-    free: u32,
+    segments: Vec<Segment<T>>,
+    /// Segments with a free slot.
+    roomy: BTreeSet<u32>,
     len: u32,
     /// Given to the next insert. One counter for the arena: two lives of one slot differ unless 2^32 inserts lie
     /// between them, which at 100 000 inserts a second is half a day for one held id.
@@ -25,15 +33,47 @@ pub struct Arena<T> {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+struct Segment<T> {
+    /// Those that were used since the segment was empty; at most [`SEGMENT`].
+    slots: Vec<Slot<T>>,
+    /// The slot of this segment that was freed last; [`NONE`] if none is free.
+    free: u32,
+    used: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 enum Slot<T> {
     Free { next: u32 },
     Used { generation: u32, value: T },
 }
 
+impl<T> Segment<T> {
+    fn new() -> Self {
+        Self { slots: Vec::new(), free: NONE, used: 0 }
+    }
+
+    /// Stores a value in the slot that was freed last, else in a new one; gives its place in the segment.
+    fn insert(&mut self, slot: Slot<T>) -> u32 {
+        self.used += 1;
+        if let Some(free) = self.slots.get_mut(self.free as usize) {
+            let place = self.free;
+            if let Slot::Free { next } = std::mem::replace(free, slot) {
+                self.free = next;
+            }
+            return place;
+        }
+        if self.slots.capacity() == 0 {
+            self.slots.reserve_exact(SEGMENT as usize);
+        }
+        self.slots.push(slot);
+        u32::try_from(self.slots.len() - 1).unwrap_or(NONE) // at most SEGMENT
+    }
+}
+
 impl<T> Arena<T> {
     /// An empty arena that will hold at most `capacity` values. Allocates nothing yet.
     pub fn new(capacity: u32) -> Self {
-        Self { slots: Vec::new(), free: NONE, len: 0, next_generation: 0, capacity }
+        Self { segments: Vec::new(), roomy: BTreeSet::new(), len: 0, next_generation: 0, capacity }
     }
 
     /// Stores a value, or gives it back if the arena is full.
@@ -41,30 +81,31 @@ impl<T> Arena<T> {
         if self.len >= self.capacity {
             return Err(value);
         }
-        let generation = self.next_generation;
-        let used = Slot::Used { generation, value };
-        let index = match self.slots.get_mut(self.free as usize) {
-            Some(slot) => {
-                let index = self.free;
-                if let Slot::Free { next } = slot {
-                    self.free = *next;
-                }
-                *slot = used;
-                index
-            }
+        let number = match self.roomy.first() {
+            Some(number) => *number,
             None => {
-                self.slots.push(used);
-                u32::try_from(self.slots.len() - 1).unwrap_or(NONE) // below the u32 capacity
+                self.segments.push(Segment::new());
+                let number = u32::try_from(self.segments.len() - 1).unwrap_or(NONE); // below the u32 capacity
+                self.roomy.insert(number);
+                number
             }
         };
+        let Some(segment) = self.segments.get_mut(number as usize) else {
+            return Err(value); // cannot be: it was found or added above
+        };
+        let generation = self.next_generation;
+        let place = segment.insert(Slot::Used { generation, value });
+        if segment.used == SEGMENT {
+            self.roomy.remove(&number);
+        }
         self.len += 1;
         self.next_generation = generation.wrapping_add(1);
-        Ok(SlotId { index, generation })
+        Ok(SlotId { index: number * SEGMENT + place, generation })
     }
 
     /// The value, unless the id is stale.
     pub fn get(&self, id: SlotId) -> Option<&T> {
-        match self.slots.get(id.index as usize) {
+        match self.slot(id.index) {
             Some(Slot::Used { generation, value }) if *generation == id.generation => Some(value),
             _ => None,
         }
@@ -72,7 +113,7 @@ impl<T> Arena<T> {
 
     /// The value, unless the id is stale.
     pub fn get_mut(&mut self, id: SlotId) -> Option<&mut T> {
-        match self.slots.get_mut(id.index as usize) {
+        match self.slot_mut(id.index) {
             Some(Slot::Used { generation, value }) if *generation == id.generation => Some(value),
             _ => None,
         }
@@ -81,9 +122,16 @@ impl<T> Arena<T> {
     /// Takes the value out, unless the id is stale.
     pub fn remove(&mut self, id: SlotId) -> Option<T> {
         self.get(id)?;
-        let slot = self.slots.get_mut(id.index as usize)?;
-        let freed = std::mem::replace(slot, Slot::Free { next: self.free });
-        self.free = id.index;
+        let (number, place) = (id.index / SEGMENT, id.index % SEGMENT);
+        let segment = self.segments.get_mut(number as usize)?;
+        let slot = segment.slots.get_mut(place as usize)?;
+        let freed = std::mem::replace(slot, Slot::Free { next: segment.free });
+        segment.free = place;
+        segment.used -= 1;
+        if segment.used == 0 && number > 0 {
+            *segment = Segment::new();
+        }
+        self.roomy.insert(number);
         self.len -= 1;
         match freed {
             Slot::Used { value, .. } => Some(value),
@@ -93,7 +141,7 @@ impl<T> Arena<T> {
 
     /// The value at a position, whatever its generation: for links that are kept up to date by their owner.
     pub fn at(&self, index: u32) -> Option<&T> {
-        match self.slots.get(index as usize) {
+        match self.slot(index) {
             Some(Slot::Used { value, .. }) => Some(value),
             _ => None,
         }
@@ -101,7 +149,7 @@ impl<T> Arena<T> {
 
     /// As [`Arena::at`].
     pub fn at_mut(&mut self, index: u32) -> Option<&mut T> {
-        match self.slots.get_mut(index as usize) {
+        match self.slot_mut(index) {
             Some(Slot::Used { value, .. }) => Some(value),
             _ => None,
         }
@@ -109,7 +157,7 @@ impl<T> Arena<T> {
 
     /// The full id of a position in use.
     pub fn id_at(&self, index: u32) -> Option<SlotId> {
-        match self.slots.get(index as usize) {
+        match self.slot(index) {
             Some(&Slot::Used { generation, .. }) => Some(SlotId { index, generation }),
             _ => None,
         }
@@ -117,7 +165,9 @@ impl<T> Arena<T> {
 
     /// All values in order of position.
     pub fn iter(&self) -> impl Iterator<Item = (SlotId, &T)> {
-        (0..).zip(&self.slots).filter_map(|(index, slot)| match slot {
+        let firsts = (0..).step_by(SEGMENT as usize);
+        let slots = firsts.zip(&self.segments).flat_map(|(first, segment)| (first..).zip(&segment.slots));
+        slots.filter_map(|(index, slot)| match slot {
             Slot::Used { generation, value } => {
                 let generation = *generation;
                 Some((SlotId { index, generation }, value))
@@ -128,15 +178,23 @@ impl<T> Arena<T> {
 
     /// Takes all values out, in order of position.
     pub fn into_values(self) -> impl Iterator<Item = T> {
-        self.slots.into_iter().filter_map(|slot| match slot {
+        self.segments.into_iter().flat_map(|segment| segment.slots).filter_map(|slot| match slot {
             Slot::Used { value, .. } => Some(value),
             Slot::Free { .. } => None,
         })
     }
 
-    /// The position after the last that was ever used: where a walk by [`Arena::at`] ends.
+    /// A position after the last in use, not far: where a walk by [`Arena::at`] ends.
     pub fn positions(&self) -> u32 {
-        u32::try_from(self.slots.len()).unwrap_or(NONE) // below the u32 capacity
+        u32::try_from(self.segments.len()).map_or(NONE, |segments| segments.saturating_mul(SEGMENT))
+    }
+
+    fn slot(&self, index: u32) -> Option<&Slot<T>> {
+        self.segments.get((index / SEGMENT) as usize)?.slots.get((index % SEGMENT) as usize)
+    }
+
+    fn slot_mut(&mut self, index: u32) -> Option<&mut Slot<T>> {
+        self.segments.get_mut((index / SEGMENT) as usize)?.slots.get_mut((index % SEGMENT) as usize)
     }
 
     /// Values held.
@@ -177,6 +235,28 @@ mod tests {
         let mut arena = Arena::new(1);
         arena.insert(1).unwrap();
         assert_eq!(arena.insert(2), Err(2));
+    }
+
+    #[test]
+    fn values_keep_their_place_while_it_grows_and_a_crowd_that_left_leaves_one_segment() {
+        let mut arena = Arena::new(4 * SEGMENT);
+        let ids: Vec<_> = (0..4 * SEGMENT).map(|n| arena.insert(n).unwrap()).collect();
+        assert_eq!(arena.insert(0), Err(0));
+        assert!(ids.iter().zip(0..).all(|(id, n)| id.index == n && arena.get(*id) == Some(&n)));
+        assert!(arena.iter().map(|(id, n)| (id.index, *n)).eq((0..4 * SEGMENT).map(|n| (n, n))));
+        let (gone, stay) = ids.split_at(3 * SEGMENT as usize);
+        assert!(gone.iter().zip(0..).all(|(id, n)| arena.remove(*id) == Some(n)));
+        assert!(arena.iter().map(|(id, _)| id).eq(stay.iter().copied()));
+        let kept = |arena: &Arena<u32>| arena.segments.iter().filter(|s| s.slots.capacity() > 0).count();
+        assert_eq!((arena.len(), kept(&arena)), (SEGMENT as usize, 2), "the first and the one in use");
+        let again = arena.insert(7).unwrap();
+        assert!(again.index < SEGMENT, "the first segment with room");
+        assert!(
+            gone.iter().all(|id| arena.get(*id).is_none()),
+            "a stale id finds nothing in a segment that left"
+        );
+        stay.iter().chain([&again]).for_each(|id| assert!(arena.remove(*id).is_some()));
+        assert_eq!((arena.is_empty(), kept(&arena)), (true, 1));
     }
 
     #[test]

@@ -161,8 +161,9 @@ pub const STALL_REPORT_MS: u64 = 1_000;
 pub const STALL_WATCH_MS: u64 = 100;
 /// A heartbeat older than this is what the watcher calls a stall: early enough that it knows within `STALL_REPORT_MS`.
 pub const STALL_SUSPECT_MS: u64 = 800;
-/// How long the watcher waits for a stalled thread to store its backtrace. Later: reported without one.
-pub const STALL_TRACE_MS: u64 = 200;
+/// How long the watcher waits for a stalled thread to store its backtrace: on a machine with more to do than CPUs it
+/// may be long until that thread runs. Later: reported without one.
+pub const STALL_TRACE_MS: u64 = 2_000;
 /// Return addresses in that backtrace. Deeper ones are left out.
 pub const STALL_FRAMES_MAX: usize = 32;
 /// Default of `stall.abort_ms`: a shard that stalled for so long ends the process, for the supervisor to restart.
@@ -186,6 +187,19 @@ pub const FLUSH_BATCH_MAX: usize = 1024;
 pub const ENDED_MAX: usize = 16_384;
 /// Submission queue of a thread's io_uring; monoio submits early when it is full. Completion queue: twice this.
 pub const RING_ENTRIES_MAX: u32 = 4096;
+/// Submission queue of the ring engine's own io_uring. Full in the middle of a turn: it is submitted early.
+pub const OWN_RING_ENTRIES_MAX: u32 = 2048;
+/// Completion queue of it. Overrun: the kernel keeps the rest, and multishot receives are armed again.
+pub const OWN_RING_COMPLETIONS_MAX: u32 = 8192;
+/// Buffers that a shard's connections are received into together, of `RECEIVE_BUFFER_BYTES`; a power of two. All in
+/// use: the receive ends and is armed again in the next turn.
+pub const RECEIVE_BUFFERS_MAX: u16 = 256;
+/// Size of one of them. Longer input takes several.
+pub const RECEIVE_BUFFER_BYTES: u32 = 4096;
+/// Sends of a shard that its own ring has in flight. More: they wait for the next submission of the same turn.
+pub const SENDS_IN_FLIGHT_MAX: u16 = 1024;
+/// At its end a ring's operations are cancelled and waited for so long. Later: their memory is given up for good.
+pub const RING_END_MS: u64 = 1_000;
 /// An unanswered TCP connection is probed this often (Go's default, spec 1.1) ...
 pub const KEEP_ALIVE_MS: u64 = 15_000;
 /// ... and dropped by the kernel when sent data or probes stay unacknowledged for so long.
@@ -379,6 +393,9 @@ pub const LISTEN_PING_INTERVAL_MS: u64 = 24_000;
 pub const LISTEN_BACKOFF_MS: u64 = 16_000;
 /// `pinion listen` and `pinion push` give up connecting after this long.
 pub const CLIENT_CONNECT_MS: u64 = 5_000;
+/// `pinion push` waits this much longer than the deadline that it tells the gateway, whose verdict at that deadline
+/// says more than silence. Longer: an error.
+pub const CALL_GRACE_MS: u64 = 2_000;
 
 /// `pinion who`, `trace` and `shards` wait so long for an answer. Longer: an error. Above `CONTROL_DEADLINE_MS`.
 pub const ADMIN_ANSWER_MS: u64 = 10_000;

@@ -124,7 +124,7 @@ metrics! {
     FramesOut Counter "pinion_frames_total" ("direction" = "out") "WebSocket frames.";
     BytesIn Counter "pinion_bytes_total" ("direction" = "in") "Bytes on client sockets after the handshake.";
     BytesOut Counter "pinion_bytes_total" ("direction" = "out") "Bytes on client sockets after the handshake.";
-    Sends Counter "pinion_sends_total" "Calls of sendmsg on client sockets.";
+    Sends Counter "pinion_sends_total" "Sends on client sockets: calls of sendmsg, or operations of the own ring.";
     Requests Counter "pinion_requests_total" ("outcome" = "answered") "Client requests by outcome.";
     RequestsFailed Counter "pinion_requests_total" ("outcome" = "error") "Client requests by outcome.";
     RequestsThrottled Counter "pinion_requests_throttled_total" "Client requests answered with an error because their connection made too many upstream calls.";

@@ -23,12 +23,12 @@ use self::supervisor::Supervisor;
 use crate::admission::{Admission, NodeState};
 use crate::config::layout::Layout;
 use crate::config::machine::Machine;
-use crate::config::{Config, Driver};
+use crate::config::{Config, Driver, Engine};
 use crate::ids::ShardId;
 use crate::limits::STALL_WATCH_MS;
 use crate::shard::mailbox::{Control, RpcAddress, ShardAddress};
 use crate::shard::stall::Watcher;
-use crate::shard::{DriverKind, NodeEvent, probe_io_uring, stall_trace};
+use crate::shard::{Base, DriverKind, EngineKind, NodeEvent, probe_io_uring, probe_ring_engine, stall_trace};
 
 /// What a started node turned out to be, for the banner.
 #[derive(Clone, Debug)]
@@ -43,6 +43,10 @@ pub struct Facts {
     pub driver: DriverKind,
     /// Why that one, in words.
     pub driver_reason: String,
+    /// What moves the bytes of clients.
+    pub engine: EngineKind,
+    /// Why that one, in words.
+    pub engine_reason: String,
     /// Which thread runs where.
     pub layout: Layout,
 }
@@ -85,14 +89,16 @@ pub struct Node {
     /// The shard that stalled for longer than `stall.abort_ms`.
     condemned: Option<ShardId>,
     planted: Option<PlantedStall>,
+    /// The planted stall was asked for and not yet ended.
+    stalls: bool,
 }
 
 /// A test switch.
 #[derive(Clone, Copy, Debug)]
 pub struct PlantedStall {
-    /// Which shard loops.
+    /// Which shard stops turning.
     pub shard: u16,
-    /// For how long.
+    /// For how long, unless it is ended before.
     pub milliseconds: u64,
 }
 
@@ -110,9 +116,10 @@ impl Node {
         let signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| format!("cannot catch signals: {e}"))?;
         stall_trace::install().map_err(|e| format!("cannot prepare backtraces of stalled shards: {e}"))?;
         let (driver, driver_reason) = choose_driver(config.shards.driver, probe_io_uring)?;
+        let (engine, engine_reason) = choose_engine(config.shards.engine, driver, probe_ring_engine)?;
         let mut config = config.clone();
         config.websocket.address = claim_websocket(&config)?;
-        let started = threads::start(Arc::new(config), machine, driver, dropped_log_lines)?;
+        let started = threads::start(Arc::new(config), machine, Base { driver, engine }, dropped_log_lines)?;
         let stall_abort_ms = started.config.stall_abort_ms;
         let facts = Facts {
             websocket: started.websocket,
@@ -120,6 +127,8 @@ impl Node {
             http: started.http,
             driver,
             driver_reason,
+            engine,
+            engine_reason,
             layout: started.layout,
         };
         Ok(Self {
@@ -134,6 +143,7 @@ impl Node {
             supervisor: Supervisor::from_env(),
             condemned: None,
             planted: None,
+            stalls: false,
         })
     }
 
@@ -142,7 +152,8 @@ impl Node {
         &self.facts
     }
 
-    /// From now on SIGUSR2 sends a shard into a loop (tests). Without this call the signal ends the process.
+    /// From now on SIGUSR2 stalls a shard, and the next one ends the stall (tests). Without this call the signal ends
+    /// the process.
     ///
     /// # Errors
     /// There is no such shard, or the signal cannot be caught.
@@ -154,12 +165,16 @@ impl Node {
         self.signals.add_signal(SIGUSR2).map_err(|e| format!("cannot catch SIGUSR2: {e}"))
     }
 
-    fn stall(&self) {
+    /// Begins the planted stall; the second time ends it.
+    fn stall(&mut self) {
         let Some(stall) = self.planted else { return };
-        let shard = self.shards.get(usize::from(stall.shard));
-        if shard.is_none_or(|shard| shard.address.control(Control::Stall(stall.milliseconds)).is_err()) {
+        let Some(shard) = self.shards.get(usize::from(stall.shard)) else { return };
+        if self.stalls {
+            shard.thread.thread().unpark();
+        } else if shard.address.control(Control::Stall(stall.milliseconds)).is_err() {
             tracing::error!(?stall, "the stall could not be planted: the shard's control lane is full");
         }
+        self.stalls = !self.stalls;
     }
 
     /// Watches the threads until a signal asks for the end, then drains.
@@ -204,6 +219,26 @@ fn choose_driver(
         Driver::Auto => match probe() {
             Ok(()) => Ok((DriverKind::IoUring, "the kernel allows it".into())),
             Err(why) => Ok((DriverKind::Epoll, format!("no io_uring: {why}"))),
+        },
+    }
+}
+
+/// Decides on the engine, and says why.
+fn choose_engine(
+    wanted: Engine,
+    driver: DriverKind,
+    probe: impl FnOnce() -> Result<(), String>,
+) -> Result<(EngineKind, String), String> {
+    match (wanted, driver) {
+        (Engine::Task, _) => Ok((EngineKind::Task, "asked for by shards.engine".into())),
+        (Engine::Ring, _) => match probe() {
+            Ok(()) => Ok((EngineKind::Ring, "asked for by shards.engine".into())),
+            Err(why) => Err(format!("shards.engine is ring, but {why}")),
+        },
+        (Engine::Auto, DriverKind::Epoll) => Ok((EngineKind::Task, "the driver is epoll".into())),
+        (Engine::Auto, DriverKind::IoUring) => match probe() {
+            Ok(()) => Ok((EngineKind::Ring, "the kernel has what it needs".into())),
+            Err(why) => Ok((EngineKind::Task, format!("no own ring: {why}"))),
         },
     }
 }
@@ -264,6 +299,22 @@ mod tests {
         assert_eq!((kind, why.as_str()), (DriverKind::Epoll, "no io_uring: seccomp"));
         let error = choose_driver(Driver::IoUring, broken).unwrap_err();
         assert!(error.contains("shards.driver is io_uring, but seccomp"), "{error}");
+    }
+
+    #[test]
+    fn the_engine_follows_wish_driver_and_probe() {
+        let broken = || Err("old kernel".to_owned());
+        let works = || Ok(());
+        let (uring, epoll) = (DriverKind::IoUring, DriverKind::Epoll);
+        let kind = |result: Result<(EngineKind, String), String>| result.unwrap().0;
+        assert_eq!(kind(choose_engine(Engine::Auto, uring, works)), EngineKind::Ring);
+        assert_eq!(kind(choose_engine(Engine::Auto, epoll, works)), EngineKind::Task);
+        assert_eq!(kind(choose_engine(Engine::Ring, epoll, works)), EngineKind::Ring);
+        assert_eq!(kind(choose_engine(Engine::Task, uring, works)), EngineKind::Task);
+        let (kind, why) = choose_engine(Engine::Auto, uring, broken).unwrap();
+        assert_eq!((kind, why.as_str()), (EngineKind::Task, "no own ring: old kernel"));
+        let error = choose_engine(Engine::Ring, uring, broken).unwrap_err();
+        assert_eq!(error, "shards.engine is ring, but old kernel");
     }
 
     #[test]

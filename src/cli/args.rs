@@ -48,7 +48,7 @@ fn with_gateway_flags(command: Command) -> Command {
         .arg(print_config())
         .arg(
             hidden(PLANT_STALL, "SHARD:MS")
-                .help("Test switch: on SIGUSR2 this shard loops for so long")
+                .help("Test switch: on SIGUSR2 this shard stalls for so long, or until the next one")
                 .value_parser(stall),
         )
         .arg(

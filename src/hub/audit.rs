@@ -34,12 +34,12 @@ impl Hub {
         expect("open verdicts", sum(&open), self.verdicts.devices())?;
         expect("held", self.verdicts.held(), self.held.len())?;
         for kind in [Kind::Unregister, Kind::Kick, Kind::Register] {
-            let queued = sum(&|s| s.queues.get(kind as usize).is_some_and(|link| link.queued).into());
+            let queued = sum(&|s| s.queued.get(kind as usize).is_some_and(|queued| *queued).into());
             expect(&format!("{kind:?} queue"), queued, self.queues.len(kind))?;
         }
         for (id, session) in self.registry.sessions.iter() {
             let fail = |what: &str| Err(format!("session {}.{}: {what}", id.index, id.generation));
-            if (session.phase < Phase::Closed) != session.timer.at.is_some() {
+            if (session.phase < Phase::Closed) != session.timer.is_armed() {
                 return fail("its timer does not match its phase");
             }
             if session.phase == Phase::Closed && session.outbox.is_some() {

@@ -114,7 +114,7 @@ impl Hub {
         let there: Vec<Existing> = self
             .registry
             .connections(&login.user)
-            .map(|(_, s)| Existing { platform: s.platform, same_token: s.token() == &*login.token })
+            .map(|(_, s)| Existing { platform: s.platform, same_token: s.token(&login.user) == *login.token })
             .collect();
         let verdict = login_policy::decide(self.config.login_policy, session.platform, &there);
         there.len() - verdict.kicked.len() >= max

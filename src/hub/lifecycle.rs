@@ -235,7 +235,7 @@ impl Hub {
         if let Some(outbox) = &mut session.outbox {
             outbox.tag_last(tag);
         }
-        if tag.expires.is_some_and(|expires| session.timer.at.is_none_or(|at| expires < at)) {
+        if tag.expires.is_some_and(|expires| expires < session.timer.at) {
             self.rearm(conn);
         }
     }

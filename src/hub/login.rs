@@ -13,6 +13,7 @@ use crate::limits;
 use crate::metrics::Metric;
 use crate::session::disconnect::Disconnect;
 use crate::session::handshake::{Login, Refusal, SUCCESS_JSON};
+use crate::session::token::PackedToken;
 use crate::session::{Credentials, Identity, Phase, Session, Tick};
 use crate::time::Now;
 use crate::wire::frame::Opcode;
@@ -158,7 +159,8 @@ impl Hub {
         let (user, operation_id) = (std::mem::take(&mut login.user), std::mem::take(&mut login.operation_id));
         let wants_response = login.wants_response;
         let platform = session.platform;
-        session.credentials = Credentials::Identity(Box::new(Identity { token: token.clone() }));
+        let packed = PackedToken::pack(&token, &user, platform);
+        session.credentials = Credentials::Identity(Box::new(Identity { token: packed }));
         session.phase = Phase::Open;
         (session.heard, session.pinged) = (Tick::of(now.mono), Tick::of(now.mono));
         let metadata = metadata(&operation_id, &user, Some(platform), connection_id);
@@ -187,8 +189,9 @@ impl Hub {
             .connections(new.user)
             .filter(|(_, s)| s.phase == Phase::Open)
             .map(|(conn, s)| {
-                let existing = Existing { platform: s.platform, same_token: s.token() == new.token };
-                (conn, existing, s.token().into())
+                let token = s.token(new.user);
+                let existing = Existing { platform: s.platform, same_token: token == new.token };
+                (conn, existing, token.into())
             })
             .collect();
         if there.is_empty() {

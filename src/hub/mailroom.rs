@@ -78,7 +78,7 @@ impl Hub {
                     platform: session.platform,
                     connection_id: session.connection_id_hex(),
                     background: session.background,
-                    token: session.token().into(),
+                    token: session.token(&recipient.user).into_owned().into(),
                 })
                 .collect();
             if !devices.is_empty() {

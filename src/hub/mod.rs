@@ -439,7 +439,7 @@ impl Hub {
             (Kind::Register, M::RegisterDepth, M::RegisterAge, M::RegisterHigh),
         ] {
             tally.set(depth, queues.len(kind) as u64);
-            tally.set(age, queues.age_ms(&registry.sessions, kind, tick));
+            tally.set(age, queues.age_ms(kind, tick));
             tally.set(high, queues.high_water(kind) as u64);
         }
         tally

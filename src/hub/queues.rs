@@ -1,15 +1,18 @@
-//! The register, unregister and kick queues: linked through the slab, at most one entry per connection in each.
+//! The register, unregister and kick queues: at most one entry per connection in each, as a mark in the session says.
 //!
-//! Why they cannot freeze (incident 1): an entry costs no memory that could run out, so putting one in never waits;
+//! Why they cannot freeze (incident 1): a queue is never longer than the slab, so putting an entry in never waits;
 //! the shard that puts entries in is the one that takes them out, in bounded batches each turn, unregister first, then
 //! kicks, then registers; and no step of taking one out waits for anything. An entry whose connection has died
-//! meanwhile is skipped by whoever takes it out.
+//! meanwhile is skipped by whoever takes it out. The entries stand here rather than in the sessions, most of which
+//! are in no queue; after a storm their memory is given back.
+
+use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
 use crate::arena::Arena;
 use crate::ids::ConnId;
-use crate::session::{NONE, Session, Tick};
+use crate::session::{Session, Tick};
 
 /// Which queue; the order is the order of draining.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,12 +22,14 @@ pub(super) enum Kind {
     Register,
 }
 
+/// Entries that an empty queue keeps room for.
+const KEPT_MAX: usize = 64;
+
 /// One queue.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Queue {
-    head: u32,
-    tail: u32,
-    len: usize,
+    /// Oldest first, with when it was put in.
+    entries: VecDeque<(ConnId, Tick)>,
     high_water: usize,
 }
 
@@ -36,52 +41,42 @@ pub(super) struct Queues {
 
 impl Queues {
     pub(super) fn new() -> Self {
-        let empty = || Queue { head: NONE, tail: NONE, len: 0, high_water: 0 };
-        Self { queues: [empty(), empty(), empty()] }
+        Self { queues: Default::default() }
     }
 
     /// Puts a connection in, unless it is in already.
     pub(super) fn push(&mut self, sessions: &mut Arena<Session>, kind: Kind, conn: ConnId, now: Tick) {
-        let (slot, queue) = (kind as usize, self.queue_mut(kind));
-        let Some(link) = sessions.get_mut(conn.0).and_then(|s| s.queues.get_mut(slot)) else {
+        let session = sessions.get_mut(conn.0);
+        let Some(queued) = session.and_then(|s| s.queued.get_mut(kind as usize)).filter(|queued| !**queued)
+        else {
             return;
         };
-        if link.queued {
-            return;
-        }
-        *link = crate::session::QueueLink { next: NONE, since: now, queued: true };
-        let tail = queue.tail;
-        queue.tail = conn.0.index;
-        if tail == NONE {
-            queue.head = conn.0.index;
-        } else if let Some(link) = sessions.at_mut(tail).and_then(|s| s.queues.get_mut(slot)) {
-            link.next = conn.0.index;
-        }
-        queue.len += 1;
-        queue.high_water = queue.high_water.max(queue.len);
+        *queued = true;
+        let queue = self.queue_mut(kind);
+        queue.entries.push_back((conn, now));
+        queue.high_water = queue.high_water.max(queue.entries.len());
     }
 
     /// Takes the oldest connection out.
     pub(super) fn pop(&mut self, sessions: &mut Arena<Session>, kind: Kind) -> Option<ConnId> {
-        let (slot, queue) = (kind as usize, self.queue_mut(kind));
-        let id = sessions.id_at(queue.head)?;
-        let link = sessions.get_mut(id)?.queues.get_mut(slot)?;
-        link.queued = false;
-        queue.head = link.next;
-        link.next = NONE;
-        if queue.head == NONE {
-            queue.tail = NONE;
+        let queue = self.queue_mut(kind);
+        let (conn, _) = queue.entries.pop_front()?;
+        if queue.entries.is_empty() {
+            queue.entries.shrink_to(KEPT_MAX);
         }
-        queue.len -= 1;
-        Some(ConnId(id))
+        // A session is not freed before all queues have let go of it: its mark is there.
+        if let Some(queued) = sessions.get_mut(conn.0).and_then(|s| s.queued.get_mut(kind as usize)) {
+            *queued = false;
+        }
+        Some(conn)
     }
 
     pub(super) fn len(&self, kind: Kind) -> usize {
-        self.queue(kind).len
+        self.queue(kind).entries.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queues.iter().all(|queue| queue.len == 0)
+        self.queues.iter().all(|queue| queue.entries.is_empty())
     }
 
     pub(super) fn high_water(&self, kind: Kind) -> usize {
@@ -89,9 +84,8 @@ impl Queues {
     }
 
     /// Age of the oldest entry in milliseconds; 0 if there is none.
-    pub(super) fn age_ms(&self, sessions: &Arena<Session>, kind: Kind, now: Tick) -> u64 {
-        let head = sessions.at(self.queue(kind).head);
-        head.and_then(|s| s.queues.get(kind as usize)).map_or(0, |link| now.since_ms(link.since))
+    pub(super) fn age_ms(&self, kind: Kind, now: Tick) -> u64 {
+        self.queue(kind).entries.front().map_or(0, |(_, since)| now.since_ms(*since))
     }
 
     fn queue(&self, kind: Kind) -> &Queue {
@@ -115,5 +109,5 @@ impl Queues {
 
 /// Whether any queue holds the session.
 pub(super) fn is_queued(session: &Session) -> bool {
-    session.queues.iter().any(|link| link.queued)
+    session.queued.contains(&true)
 }

@@ -35,7 +35,7 @@ impl Wheel {
         let Some(session) = sessions.at_mut(index) else {
             return;
         };
-        session.timer = TimerLink { prev: NONE, next, at: Some(at) };
+        session.timer = TimerLink { prev: NONE, next, at };
         *head = index;
         if let Some(neighbour) = sessions.at_mut(next) {
             neighbour.timer.prev = index;
@@ -47,9 +47,10 @@ impl Wheel {
         let Some(session) = sessions.at_mut(index) else {
             return;
         };
-        let TimerLink { prev, next, at } = session.timer;
-        let Some(at) = at else { return };
-        session.timer = TimerLink { prev: NONE, next: NONE, at: None };
+        if !session.timer.is_armed() {
+            return;
+        }
+        let TimerLink { prev, next, at } = std::mem::replace(&mut session.timer, TimerLink::UNARMED);
         if let Some(neighbour) = sessions.at_mut(next) {
             neighbour.timer.prev = prev;
         }

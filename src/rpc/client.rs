@@ -28,7 +28,7 @@ use super::tls::{self, MaybeTls};
 use crate::config::Token;
 use crate::config::pem::{self, Side};
 use crate::config::tls::ALPN_H2;
-use crate::limits::{H2_FRAME_BYTES, H2_HEADER_LIST_BYTES, H2_STREAM_WINDOW_BYTES};
+use crate::limits::{CALL_GRACE_MS, H2_FRAME_BYTES, H2_HEADER_LIST_BYTES, H2_STREAM_WINDOW_BYTES};
 use crate::wire::grpc::{Status, code, frame};
 
 /// Where a call goes, and what it shows there.
@@ -190,8 +190,8 @@ impl Target {
         Self { addresses: vec![address], tls: None, token: None }
     }
 
-    /// Makes one call and blocks the thread until its answer, at most `deadline_ms`. Do not use it on a thread that
-    /// runs a runtime.
+    /// Makes one call and blocks the thread until its answer, at most `deadline_ms` and [`CALL_GRACE_MS`]: the server
+    /// is told the deadline, and its verdict needs a moment to arrive. Do not use it on a thread that runs a runtime.
     ///
     /// `path` is like `/package.Service/Method`; metadata keys are lower-case, values are printable ASCII.
     ///
@@ -214,7 +214,8 @@ impl Target {
                 let request = self.request(address, path, headers)?;
                 exchange(address, stream, request, message).await
             };
-            match monoio::time::timeout(Duration::from_millis(deadline_ms), called).await {
+            let patience = Duration::from_millis(deadline_ms.saturating_add(CALL_GRACE_MS));
+            match monoio::time::timeout(patience, called).await {
                 Ok(result) => result,
                 Err(_) => Err(CallError::Deadline(deadline_ms)),
             }

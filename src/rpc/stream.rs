@@ -297,7 +297,10 @@ mod tests {
 
     use super::*;
     use crate::pb::pinion::v1::{MessageVerdict, PushVerdicts, UserVerdict};
-    use crate::shard::thread::{block_on, tests::drivers};
+    use crate::shard::thread::{block_on, tests::on_each_of_the_drivers};
+
+    /// Three times as long as the caller below lets it wait.
+    const STALL_MS: u64 = 1_500;
 
     /// A server's end of a stream whose caller reads nothing, and the caller's.
     async fn stalled() -> (Outbound, RecvStream) {
@@ -317,12 +320,12 @@ mod tests {
         let mut sender = sender.ready().await.unwrap();
         let (response, _) = sender.send_request(Request::post("http://x/").body(()).unwrap(), true).unwrap();
         let body = response.await.unwrap().into_body();
-        (Outbound::new(answer.recv().unwrap(), 300), body)
+        (Outbound::new(answer.recv().unwrap(), STALL_MS), body)
     }
 
     #[test]
     fn a_caller_that_takes_nothing_is_given_up_and_one_that_takes_a_little_is_not() {
-        for driver in drivers() {
+        on_each_of_the_drivers(|driver| {
             block_on(driver, |_| async {
                 let (outbound, mut body) = stalled().await;
                 let users = vec![UserVerdict { user_id: "u".repeat(1_000), ..UserVerdict::default() }; 40];
@@ -332,7 +335,7 @@ mod tests {
                 assert_eq!(outbound.send(&message).await, Ok(()), "{driver:?}");
                 let reader = monoio::spawn(async move {
                     for _ in 0..5 {
-                        monoio::time::sleep(Duration::from_millis(100)).await;
+                        monoio::time::sleep(Duration::from_millis(STALL_MS / 3)).await;
                         let chunk = body.data().await.unwrap().unwrap();
                         body.flow_control().release_capacity(chunk.len()).unwrap();
                     }
@@ -348,11 +351,11 @@ mod tests {
                 };
                 assert_eq!(end, End::TooSlow, "{driver:?}");
                 assert!(
-                    sent > 0 && crate::shard::clock::now().mono.since_ms(start) >= 500,
+                    sent > 0 && crate::shard::clock::now().mono.since_ms(start) >= STALL_MS * 5 / 3,
                     "{driver:?}: {sent}"
                 );
                 drop(reader.await);
             });
-        }
+        });
     }
 }

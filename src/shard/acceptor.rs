@@ -1,4 +1,4 @@
-//! Lets connections in: one accept loop per listener, one short task per handshake (`head.rs`).
+//! Lets connections in beside the task engine: one accept loop per listener, then `head.rs`.
 //!
 //! The loop waits for readiness and then accepts without waiting: a pending accept operation could be lost with its
 //! connection (platform.md rule 8). It ends when its listener is shut down. It never spins: a failed accept pauses it,
@@ -123,9 +123,10 @@ fn accept_batch(door: &Rc<Door>, listener: &Socket, max: usize) -> Round {
     Round::Full
 }
 
-fn receive(door: &Rc<Door>, socket: TcpStream, peer: Option<SocketAddr>) {
+/// Lets an accepted connection in, or refuses it.
+pub(super) fn receive(door: &Rc<Door>, socket: TcpStream, peer: Option<SocketAddr>) {
     door.count(Metric::Accepted);
-    let (Ok(socket), Some(peer)) = (Socket::adopt(socket), peer) else {
+    let (Ok(socket), Some(peer)) = (Socket::adopt_nonblocking(socket), peer) else {
         return door.count(Metric::AcceptErrors);
     };
     let (peer, plan) = (canonical(peer), &door.plan);

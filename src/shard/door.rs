@@ -213,12 +213,17 @@ impl Door {
         self.handshakes.borrow().len()
     }
 
+    /// Whether another connection may be accepted.
+    pub(super) fn has_room_now(&self) -> bool {
+        self.handshakes() < self.plan.handshakes_max
+    }
+
     /// Waits until another connection may be accepted.
     pub(super) async fn has_room(&self) {
-        if self.handshakes() >= self.plan.handshakes_max {
+        if !self.has_room_now() {
             self.count(Metric::AcceptWaits);
         }
-        while self.handshakes() >= self.plan.handshakes_max {
+        while !self.has_room_now() {
             self.room.wait().await;
         }
     }

@@ -1,8 +1,9 @@
 //! One handshake, from accept to the hub: reads the request head, checks its arguments, refuses or passes on.
 //!
-//! Each runs in a short task of its own that ends with the handshake. Not here: the token check and the upgrade,
-//! which the owner's hub does. What always holds: a head is bounded in bytes and time, a connection changes shards
-//! only before its 101 and with nothing in flight, and every handshake that ends here is counted once.
+//! A head that is there at accept is answered at once; else a short task waits for the rest of it, and ends with the
+//! handshake. Not here: the token check and the upgrade, which the owner's hub does. What always holds: a head is
+//! bounded in bytes and time, a connection changes shards only before its 101 and with nothing in flight, and every
+//! handshake that ends here is counted once.
 
 use std::ops::ControlFlow;
 use std::rc::Rc;
@@ -53,13 +54,24 @@ impl No {
     }
 }
 
-/// Takes an accepted connection to the hub of its user's shard, or refuses it. The handshake is known to the door
-/// before its task runs, so that a drain does not overlook it.
-pub(super) fn greet(door: &Rc<Door>, guest: Guest) {
-    let deadline = clock::now().mono.plus_ms(HEAD_DEADLINE_MS);
-    match door.begin(&guest.socket, Stage::Head, deadline) {
-        Some(id) => drop(monoio::spawn(converse(Rc::clone(door), id, guest))),
-        None => door.count(Metric::HandshakeBusy),
+/// Takes an accepted connection to the hub of its user's shard, or refuses it. A handshake that has to wait is known to
+/// the door before its task runs, so that a drain does not overlook it.
+pub(super) fn greet(door: &Rc<Door>, mut guest: Guest) {
+    let mut reader = Reader::new(door, &guest);
+    match reader.read(door, &guest) {
+        Ok(Some(read)) => match decide(door, &mut guest, &read) {
+            Ok(login) => pass_on(door, guest, login),
+            Err(no) => refuse(door, guest, no),
+        },
+        Err(Stop::No(no)) => refuse(door, guest, no),
+        Err(Stop::Ended) => refuse(door, guest, No::silent(Metric::HandshakeGone)),
+        Ok(None) => {
+            let deadline = clock::now().mono.plus_ms(HEAD_DEADLINE_MS);
+            match door.begin(&guest.socket, Stage::Head, deadline) {
+                Some(id) => drop(monoio::spawn(converse(Rc::clone(door), id, guest, reader))),
+                None => door.count(Metric::HandshakeBusy),
+            }
+        }
     }
 }
 
@@ -76,11 +88,18 @@ pub(super) fn refuse(door: &Rc<Door>, guest: Guest, no: No) {
     });
 }
 
-async fn converse(door: Rc<Door>, id: SlotId, mut guest: Guest) {
-    let verdict = match read_head(&door, id, &guest).await {
-        Ok((source, head)) => decide(&door, &mut guest, (source, &head)),
-        Err(no) => Err(no),
+async fn converse(door: Rc<Door>, id: SlotId, mut guest: Guest, mut reader: Reader) {
+    let read = loop {
+        guest.socket.readable().await;
+        match reader.read(&door, &guest) {
+            Ok(None) => {}
+            Ok(Some(read)) => break Ok(read),
+            Err(Stop::Ended) => break Err(why_it_ended(&door, id)),
+            Err(Stop::No(no)) => break Err(no),
+        }
     };
+    drop(reader);
+    let verdict = read.and_then(|read| decide(&door, &mut guest, &read));
     match verdict {
         Ok(login) => {
             door.end(id);
@@ -93,43 +112,66 @@ async fn converse(door: Rc<Door>, id: SlotId, mut guest: Guest) {
     }
 }
 
-/// The PROXY header, if one has to come, and the request head.
-async fn read_head(door: &Door, id: SlotId, guest: &Guest) -> Result<(Source, Head), No> {
-    let mut received = Vec::with_capacity(HEAD_BYTES_TYPICAL);
-    let mut source = (!door.plan.proxies.expect_header(guest.peer.ip())).then_some(Source::Unsaid);
-    loop {
+/// What has come of a head.
+struct Reader {
+    received: Vec<u8>,
+    /// What a PROXY header has said; `None`: it has to come yet.
+    source: Option<Source>,
+}
+
+/// Why a head is not read on.
+enum Stop {
+    /// Nothing more will come.
+    Ended,
+    No(No),
+}
+
+impl Reader {
+    fn new(door: &Door, guest: &Guest) -> Self {
+        let source = (!door.plan.proxies.expect_header(guest.peer.ip())).then_some(Source::Unsaid);
+        Self { received: Vec::new(), source }
+    }
+
+    /// Reads what is there of the PROXY header, if one has to come, and of the request head. `None`: not all of it.
+    fn read(&mut self, door: &Door, guest: &Guest) -> Result<Option<(Source, Head)>, Stop> {
         door.plan.pulse.enter(Activity::Head, None);
-        match read_more(&guest.socket, &mut received) {
-            Ok(0) => return Err(why_it_ended(door, id)),
-            Ok(_) => {}
-            Err(Errno::AGAIN | Errno::INTR) => {
-                guest.socket.readable().await;
-                continue;
+        loop {
+            match read_more(&guest.socket, &mut self.received) {
+                Ok(0) => return Err(Stop::Ended),
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(_) => return Err(Stop::No(No::silent(Metric::HandshakeGone))),
             }
-            Err(_) => return Err(No::silent(Metric::HandshakeGone)),
+            if let Some(read) = self.parse().map_err(Stop::No)? {
+                return Ok(Some(read));
+            }
         }
-        let source = match source {
+    }
+
+    fn parse(&mut self) -> Result<Option<(Source, Head)>, No> {
+        let source = match self.source {
             Some(source) => source,
-            None => match proxy::parse(&received) {
+            None => match proxy::parse(&self.received) {
                 Ok(Some((said, n))) => {
-                    received.drain(..n);
-                    *source.insert(said)
+                    self.received.drain(..n);
+                    *self.source.insert(said)
                 }
-                Ok(None) => continue,
+                Ok(None) => return Ok(None),
                 Err(_) => return Err(No::silent(Metric::HandshakeProxy)),
             },
         };
-        match upgrade::parse(&received) {
+        match upgrade::parse(&self.received) {
             // Bytes before the 101 (spec 1.1): upstream closes, and there must be none to carry to another shard.
-            Ok(Some((_, n))) if n < received.len() => return Err(No::silent(Metric::HandshakeBad)),
-            Ok(Some((head, _))) => return Ok((source, head)),
-            Ok(None) => {}
+            Ok(Some((_, n))) if n < self.received.len() => Err(No::silent(Metric::HandshakeBad)),
+            Ok(Some((head, _))) => Ok(Some((source, head))),
+            Ok(None) => Ok(None),
             Err(fault) => {
                 let outcome = match fault {
                     upgrade::HeadFault::Malformed => Metric::HandshakeBad,
                     upgrade::HeadFault::TooLong => Metric::HandshakeTooLong,
                 };
-                return Err(No::answered(outcome, upgrade::bad_head(fault.status())));
+                Err(No::answered(outcome, upgrade::bad_head(fault.status())))
             }
         }
     }
@@ -155,7 +197,7 @@ fn why_it_ended(door: &Door, id: SlotId) -> No {
 }
 
 /// Spec 1.3, checks 1 to 3; before them the limit of the address that a proxy tells.
-fn decide(door: &Door, guest: &mut Guest, (source, head): (Source, &Head)) -> Result<Box<Login>, No> {
+fn decide(door: &Door, guest: &mut Guest, (source, head): &(Source, Head)) -> Result<Box<Login>, No> {
     if door.is_draining() {
         return Err(No::busy());
     }
@@ -168,7 +210,7 @@ fn decide(door: &Door, guest: &mut Guest, (source, head): (Source, &Head)) -> Re
         return Err(No::answered(Metric::HandshakeFull, upgrade::refused(&full.json())));
     }
     let proxied = door.plan.proxies.contain(guest.peer.ip());
-    if proxied && !meet_client(door, guest, (source, head)) {
+    if proxied && !meet_client(door, guest, (*source, head)) {
         return Err(No::over(Metric::HandshakeAddressFull));
     }
     match judge(head, door.plan.strictness) {
@@ -214,7 +256,7 @@ fn pass_on(door: &Rc<Door>, guest: Guest, login: Box<Login>) {
             door.count(Metric::HandOversOut);
             place.into_iter().for_each(Place::pass_on);
         }
-        (Err(back), place) => match Socket::adopt(back.socket) {
+        (Err(back), place) => match Socket::adopt_nonblocking(back.socket) {
             Ok(socket) => {
                 let guest = Guest { socket: Rc::new(socket), peer, client, place };
                 refuse(door, guest, No::busy());

@@ -2,7 +2,7 @@
 //!
 //! Each turn takes lanes, arrivals, readable sockets and the ticker, each with a budget, lets the hub work, then does
 //! what the hub asks for. It waits only when nothing is left to do. Not here: what any of it means (the hub), how
-//! bytes move (`engine.rs`), who is let in (`acceptor.rs`, `head.rs`).
+//! bytes move (`engine`), who is let in (`acceptor.rs`, `welcome.rs`, `head.rs`).
 
 use std::cell::Cell;
 use std::io;
@@ -25,6 +25,7 @@ use super::recording::Recording;
 use super::socket::Socket;
 use super::transform::Identity;
 use super::turn::Turns;
+use super::welcome::Welcome;
 use super::{NodeEvent, ShardStart, acceptor, clock};
 use crate::admission::Admission;
 use crate::hub::upstream::{PresenceRecord, UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply};
@@ -49,6 +50,7 @@ struct Loop {
     hub: Hub,
     engine: Engine<Identity>,
     door: Rc<Door>,
+    welcome: Welcome,
     inbox: ShardInbox,
     rpcs: Vec<RpcAddress>,
     admission: Arc<Admission>,
@@ -120,8 +122,9 @@ impl Loop {
         Ok(Self {
             id: start.id,
             hub,
-            engine: Engine::new(nudge.clone()),
+            engine: Engine::new(start.engine, nudge.clone())?,
             door: Rc::new(door),
+            welcome: Welcome::new(),
             farewell: Farewell {
                 shard: start.id,
                 names: start.config.log.users,
@@ -175,16 +178,20 @@ impl Loop {
         self.read_control();
         self.read_pushes();
         self.read_hand_overs();
+        let (engine, mut above) = self.split();
+        let mut more = engine.serve(&mut above);
+        if self.engine.accepts() {
+            more |= self.welcome.take_in(&self.door, &mut self.engine);
+        }
         for arrival in self.door.take_arrivals() {
             self.admit(arrival.guest, arrival.login);
         }
-        let (engine, mut above) = self.split();
-        let mut more = engine.serve(&mut above);
         self.tick_if_due();
         self.pulse.enter(Activity::HubTurn, None);
         self.hub.turn(self.now);
         self.run_effects();
         self.flush();
+        more |= self.submit();
         self.run_effects(); // a last frame that left closes its connection now, not after a wait
         more |= self.pass_presence() || self.faults.has_work();
         while let Some(ended) = self.hub.next_ended() {
@@ -223,7 +230,12 @@ impl Loop {
             match control {
                 Control::Hub(mail) => self.hub.input(self.now, Input::Mail(mail)),
                 Control::Listen(listener) => {
-                    if let Err(error) = acceptor::listen(&self.door, listener, &self.turns) {
+                    let listens = if self.engine.accepts() {
+                        self.welcome.listen(&self.door, &mut self.engine, listener)
+                    } else {
+                        acceptor::listen(&self.door, listener, &self.turns)
+                    };
+                    if let Err(error) = listens {
                         tracing::error!(shard = self.id.0, %error, "cannot listen");
                     }
                 }
@@ -258,7 +270,7 @@ impl Loop {
             self.pulse.enter(Activity::HandOver, None);
             self.door.count(Metric::HandOversIn);
             let place = Some(Place::taken_over(&self.admission, address));
-            match Socket::adopt(socket) {
+            match Socket::adopt_nonblocking(socket) {
                 Ok(socket) => {
                     let socket = Rc::new(socket);
                     self.admit(Guest { socket, peer, client, place }, login);
@@ -348,6 +360,13 @@ impl Loop {
             above.pulse.enter(Activity::Send, Some(conn));
             engine.flush(conn, &mut above);
         }
+    }
+
+    /// Everything that was flushed leaves together. Returns whether something came meanwhile.
+    fn submit(&mut self) -> bool {
+        self.pulse.enter(Activity::Send, None);
+        let (engine, mut above) = self.split();
+        engine.submit(&mut above)
     }
 
     /// Posts presence while there is room. Returns whether the budget ended it.
@@ -466,11 +485,8 @@ async fn tick_tock(next_tick: Rc<Cell<Mono>>, nudge: Nudge) {
     }
 }
 
-/// `--plant-stall`: what a bug would do, for the tests of the watcher.
+/// `--plant-stall`: what a bug would do, for the tests of the watcher. Whoever unparks the thread ends it early.
 fn stall(pulse: &Pulse, ms: u64) {
     pulse.enter(Activity::Stall, None);
-    let until = clock::now().mono.plus_ms(ms);
-    while clock::now().mono < until {
-        std::hint::spin_loop();
-    }
+    std::thread::park_timeout(Duration::from_millis(ms));
 }

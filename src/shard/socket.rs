@@ -27,6 +27,14 @@ impl Socket {
         Ok(Self { stream: TcpStream::from_std(socket)? })
     }
 
+    /// As [`Socket::adopt`] for a socket that does not block already, which saves a call.
+    ///
+    /// # Errors
+    /// As [`Socket::adopt`].
+    pub(super) fn adopt_nonblocking(socket: StdTcpStream) -> io::Result<Self> {
+        Ok(Self { stream: TcpStream::from_std(socket)? })
+    }
+
     /// As [`Socket::adopt`] for a listener or an eventfd: their readiness is waited for in the same way.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ def equal(got, wanted, what=""):
     assert got == wanted, f"{what}: got {got!r}, wanted {wanted!r}"
 
 
-def until(condition, what, seconds=15):
+def until(condition, what, seconds=60):
     """Waits for a condition; `what` says what is there instead."""
     end = time.monotonic() + seconds
     while not condition():

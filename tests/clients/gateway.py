@@ -15,8 +15,8 @@ import urllib.request
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BINARY = os.environ.get("GATEWAY_BIN", os.path.join(ROOT, "target", "release", "pinion"))
-START_SECONDS = 20
-STOP_SECONDS = 20
+START_SECONDS = 60
+STOP_SECONDS = 60
 SECRET = "tests/clients"
 
 
@@ -63,7 +63,7 @@ class Gateway:
 
     def metric(self, family, label=""):
         """The sum of a family's series, or of those that have this label, like `outcome="ok"`."""
-        with urllib.request.urlopen(self.http + "/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(self.http + "/metrics", timeout=60) as answer:
             lines = answer.read().decode().splitlines()
         ours = [line for line in lines if re.match(rf"{family}[ {{]", line) and label in line]
         return sum(float(line.rsplit(" ", 1)[1]) for line in ours)
@@ -72,7 +72,7 @@ class Gateway:
         """A login token, made by `pinion token`. Other `days` give another token for the same login."""
         command = [BINARY, "token", "--user", user, "--platform", str(platform), "--ttl", str(days)]
         environment = dict(os.environ, PINION_AUTH_SECRET=SECRET)
-        made = subprocess.run(command, capture_output=True, text=True, timeout=10, env=environment, check=True)
+        made = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=True)
         return made.stdout.strip()
 
     def _read(self, ready):

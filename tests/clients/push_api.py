@@ -21,7 +21,7 @@ from openim.msggateway import msggateway_pb2, msggateway_pb2_grpc  # noqa: E402
 from openim.sdkws import sdkws_pb2  # noqa: E402
 from pinion.v1 import push_pb2, push_pb2_grpc  # noqa: E402
 
-CALL_SECONDS = 20
+CALL_SECONDS = 60
 ADMIN = "imAdmin"
 TEXT, SINGLE_CHAT, SENT, FROM_USER = 101, 1, 2, 100
 SERVICE = "openim.msggateway.msgGateway"

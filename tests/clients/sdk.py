@@ -12,8 +12,8 @@ from gateway import ROOT
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CLIENTS = os.path.join(ROOT, "work", "clients")
-LOGIN_SECONDS = 40
-EVENT_SECONDS = 20
+LOGIN_SECONDS = 90
+EVENT_SECONDS = 60
 
 
 class User:

@@ -43,7 +43,7 @@ def spread(gateway, api):
 
     # Figures are published once per tick, so the page may be a moment behind.
     def by_shard():
-        with urllib.request.urlopen(gateway.http + "/metrics", timeout=10) as page:
+        with urllib.request.urlopen(gateway.http + "/metrics", timeout=60) as page:
             text = page.read().decode()
         return {s: int(n) for s, n in re.findall(r'^pinion_connections\{shard="(\d+)"\} (\d+)', text, re.M)}
 

@@ -1,10 +1,8 @@
 """What OpenIM's own clients must be able to do with the gateway."""
 
-import socket
-from urllib.parse import urlsplit
-
 from checks import equal, until
 from gateway import Gateway, expired_token
+from listener import Listener
 from push_api import PushApi
 from sdk import LOGIN_SECONDS, User
 
@@ -88,10 +86,11 @@ def refused(checks, gateway, kind):
 def turned_away(checks, kind):
     """A full gateway answers 503; the SDK retries by itself and is in once there is room."""
     with Gateway(1, "--websocket-address-connections-max", "1") as gateway:
-        address = urlsplit(gateway.websocket)
-        in_the_way = socket.create_connection((address.hostname, address.port))
         refused = lambda: gateway.metric("pinion_handshakes_total", 'outcome="address_limit"')
-        with User(kind, "gerda", LINUX, (gateway.websocket, NO_API)) as gerda:
+        # A login, since a connection that says nothing is closed after ten seconds.
+        with Listener(gateway, "in-the-way") as in_the_way, User(
+            kind, "gerda", LINUX, (gateway.websocket, NO_API)
+        ) as gerda:
 
             def comes_back():
                 try:
@@ -104,7 +103,6 @@ def turned_away(checks, kind):
                 gerda.never("OnKickedOffline")
 
             checks.run(f"{kind}: refused twice with 503, the SDK comes back by itself and is in", comes_back)
-        in_the_way.close()
 
 
 def together(checks, gateway, push_api, kind, platform, api):

@@ -109,9 +109,9 @@ fn a_stalled_shard_is_seen_and_its_users_cost_a_clear_error() {
         "--shards-owner-key",
         "1:2",
         "--plant-stall",
-        "0:15000",
+        "0:600000", // longer than the test
         "--stall-abort-ms",
-        "60s",
+        "900s",
     ];
     let gateway = Gateway::start(&flags);
     let ownership = Ownership::new([1, 2], 2);

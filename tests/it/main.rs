@@ -30,5 +30,6 @@ mod slow;
 mod stall;
 mod start;
 mod supervisor;
+mod syscalls;
 mod tidy;
 mod tuning;

@@ -8,7 +8,7 @@ use pinion::pb::openim::sdkws::SetAppBackgroundStatusReq;
 use pinion::rpc::client::{CallError, call_once};
 use prost::Message;
 
-use crate::harness::{Client, Frame, Gateway, Options, eventually, text_message};
+use crate::harness::{CALL_DEADLINE_MS, Client, Frame, Gateway, Options, eventually, text_message};
 
 const NEWER: &str = "openim.msggateway.msgGateway";
 const OLDER: &str = "OpenIMServer.msggateway.msgGateway";
@@ -23,7 +23,7 @@ fn call<A: Message + Default>(
 ) -> Result<A, CallError> {
     let metadata = [("operationid", "it"), ("opuserid", "imAdmin")];
     let path = format!("/{service}/{method}");
-    let answer = call_once(gateway.grpc, &path, &metadata, request.encode_to_vec().into(), 10_000)?;
+    let answer = call_once(gateway.grpc, &path, &metadata, request.encode_to_vec().into(), CALL_DEADLINE_MS)?;
     Ok(A::decode(answer).unwrap())
 }
 

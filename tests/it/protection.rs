@@ -276,9 +276,10 @@ fn the_token_is_nowhere_to_be_read() {
     let rpc = gateway.grpc.to_string();
     let _alice = gateway.connect("alice", 1);
     let mut texts_seen = vec![gateway.banner.join("\n")];
-    let trace = pinion(&["trace", "alice", "--for", "2s", "--http", &gateway.http.to_string()]);
+    let trace =
+        pinion(&["trace", "alice", "--for", "60s", "--count", "1", "--http", &gateway.http.to_string()]);
     let traced = std::thread::spawn(move || texts(&run(trace)));
-    // Again and again, since nobody says when the trace has begun.
+    // Again and again, since nobody says when the trace has begun: it ends with the first push that it sees.
     while !traced.is_finished() {
         for token in [Some(TOKEN), Some(WRONG), None] {
             let (_, out, err) = push(&rpc, &[], token);

@@ -8,7 +8,9 @@ use pinion::rpc::client::call_once;
 use pinion::wire::envelope::Variant;
 use prost::Message;
 
-use crate::harness::{Client, Gateway, Options, PushStream, eventually, push_message, text_message};
+use crate::harness::{
+    CALL_DEADLINE_MS, Client, Gateway, Options, PushStream, eventually, push_message, text_message,
+};
 use crate::slow::log_in_and_stall;
 
 fn log_in(gateway: &Gateway, user: &str, platform: i64, variant: Variant) -> Client {
@@ -139,19 +141,21 @@ fn large_messages_reach_all_variants_and_those_above_the_read_limit_are_reported
 fn what_a_stalled_client_does_not_get_is_told_when_it_is_known() {
     let gateway = Gateway::start(&["--shards-count", "1"]);
     let text = "x".repeat(16 * 1024 - 200);
-    let _stalled = ["late", "kicked", "slow"].map(|user| log_in_and_stall(&gateway, user));
     let mut stream = PushStream::open(gateway.grpc);
     let mut told = |user: &str, messages: u64, expire_after_ms: u32| {
+        // Not before: whoever is silent for long is closed.
+        let _stalled = log_in_and_stall(&gateway, user);
         let batch =
             (0..messages).map(|id| PushMessage { expire_after_ms, ..push_message(id, &[user], &text) });
         stream.push(batch.collect());
         if user == "kicked" {
-            // What the kernel did not take is in the outbox; a kick overtakes what is not there yet.
+            // What the kernel did not take is in the outbox (nobody else's is); a kick overtakes what is not there yet.
             at_least(&gateway, "pinion_outbox_bytes", 50.0 * 16_384.0);
             let request = KickUserOfflineReq { platform_id: 1, kick_user_id_list: vec![user.into()] };
             let path = "/openim.msggateway.msgGateway/KickUserOffline";
             let metadata = [("operationid", "it")];
-            let answer = call_once(gateway.grpc, path, &metadata, request.encode_to_vec().into(), 10_000);
+            let answer =
+                call_once(gateway.grpc, path, &metadata, request.encode_to_vec().into(), CALL_DEADLINE_MS);
             KickUserOfflineResp::decode(answer.unwrap()).unwrap();
         }
         let verdicts: Vec<_> = (0..messages).map(|_| stream.next().unwrap()).collect();
@@ -160,8 +164,8 @@ fn what_a_stalled_client_does_not_get_is_told_when_it_is_known() {
     };
     let too_many = limits::OUTBOX_BYTES_MAX as u64 / (16 * 1024) + 60;
     let table = [
-        ("late", 60, 700, Outcome::Expired),
         ("kicked", 60, 0, Outcome::Kicked),
+        ("late", 60, 700, Outcome::Expired),
         ("slow", too_many, 0, Outcome::Dropped),
     ];
     for (user, messages, expire_after_ms, expected) in table {

@@ -190,22 +190,27 @@ fn stay_within_the_bound(trial: &Trial) {
     assert!(resident <= bound, "the process holds more than its bound");
     assert!(peaks.kernel <= kernel_bound, "the kernel holds more than its bound");
     are_gone_in_the_end(&gateway, idle_sockets);
-    let told = ends(&gateway).len();
-    let dropped = gauge(&gateway, "pinion_log_lines_dropped_total");
-    assert!(told + dropped >= trial.readers, "{told} of {} ends were logged", trial.readers);
+    eventually("the line of each end, written or counted as dropped", || {
+        let dropped = gauge(&gateway, "pinion_log_lines_dropped_total");
+        (ends(&gateway).len() + dropped >= trial.readers).then_some(())
+    });
     drop(stalled);
 }
 
 /// None of them let go, and all of them are gone in bounded time.
 fn are_gone_in_the_end(gateway: &Gateway, idle_sockets: usize) {
     let started = Instant::now();
-    let most = limits::READ_DEADLINE_MS + limits::SEND_DEADLINE_MS;
+    let most = Duration::from_millis(limits::READ_DEADLINE_MS + limits::SEND_DEADLINE_MS) + DEADLINE;
     while gauge(gateway, "pinion_sockets") > 0 {
-        assert!(started.elapsed().as_millis() < u128::from(most), "stalled readers are kept for ever");
+        assert!(started.elapsed() < most, "stalled readers are kept for ever");
         std::thread::sleep(Duration::from_millis(100));
     }
     println!("the last one was gone {:?} after the last push", started.elapsed());
-    assert_eq!((gauge(gateway, "pinion_outbox_bytes"), gauge(gateway, "pinion_connections")), (0, 0));
+    // A session is freed after its socket.
+    eventually("no sessions and nothing queued", || {
+        let levels = ["pinion_outbox_bytes", "pinion_connections"].map(|level| gauge(gateway, level));
+        (levels == [0, 0]).then_some(())
+    });
     eventually("all descriptors to be closed", || (descriptors(gateway) == idle_sockets).then_some(()));
 }
 

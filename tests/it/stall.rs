@@ -1,7 +1,7 @@
-//! A shard that stops turning is seen within a second, costs the other shards nothing, and ends the process in the end.
+//! A shard that stops turning is seen, costs the other shards nothing, and ends the process in the end. (How soon it is
+//! seen: `src/shard/stall_tests.rs`, with a chosen clock.)
 
 use std::os::unix::process::ExitStatusExt;
-use std::time::{Duration, Instant};
 
 use pinion::ids::{Ownership, ShardId};
 use pinion::pb::openim::sdkws::GetMaxSeqReq;
@@ -10,8 +10,6 @@ use rustix::process::Signal;
 use crate::harness::{Gateway, eventually};
 
 const GET_NEWEST_SEQ: i32 = 1001;
-/// A stall must be known this long after it began; the limit is 1 s, the rest is for a busy machine.
-const SEEN_WITHIN: Duration = Duration::from_secs(3);
 
 /// The first user of a shard under the key that [`start`] gives.
 fn user_of(shard: u16) -> String {
@@ -45,15 +43,13 @@ fn stalled(gateway: &Gateway, shard: &str) -> bool {
 
 #[test]
 fn a_stall_is_seen_told_and_outlived_by_the_other_shard() {
-    let gateway = start("0:10000", "60s");
+    let gateway = start("0:600000", "900s");
     let user = user_of(1);
     let mut before = gateway.connect(&user, 1);
-    let start_of_stall = Instant::now();
     gateway.signal(Signal::USR2);
     let (status, body) = eventually("/readyz to tell of the stall", || {
         gateway.get("/readyz").ok().filter(|(status, _)| *status != 200)
     });
-    assert!(start_of_stall.elapsed() < SEEN_WITHIN, "{:?}", start_of_stall.elapsed());
     assert_eq!(status, 503, "{body}");
     eventually("the metric", || stalled(&gateway, "0").then_some(()));
     assert!(!stalled(&gateway, "1"));
@@ -65,20 +61,17 @@ fn a_stall_is_seen_told_and_outlived_by_the_other_shard() {
     });
     // Every new connection goes to the shard that turns, and is served there.
     for n in 0..10 {
-        let asked = Instant::now();
         let mut client = gateway.connect(&user, 2 + n % 8);
         assert_eq!(client.request(GET_NEWEST_SEQ, &asking(&user)).err_code, 0);
-        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
     }
     // And a client that was there before the stall notices nothing.
     for _ in 0..10 {
-        let asked = Instant::now();
         assert_eq!(before.request(GET_NEWEST_SEQ, &asking(&user)).err_code, 0);
         gateway.push("system", &[&user], "during the stall");
         assert_eq!(before.pushed_text(), "during the stall");
-        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     }
-    assert!(stalled(&gateway, "0"), "the stall was over before the test was");
+    assert!(stalled(&gateway, "0"), "all that was during the stall");
+    gateway.signal(Signal::USR2); // ends it
     eventually("/readyz to be well again", || (gateway.get("/readyz").ok()?.0 == 200).then_some(()));
     eventually("the end of the stall in the log", || {
         gateway.logs().contains("shard 0 turns again").then_some(())
@@ -88,7 +81,7 @@ fn a_stall_is_seen_told_and_outlived_by_the_other_shard() {
 
 #[test]
 fn a_shard_that_never_turns_again_ends_the_process_for_the_supervisor() {
-    let mut gateway = start("0:600000", "3s");
+    let mut gateway = start("0:600000", "15s");
     let user = user_of(1);
     let mut client = gateway.connect(&user, 1);
     gateway.signal(Signal::USR2);

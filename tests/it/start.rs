@@ -164,10 +164,33 @@ fn without_io_uring_the_gateway_says_why_and_runs_on_epoll() {
 
 #[test]
 fn a_gateway_that_must_have_io_uring_refuses_to_start_without() {
-    let mut command = pinion(&["--shards-driver", "io_uring", "--websocket-port", "0"]);
+    let mut command = pinion(&[
+        "--shards-driver",
+        "io_uring",
+        "--websocket-port",
+        "0",
+        "--rpc-listen",
+        "127.0.0.1:0",
+        "--http-listen",
+        "127.0.0.1:0",
+    ]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = crate::harness::spawn_without_io_uring(&mut command).unwrap();
     let (code, _, err) = texts(&child.wait_with_output().unwrap());
     assert_eq!(code, 1);
     assert!(err.contains("shards.driver is io_uring, but"), "{err}");
+}
+
+#[test]
+fn the_banner_names_the_engine_and_one_that_is_impossible_is_refused() {
+    let task = Gateway::start(&["--shards-count", "1", "--shards-engine", "task"]);
+    let engine = task.banner_line("engine");
+    assert!(engine.contains("task (asked for by shards.engine) on "), "{engine}");
+    let mut command =
+        pinion(&["--shards-engine", "ring", "--shards-driver", "epoll", "--websocket-port", "0"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = crate::harness::spawn_without_io_uring(&mut command).unwrap();
+    let (code, _, err) = texts(&child.wait_with_output().unwrap());
+    assert_eq!(code, 1);
+    assert!(err.contains("shards.engine is ring, but") && err.contains("seccomp"), "{err}");
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use saphyr_parser::{Event, Parser};
 use serde_json::{Map, Value, json};
 
-use crate::harness::Gateway;
+use crate::harness::{Gateway, eventually};
 
 const ALERTS: &str = "tuning/prometheus/alerts.yml";
 const BOARD: &str = "tuning/grafana/pinion.json";
@@ -232,6 +232,10 @@ fn names_after(text: &str, prefix: &str) -> Vec<String> {
 fn a_scrape() -> Scrape {
     let gateway = Gateway::start(&["--shards-count", "2"]);
     let _client = gateway.connect("alice", 1);
+    // Each shard publishes for itself, a moment later.
+    eventually("the client in /metrics", || {
+        (gateway.metrics().sum("pinion_connections", &[]) == 1.0).then_some(())
+    });
     let (status, text) = gateway.get("/metrics").unwrap();
     assert_eq!(status, 200);
     scrape(&text)

@@ -1,7 +1,8 @@
 //! Where users are online: the union of what the shards last said (spec 9, without Redis and its expiry).
 //!
 //! What always holds: records are level-triggered, so a shard's newest record of a user replaces its older ones;
-//! a user without connections has no entry, so the size follows the connections of the node.
+//! a user without connections has no entry, so the size follows the connections of the node. A user costs two
+//! allocations, his id and one short list: there is one of them for each connection, or nearly.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,22 +14,21 @@ use crate::ids::ShardId;
 /// See the module's documentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Presence {
-    users: BTreeMap<Box<str>, BTreeMap<ShardId, BTreeSet<i32>>>,
+    /// Where a user is online, by shard and platform: sorted, each pair once, never empty.
+    users: BTreeMap<Box<str>, Box<[(ShardId, i32)]>>,
 }
 
 impl Presence {
     /// Takes a record in. `Some`: the user's platforms on this node changed, and these they are now.
     pub(super) fn record(&mut self, record: &PresenceRecord, from: ShardId) -> Option<UserPlatforms> {
         let before = self.platforms(&record.user);
-        let online: BTreeSet<i32> = record.online.iter().copied().collect();
-        if !online.is_empty() {
-            let shards = self.users.entry(record.user.clone()).or_default();
-            shards.insert(from, online);
-        } else if let Some(shards) = self.users.get_mut(&record.user) {
-            shards.remove(&from);
-            if shards.is_empty() {
-                self.users.remove(&record.user);
-            }
+        let others = self.users.get(&record.user).into_iter().flatten().filter(|(shard, _)| *shard != from);
+        let here = record.online.iter().map(|platform| (from, *platform));
+        let online: BTreeSet<(ShardId, i32)> = others.copied().chain(here).collect();
+        if online.is_empty() {
+            self.users.remove(&record.user);
+        } else {
+            self.users.insert(record.user.clone(), online.into_iter().collect());
         }
         let after = self.status(&record.user);
         (after.platforms != before).then_some(after)
@@ -40,8 +40,8 @@ impl Presence {
     }
 
     fn platforms(&self, user: &str) -> Vec<i32> {
-        let shards = self.users.get(user).into_iter().flat_map(BTreeMap::values);
-        let union: BTreeSet<i32> = shards.flatten().copied().collect();
+        let online = self.users.get(user).into_iter().flatten();
+        let union: BTreeSet<i32> = online.map(|(_, platform)| *platform).collect();
         union.into_iter().collect()
     }
 }

@@ -29,6 +29,12 @@ pub(super) fn decoding_key(secret: &str) -> DecodingKey {
     DecodingKey::from_secret(secret.as_bytes())
 }
 
+/// Whether this is the HS256 signature of a text. Compares in constant time.
+pub(super) fn is_hs256(secret: &str, text: &str, signature: &[u8]) -> bool {
+    Hmac::<Sha256>::new_from_slice(secret.as_bytes())
+        .is_ok_and(|mac| mac.chain_update(text).verify_slice(signature).is_ok())
+}
+
 fn install() {
     // All but the first call of the process are refused, which changes nothing: there is one provider.
     if PROVIDER.install_default().is_err() {}

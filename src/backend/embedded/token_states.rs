@@ -5,10 +5,10 @@
 //! development backend that keeps no list of issued tokens cannot. A restart forgets all marks.
 //!
 //! What always holds: at most `limits::EMBEDDED_TOKENS_MAX` states; `expiry` names exactly the tokens of `logins`.
-//! Tokens and user ids are kept as digests, so a state that was written out opens no door.
+//! Tokens and user ids are kept as digests, so a state that was written out opens no door. A token costs about 130
+//! bytes: two entries of two flat sets, without an allocation of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use sha1::{Digest as _, Sha1};
@@ -17,21 +17,24 @@ use super::token::Claims;
 use crate::limits;
 use crate::time::UnixMs;
 
-/// Hex of the first 16 bytes of a SHA-1: a name, not a proof; the signature is the proof.
-type Digest = Box<str>;
+/// The first 16 bytes of a SHA-1: a name, not a proof; the signature is the proof.
+type Digest = [u8; 16];
 
 /// See the module's documentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TokenStates {
-    /// (user, platform) -> token -> state.
-    logins: BTreeMap<Digest, BTreeMap<Digest, TokenState>>,
+    /// By (user, platform), then token; each pair once.
+    logins: BTreeSet<Known>,
     /// (`exp`, (user, platform), token), soonest first.
     expiry: BTreeSet<(i64, Digest, Digest)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct TokenState {
-    expires_s: i64,
+/// A token that a login showed or a kick named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Known {
+    /// (user, platform).
+    login: Digest,
+    token: Digest,
     kicked: bool,
 }
 
@@ -39,7 +42,11 @@ impl TokenStates {
     /// Remembers a token that is good by signature and time; whether a kick has marked it.
     pub(super) fn seen(&mut self, now: UnixMs, token: &str, claims: &Claims) -> Standing {
         self.forget_expired(now);
-        let kicked = self.state(token, claims).kicked;
+        let name = self.remember(token, claims);
+        let kicked = self.logins.contains(&Known { kicked: true, ..name });
+        if !kicked {
+            self.logins.insert(name);
+        }
         self.keep_bound();
         if kicked { Standing::Kicked } else { Standing::Normal }
     }
@@ -47,27 +54,34 @@ impl TokenStates {
     /// Marks one token (policy 4).
     pub(super) fn kick(&mut self, now: UnixMs, token: &str, claims: &Claims) {
         self.forget_expired(now);
-        self.state(token, claims).kicked = true;
+        let name = self.remember(token, claims);
+        self.mark(name);
         self.keep_bound();
     }
 
     /// Marks every known token of the user on the platform but one (policies 1 and 5).
     pub(super) fn invalidate(&mut self, now: UnixMs, login: (&str, i32), preserved: &str) {
         self.forget_expired(now);
-        let preserved = digest(&[preserved]);
-        if let Some(tokens) = self.logins.get_mut(&login_digest(login)) {
-            for (token, state) in tokens {
-                state.kicked |= *token != preserved;
-            }
+        let (login, preserved) = (login_digest(login), digest(&[preserved]));
+        let first = Known { login, token: Digest::default(), kicked: false };
+        let known: Vec<Known> =
+            self.logins.range(first..).take_while(|k| k.login == login).copied().collect();
+        for known in known.into_iter().filter(|known| known.token != preserved) {
+            self.mark(known);
         }
     }
 
-    fn state(&mut self, token: &str, claims: &Claims) -> &mut TokenState {
+    /// Notes when a token expires; gives its name, unmarked.
+    fn remember(&mut self, token: &str, claims: &Claims) -> Known {
         let login = login_digest((&claims.user, claims.platform));
         let token = digest(&[token]);
-        let expires_s = claims.expires_s.unwrap_or(i64::MAX);
-        self.expiry.insert((expires_s, login.clone(), token.clone()));
-        self.logins.entry(login).or_default().entry(token).or_insert(TokenState { expires_s, kicked: false })
+        self.expiry.insert((claims.expires_s.unwrap_or(i64::MAX), login, token));
+        Known { login, token, kicked: false }
+    }
+
+    fn mark(&mut self, known: Known) {
+        self.logins.remove(&Known { kicked: false, ..known });
+        self.logins.insert(Known { kicked: true, ..known });
     }
 
     fn forget_expired(&mut self, now: UnixMs) {
@@ -87,11 +101,8 @@ impl TokenStates {
         let Some((_, login, token)) = self.expiry.pop_first() else {
             return;
         };
-        if let Some(tokens) = self.logins.get_mut(&login) {
-            tokens.remove(&token);
-            if tokens.is_empty() {
-                self.logins.remove(&login);
-            }
+        for kicked in [false, true] {
+            self.logins.remove(&Known { login, token, kicked });
         }
     }
 }
@@ -116,15 +127,7 @@ fn digest(parts: &[&str]) -> Digest {
         hash.update(part.len().to_le_bytes());
         hash.update(part.as_bytes());
     }
-    hex(&hash.finalize()).into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().take(16).fold(String::with_capacity(32), |mut text, byte| {
-        // Writing to a String cannot fail.
-        write!(text, "{byte:02x}").unwrap_or_default();
-        text
-    })
+    hash.finalize().first_chunk().copied().unwrap_or_default() // 20 bytes have 16
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::*;
 /// Sends bytes and reads until the server closes.
 fn send(node: &Node, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(node.http).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     // The server may close before it has read everything.
     let written = stream.write_all(request);
     let mut answer = Vec::new();
@@ -102,7 +102,7 @@ fn connections_above_the_limit_are_closed_and_places_come_back() {
         let idle: Vec<_> =
             (0..limits::ADMIN_CONNECTIONS_MAX).map(|_| TcpStream::connect(node.http).unwrap()).collect();
         let mut refused = TcpStream::connect(node.http).unwrap();
-        refused.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        refused.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         assert_eq!(refused.read(&mut [0; 1]).unwrap_or_default(), 0);
         node.await_count(Metric::HttpRefused, 1);
         drop(idle);
@@ -115,7 +115,7 @@ fn connections_above_the_limit_are_closed_and_places_come_back() {
             if sent.and_then(|()| stream.read_to_string(&mut answer)).is_ok_and(|n| n > 0) {
                 break;
             }
-            assert!(clock::now().mono.since_ms(start) < 10_000, "places do not come back");
+            assert!(clock::now().mono.since_ms(start) < 60_000, "places do not come back");
         }
     });
 }

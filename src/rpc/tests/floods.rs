@@ -1,6 +1,7 @@
 //! While a flood runs and is never cut, mail of the rpc thread is handled and other callers are answered: the budget of
-//! a turn alone must see to that. With `--nocapture` each flood's rate and the mailbox's delay are printed; how long
-//! each runs is `PINION_FLOOD_MS` (default 300):
+//! a turn alone must see to that, and a held thread would never answer. With `--nocapture` each flood's rate and the
+//! mailbox's delay are printed (not judged: they depend on the machine); how long each runs is `PINION_FLOOD_MS`
+//! (default 300):
 //!
 //! `PINION_FLOOD_MS=3000 cargo test --lib --release -- rpc::tests::floods --nocapture`
 
@@ -157,7 +158,6 @@ fn mail_is_handled_and_calls_are_answered_whatever_floods_come() {
                 at(100),
                 own[own.len() - 1],
             );
-            assert!(at(100) < 10_000.0, "{driver:?} {}: a mail waited for {} ms", flood.name, at(100));
         }
     }
 }

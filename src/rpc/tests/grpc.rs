@@ -132,7 +132,7 @@ fn a_body_that_is_no_protobuf_is_an_internal_error_and_counted() {
         let path = format!("/openim.msggateway.msgGateway/{PUSH}");
         let metadata = [("operationid", "op")];
         let broken = Bytes::from_static(b"\x0a\xff");
-        let outcome = call_once(node.grpc, &path, &metadata, broken, 10_000);
+        let outcome = call_once(node.grpc, &path, &metadata, broken, 60_000);
         assert!(matches!(outcome, Err(CallError::Refused(Status { code: 13, .. }))), "{outcome:?}");
         node.await_count(Metric::RpcBadRequest, 1);
     });
@@ -182,10 +182,11 @@ fn full_lanes_make_a_kick_unavailable_and_a_push_not_reached() {
 
 #[test]
 fn nobody_listening_says_so() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // A port that was free a moment ago, on an address that nobody else uses.
+    let listener = std::net::TcpListener::bind("127.0.0.12:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let outcome = call_once(address, "/a/b", &[], Bytes::new(), 5_000);
+    let outcome = call_once(address, "/a/b", &[], Bytes::new(), 60_000);
     let Err(error @ CallError::Connect(..)) = outcome else { panic!("{outcome:?}") };
     assert!(error.to_string().contains(&address.to_string()), "{error}");
 }

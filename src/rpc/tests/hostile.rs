@@ -261,7 +261,7 @@ fn connections_have_a_limit_and_so_have_those_of_one_address() {
             // Its place is free once the server has seen that it left.
             let start = clock::now().mono;
             while !Peer::connect(node.grpc).is_served() {
-                assert!(clock::now().mono.since_ms(start) < 10_000, "the place does not come back");
+                assert!(clock::now().mono.since_ms(start) < 60_000, "the place does not come back");
             }
         }
     }
@@ -281,11 +281,11 @@ fn a_caller_that_leaves_with_goaway_or_half_closes_gets_its_answers_or_cancels()
         let mute = start(driver, Shards::Mute, RpcLimits::DEFAULT);
         let mut peer = Peer::connect(mute.grpc);
         peer.write(&call);
-        let noted = mute.noted.recv_timeout(std::time::Duration::from_secs(10));
+        let noted = mute.noted.recv_timeout(std::time::Duration::from_secs(60));
         let Ok(Noted::Push(ticket)) = noted else { panic!("{noted:?}") };
         peer.0.shutdown(std::net::Shutdown::Write).unwrap();
         peer.closed();
-        let noted = mute.noted.recv_timeout(std::time::Duration::from_secs(10));
+        let noted = mute.noted.recv_timeout(std::time::Duration::from_secs(60));
         assert_eq!(noted, Ok(Noted::Cancel(ticket)), "{driver:?}");
         mute.await_count(Metric::RpcCancelled, 1);
     }
@@ -324,7 +324,7 @@ fn a_caller_that_does_not_read_its_socket_is_cut_and_one_that_gives_no_window_lo
             // For room, or for a look at the count.
             let mut room = [PollFd::new(&deaf.0, PollFlags::OUT)];
             poll(&mut room, Some(&Timespec { tv_sec: 0, tv_nsec: 10_000_000 })).unwrap();
-            assert!(clock::now().mono.since_ms(begun) < 20_000, "{driver:?}: never cut");
+            assert!(clock::now().mono.since_ms(begun) < 60_000, "{driver:?}: never cut");
         }
         assert_served(&node, "a deaf caller");
         let outcome = windowless.outcome(1);
@@ -341,7 +341,7 @@ fn connections_that_wait_when_a_drain_begins_are_answered() {
         let node = start(driver, Shards::Answer, RpcLimits::DEFAULT);
         let mut peers: Vec<Peer> = (0..300).map(|_| Peer::silent(node.grpc)).collect();
         peers.iter_mut().for_each(|peer| peer.write(&call));
-        node.rpc.post(RpcMail::Drain(clock::now().mono.plus_ms(10_000))).unwrap();
+        node.rpc.post(RpcMail::Drain(clock::now().mono.plus_ms(60_000))).unwrap();
         for (n, peer) in peers.iter_mut().enumerate() {
             assert_eq!(peer.outcome(1).kind, HEADERS, "{driver:?} connection {n}");
         }

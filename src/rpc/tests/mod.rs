@@ -138,7 +138,7 @@ impl Node {
             let player = std::thread::Builder::new().spawn(move || play(&inboxes, &rpc, behaviour, &note));
             node.threads.push(player.unwrap());
         }
-        let first = news.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+        let first = news.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
         assert!(matches!(first, NodeEvent::RpcReady(RpcId(0))), "{first:?}");
         node
     }
@@ -163,7 +163,7 @@ impl Node {
         metadata: &[(&str, &str)],
         request: &impl Message,
     ) -> Result<M, Status> {
-        match call_once(self.grpc, path, metadata, request.encode_to_vec().into(), 20_000) {
+        match call_once(self.grpc, path, metadata, request.encode_to_vec().into(), 60_000) {
             Ok(answer) => Ok(M::decode(answer).unwrap()),
             Err(CallError::Refused(status)) => Err(status),
             Err(other) => panic!("{path}: {other}"),
@@ -175,7 +175,7 @@ impl Node {
         let start = clock::now().mono;
         while self.block.value(metric) < at_least {
             let waited = clock::now().mono.since_ms(start);
-            assert!(waited < 10_000, "{metric:?} stays at {}", self.block.value(metric));
+            assert!(waited < 60_000, "{metric:?} stays at {}", self.block.value(metric));
             std::thread::yield_now();
         }
     }
@@ -219,6 +219,7 @@ fn config() -> Config {
             rpc_count: 1,
             pin: false,
             driver: Driver::Auto,
+            engine: crate::config::Engine::Auto,
             owner_key: [1, 2],
         },
         auth: AuthConfig { secret: "openIM123".to_owned(), admin_users: vec!["imAdmin".to_owned()] },

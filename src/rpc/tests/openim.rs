@@ -25,7 +25,7 @@ fn login(user: &str, platform_id: i32, token: &str) -> MultiTerminalLoginCheckRe
 /// Calls a method with bytes; gives the code, the message and the cause of the refusal.
 fn refusal(node: &Node, method: &str, metadata: &[(&str, &str)], body: Vec<u8>) -> (i32, String, String) {
     let path = format!("/openim.msggateway.msgGateway/{method}");
-    match call_once(node.grpc, &path, metadata, body.into(), 20_000) {
+    match call_once(node.grpc, &path, metadata, body.into(), 60_000) {
         Err(CallError::Refused(status)) => (status.code, status.message, status.cause.unwrap_or_default()),
         other => panic!("{method}: {other:?}"),
     }

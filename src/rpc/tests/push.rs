@@ -251,12 +251,12 @@ fn send_answers_one_verdict_per_message_in_their_order() {
         let messages: Vec<_> = (0..1_024).map(|id| message(1_000 - id % 7, &["on1", "off", "on2"])).collect();
         let ids: Vec<u64> = messages.iter().map(|m| m.id).collect();
         let batch = pb::PushBatch { messages }.encode_to_vec();
-        let answer = send(node, &[], batch, 20_000).unwrap();
+        let answer = send(node, &[], batch, 60_000).unwrap();
         assert!(answer.verdicts.iter().map(|v| v.id).eq(ids));
         assert!(answer.verdicts.iter().all(|v| v.last && v.users.len() == 3 && v.totals.is_some()));
 
         let broken = pb::PushBatch { messages: vec![message(1, &["on1"]), message(2, &[])] };
-        let refused = send(node, &[], broken.encode_to_vec(), 20_000).unwrap_err();
+        let refused = send(node, &[], broken.encode_to_vec(), 60_000).unwrap_err();
         assert_eq!(refused, Status::new(3, "messages[1] (id 2): users is empty"));
         node.await_count(Metric::RpcSendOk, 1);
         node.await_count(Metric::RpcSendError, 1);
@@ -284,11 +284,11 @@ fn verdicts_that_do_not_fit_one_answer_end_send_with_resource_exhausted() {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let send = |report: pb::Report| {
             let messages = vec![PushMessage { report: report.into(), ..message(1, &names) }];
-            send(node, &[], pb::PushBatch { messages }.encode_to_vec(), 20_000)
+            send(node, &[], pb::PushBatch { messages }.encode_to_vec(), 60_000)
         };
         assert_eq!(send(pb::Report::Each).map_err(|s| s.code), Err(8));
         // The next one is unaffected.
         let few = pb::PushBatch { messages: vec![message(1, &["on1"])] };
-        assert!(super::push::send(node, &[], few.encode_to_vec(), 20_000).is_ok());
+        assert!(super::push::send(node, &[], few.encode_to_vec(), 60_000).is_ok());
     });
 }

@@ -19,7 +19,7 @@ use crate::wire::grpc::{Messages, frame};
 pub(super) const STREAM: &str = "/pinion.v1.Push/Stream";
 pub(super) const SEND: &str = "/pinion.v1.Push/Send";
 /// Longer than any test waits for something that comes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A message to these users.
 pub(super) fn message(id: u64, users: &[&str]) -> PushMessage {
@@ -128,7 +128,7 @@ pub(super) async fn until<T>(mut next: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = next() {
             return found;
         }
-        assert!(clock::now().mono.since_ms(start) < 20_000, "nothing came");
+        assert!(clock::now().mono.since_ms(start) < 60_000, "nothing came");
         monoio::time::sleep(Duration::from_millis(2)).await;
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn ask(node: &Node, shard: u16, request: UpstreamRequest) {
     let call = UpstreamCall {
         shard: ShardId(shard),
         ticket: Some(CallTicket(SlotId { index: 7, generation: u32::from(shard) })),
-        deadline: clock::now().mono.plus_ms(10_000),
+        deadline: clock::now().mono.plus_ms(60_000),
         metadata: CallMetadata {
             operation_id: "op".into(),
             user: "u1".into(),
@@ -36,7 +36,7 @@ pub(super) fn await_mail<T>(mut next: impl FnMut() -> Option<T>) -> T {
         if let Some(mail) = next() {
             return mail;
         }
-        assert!(clock::now().mono.since_ms(start) < 10_000, "no mail came");
+        assert!(clock::now().mono.since_ms(start) < 60_000, "no mail came");
         std::thread::yield_now();
     }
 }

@@ -42,12 +42,12 @@ fn guest(admission: &Arc<Admission>) -> (TcpStream, Guest) {
     (near, Guest { socket, peer, client: peer.ip(), place: Place::take(admission) })
 }
 
-/// Waits until no handshake is open, or fails after five seconds.
+/// Waits until no handshake is open, or fails after a minute.
 async fn all_gone(door: &Door, turns: &Turns) {
     let start = clock::now().mono;
     while door.handshakes() > 0 {
         turns.turn().await;
-        assert!(clock::now().mono.since_ms(start) < 5_000, "a handshake does not end");
+        assert!(clock::now().mono.since_ms(start) < 60_000, "a handshake does not end");
     }
 }
 
@@ -71,7 +71,7 @@ fn a_slow_head_gets_408_and_a_lingering_client_is_closed_at_its_deadline() {
             near.set_nonblocking(true).unwrap();
             while near.read(&mut answer).is_err() {
                 turns.turn().await;
-                assert!(clock::now().mono.since_ms(start) < 5_000, "{driver:?}: no answer");
+                assert!(clock::now().mono.since_ms(start) < 60_000, "{driver:?}: no answer");
             }
             assert_eq!(&answer, b"HTTP/1.1 408", "{driver:?}");
             // It keeps its side open. Reading had ended with the deadline, so it may be gone already.

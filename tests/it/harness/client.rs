@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pinion::pb::openim::sdkws::{MsgData, PushMessages};
 use pinion::wire::envelope::{Codec, Encoding, OwnedResponse, Request, Variant};
@@ -57,6 +57,11 @@ pub enum Frame {
     Gone(String),
 }
 
+/// Whoever says nothing for 30 s is closed; a client that reads pings this often, as the SDKs do.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// In our pings, so that their pongs are not taken for anything else.
+const PING: &[u8] = b"harness";
+
 /// A logged-in client.
 pub struct Client {
     socket: WebSocket<TcpStream>,
@@ -64,6 +69,7 @@ pub struct Client {
     variant: Variant,
     user: String,
     sent: u64,
+    pinged: Instant,
     /// Read while waiting for something else.
     waiting: VecDeque<Frame>,
 }
@@ -102,6 +108,7 @@ impl Client {
             variant,
             user: user.to_owned(),
             sent: 0,
+            pinged: Instant::now(),
             waiting: VecDeque::new(),
         })
     }
@@ -198,7 +205,12 @@ impl Client {
     }
 
     fn read(&mut self) -> Frame {
+        if self.pinged.elapsed() > PING_INTERVAL {
+            self.pinged = Instant::now();
+            self.send_raw_unless_gone(Message::Ping(PING.into()));
+        }
         match self.socket.read() {
+            Ok(Message::Pong(payload)) if payload == PING => self.read(),
             Ok(Message::Binary(payload)) => {
                 let decoded = self.codec.decode_response(self.variant, &payload);
                 Frame::Response(decoded.unwrap_or_else(|e| panic!("{e:?}: {payload:02x?}")))

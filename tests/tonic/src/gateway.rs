@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Everything that a test waits for must be there by then.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 const SECRET: &str = "tests/tonic";
 
 /// The gateway's binary: this package is not the one that builds it.
