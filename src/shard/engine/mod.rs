@@ -63,7 +63,7 @@ enum Kind<T> {
     Task(TaskEngine<T>),
 }
 
-/// What is the same for every connection of an engine, and what a connection is doing.
+/// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     Open,

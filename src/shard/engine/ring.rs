@@ -21,7 +21,9 @@ use super::uring::{Completion, Received, Uring};
 use super::{Encoded, Life, Upper};
 use crate::hub::SendBatch;
 use crate::ids::ConnId;
-use crate::limits::{READS_PER_TURN_MAX, READY_BATCH_MAX, RECEIVE_BUFFERS_MAX, SCRATCH_BYTES};
+use crate::limits::{
+    READS_PER_TURN_MAX, READY_BATCH_MAX, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS_MAX, SCRATCH_BYTES,
+};
 use crate::shard::nudge::Nudge;
 use crate::shard::socket::Socket;
 use crate::shard::transform::{Identity, Transform};
@@ -129,7 +131,8 @@ impl<T: Transform> RingEngine<T> {
     pub(super) fn serve(&mut self, upper: &mut impl Upper) -> bool {
         self.uring.hush();
         let (mut completions, mut bytes) = (READY_BATCH_MAX, READS_PER_TURN_MAX * SCRATCH_BYTES);
-        while completions > 0 && bytes > 0 {
+        // One more completion may bring a whole buffer.
+        while completions > 0 && bytes >= RECEIVE_BUFFER_BYTES as usize {
             let Some(completion) = self.held.pop_front().or_else(|| self.uring.next()) else {
                 if self.uring.run_deferred() {
                     continue;
@@ -145,7 +148,7 @@ impl<T: Transform> RingEngine<T> {
                 self.receive_again(conn);
             }
         }
-        completions == 0 || bytes == 0 || !self.starved.is_empty()
+        completions == 0 || bytes < RECEIVE_BUFFER_BYTES as usize || !self.starved.is_empty()
     }
 
     pub(super) fn flush(&mut self, conn: ConnId, upper: &mut impl Upper) {
