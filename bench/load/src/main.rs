@@ -14,6 +14,7 @@
 )]
 #![expect(dead_code, reason = "the contract of two halves that are being built")]
 
+mod run;
 mod script;
 mod settings;
 mod tally;
