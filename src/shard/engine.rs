@@ -59,6 +59,7 @@ struct Slot<T> {
     generation: u32,
     waits: Waits,
     life: Life,
+    reading: Reading,
     socket: Rc<Socket>,
     transform: T,
     /// Encoded bytes that the socket did not take yet. Only behind a transform that does not pass through.
@@ -78,6 +79,15 @@ enum Life {
     Lost,
     /// Shut down; the waits are being joined.
     Closing,
+}
+
+/// Whether received bytes are handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    On,
+    Paused,
+    /// Paused, and there is something to read.
+    Missed,
 }
 
 #[derive(Debug, Default)]
@@ -133,6 +143,7 @@ impl<T: Transform> Engine<T> {
             generation: conn.0.generation,
             waits: Waits::default(),
             life: Life::Open,
+            reading: Reading::On,
             socket,
             transform: T::default(),
             encoded: None,
@@ -184,6 +195,28 @@ impl<T: Transform> Engine<T> {
         slot.life = Life::Closing;
         slot.socket.shut_down(Shutdown::Both);
         self.finish_close(conn, upper);
+    }
+
+    /// Hands in no more bytes of a connection, so that its peer finds the window closing. Its end is not seen either.
+    pub fn pause(&mut self, conn: ConnId) {
+        if let Some(slot) = self.slot(conn).filter(|slot| slot.reading == Reading::On) {
+            slot.reading = Reading::Paused;
+        }
+    }
+
+    /// Ends [`Engine::pause`]. What has come meanwhile is handed in by the next [`Engine::serve`].
+    pub fn resume(&mut self, conn: ConnId) {
+        let Some(slot) = self.slot(conn) else { return };
+        if std::mem::replace(&mut slot.reading, Reading::On) == Reading::Missed {
+            self.ready.push_back(conn);
+            self.signals.nudge.ring();
+        }
+    }
+
+    /// The socket of a connection, for its options.
+    pub fn socket(&self, conn: ConnId) -> Option<&Socket> {
+        let slot = self.slots.get(conn.index())?.as_ref()?;
+        (slot.generation == conn.0.generation).then_some(&*slot.socket)
     }
 
     /// Sockets that are not closed.
@@ -276,6 +309,10 @@ impl<T: Transform> Engine<T> {
                 return;
             };
             if slot.generation != conn.0.generation || slot.life != Life::Open {
+                return;
+            }
+            if slot.reading != Reading::On {
+                slot.reading = Reading::Missed;
                 return;
             }
             let received = match rustix::net::recv(&*slot.socket, &mut self.scratch[..], RecvFlags::DONTWAIT)

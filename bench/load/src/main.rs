@@ -14,9 +14,29 @@
 )]
 #![expect(dead_code, reason = "the contract of two halves that are being built")]
 
+mod api;
+mod calls;
+mod crew;
+mod dial;
+mod machine;
+mod marks;
+mod news;
+mod openim;
+mod post;
+mod processes;
+mod push;
 mod run;
 mod script;
+mod server;
 mod settings;
 mod tally;
+mod thread;
+mod timeline;
+mod timer;
+mod tokens;
+mod websocket;
+
+#[cfg(test)]
+mod tests;
 
 fn main() {}
