@@ -260,7 +260,7 @@ mod tests {
         let why = |url: &str| Api::connect(url, "s").err().unwrap();
         assert!(why("https://a").contains("only http://"));
         let (url, server) = serve(&[
-            "HTTP/1.1 200 OK\r\nContent-Length: 34\r\n\r\n{\"errCode\":1001,\"errMsg\":\"ArgsErr\"}",
+            "HTTP/1.1 200 OK\r\nContent-Length: 35\r\n\r\n{\"errCode\":1001,\"errMsg\":\"ArgsErr\"}",
         ]);
         let text = why(&url);
         assert!(text.contains("/auth/get_admin_token") && text.contains("ArgsErr"), "{text}");
