@@ -25,7 +25,7 @@ fn a_gateway() {
         return;
     }
     // It ends with the test, however that ends.
-    drop(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)));
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     let flags = [
         "pinion",
         "--websocket-address=127.0.0.1",

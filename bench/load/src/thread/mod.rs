@@ -29,6 +29,10 @@ use crate::timer::Timer;
 use crate::tokens::Purse;
 use load::Load;
 
+/// Of a slow reader; the kernel doubles it. Much smaller, and the server's kernel would send in probes only, for ever:
+/// loopback's segments have 64 KiB.
+const SLOW_BUFFER_BYTES: usize = 32 * 1024;
+
 /// What a thread has before its runtime runs.
 pub struct Start {
     pub part: Part,
@@ -94,9 +98,9 @@ fn settle(engine: &mut Engine<Identity>, load: &mut Load) {
         }
         for conn in todo.pause {
             engine.pause(conn);
-            // Refused sizes leave the old one: the reader is slow either way.
             if let Some(socket) = engine.socket(conn)
-                && let Err(error) = rustix::net::sockopt::set_socket_recv_buffer_size(socket, 1)
+                && let Err(error) =
+                    rustix::net::sockopt::set_socket_recv_buffer_size(socket, SLOW_BUFFER_BYTES)
             {
                 load.fail(format!("SO_RCVBUF: {error}"));
             }
