@@ -1,7 +1,8 @@
 //! The load threads of this process: started, fed with orders, and listened to.
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use pinion::shard::{DriverKind, probe_io_uring, thread as shard_thread};
+use pinion::shard::engine::EngineKind;
+use pinion::shard::{DriverKind, probe_io_uring, probe_ring_engine, thread as shard_thread};
 use pinion_bench_kit::cpu::pin;
 
 use crate::news::{News, Order, Part};
@@ -39,7 +40,7 @@ impl Reins {
 /// # Errors
 /// No driver, or no threads.
 pub fn with<T>(part: &Part, scripts: Scripts<'_>, lead: impl FnOnce(&Reins) -> T) -> Result<T, String> {
-    let driver = driver(part.settings.driver)?;
+    let base = base(part.settings.driver)?;
     let (tell, news) = unbounded();
     std::thread::scope(|scope| {
         let mut reins =
@@ -50,7 +51,7 @@ pub fn with<T>(part: &Part, scripts: Scripts<'_>, lead: impl FnOnce(&Reins) -> T
             let tell = tell.clone();
             let name = format!("load{}", part.first_thread);
             let work = move || {
-                if let Err(why) = run(part, driver, scripts, ordered, &|news| tell_of(&tell, n, news)) {
+                if let Err(why) = run(part, base, scripts, ordered, &|news| tell_of(&tell, n, news)) {
                     tell_of(&tell, n, News::Failed(why));
                 }
             };
@@ -70,17 +71,25 @@ fn tell_of(tell: &Sender<(usize, News)>, thread: usize, news: News) {
     let _ = tell.send((thread, news));
 }
 
-fn driver(asked: Driver) -> Result<DriverKind, String> {
+/// What the threads run on: as the gateway chooses for itself.
+#[derive(Clone, Copy)]
+struct Base {
+    driver: DriverKind,
+    engine: EngineKind,
+}
+
+fn base(asked: Driver) -> Result<Base, String> {
+    let engine = || if probe_ring_engine().is_ok() { EngineKind::Ring } else { EngineKind::Task };
     match asked {
-        Driver::Epoll => Ok(DriverKind::Epoll),
-        Driver::IoUring => probe_io_uring().map(|()| DriverKind::IoUring),
-        Driver::Auto => Ok(probe_io_uring().map_or(DriverKind::Epoll, |()| DriverKind::IoUring)),
+        Driver::Epoll => Ok(Base { driver: DriverKind::Epoll, engine: EngineKind::Task }),
+        Driver::IoUring => probe_io_uring().map(|()| Base { driver: DriverKind::IoUring, engine: engine() }),
+        Driver::Auto => base(Driver::IoUring).or_else(|_| base(Driver::Epoll)),
     }
 }
 
 fn run(
     part: Part,
-    driver: DriverKind,
+    base: Base,
     scripts: Scripts<'_>,
     orders: Receiver<Order>,
     tell: &dyn Fn(News),
@@ -96,7 +105,7 @@ fn run(
         }
         Protocol::Raw => None,
     };
-    let start = thread::Start { part, script, purse, orders };
-    let ran = shard_thread::run(driver, |turns| thread::run(start, turns, tell));
-    ran.and_then(|ran| ran).map_err(|error| format!("a load thread on {driver}: {error}"))
+    let start = thread::Start { part, script, purse, orders, engine: base.engine };
+    let ran = shard_thread::run(base.driver, |turns| thread::run(start, turns, tell));
+    ran.and_then(|ran| ran).map_err(|error| format!("a load thread on {}: {error}", base.driver))
 }

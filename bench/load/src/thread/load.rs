@@ -129,6 +129,10 @@ impl Load {
         std::mem::take(&mut self.todo)
     }
 
+    pub fn has_nothing_to_do(&self) -> bool {
+        self.todo.is_empty()
+    }
+
     pub fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
     }

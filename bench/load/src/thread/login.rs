@@ -192,6 +192,7 @@ impl Load {
             State::Open => self.open -= 1,
         }
         conn.state = State::Closing;
+        conn.since_ns = self.now_ns;
         conn.again_ns = again_ns;
         if !conn.has_output() || !conn.last_words {
             self.todo.close.push(conn.id(index));

@@ -15,7 +15,7 @@ use std::io;
 use std::rc::Rc;
 
 use crossbeam_channel::Receiver;
-use pinion::shard::engine::Engine;
+use pinion::shard::engine::{Engine, EngineKind};
 use pinion::shard::nudge::Nudge;
 use pinion::shard::socket::Socket;
 use pinion::shard::transform::Identity;
@@ -40,6 +40,7 @@ pub struct Start {
     /// `None`: not OpenIM.
     pub purse: Option<Purse>,
     pub orders: Receiver<Order>,
+    pub engine: EngineKind,
 }
 
 /// Runs until it is told to quit, or cannot go on, which it says.
@@ -51,7 +52,7 @@ pub async fn run(start: Start, turns: Turns, tell: &dyn Fn(News)) -> io::Result<
     let timer = Timer::start(nudge.clone())?;
     let settings = &start.part.settings;
     let calls = Calls::new(settings.push.map(|to| (to, settings.push_token.clone())), nudge.clone());
-    let mut engine = Engine::<Identity>::new(nudge.clone());
+    let mut engine = Engine::<Identity>::new(start.engine, nudge.clone())?;
     let mut load = Load::new(start.part, start.script, start.purse, calls);
     loop {
         nudge.clear();
@@ -65,7 +66,7 @@ pub async fn run(start: Start, turns: Turns, tell: &dyn Fn(News)) -> io::Result<
         let mut more = engine.serve(&mut load);
         load.take_calls();
         more |= load.keep_time();
-        settle(&mut engine, &mut load);
+        more |= settle(&mut engine, &mut load);
         for news in load.take_news() {
             tell(news);
         }
@@ -82,13 +83,19 @@ pub async fn run(start: Start, turns: Turns, tell: &dyn Fn(News)) -> io::Result<
     }
 }
 
-/// Does what is left to be done with sockets. Each step may leave more.
-fn settle(engine: &mut Engine<Identity>, load: &mut Load) {
+/// Does what is left to be done with sockets, each step of which may leave more, and lets everything leave. `true`:
+/// something came meanwhile.
+fn settle(engine: &mut Engine<Identity>, load: &mut Load) -> bool {
+    let mut more = false;
     load.dial();
     loop {
         let todo = load.take_todo();
         if todo.is_empty() {
-            return;
+            more |= engine.submit(load);
+            if load.has_nothing_to_do() {
+                return more;
+            }
+            continue;
         }
         for (conn, socket) in todo.adopt {
             match Socket::adopt(socket) {

@@ -328,8 +328,13 @@ impl Load {
         let before_ns = self.now_ns.saturating_sub(self.timeout_ns());
         for index in 0..self.conns.len() {
             let conn = &mut self.conns[index];
-            if matches!(conn.state, State::Handshake | State::FirstFrame) && conn.since_ns < before_ns {
-                self.give_up_handshake(index);
+            match conn.state {
+                State::Handshake | State::FirstFrame if conn.since_ns < before_ns => {
+                    self.give_up_handshake(index);
+                }
+                // Its last words do not leave.
+                State::Closing if conn.since_ns < before_ns => self.todo.close.push(conn.id(index)),
+                _ => {}
             }
             for pending in self.conns[index].expire(before_ns) {
                 self.errors().timeout += 1;
