@@ -158,12 +158,6 @@ impl Errors {
             *self.answer.entry(code.clone()).or_default() += count;
         }
     }
-
-    /// All of them.
-    pub fn total(&self) -> u64 {
-        let by_kind = self.handshake.values().chain(self.closed.values()).chain(self.answer.values());
-        self.connect + self.read + self.write + self.timeout + self.protocol + by_kind.sum::<u64>()
-    }
 }
 
 /// What `--server-pid` saw, over the measured time.
