@@ -15,6 +15,9 @@ use clap::ArgMatches;
 use crate::settings::{Driver, Encoding, Protocol, Settings, Target, Tokens, Users};
 pub use arguments::command;
 
+/// OpenIM's last platform of a client.
+const PLATFORM_MAX: i32 = 9;
+
 /// What was asked for.
 #[derive(Debug)]
 pub struct Asked {
@@ -113,16 +116,20 @@ fn check(settings: &Settings) -> Result<(), String> {
     if settings.ping.is_some() && settings.timeout.is_zero() {
         return Err("--timeout: must be above 0".to_owned());
     }
-    let platforms = settings.users.platform..=9;
-    let last = settings.users.platform + i32::try_from(settings.users.per_user).unwrap_or(i32::MAX) - 1;
-    if settings.protocol != Protocol::Raw && !platforms.contains(&last) {
-        return Err(format!(
-            "--per-user: {} connections of a user from platform {} on would end at platform {last}; OpenIM's \
-             platforms of clients are 1 to 9",
-            settings.users.per_user, settings.users.platform
-        ));
+    if settings.protocol == Protocol::Raw { Ok(()) } else { check_platforms(&settings.users) }
+}
+
+fn check_platforms(users: &Users) -> Result<(), String> {
+    let count = if users.platforms == 0 { users.per_user } else { users.platforms.min(users.per_user) };
+    let last = i32::try_from(count).unwrap_or(i32::MAX).saturating_add(users.platform - 1);
+    if last <= PLATFORM_MAX {
+        return Ok(());
     }
-    Ok(())
+    Err(format!(
+        "--per-user: {} connections of a user from platform {} on would end at platform {last}; OpenIM's platforms \
+         of clients are 1 to {PLATFORM_MAX}; with --platforms several share one, and kick each other",
+        users.per_user, users.platform
+    ))
 }
 
 /// `ws://host:port/path?query`.
@@ -208,6 +215,7 @@ fn users(found: &ArgMatches, protocol: Protocol) -> Result<Users, String> {
         first: count(found, "first-user"),
         per_user: count(found, "per-user"),
         platform: found.get_one("platform").copied().unwrap_or(1),
+        platforms: count(found, "platforms"),
         tokens,
     })
 }

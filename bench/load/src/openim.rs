@@ -44,7 +44,9 @@ pub fn user(users: &Users, connection: usize) -> String {
 
 /// Its platform.
 pub fn platform(users: &Users, connection: usize) -> i32 {
-    users.platform + i32::try_from(connection % users.per_user.max(1)).unwrap_or_default()
+    let device = connection % users.per_user.max(1);
+    let device = if users.platforms == 0 { device } else { device % users.platforms };
+    users.platform + i32::try_from(device).unwrap_or_default()
 }
 
 /// Path and query of a login (spec 1.2): OpenIM's arguments behind what `path` has already.
@@ -130,12 +132,15 @@ mod tests {
             first: 10,
             per_user: 2,
             platform: 1,
+            platforms: 0,
             tokens: Tokens::Secret(String::new()),
         };
         let who = |n| (user(&users, n), platform(&users, n));
         assert_eq!(who(0), ("u000010".to_owned(), 1));
         assert_eq!(who(1), ("u000010".to_owned(), 2));
         assert_eq!(who(2), ("u000011".to_owned(), 1));
+        let twins = Users { platforms: 1, ..users };
+        assert_eq!((platform(&twins, 0), platform(&twins, 1)), (1, 1));
     }
 
     #[test]

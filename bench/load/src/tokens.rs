@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     fn users(tokens: Tokens) -> Users {
-        Users { prefix: "u".into(), first: 0, per_user: 1, platform: 1, tokens }
+        Users { prefix: "u".into(), first: 0, per_user: 1, platform: 1, platforms: 0, tokens }
     }
 
     #[test]

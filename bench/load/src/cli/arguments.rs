@@ -23,6 +23,14 @@ Numbers take k and M, times ms, s, m and h. bench/README.md explains scripts, re
 pub fn command() -> Command {
     Command::new("pinion-bench")
         .version(env!("CARGO_PKG_VERSION"))
+        .disable_version_flag(true)
+        .arg(
+            Arg::new("version")
+                .short('v')
+                .long("version")
+                .action(ArgAction::Version)
+                .help("Print the version"),
+        )
         .about(ABOUT)
         .after_help(EXAMPLES)
         .args(load())
@@ -61,7 +69,9 @@ fn load() -> Vec<Arg> {
         option("header", "H", "\"Name: value\" for each handshake; may come again")
             .short('H')
             .action(ArgAction::Append),
-        seconds("timeout", "T", "An operation without an answer is an error after this").default_value("10s"),
+        seconds("timeout", "T", "An operation without an answer is an error after this")
+            .short('T')
+            .default_value("10s"),
         option(
             "rate",
             "N",
@@ -130,6 +140,12 @@ fn clients() -> Vec<Arg> {
         option("platform", "N", "OpenIM's number of the (first) platform")
             .value_parser(value_parser!(i32).range(1..=9))
             .default_value("1"),
+        option(
+            "platforms",
+            "N",
+            "Platforms of a user; fewer than --per-user: its connections kick each other",
+        )
+        .value_parser(units::count),
         option("push", "HOST:PORT", "A gateway's gRPC port, for scripts that push"),
         secret("push-token", "PINION_BENCH_PUSH_TOKEN", "The gateway's rpc.token"),
     ]
@@ -140,7 +156,7 @@ fn output() -> Vec<Arg> {
         Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
     };
     vec![
-        flag("latency", "Print the whole latency distribution").short('l'),
+        flag("latency", "Print the whole latency distribution").short('L'),
         flag("quiet", "No progress while it runs").short('q'),
         option("json", "FILE", "All figures as JSON; - : to the standard output, without the report")
             .value_parser(value_parser!(PathBuf)),

@@ -71,7 +71,7 @@ impl LuaScript {
         Ok(Self {
             conns: lua.create_table().map_err(fault)?,
             connected: hook(&lua, "connected")?,
-            request: hook(&lua, "request")?,
+            request: request(&lua)?,
             delay: hook(&lua, "delay")?,
             message: hook(&lua, "message")?,
             response: hook(&lua, "response")?,
@@ -125,6 +125,26 @@ fn hook(lua: &Lua, name: &str) -> Result<Option<Function>, String> {
     }
 }
 
+/// As in wrk, a script that only sets `wrk.body` sends that.
+fn request(lua: &Lua) -> Result<Option<Function>, String> {
+    let own = hook(lua, "request")?;
+    let wrk: Table = lua.globals().get("wrk").map_err(|error| said(&error))?;
+    let body: Option<mlua::LuaString> = wrk.get("body").map_err(|error| said(&error))?;
+    if own.is_some() || body.is_none() {
+        return Ok(own);
+    }
+    wrk.get("format").map_err(|error| said(&error))
+}
+
+/// Puts in front of a complaint about what a hook returned where that hook is.
+fn at(hook: Option<&Function>, complaint: String) -> String {
+    let Some(info) = hook.map(Function::info) else { return complaint };
+    match (info.short_src, info.line_defined) {
+        (Some(file), Some(line)) => format!("{file}:{line}: {complaint}"),
+        _ => complaint,
+    }
+}
+
 /// Calls a hook that the engine knows to be there; without it there is nothing to do.
 fn call<R: FromLuaMulti + Default>(
     hook: Option<&Function>,
@@ -169,25 +189,32 @@ impl Script for LuaScript {
 
     fn connected(&mut self, conn: &Conn<'_>) -> Result<Vec<Operation>, String> {
         let conn = self.conn(conn).map_err(|error| said(&error))?;
-        operations::all(call::<MultiValue>(self.connected.as_ref(), conn)?, "connected")
+        let hook = self.connected.as_ref();
+        operations::all(call::<MultiValue>(hook, conn)?, "connected").map_err(|why| at(hook, why))
     }
 
     fn request(&mut self, conn: &Conn<'_>) -> Result<Operation, String> {
         let conn = self.conn(conn).map_err(|error| said(&error))?;
-        operations::one(call::<Value>(self.request.as_ref(), conn)?, "request")
+        let hook = self.request.as_ref();
+        operations::one(call::<Value>(hook, conn)?, "request").map_err(|why| at(hook, why))
     }
 
     fn delay(&mut self, conn: &Conn<'_>) -> Result<Duration, String> {
         let conn = self.conn(conn).map_err(|error| said(&error))?;
-        let milliseconds: f64 = call(self.delay.as_ref(), conn)?;
-        Duration::try_from_secs_f64(milliseconds / 1e3)
-            .map_err(|_| format!("the script's delay returned {milliseconds}, and must return milliseconds"))
+        let hook = self.delay.as_ref();
+        let returned: Value = call(hook, conn)?;
+        let milliseconds = returned.as_f64().or_else(|| returned.as_i64().map(|whole| whole as f64));
+        milliseconds.and_then(|number| Duration::try_from_secs_f64(number / 1e3).ok()).ok_or_else(|| {
+            let returned = milliseconds.map_or_else(|| returned.type_name().to_owned(), |n| n.to_string());
+            at(hook, format!("the script's delay returned {returned}, and must return milliseconds"))
+        })
     }
 
     fn message(&mut self, conn: &Conn<'_>, message: &Incoming<'_>) -> Result<Vec<Operation>, String> {
         let arguments = self.conn(conn).and_then(|conn| Ok((conn, self.incoming(message)?)));
         let arguments = arguments.map_err(|error| said(&error))?;
-        operations::all(call::<MultiValue>(self.message.as_ref(), arguments)?, "message")
+        let hook = self.message.as_ref();
+        operations::all(call::<MultiValue>(hook, arguments)?, "message").map_err(|why| at(hook, why))
     }
 
     fn response(&mut self, conn: &Conn<'_>, message: &Incoming<'_>) -> Result<(), String> {

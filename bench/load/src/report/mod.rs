@@ -6,3 +6,6 @@ pub mod progress;
 pub mod svg;
 pub mod text;
 mod units;
+
+#[cfg(test)]
+mod tests;

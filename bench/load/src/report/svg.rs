@@ -1,4 +1,4 @@
-//! Three pictures of a run: latency by percentile, rate and latency over time, connections over time.
+//! Four pictures of a run: latency by percentile, rate, latency and connections over time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,7 @@ pub fn write(dir: &Path, outcome: &Outcome) -> Result<Vec<PathBuf>, String> {
     };
     add("latency.svg", &|path| percentiles(path, outcome))?;
     add("rate.svg", &|path| rates(path, &outcome.timeline))?;
+    add("latency-over-time.svg", &|path| latencies(path, &outcome.timeline))?;
     add("connections.svg", &|path| connections(path, &outcome.timeline))?;
     Ok(written)
 }
@@ -102,6 +103,18 @@ fn rates(path: &Path, timeline: &[Second]) -> Result<(), Fault> {
             ("delivered", over(|second| second.deliveries)),
             ("errors", over(|second| second.errors)),
         ],
+    )
+}
+
+/// Of deliveries, or in seconds without any, of answers.
+fn latencies(path: &Path, timeline: &[Second]) -> Result<(), Fault> {
+    let over = |of: fn(&Second) -> u64| {
+        timeline.iter().map(|second| (second.at_seconds, of(second) as f64 / 1e6)).collect()
+    };
+    lines(
+        path,
+        ("Latency of each second", "milliseconds"),
+        vec![("p50", over(|second| second.latency_p50_ns)), ("p99", over(|second| second.latency_p99_ns))],
     )
 }
 

@@ -151,18 +151,7 @@ fn socket_errors(out: &mut String, errors: &Errors) -> std::fmt::Result {
 fn ours(out: &mut String, settings: &Settings, outcome: &Outcome) -> std::fmt::Result {
     let tally = &outcome.tally;
     writeln!(out)?;
-    let name = if settings.protocol == Protocol::Raw { "Handshakes" } else { "Logins" };
-    let login = &tally.login_latency.0;
-    writeln!(
-        out,
-        "{name:<12} {} in {:.2}s ({:.0}/s), p50 {}, p99 {}; open at the end {}",
-        tally.logins,
-        outcome.connect_seconds,
-        per(tally.logins as f64, outcome.connect_seconds),
-        time(login.value_at_quantile(0.5) as f64),
-        time(login.value_at_quantile(0.99) as f64),
-        outcome.open
-    )?;
+    logins(out, settings, outcome)?;
     if tally.deliveries > 0 {
         let delivery = &tally.delivery.0;
         writeln!(
@@ -179,7 +168,7 @@ fn ours(out: &mut String, settings: &Settings, outcome: &Outcome) -> std::fmt::R
         writeln!(out, "Kicked       {}", tally.kicked)?;
     }
     if let Some(server) = &outcome.server {
-        server_lines(out, outcome, server)?;
+        server_lines(out, settings, outcome, server)?;
     }
     let messages = (tally.messages_in + tally.messages_out) as f64;
     writeln!(
@@ -192,23 +181,59 @@ fn ours(out: &mut String, settings: &Settings, outcome: &Outcome) -> std::fmt::R
     )
 }
 
-fn server_lines(out: &mut String, outcome: &Outcome, server: &ServerUse) -> std::fmt::Result {
+/// Those of the connecting phase, and those that came after it.
+fn logins(out: &mut String, settings: &Settings, outcome: &Outcome) -> std::fmt::Result {
+    let name = if settings.protocol == Protocol::Raw { "Handshakes" } else { "Logins" };
+    let first = first_logins(settings, outcome);
+    let latency = &outcome.tally.login_latency.0;
+    writeln!(
+        out,
+        "{name:<12} {first} in {:.2}s ({:.0}/s), p50 {}, p99 {}, max {}; open at the end {}",
+        outcome.connect_seconds,
+        per(first as f64, outcome.connect_seconds),
+        time(latency.value_at_quantile(0.5) as f64),
+        time(latency.value_at_quantile(0.99) as f64),
+        time(latency.max() as f64),
+        outcome.open
+    )?;
+    let again = outcome.tally.logins - first;
+    if again > 0 {
+        writeln!(out, "    and again {again} ({:.0}/s while measured)", per(again as f64, outcome.seconds))?;
+    }
+    Ok(())
+}
+
+/// How many logins were the first of their connection.
+fn first_logins(settings: &Settings, outcome: &Outcome) -> u64 {
+    outcome.tally.logins.min(settings.connections as u64)
+}
+
+fn server_lines(
+    out: &mut String,
+    settings: &Settings,
+    outcome: &Outcome,
+    server: &ServerUse,
+) -> std::fmt::Result {
     let tally = &outcome.tally;
     if let Some(connecting) = &outcome.server_connecting {
         writeln!(
             out,
             "Server CPU   {:.2} s while connecting ({:.1} us per login)",
             connecting.cpu_seconds,
-            per(connecting.cpu_seconds * 1e6, outcome.open as f64)
+            per(connecting.cpu_seconds * 1e6, first_logins(settings, outcome) as f64)
         )?;
     }
-    let work = tally.answered.max(tally.deliveries);
+    let (work, unit) = if tally.deliveries > tally.answered {
+        (tally.deliveries, "delivery")
+    } else {
+        (tally.answered, "operation")
+    };
     let each = match work {
         0 => format!(
             "{:.0} us/s per 1000 connections",
             per(server.cpu_seconds * 1e9, outcome.seconds * outcome.open as f64)
         ),
-        _ => format!("{:.2} us per operation", per(server.cpu_seconds * 1e6, work as f64)),
+        _ => format!("{:.2} us per {unit}", per(server.cpu_seconds * 1e6, work as f64)),
     };
     writeln!(
         out,

@@ -33,6 +33,7 @@ pub fn settings(connections: usize) -> Settings {
             first: 0,
             per_user: 1,
             platform: 1,
+            platforms: 0,
             tokens: Tokens::Secret("openIM123".into()),
         },
         push: None,
