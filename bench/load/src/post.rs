@@ -17,10 +17,13 @@ use crate::calls::{Caller, Outcome, Outcomes, POSTS_WAITING_MAX};
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 const READ_BYTES: usize = 4096;
 
+/// Requests that wait, with who waits for their answers.
+type Queue = Rc<RefCell<VecDeque<(Caller, Vec<u8>)>>>;
+
 /// See the module's documentation.
 pub struct Poster {
     address: SocketAddr,
-    queue: Rc<RefCell<VecDeque<(Caller, Vec<u8>)>>>,
+    queue: Queue,
     nudge: Nudge,
 }
 
@@ -48,12 +51,7 @@ impl Poster {
     }
 }
 
-async fn work(
-    address: SocketAddr,
-    queue: Rc<RefCell<VecDeque<(Caller, Vec<u8>)>>>,
-    nudge: Nudge,
-    outcomes: Outcomes,
-) {
+async fn work(address: SocketAddr, queue: Queue, nudge: Nudge, outcomes: Outcomes) {
     let mut line = None;
     loop {
         let next = queue.borrow_mut().pop_front();

@@ -74,8 +74,17 @@ pub enum Answer {
     Broken,
 }
 
-/// Reads an answer. `ended`: nothing more will come.
-pub fn answer(bytes: &[u8], key: &str, ended: bool) -> Answer {
+/// Whether more of an answer may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    MayCome,
+    /// The stream has ended.
+    Nothing,
+}
+
+/// Reads an answer.
+pub fn answer(bytes: &[u8], key: &str, rest: Rest) -> Answer {
+    let ended = rest == Rest::Nothing;
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     let head_bytes = match response.parse(bytes) {
@@ -121,24 +130,27 @@ mod tests {
         assert_eq!(head.upgrade, Ok(AcceptKey::answer_to(key.as_bytes())));
         let whole = switching(&key);
         for cut in 0..whole.len() {
-            assert_eq!(answer(&whole[..cut], &key, false), Answer::Partial, "cut {cut}");
+            assert_eq!(answer(&whole[..cut], &key, Rest::MayCome), Answer::Partial, "cut {cut}");
         }
         let with_frame = [&whole[..], b"\x81\x00"].concat();
-        assert_eq!(answer(&with_frame, &key, false), Answer::Open(whole.len()));
-        assert_eq!(answer(&with_frame, &self::key(8), false), Answer::Broken, "somebody else's key");
+        assert_eq!(answer(&with_frame, &key, Rest::MayCome), Answer::Open(whole.len()));
+        assert_eq!(answer(&with_frame, &self::key(8), Rest::MayCome), Answer::Broken, "somebody else's key");
     }
 
     #[test]
     fn refusals_have_their_status_and_openims_code() {
-        let refused = |body: &[u8], ended| answer(body, "k", ended);
+        let refused = |body: &[u8], rest| answer(body, "k", rest);
         let json = pinion::wire::upgrade::refused(r#"{"errCode":1502,"errMsg":"x","errDlt":""}"#);
-        assert_eq!(refused(&json, false), Answer::Refused { status: 200, code: Some("1502".into()) });
-        assert_eq!(refused(&json[..json.len() - 5], false), Answer::Partial);
-        assert_eq!(refused(&json[..json.len() - 5], true), Answer::Refused { status: 200, code: None });
+        assert_eq!(refused(&json, Rest::MayCome), Answer::Refused { status: 200, code: Some("1502".into()) });
+        assert_eq!(refused(&json[..json.len() - 5], Rest::MayCome), Answer::Partial);
+        assert_eq!(
+            refused(&json[..json.len() - 5], Rest::Nothing),
+            Answer::Refused { status: 200, code: None }
+        );
         let busy = pinion::wire::upgrade::unavailable();
-        assert_eq!(refused(&busy, false), Answer::Refused { status: 503, code: None });
-        assert_eq!(refused(b"SSH-2.0-x\r\n", false), Answer::Broken);
-        assert_eq!(refused(b"HTTP/1.1 50", true), Answer::Broken);
+        assert_eq!(refused(&busy, Rest::MayCome), Answer::Refused { status: 503, code: None });
+        assert_eq!(refused(b"SSH-2.0-x\r\n", Rest::MayCome), Answer::Broken);
+        assert_eq!(refused(b"HTTP/1.1 50", Rest::Nothing), Answer::Broken);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::run::{Refusal, is_part, part, run};
 use crate::script::{Conn, Hooks, Incoming, Operation, Script};
 use crate::settings::{Driver, Protocol, Settings, Target, Tokens, Users};
-use crate::tally::Outcome;
+use crate::tally::{Errors, Outcome};
 
 /// A run with so many connections to an address that nobody listens on; change what matters.
 pub fn settings(connections: usize) -> Settings {
@@ -112,6 +112,12 @@ impl Script for Play {
 /// A run with such a script in every thread.
 pub fn play(settings: &Settings, script: fn() -> Play) -> Result<Outcome, Refusal> {
     run(settings, &|_, _| Ok(Box::new(script())), &mut |_| {})
+}
+
+/// All of them.
+pub fn total(errors: &Errors) -> u64 {
+    let by_kind = errors.handshake.values().chain(errors.closed.values()).chain(errors.answer.values());
+    errors.connect + errors.read + errors.write + errors.timeout + errors.protocol + by_kind.sum::<u64>()
 }
 
 /// Not a test of its own: the process that `processes.rs` starts. Echoes where the protocol is raw.

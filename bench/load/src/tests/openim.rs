@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::gateway::Gateway;
-use super::{HOLD, doing, play, settings};
+use super::{HOLD, doing, play, settings, total};
 use crate::script::{Ending, Operation};
 use crate::settings::{Encoding, Protocol, Settings};
 use crate::tally::Outcome;
@@ -19,7 +19,7 @@ fn at(gateway: &Gateway, connections: usize, protocol: Protocol) -> Settings {
 
 #[track_caller]
 fn clean(outcome: &Outcome) {
-    assert_eq!(outcome.tally.errors.total(), 0, "{:?}", outcome.tally.errors);
+    assert_eq!(total(&outcome.tally.errors), 0, "{:?}", outcome.tally.errors);
     assert_eq!(outcome.tally.answered, outcome.tally.begun);
 }
 

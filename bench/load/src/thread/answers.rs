@@ -7,7 +7,7 @@ use super::conn::{Awaited, Pending, State};
 use super::load::Load;
 use crate::calls::Outcome;
 use crate::openim;
-use crate::script::Incoming;
+use crate::script::{Incoming, MessageKind};
 use crate::websocket::error_code;
 
 /// Close codes of ours.
@@ -21,7 +21,10 @@ impl Load {
         let mut feed = inbound.feed(bytes, &limits);
         loop {
             match feed.next() {
-                Ok(Some(Event::Message { text, payload })) => self.incoming(index, text, payload),
+                Ok(Some(Event::Message { text, payload })) => {
+                    let kind = if text { MessageKind::Text } else { MessageKind::Binary };
+                    self.incoming(index, kind, payload);
+                }
                 Ok(Some(Event::Ping(payload))) => {
                     self.send(index, Opcode::Pong, payload);
                 }
@@ -47,7 +50,7 @@ impl Load {
         self.gone(index, PROTOCOL_ERROR, "");
     }
 
-    fn incoming(&mut self, index: usize, text: bool, payload: &[u8]) {
+    fn incoming(&mut self, index: usize, kind: MessageKind, payload: &[u8]) {
         self.tally.messages_in += 1;
         if self.conns[index].state == State::FirstFrame {
             return self.first_frame(index, payload);
@@ -57,7 +60,7 @@ impl Load {
             return self.answered(index, &pending, &Incoming { data: payload, ..Incoming::default() });
         }
         match self.variant {
-            Some(_) if !text => self.envelope(index, payload),
+            Some(_) if kind == MessageKind::Binary => self.envelope(index, payload),
             _ => {
                 self.note_delivery(payload);
                 self.unasked(index, &Incoming { data: payload, ..Incoming::default() });

@@ -14,7 +14,7 @@ use super::pace::{Act, Deed};
 use crate::dial::dial;
 use crate::openim;
 use crate::script::Ending;
-use crate::websocket::{self, Answer};
+use crate::websocket::{self, Answer, Rest};
 
 /// The connecting phase gives a connection up after so many attempts.
 const ATTEMPTS_MAX: u8 = 3;
@@ -95,7 +95,7 @@ impl Load {
 
     pub(super) fn handshake_bytes(&mut self, index: usize, bytes: &mut [u8]) {
         let mut head = self.conns[index].add_to_head(bytes);
-        match self.read_answer(index, &head, false) {
+        match self.read_answer(index, &head, Rest::MayCome) {
             Answer::Partial => self.conns[index].keep_head(head),
             Answer::Open(head_bytes) => {
                 let first_frame = self.variant.is_some() && self.wants_first_frame(index);
@@ -119,9 +119,9 @@ impl Load {
         }
     }
 
-    fn read_answer(&self, index: usize, head: &[u8], ended: bool) -> Answer {
+    fn read_answer(&self, index: usize, head: &[u8], rest: Rest) -> Answer {
         let key = websocket::key(self.key_seed(index, self.conns[index].generation));
-        websocket::answer(head, &key, ended)
+        websocket::answer(head, &key, rest)
     }
 
     fn wants_first_frame(&self, index: usize) -> bool {
@@ -216,11 +216,11 @@ impl Load {
     /// The engine says that the peer is gone.
     pub(super) fn lost_connection(&mut self, index: usize) {
         let conn = &mut self.conns[index];
-        let (state, offered, reached, kicked) = (conn.state, conn.offered, conn.reached, conn.kicked);
+        let (state, offered, kicked) = (conn.state, conn.offered, conn.kicked);
         match state {
             State::Down => {}
             State::Closing => self.todo.close.push(conn.id(index)),
-            State::Handshake | State::FirstFrame => self.lost_early(index, reached),
+            State::Handshake | State::FirstFrame => self.lost_early(index),
             State::Open => {
                 if !kicked {
                     let errors = self.errors();
@@ -231,14 +231,14 @@ impl Load {
         }
     }
 
-    fn lost_early(&mut self, index: usize, reached: bool) {
+    fn lost_early(&mut self, index: usize) {
         let head = self.conns[index].add_to_head(&[]);
         if !head.is_empty()
-            && let Answer::Refused { status, code } = self.read_answer(index, &head, true)
+            && let Answer::Refused { status, code } = self.read_answer(index, &head, Rest::Nothing)
         {
             return self.refused(index, code.unwrap_or_else(|| status.to_string()));
         }
-        if reached {
+        if self.conns[index].reached {
             self.errors().read += 1;
             self.remember(|| "the server hung up on the handshake".to_owned());
         } else {
