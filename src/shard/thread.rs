@@ -54,7 +54,7 @@ where
 ///
 /// # Errors
 /// The kernel refuses the ring, the epoll instance or an eventfd.
-pub(super) fn run<M, F>(driver: DriverKind, make: M) -> io::Result<F::Output>
+pub fn run<M, F>(driver: DriverKind, make: M) -> io::Result<F::Output>
 where
     M: FnOnce(Turns) -> F,
     F: Future,

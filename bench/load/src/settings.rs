@@ -97,6 +97,9 @@ pub struct Users {
     /// Connections per user: on platforms `platform`, `platform + 1`, ...
     pub per_user: usize,
     pub platform: i32,
+    /// On so many platforms, and then from `platform` on again: fewer than `per_user`, and a user's connections kick
+    /// each other. 0: as many as `per_user`.
+    pub platforms: usize,
     pub tokens: Tokens,
 }
 

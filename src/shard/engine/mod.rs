@@ -177,6 +177,31 @@ impl<T: Transform> Engine<T> {
         }
     }
 
+    /// Hands in no more bytes of a connection, once those are handed in that the kernel has given up already, so that
+    /// its peer finds the window closing. The peer's end may not be seen either.
+    pub fn pause(&mut self, conn: ConnId) {
+        match &mut self.0 {
+            Kind::Ring(ring) => ring.pause(conn),
+            Kind::Task(task) => task.pause(conn),
+        }
+    }
+
+    /// Ends [`Engine::pause`]. What has come meanwhile is handed in by [`Engine::serve`].
+    pub fn resume(&mut self, conn: ConnId) {
+        match &mut self.0 {
+            Kind::Ring(ring) => ring.resume(conn),
+            Kind::Task(task) => task.resume(conn),
+        }
+    }
+
+    /// The socket of a connection, for its options.
+    pub fn socket(&self, conn: ConnId) -> Option<BorrowedFd<'_>> {
+        match &self.0 {
+            Kind::Ring(ring) => ring.socket(conn),
+            Kind::Task(task) => task.socket(conn),
+        }
+    }
+
     /// Sockets that are not closed.
     pub fn sockets(&self) -> usize {
         match &self.0 {

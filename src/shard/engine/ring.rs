@@ -76,12 +76,14 @@ struct Slot<T> {
 
 const _: () = assert!(size_of::<Option<Slot<Identity>>>() <= 24, "an idle connection is small");
 
-/// What the kernel has of a connection.
+/// What the kernel has of a connection, and what it is not to have.
 #[derive(Clone, Copy, Debug, Default)]
 struct Flight {
     receive: bool,
     send: bool,
     room: bool,
+    /// Nothing is to be received.
+    paused: bool,
 }
 
 impl Flight {
@@ -216,6 +218,26 @@ impl<T: Transform> RingEngine<T> {
         self.accepts.come.pop_front()
     }
 
+    pub(super) fn pause(&mut self, conn: ConnId) {
+        let Some(slot) = slot_of(&mut self.slots, conn) else { return };
+        slot.flight.paused = true;
+        if slot.flight.receive {
+            self.uring.cancel_receive(conn);
+        }
+    }
+
+    pub(super) fn resume(&mut self, conn: ConnId) {
+        if let Some(slot) = self.slot(conn) {
+            slot.flight.paused = false;
+            self.receive_again(conn);
+        }
+    }
+
+    pub(super) fn socket(&self, conn: ConnId) -> Option<BorrowedFd<'_>> {
+        let slot = self.slots.get(conn.index())?.as_ref()?;
+        (slot.generation == conn.0.generation).then(|| slot.socket.as_fd())
+    }
+
     pub(super) fn sockets(&self) -> usize {
         self.sockets
     }
@@ -286,7 +308,8 @@ impl<T: Transform> RingEngine<T> {
             }
             Received::End => self.lose(conn, upper),
             Received::Failed(Errno::NOBUFS) => self.starved.push_back(conn),
-            Received::Failed(Errno::AGAIN | Errno::INTR) => {}
+            // Cancelled by a pause; or it is closing, and nobody asks.
+            Received::Failed(Errno::AGAIN | Errno::INTR | Errno::CANCELED) => {}
             Received::Failed(_) => self.lose(conn, upper),
         }
         0
@@ -298,7 +321,7 @@ impl<T: Transform> RingEngine<T> {
         let Some(slot) = self.slot(conn) else { return };
         match (slot.life, slot.flight.receive) {
             (Life::Open, true) => {}
-            (Life::Open, false) if starved => {}
+            (Life::Open, false) if starved || slot.flight.paused => {}
             (Life::Open, false) => self.receive(conn),
             // A peer that goes on sending could keep it alive for ever.
             (Life::Lost | Life::Closing, true) => self.uring.cancel_receive(conn),
@@ -314,7 +337,10 @@ impl<T: Transform> RingEngine<T> {
     }
 
     fn receive_again(&mut self, conn: ConnId) {
-        if self.slot(conn).is_some_and(|slot| slot.life == Life::Open && !slot.flight.receive) {
+        if self
+            .slot(conn)
+            .is_some_and(|slot| slot.life == Life::Open && !slot.flight.receive && !slot.flight.paused)
+        {
             self.receive(conn);
         }
     }

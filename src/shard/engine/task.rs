@@ -10,6 +10,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::rc::Rc;
 
 use rustix::io::Errno;
@@ -43,6 +44,7 @@ struct Slot<T> {
     generation: u32,
     waits: Waits,
     life: Life,
+    reading: Reading,
     socket: Rc<Socket>,
     transform: T,
     /// Encoded bytes that the socket did not take yet. Only behind a transform that does not pass through.
@@ -53,6 +55,15 @@ struct Slot<T> {
 struct Waits {
     read: bool,
     write: bool,
+}
+
+/// Whether received bytes are handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    On,
+    Paused,
+    /// Paused, and there is something to read.
+    Missed,
 }
 
 /// Where the wait tasks leave their notes for the loop.
@@ -95,6 +106,7 @@ impl<T: Transform> TaskEngine<T> {
             generation: conn.0.generation,
             waits: Waits::default(),
             life: Life::Open,
+            reading: Reading::On,
             socket,
             transform: T::default(),
             encoded: None,
@@ -141,6 +153,25 @@ impl<T: Transform> TaskEngine<T> {
         slot.life = Life::Closing;
         slot.socket.shut_down(Shutdown::Both);
         self.finish_close(conn, upper);
+    }
+
+    pub(super) fn pause(&mut self, conn: ConnId) {
+        if let Some(slot) = self.slot(conn).filter(|slot| slot.reading == Reading::On) {
+            slot.reading = Reading::Paused;
+        }
+    }
+
+    pub(super) fn resume(&mut self, conn: ConnId) {
+        let Some(slot) = self.slot(conn) else { return };
+        if std::mem::replace(&mut slot.reading, Reading::On) == Reading::Missed {
+            self.ready.push_back(conn);
+            self.signals.nudge.ring();
+        }
+    }
+
+    pub(super) fn socket(&self, conn: ConnId) -> Option<BorrowedFd<'_>> {
+        let slot = self.slots.get(conn.index())?.as_ref()?;
+        (slot.generation == conn.0.generation).then(|| slot.socket.as_fd())
     }
 
     pub(super) fn sockets(&self) -> usize {
@@ -231,6 +262,10 @@ impl<T: Transform> TaskEngine<T> {
                 return;
             };
             if slot.generation != conn.0.generation || slot.life != Life::Open {
+                return;
+            }
+            if slot.reading != Reading::On {
+                slot.reading = Reading::Missed;
                 return;
             }
             let received = match rustix::net::recv(&*slot.socket, &mut self.scratch[..], RecvFlags::DONTWAIT)

@@ -196,6 +196,34 @@ fn everything_comes_back_in_order_through_a_transform() {
 }
 
 #[test]
+fn a_paused_connection_is_not_read_until_it_is_resumed() {
+    for base in bases() {
+        let ((mut slow_peer, slow_socket), (mut quick_peer, quick_socket)) = (pair(), pair());
+        block_on(base.driver, |turns| async move {
+            let (nudge, mut echo) = (Nudge::default(), Echo::default());
+            let mut engine = Engine::<Identity>::new(base.engine, nudge.clone()).unwrap();
+            let (slow, quick) = (conn(0, 0), conn(1, 0));
+            adopt(&mut engine, slow, slow_socket);
+            adopt(&mut engine, quick, quick_socket);
+            engine.pause(slow);
+            for received in 1..=3 {
+                slow_peer.write_all(b"s").unwrap();
+                quick_peer.write_all(b"q").unwrap();
+                drive(&mut engine, (&turns, &nudge), &mut echo, |echo| {
+                    echo.received >= received && echo.outboxes.contains_key(&quick)
+                })
+                .await;
+                // The first byte may come before the pause has reached the kernel.
+                assert!(echo.received <= received + 1, "{base:?}");
+            }
+            engine.resume(slow);
+            drive(&mut engine, (&turns, &nudge), &mut echo, |echo| echo.received == 6).await;
+            assert!(engine.socket(slow).is_some() && engine.socket(conn(0, 1)).is_none());
+        });
+    }
+}
+
+#[test]
 fn closing_during_an_unfinished_send_joins_the_wait_and_closes_the_descriptor() {
     for base in bases() {
         let (near, far) = pair();
