@@ -150,7 +150,13 @@ fn call<R: FromLuaMulti + Default>(
     hook: Option<&Function>,
     arguments: impl IntoLuaMulti,
 ) -> Result<R, String> {
-    hook.map_or_else(|| Ok(R::default()), |hook| hook.call(arguments).map_err(|error| said(&error)))
+    let Some(function) = hook else { return Ok(R::default()) };
+    function.call(arguments).map_err(|error| {
+        let why = said(&error);
+        // A call in a `return` leaves no line in the stack: then it is the hook's.
+        let placed = function.info().short_src.is_some_and(|file| why.starts_with(&file));
+        if placed { why } else { at(hook, why) }
+    })
 }
 
 /// The text of an error: file, line and what was wrong, without the stack.

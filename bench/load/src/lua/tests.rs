@@ -33,7 +33,7 @@ fn fault(text: &str) -> String {
             let incoming = Incoming { data: b"x", ..Incoming::default() };
             let said = [
                 script.request(&CONN).err(),
-                script.delay(&CONN).err(),
+                script.hooks().delay.then(|| script.delay(&CONN).err()).flatten(),
                 script.connected(&CONN).err(),
                 script.message(&CONN, &incoming).err(),
             ];
@@ -149,9 +149,9 @@ fn faults_name_file_line_and_what_was_wrong() {
         ("function init()\n local x = nil + 1 end", "FILE:2: attempt to perform arithmetic"),
         ("\n\nfunction request() return 5 end", "FILE:3: the script's request returned a "),
         ("function request() return {} end", "must return a string or what pinion.message"),
-        ("function request()\n return pinion.push(5) end", "FILE:2: pinion.push: users is a "),
-        ("function request()\n return pinion.reconnect('x') end", "FILE:2: pinion.reconnect: \"x\""),
-        ("function request()\n return pinion.post('x', '') end", "FILE:2: pinion.post: \"x\""),
+        ("function request()\n local p = pinion.push(5) return p end", "FILE:2: pinion.push: users is a "),
+        ("function request()\n return pinion.reconnect('x') end", "FILE:1: pinion.reconnect: \"x\""),
+        ("function request()\n return pinion.post('x', '') end", "FILE:1: pinion.post: \"x\""),
         (
             "function request() return 'x' end\nfunction delay() return -1 end",
             "FILE:2: the script's delay returned -1",
