@@ -315,8 +315,7 @@ impl Drop for Uring {
             // SAFETY: not used after this; no operation is left, so the kernel does not touch the buffers.
             Ok(()) => unsafe { ManuallyDrop::drop(&mut self.pool) },
             Err(error) => {
-                let in_flight = self.in_flight;
-                tracing::warn!(%error, in_flight, "an io_uring could not be joined; its memory is lost");
+                tracing::warn!(%error, in_flight = self.in_flight, "a ring could not be joined; its memory is lost");
                 self.outgoing.leak();
             }
         }
