@@ -225,7 +225,8 @@ mod tests {
         let (url, server) = serve(&[
             "HTTP/1.1 200 OK\r\nContent-Length: 38\r\n\r\n{\"errCode\":0,\"data\":{\"token\":\"admin\"}}",
             "HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{\"errCode\":1102}",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n25\r\n{\"errCode\":0,\"data\":{\"token\":\"user\"}}\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+             25\r\n{\"errCode\":0,\"data\":{\"token\":\"user\"}}\r\n0\r\n\r\n",
         ]);
         let mut api = Api::connect(&url, "s").unwrap();
         api.register("u1").unwrap();

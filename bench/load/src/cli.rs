@@ -1,7 +1,7 @@
 //! The command line: wrk's options under wrk's names, and ours. From text to checked [`Settings`], once.
 //!
-//! Not here: what a run does. What always holds: a fault names the option, what was wrong and what would be right, and no
-//! secret is ever part of a text.
+//! Not here: what a run does. What always holds: a fault names the option, what was wrong and what would be right,
+//! and no secret is ever part of a text.
 
 mod arguments;
 mod units;

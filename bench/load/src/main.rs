@@ -72,7 +72,7 @@ fn measure(Asked { settings, output }: &Asked) -> Result<(), String> {
     if report {
         print!("{}", report::text::head(settings, output));
     }
-    let mut progress = Progress::new(output.quiet);
+    let mut progress = Progress::new(output);
     let outcome = run::run(settings, &lua::script, &mut |second| progress.show(second));
     progress.end();
     let outcome = outcome.map_err(|refusal| refusal.to_string())?;

@@ -83,8 +83,8 @@ pub trait Script {
     fn request(&mut self, conn: &Conn<'_>) -> Result<Operation, String>;
     /// Closed loop: pause before the next operation of this connection.
     fn delay(&mut self, conn: &Conn<'_>) -> Result<Duration, String>;
-    /// Each message that arrives and is not the answer to an operation; OpenIM: the push's or frame's envelope, decoded.
-    /// What it returns is sent at once and not timed.
+    /// Each message that arrives and is not the answer to an operation; OpenIM: the push's or frame's envelope,
+    /// decoded. What it returns is sent at once and not timed.
     fn message(&mut self, conn: &Conn<'_>, message: &Incoming<'_>) -> Result<Vec<Operation>, String>;
     /// Each answer.
     fn response(&mut self, conn: &Conn<'_>, message: &Incoming<'_>) -> Result<(), String>;

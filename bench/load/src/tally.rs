@@ -74,8 +74,8 @@ impl<'de> Deserialize<'de> for Latencies {
     }
 }
 
-/// All that one thread knows. `logins`, their latency, `kicked` and `errors` are of the whole run; everything else is of
-/// the measured time.
+/// All that one thread knows. `logins`, their latency, `kicked` and `errors` are of the whole run; everything else is
+/// of the measured time.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tally {
     /// Handshakes that ended well, and their time from `connect` to the 101.

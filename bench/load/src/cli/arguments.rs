@@ -6,8 +6,8 @@ use clap::{Arg, ArgAction, Command, value_parser};
 
 use super::units;
 
-const ABOUT: &str = "Loads a WebSocket server: OpenIM clients, raw messages, pushes over gRPC. Options are wrk's where wrk \
-                     has them.";
+const ABOUT: &str = "Loads a WebSocket server: OpenIM clients, raw messages, pushes over gRPC. Options are wrk's \
+                     where wrk has them.";
 const EXAMPLES: &str = "\
 Examples:
   pinion-bench -t2 -c10k -d30s --latency ws://127.0.0.1:10001             hold 10 000 OpenIM connections

@@ -39,18 +39,26 @@ pub fn provide(lua: &Lua, settings: &Settings) -> mlua::Result<()> {
 /// from thread to thread: it is called for those before this one too, whose `thread:set` leads nowhere.
 pub fn set_up(lua: &Lua, settings: &Settings, thread: usize) -> mlua::Result<()> {
     let Some(setup) = hook(lua, "setup").map_err(mlua::Error::RuntimeError)? else {
-        return lua.globals().get::<Table>("wrk")?.set("thread", this_thread(lua, settings, true)?);
+        return lua.globals().get::<Table>("wrk")?.set("thread", this_thread(lua, settings, Thread::Ours)?);
     };
     for index in 0..=thread {
-        let table = this_thread(lua, settings, index == thread)?;
+        let whose = if index == thread { Thread::Ours } else { Thread::Other };
+        let table = this_thread(lua, settings, whose)?;
         setup.call::<()>(&table)?;
         lua.globals().get::<Table>("wrk")?.set("thread", table)?;
     }
     Ok(())
 }
 
+/// Whose globals a thread's `set` reaches: this state's, or those of a state that is not here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Thread {
+    Ours,
+    Other,
+}
+
 /// What `setup` gets: `addr`, `set`, `get` and `stop`.
-fn this_thread(lua: &Lua, settings: &Settings, ours: bool) -> mlua::Result<Table> {
+fn this_thread(lua: &Lua, settings: &Settings, whose: Thread) -> mlua::Result<Table> {
     let table = lua.create_table()?;
     if let Some(target) = settings.targets.first() {
         table.set("addr", target.address.to_string())?;
@@ -59,7 +67,7 @@ fn this_thread(lua: &Lua, settings: &Settings, ours: bool) -> mlua::Result<Table
         "set",
         lua.create_function(
             move |lua, (_, name, value): (Table, String, Value)| {
-                if ours { lua.globals().set(name, value) } else { Ok(()) }
+                if whose == Thread::Ours { lua.globals().set(name, value) } else { Ok(()) }
             },
         )?,
     )?;

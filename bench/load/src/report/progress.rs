@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use super::units::{count, size, time};
+use crate::cli::Output;
 use crate::tally::Second;
 
 /// Where lines go.
@@ -13,8 +14,8 @@ pub struct Progress {
 
 impl Progress {
     /// On the standard error.
-    pub fn new(quiet: bool) -> Self {
-        Self { terminal: std::io::stderr().is_terminal(), quiet }
+    pub fn new(output: &Output) -> Self {
+        Self { terminal: std::io::stderr().is_terminal(), quiet: output.quiet }
     }
 
     /// What there was in this second.
