@@ -186,6 +186,19 @@ pub const FLUSH_BATCH_MAX: usize = 1024;
 pub const ENDED_MAX: usize = 16_384;
 /// Submission queue of a thread's io_uring; monoio submits early when it is full. Completion queue: twice this.
 pub const RING_ENTRIES_MAX: u32 = 4096;
+/// Submission queue of the ring engine's own io_uring. Full in the middle of a turn: it is submitted early.
+pub const OWN_RING_ENTRIES_MAX: u32 = 2048;
+/// Completion queue of it. Overrun: the kernel keeps the rest, and multishot receives are armed again.
+pub const OWN_RING_COMPLETIONS_MAX: u32 = 8192;
+/// Buffers that a shard's connections are received into together, of `RECEIVE_BUFFER_BYTES`; a power of two. All in
+/// use: the receive ends and is armed again in the next turn.
+pub const RECEIVE_BUFFERS_MAX: u16 = 256;
+/// Size of one of them. Longer input takes several.
+pub const RECEIVE_BUFFER_BYTES: u32 = 4096;
+/// Sends of a shard that its own ring has in flight. More: they wait for the next submission of the same turn.
+pub const SENDS_IN_FLIGHT_MAX: u16 = 1024;
+/// At its end a ring's operations are cancelled and waited for so long. Later: their memory is given up for good.
+pub const RING_END_MS: u64 = 1_000;
 /// An unanswered TCP connection is probed this often (Go's default, spec 1.1) ...
 pub const KEEP_ALIVE_MS: u64 = 15_000;
 /// ... and dropped by the kernel when sent data or probes stay unacknowledged for so long.

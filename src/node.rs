@@ -20,12 +20,12 @@ use tracing_appender::non_blocking::ErrorCounter;
 use crate::admission::{Admission, NodeState};
 use crate::config::layout::Layout;
 use crate::config::machine::Machine;
-use crate::config::{Config, Driver};
+use crate::config::{Config, Driver, Engine};
 use crate::ids::ShardId;
 use crate::limits::STALL_WATCH_MS;
 use crate::shard::mailbox::{Control, RpcAddress, ShardAddress};
 use crate::shard::stall::Watcher;
-use crate::shard::{DriverKind, NodeEvent, probe_io_uring, stall_trace};
+use crate::shard::{Base, DriverKind, EngineKind, NodeEvent, probe_io_uring, probe_ring_engine, stall_trace};
 
 /// What a started node turned out to be, for the banner.
 #[derive(Clone, Debug)]
@@ -40,6 +40,10 @@ pub struct Facts {
     pub driver: DriverKind,
     /// Why that one, in words.
     pub driver_reason: String,
+    /// What moves the bytes of clients.
+    pub engine: EngineKind,
+    /// Why that one, in words.
+    pub engine_reason: String,
     /// Which thread runs where.
     pub layout: Layout,
 }
@@ -106,9 +110,10 @@ impl Node {
         let signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| format!("cannot catch signals: {e}"))?;
         stall_trace::install().map_err(|e| format!("cannot prepare backtraces of stalled shards: {e}"))?;
         let (driver, driver_reason) = choose_driver(config.shards.driver, probe_io_uring)?;
+        let (engine, engine_reason) = choose_engine(config.shards.engine, driver, probe_ring_engine)?;
         let mut config = config.clone();
         config.websocket.address = claim_websocket(&config)?;
-        let started = threads::start(Arc::new(config), machine, driver, dropped_log_lines)?;
+        let started = threads::start(Arc::new(config), machine, Base { driver, engine }, dropped_log_lines)?;
         let stall_abort_ms = started.config.stall_abort_ms;
         let facts = Facts {
             websocket: started.websocket,
@@ -116,6 +121,8 @@ impl Node {
             http: started.http,
             driver,
             driver_reason,
+            engine,
+            engine_reason,
             layout: started.layout,
         };
         Ok(Self {
@@ -202,6 +209,26 @@ fn choose_driver(
     }
 }
 
+/// Decides on the engine, and says why.
+fn choose_engine(
+    wanted: Engine,
+    driver: DriverKind,
+    probe: impl FnOnce() -> Result<(), String>,
+) -> Result<(EngineKind, String), String> {
+    match (wanted, driver) {
+        (Engine::Task, _) => Ok((EngineKind::Task, "asked for by shards.engine".into())),
+        (Engine::Ring, _) => match probe() {
+            Ok(()) => Ok((EngineKind::Ring, "asked for by shards.engine".into())),
+            Err(why) => Err(format!("shards.engine is ring, but {why}")),
+        },
+        (Engine::Auto, DriverKind::Epoll) => Ok((EngineKind::Task, "the driver is epoll".into())),
+        (Engine::Auto, DriverKind::IoUring) => match probe() {
+            Ok(()) => Ok((EngineKind::Ring, "the kernel has what it needs".into())),
+            Err(why) => Ok((EngineKind::Task, format!("no own ring: {why}"))),
+        },
+    }
+}
+
 /// Makes sure that nobody else listens on an address. SO_REUSEPORT, which the threads' listeners use, would let a
 /// second gateway of the same user join in silence, and the kernel would then deal clients out between the two.
 fn claim(address: SocketAddr) -> std::io::Result<()> {
@@ -258,6 +285,22 @@ mod tests {
         assert_eq!((kind, why.as_str()), (DriverKind::Epoll, "no io_uring: seccomp"));
         let error = choose_driver(Driver::IoUring, broken).unwrap_err();
         assert!(error.contains("shards.driver is io_uring, but seccomp"), "{error}");
+    }
+
+    #[test]
+    fn the_engine_follows_wish_driver_and_probe() {
+        let broken = || Err("old kernel".to_owned());
+        let works = || Ok(());
+        let (uring, epoll) = (DriverKind::IoUring, DriverKind::Epoll);
+        let kind = |result: Result<(EngineKind, String), String>| result.unwrap().0;
+        assert_eq!(kind(choose_engine(Engine::Auto, uring, works)), EngineKind::Ring);
+        assert_eq!(kind(choose_engine(Engine::Auto, epoll, works)), EngineKind::Task);
+        assert_eq!(kind(choose_engine(Engine::Ring, epoll, works)), EngineKind::Ring);
+        assert_eq!(kind(choose_engine(Engine::Task, uring, works)), EngineKind::Task);
+        let (kind, why) = choose_engine(Engine::Auto, uring, broken).unwrap();
+        assert_eq!((kind, why.as_str()), (EngineKind::Task, "no own ring: old kernel"));
+        let error = choose_engine(Engine::Ring, uring, broken).unwrap_err();
+        assert_eq!(error, "shards.engine is ring, but old kernel");
     }
 
     #[test]

@@ -94,7 +94,7 @@ fn engine(facts: &Facts) -> String {
         DriverKind::IoUring => "io_uring",
         DriverKind::Epoll => "epoll",
     };
-    format!("engine     {name} ({})", facts.driver_reason)
+    format!("engine     {} ({}) on {name} ({})", facts.engine, facts.engine_reason, facts.driver_reason)
 }
 
 fn threads(facts: &Facts) -> String {

@@ -218,8 +218,21 @@ pub struct ShardsConfig {
     pub pin: bool,
     /// `shards.driver`.
     pub driver: Driver,
+    /// `shards.engine`.
+    pub engine: Engine,
     /// `shards.owner_key`: two 64-bit numbers; random unless given (tests).
     pub owner_key: [u64; 2],
+}
+
+/// `shards.engine`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// The own ring if the driver is io_uring and the kernel has what it needs, else tasks.
+    Auto,
+    /// The own ring, or do not start.
+    Ring,
+    /// A lean task per connection.
+    Task,
 }
 
 /// `shards.driver`.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use super::value::{Token, boolean, bytes, key_pair, millis, names, number, optional};
 use super::{
-    AdmissionConfig, AuthConfig, Config, Driver, LogConfig, RecordConfig, RecordMode, RpcConfig,
+    AdmissionConfig, AuthConfig, Config, Driver, Engine, LogConfig, RecordConfig, RecordMode, RpcConfig,
     ShardsConfig, UserNames, WebsocketConfig,
 };
 use crate::limits;
@@ -108,6 +108,7 @@ impl Draft {
                 rpc_count: 0,
                 pin: false,
                 driver: Driver::Auto,
+                engine: Engine::Auto,
                 owner_key: [0; 2],
             },
             auth: AuthConfig { secret: String::new(), admin_users: Vec::new() },
@@ -183,6 +184,7 @@ fn path_text(path: Option<&PathBuf>) -> String {
 
 const PROXY_HEADERS: [(&str, ProxyHeader); 2] =
     [("off", ProxyHeader::Off), ("required", ProxyHeader::Required)];
+const ENGINES: [(&str, Engine); 3] = [("auto", Engine::Auto), ("ring", Engine::Ring), ("task", Engine::Task)];
 const DRIVERS: [(&str, Driver); 3] =
     [("auto", Driver::Auto), ("io_uring", Driver::IoUring), ("epoll", Driver::Epoll)];
 const RECORD_MODES: [(&str, RecordMode); 3] =
@@ -510,6 +512,15 @@ pub static SETTINGS: &[Setting] = &[
         "What waits for sockets; auto = io_uring if the kernel lets us, else epoll",
         |d, t| d.config.shards.driver = named(t, &DRIVERS)?,
         |c| name_of(c.shards.driver, &DRIVERS)
+    ),
+    setting!(
+        "shards.engine",
+        "auto",
+        "`auto`, `ring` or `task`",
+        "task",
+        "What moves the bytes of clients: an own io_uring or a task per connection; auto = ring where the driver and kernel allow it",
+        |d, t| d.config.shards.engine = named(t, &ENGINES)?,
+        |c| name_of(c.shards.engine, &ENGINES)
     ),
     setting!(
         "shards.owner_key",

@@ -21,7 +21,7 @@ use crate::shard::mailbox::{
 };
 use crate::shard::pulse::Pulse;
 use crate::shard::stall::Watched;
-use crate::shard::{self, DriverKind, NodeEvent, ShardStart, clock};
+use crate::shard::{self, Base, DriverKind, EngineKind, NodeEvent, ShardStart, clock};
 
 /// Everything that runs.
 pub(super) struct Started {
@@ -41,6 +41,7 @@ pub(super) struct Started {
 struct Common {
     config: Arc<Config>,
     driver: DriverKind,
+    engine: EngineKind,
     layout: Layout,
     ownership: Ownership,
     admission: Arc<Admission>,
@@ -57,10 +58,10 @@ struct Common {
 pub(super) fn start(
     config: Arc<Config>,
     machine: &Machine,
-    driver: DriverKind,
+    base: Base,
     dropped_log_lines: ErrorCounter,
 ) -> Result<Started, String> {
-    let (common, shard_inboxes, rpc_inboxes, events) = prepare(config, machine, driver, dropped_log_lines)?;
+    let (common, shard_inboxes, rpc_inboxes, events) = prepare(config, machine, base, dropped_log_lines)?;
     let (rpcs, grpc, http) = start_rpcs(&common, rpc_inboxes)?;
     let mut shards = start_shards(&common, shard_inboxes)?;
     await_ready(&events, shards.len() + rpcs.len())?;
@@ -86,7 +87,7 @@ type Prepared = (Common, Vec<ShardInbox>, Vec<RpcInbox>, Receiver<NodeEvent>);
 fn prepare(
     config: Arc<Config>,
     machine: &Machine,
-    driver: DriverKind,
+    base: Base,
     dropped_log_lines: ErrorCounter,
 ) -> Result<Prepared, String> {
     let counts = Counts { shards: config.shards.count, rpcs: config.shards.rpc_count };
@@ -106,7 +107,8 @@ fn prepare(
     }
     let (events, news) = bounded(NODE_EVENTS_MAX);
     let common = Common {
-        driver,
+        driver: base.driver,
+        engine: base.engine,
         layout: layout(machine, counts, pinning),
         ownership: Ownership::new(config.shards.owner_key, counts.shards),
         admission: Arc::new(Admission::with(shard::admission_limits(&config))),
@@ -195,6 +197,7 @@ fn start_shards(common: &Common, inboxes: Vec<ShardInbox>) -> Result<Vec<Shard>,
             cpu: common.layout.shards.get(n).copied().flatten(),
             config: Arc::clone(&common.config),
             driver: common.driver,
+            engine: common.engine,
             inbox,
             shards: common.shard_addresses.clone(),
             rpcs: common.rpc_addresses.clone(),

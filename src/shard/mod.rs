@@ -1,6 +1,6 @@
 //! Threads and sockets of the shards.
 //!
-//! `run.rs` is the loop that owns hub and sockets; `engine.rs` moves bytes; `listener.rs`, `acceptor.rs`, `door.rs`,
+//! `run.rs` is the loop that owns hub and sockets; `engine` moves bytes; `listener.rs`, `acceptor.rs`, `door.rs`,
 //! `head.rs` and `spare.rs` let connections in; `mailbox.rs` is how threads meet; `thread.rs`, `turn.rs`,
 //! `alarm.rs` and `clock.rs` serve rpc threads too.
 
@@ -39,6 +39,7 @@ use crate::admission::{Admission, AdmissionLimits};
 use crate::config::Config;
 use crate::ids::{Ownership, ShardId};
 use crate::metrics::Block;
+pub use engine::{EngineKind, probe_ring_engine};
 pub use listener::bind_listener;
 use mailbox::{RpcAddress, ShardAddress, ShardInbox};
 pub use probe::probe_io_uring;
@@ -54,6 +55,8 @@ pub struct ShardStart {
     pub config: Arc<Config>,
     /// Which monoio driver (already probed).
     pub driver: DriverKind,
+    /// Which engine moves the bytes of clients (already probed).
+    pub engine: EngineKind,
     /// Its mail.
     pub inbox: ShardInbox,
     /// All shards, itself included, by id: for hand-overs.
@@ -79,6 +82,15 @@ pub enum DriverKind {
     IoUring,
     /// epoll.
     Epoll,
+}
+
+/// What a shard moves bytes with: its runtime's driver, and its engine beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// Also that of the rpc threads.
+    pub driver: DriverKind,
+    /// Of shards only.
+    pub engine: EngineKind,
 }
 
 /// News from threads to main. Bounded channel, sent with `try_send`.

@@ -120,7 +120,7 @@ impl Loop {
         Ok(Self {
             id: start.id,
             hub,
-            engine: Engine::new(nudge.clone()),
+            engine: Engine::new(start.engine, nudge.clone())?,
             door: Rc::new(door),
             farewell: Farewell {
                 shard: start.id,
@@ -185,6 +185,7 @@ impl Loop {
         self.hub.turn(self.now);
         self.run_effects();
         self.flush();
+        more |= self.submit();
         self.run_effects(); // a last frame that left closes its connection now, not after a wait
         more |= self.pass_presence() || self.faults.has_work();
         while let Some(ended) = self.hub.next_ended() {
@@ -348,6 +349,13 @@ impl Loop {
             above.pulse.enter(Activity::Send, Some(conn));
             engine.flush(conn, &mut above);
         }
+    }
+
+    /// Everything that was flushed leaves together. Returns whether something came meanwhile.
+    fn submit(&mut self) -> bool {
+        self.pulse.enter(Activity::Send, None);
+        let (engine, mut above) = self.split();
+        engine.submit(&mut above)
     }
 
     /// Posts presence while there is room. Returns whether the budget ended it.

@@ -54,7 +54,7 @@ where
 ///
 /// # Errors
 /// The kernel refuses the ring, the epoll instance or an eventfd.
-pub(super) fn run<M, F>(driver: DriverKind, make: M) -> io::Result<F::Output>
+pub fn run<M, F>(driver: DriverKind, make: M) -> io::Result<F::Output>
 where
     M: FnOnce(Turns) -> F,
     F: Future,
@@ -105,6 +105,7 @@ where
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::shard::{Base, EngineKind};
 
     /// Every driver that this machine lets us use.
     pub(crate) fn drivers() -> Vec<DriverKind> {
@@ -114,6 +115,17 @@ pub(crate) mod tests {
             Err(why) => println!("SKIPPED on io_uring: {why}"),
         }
         drivers
+    }
+
+    /// Every engine on every driver that this machine lets us use and that a node would choose.
+    pub(crate) fn bases() -> Vec<Base> {
+        let mut bases: Vec<Base> =
+            drivers().into_iter().map(|driver| Base { driver, engine: EngineKind::Task }).collect();
+        match crate::shard::probe_ring_engine() {
+            Ok(()) => bases.push(Base { driver: DriverKind::IoUring, engine: EngineKind::Ring }),
+            Err(why) => println!("SKIPPED on the ring engine: {why}"),
+        }
+        bases
     }
 
     /// Runs a test on every driver of this machine, side by side: most of a test's time is waiting.

@@ -138,14 +138,20 @@ impl<'de> Deserialize<'de> for Frame {
 
 /// Client side (`pinion listen`, tests): a masked frame.
 pub fn masked(opcode: Opcode, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(payload.len() + 14);
+    write_masked(&mut frame, opcode, payload, key);
+    frame
+}
+
+/// As [`masked`], appended to `out`.
+pub fn write_masked(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], key: [u8; 4]) {
     let length = LengthBytes::new(payload.len());
-    let mut head = vec![FIN | opcode.bits(), MASKED | length.short];
-    head.extend_from_slice(length.extended());
-    head.extend_from_slice(&key);
-    let mut body = payload.to_vec();
-    mask::apply(key, 0, &mut body);
-    head.append(&mut body);
-    head
+    out.extend_from_slice(&[FIN | opcode.bits(), MASKED | length.short]);
+    out.extend_from_slice(length.extended());
+    out.extend_from_slice(&key);
+    let start = out.len();
+    out.extend_from_slice(payload);
+    mask::apply(key, 0, out.get_mut(start..).unwrap_or_default());
 }
 
 /// The payload length in its shortest form (RFC 6455 section 5.2).

@@ -22,6 +22,9 @@ pub enum Operation {
     Post { address: std::net::SocketAddr, path: String, body: Vec<u8> },
     /// Closes and logs in again. Answered by the 101 (OpenIM with `isMsgResp`: its first frame).
     Reconnect { how: Ending },
+    /// Stops reading for so long, with a receive buffer of 64 KiB from then on: a slow reader. Answered when it reads
+    /// again.
+    Stall { milliseconds: u64 },
     /// Nothing this time: closed loop asks again after `delay`, or 100 ms without one.
     Idle,
 }

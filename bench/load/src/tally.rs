@@ -7,7 +7,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer as Reader, Serializer as _, V2Serializer as Writer};
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Counts of errors by kind; wrk's `Socket errors`, and ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,10 +32,51 @@ pub struct Errors {
 
 /// A histogram in hdrhistogram's V2 serialisation when it travels.
 #[derive(Clone, Debug)]
-pub struct Latencies(pub hdrhistogram::Histogram<u64>);
+pub struct Latencies(pub Histogram<u64>);
 
-/// All that one thread knows.
-#[derive(Clone, Debug)]
+/// What is longer counts as so much.
+const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
+
+impl Default for Latencies {
+    /// Empty: 1 ns to an hour, three digits.
+    fn default() -> Self {
+        Self(Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("bounds that are in order"))
+    }
+}
+
+impl Latencies {
+    pub fn record(&mut self, ns: u64) {
+        self.0.saturating_record(ns.max(1));
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        self.0.add(&other.0).expect("all have the same bounds");
+    }
+
+    /// With what a stall kept from being sent, when one every `interval_ns` was to be expected. Unchanged for 0.
+    pub fn corrected(&self, interval_ns: u64) -> Self {
+        Self(self.0.clone_correct(interval_ns))
+    }
+}
+
+impl Serialize for Latencies {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut bytes = Vec::new();
+        Writer::new().serialize(&self.0, &mut bytes).map_err(S::Error::custom)?;
+        bytes.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Latencies {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = Vec::<u8>::deserialize(deserializer)?;
+        Reader::new().deserialize(&mut &bytes[..]).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// All that one thread knows. `logins`, their latency, `kicked` and `errors` are of the whole run; everything else is of
+/// the measured time.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tally {
     /// Handshakes that ended well, and their time from `connect` to the 101.
     pub logins: u64,
@@ -56,6 +101,65 @@ pub struct Tally {
     pub lateness: Latencies,
 }
 
+impl Tally {
+    /// Adds what another thread counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in [
+            (&mut self.login_latency, &other.login_latency),
+            (&mut self.latency, &other.latency),
+            (&mut self.raw, &other.raw),
+            (&mut self.delivery, &other.delivery),
+            (&mut self.lateness, &other.lateness),
+        ] {
+            mine.add(theirs);
+        }
+        for (mine, theirs) in [
+            (&mut self.logins, other.logins),
+            (&mut self.begun, other.begun),
+            (&mut self.answered, other.answered),
+            (&mut self.deliveries, other.deliveries),
+            (&mut self.messages_in, other.messages_in),
+            (&mut self.messages_out, other.messages_out),
+            (&mut self.bytes_in, other.bytes_in),
+            (&mut self.bytes_out, other.bytes_out),
+            (&mut self.kicked, other.kicked),
+        ] {
+            *mine += theirs;
+        }
+        self.errors.merge(&other.errors);
+    }
+
+    /// Forgets what is not of the whole run: the measured time begins.
+    pub fn begin_measuring(&mut self) {
+        *self = Self {
+            logins: self.logins,
+            login_latency: std::mem::take(&mut self.login_latency),
+            kicked: self.kicked,
+            errors: std::mem::take(&mut self.errors),
+            ..Self::default()
+        };
+    }
+}
+
+impl Errors {
+    fn merge(&mut self, other: &Self) {
+        self.connect += other.connect;
+        self.read += other.read;
+        self.write += other.write;
+        self.timeout += other.timeout;
+        self.protocol += other.protocol;
+        for (kind, count) in &other.handshake {
+            *self.handshake.entry(kind.clone()).or_default() += count;
+        }
+        for (code, count) in &other.closed {
+            *self.closed.entry(*code).or_default() += count;
+        }
+        for (code, count) in &other.answer {
+            *self.answer.entry(code.clone()).or_default() += count;
+        }
+    }
+}
+
 /// What `--server-pid` saw, over the measured time.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ServerUse {
@@ -77,7 +181,8 @@ pub struct ServerUse {
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub tally: Tally,
-    /// Connecting, then the measured time, in seconds.
+    /// Connecting, then the measured time, in seconds: `--duration`, and longer if what was sent in it was still being
+    /// answered or delivered after it, since that is counted too.
     pub connect_seconds: f64,
     pub seconds: f64,
     /// Connections open at the end of the measured time.

@@ -4,7 +4,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::cpu::on_cpus;
+use pinion_bench_kit::cpu::on_cpus;
 
 /// See the module's documentation.
 pub struct Child {

@@ -18,9 +18,9 @@ use rustix::net::{RecvFlags, SendFlags};
 use rustix::time::Timespec;
 
 use crate::child::Child;
-use crate::clock::now_ns;
 use crate::frames::{BINARY, CLOSE, Frames, PING, TEXT};
 use crate::message::{Tag, due, user};
+use pinion_bench_kit::clock::now_ns;
 
 /// Logins that wait for their answer at once.
 const LOGINS_AT_ONCE: usize = 256;

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::clock::{now_ns, seconds};
-use crate::cpu::on_cpus;
+use pinion_bench_kit::clock::{now_ns, seconds};
+use pinion_bench_kit::cpu::on_cpus;
 
 /// Its figures are published a moment after the work was done.
 const FIGURES_WITHIN_S: f64 = 5.0;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::clock::{now_ns, seconds};
 use crate::grpc::{Caller, Stream};
 use crate::message::{STREAM_PATH, Template, user};
 use crate::pace::Pace;
+use pinion_bench_kit::clock::{now_ns, seconds};
 
 /// Calls of an open loop that may be unanswered. More: the gateway does not keep up, and the bench says so.
 const UNANSWERED_MAX: usize = 10_000;

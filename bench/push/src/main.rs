@@ -18,8 +18,6 @@
 
 mod bound;
 mod child;
-mod clock;
-mod cpu;
 mod crowd;
 mod frames;
 mod gateway;
@@ -62,7 +60,7 @@ fn main() -> ExitCode {
     }
     gateway::end_with_the_bench();
     let plan = plan(arguments);
-    cpu::pin(&plan.load_cpus);
+    pinion_bench_kit::cpu::pin(&plan.load_cpus);
     match name {
         "unary" => unary::run(&plan),
         "stream" => stream::run(&plan),

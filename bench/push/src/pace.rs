@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::clock::now_ns;
+use pinion_bench_kit::clock::now_ns;
 
 /// See the module's documentation.
 pub struct Pace(UnboundedReceiver<u64>);

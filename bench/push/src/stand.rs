@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use tokio::runtime::Runtime;
 
-use crate::clock::{now_ns, seconds};
-use crate::cpu::{Clocks, Split, machine_busy};
 use crate::crowd::{Crowd, Options};
 use crate::gateway::{ENCODES, Figures, Gateway, QUEUED, SENDS, TURNS};
 use crate::grpc::Caller;
 use crate::report::Report;
+use pinion_bench_kit::clock::{now_ns, seconds};
+use pinion_bench_kit::cpu::{Clocks, Split, machine_busy};
 
 /// What was asked for on the command line.
 #[derive(Clone, Debug)]

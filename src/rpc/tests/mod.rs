@@ -219,6 +219,7 @@ fn config() -> Config {
             rpc_count: 1,
             pin: false,
             driver: Driver::Auto,
+            engine: crate::config::Engine::Auto,
             owner_key: [1, 2],
         },
         auth: AuthConfig { secret: "openIM123".to_owned(), admin_users: vec!["imAdmin".to_owned()] },

@@ -12,8 +12,9 @@ use crate::shard::clock;
 use crate::shard::engine::{Engine, Upper};
 use crate::shard::nudge::Nudge;
 use crate::shard::socket::Socket;
-use crate::shard::thread::{block_on, tests::drivers};
+use crate::shard::thread::{block_on, tests::bases};
 use crate::shard::transform::{Identity, Transform, TransformFault};
+use crate::shard::turn::Turns;
 use crate::wire::frame::Frame;
 
 /// Both directions of the wire are masked. Stands for TLS: the engine must not see the difference.
@@ -117,7 +118,7 @@ fn adopt<T: Transform>(engine: &mut Engine<T>, conn: ConnId, socket: TcpStream) 
 /// Runs the engine until `done`, or fails after ten seconds.
 async fn drive<T: Transform>(
     engine: &mut Engine<T>,
-    nudge: &Nudge,
+    (turns, nudge): (&Turns, &Nudge),
     echo: &mut Echo,
     done: impl Fn(&Echo) -> bool,
 ) {
@@ -132,23 +133,24 @@ async fn drive<T: Transform>(
     drop(ticker);
     loop {
         let before = echo.received;
-        engine.serve(echo);
+        let mut more = engine.serve(echo);
         echo.most_in_a_turn = echo.most_in_a_turn.max(echo.received - before);
         while let Some(conn) = echo.flush.pop_front() {
             engine.flush(conn, echo);
         }
+        more |= engine.submit(echo) || !echo.flush.is_empty();
         if done(echo) {
             return;
         }
         assert!(clock::now().mono.since_ms(start) < 10_000, "not done in time");
-        nudge.wait().await;
+        if more { turns.turn().await } else { nudge.wait().await }
     }
 }
 
 /// One byte stream through the engine and back, more than the socket buffers hold, with a reader that starts late.
 fn everything_comes_back_in_order<T: Transform + 'static>(key: u8) {
     const TOTAL: usize = 3_000_000;
-    for driver in drivers() {
+    for base in bases() {
         let (near, far) = pair();
         let mut writer = near.try_clone().unwrap();
         let send = std::thread::Builder::new().spawn(move || {
@@ -162,24 +164,24 @@ fn everything_comes_back_in_order<T: Transform + 'static>(key: u8) {
             reader.read_exact(&mut back).unwrap();
             back.iter().enumerate().all(|(n, byte)| byte ^ key == n.to_le_bytes()[1])
         });
-        block_on(driver, |_| async move {
+        block_on(base.driver, |turns| async move {
             let (nudge, mut echo) = (Nudge::default(), Echo::default());
-            let mut engine = Engine::<T>::new(nudge.clone());
+            let mut engine = Engine::<T>::new(base.engine, nudge.clone()).unwrap();
             adopt(&mut engine, conn(0, 0), far);
-            drive(&mut engine, &nudge, &mut echo, |echo| {
+            drive(&mut engine, (&turns, &nudge), &mut echo, |echo| {
                 echo.received == TOTAL && echo.outboxes.values().all(|outbox| outbox.frames.is_empty())
             })
             .await;
             assert!(
                 echo.most_in_a_turn <= READS_PER_TURN_MAX * SCRATCH_BYTES,
-                "{driver:?}: {} bytes in a turn",
+                "{base:?}: {} bytes in a turn",
                 echo.most_in_a_turn
             );
             engine.close(conn(0, 0), &mut echo);
-            drive(&mut engine, &nudge, &mut echo, |echo| echo.closed.len() == 1).await;
+            drive(&mut engine, (&turns, &nudge), &mut echo, |echo| echo.closed.len() == 1).await;
         });
         send.unwrap().join().unwrap();
-        assert!(receive.unwrap().join().unwrap(), "{driver:?}: bytes changed on their way");
+        assert!(receive.unwrap().join().unwrap(), "{base:?}: bytes changed on their way");
     }
 }
 
@@ -195,22 +197,22 @@ fn everything_comes_back_in_order_through_a_transform() {
 
 #[test]
 fn closing_during_an_unfinished_send_joins_the_wait_and_closes_the_descriptor() {
-    for driver in drivers() {
+    for base in bases() {
         let (near, far) = pair();
-        block_on(driver, |_| async move {
+        block_on(base.driver, |turns| async move {
             let (nudge, mut echo) = (Nudge::default(), Echo::default());
-            let mut engine = Engine::<Identity>::new(nudge.clone());
+            let mut engine = Engine::<Identity>::new(base.engine, nudge.clone()).unwrap();
             let id = conn(3, 7);
             adopt(&mut engine, id, far);
             for _ in 0..100 {
                 echo.queue(id, &[0; 100_000]); // more than any socket buffer: the peer does not read
             }
-            drive(&mut engine, &nudge, &mut echo, |echo| echo.flush.is_empty()).await;
+            drive(&mut engine, (&turns, &nudge), &mut echo, |echo| echo.flush.is_empty()).await;
             assert!(!echo.outboxes[&id].frames.is_empty(), "the socket must be full");
             engine.close(id, &mut echo);
             engine.close(id, &mut echo); // a second time changes nothing
-            drive(&mut engine, &nudge, &mut echo, |echo| echo.closed == [id]).await;
-            assert_eq!((engine.sockets(), echo.lost.len()), (0, 0), "{driver:?}");
+            drive(&mut engine, (&turns, &nudge), &mut echo, |echo| echo.closed == [id]).await;
+            assert_eq!((engine.sockets(), echo.lost.len()), (0, 0), "{base:?}");
         });
         // The descriptor is gone: the peer reads to an end or a reset, and does not time out.
         let mut near = near;
@@ -220,7 +222,7 @@ fn closing_during_an_unfinished_send_joins_the_wait_and_closes_the_descriptor() 
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(error) => {
-                    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{driver:?}");
+                    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{base:?}");
                     break;
                 }
             }
@@ -230,18 +232,18 @@ fn closing_during_an_unfinished_send_joins_the_wait_and_closes_the_descriptor() 
 
 #[test]
 fn a_peer_that_leaves_is_said_once_and_its_socket_stays_until_closed() {
-    for driver in drivers() {
+    for base in bases() {
         let (near, far) = pair();
         drop(near);
-        block_on(driver, |_| async move {
+        block_on(base.driver, |turns| async move {
             let (nudge, mut echo) = (Nudge::default(), Echo::default());
-            let mut engine = Engine::<Identity>::new(nudge.clone());
+            let mut engine = Engine::<Identity>::new(base.engine, nudge.clone()).unwrap();
             let id = conn(0, 1);
             adopt(&mut engine, id, far);
-            drive(&mut engine, &nudge, &mut echo, |echo| !echo.lost.is_empty()).await;
+            drive(&mut engine, (&turns, &nudge), &mut echo, |echo| !echo.lost.is_empty()).await;
             echo.queue(id, b"into the void");
-            drive(&mut engine, &nudge, &mut echo, |echo| echo.flush.is_empty()).await;
-            assert_eq!((echo.lost.len(), engine.sockets()), (1, 1), "{driver:?}");
+            drive(&mut engine, (&turns, &nudge), &mut echo, |echo| echo.flush.is_empty()).await;
+            assert_eq!((echo.lost.len(), engine.sockets()), (1, 1), "{base:?}");
             engine.close(id, &mut echo);
             assert_eq!((&echo.closed, engine.sockets()), (&vec![id], 0), "nothing was in flight");
         });
@@ -250,47 +252,47 @@ fn a_peer_that_leaves_is_said_once_and_its_socket_stays_until_closed() {
 
 #[test]
 fn a_stale_id_reaches_nobody() {
-    for driver in drivers() {
+    for base in bases() {
         let ((_near, far), (mut near2, far2)) = (pair(), pair());
-        block_on(driver, |_| async move {
+        block_on(base.driver, |turns| async move {
             let (nudge, mut echo) = (Nudge::default(), Echo::default());
-            let mut engine = Engine::<Identity>::new(nudge.clone());
+            let mut engine = Engine::<Identity>::new(base.engine, nudge.clone()).unwrap();
             let (old, new) = (conn(0, 1), conn(0, 2));
             adopt(&mut engine, old, far);
             engine.close(old, &mut echo);
-            drive(&mut engine, &nudge, &mut echo, |echo| echo.closed == [old]).await;
+            drive(&mut engine, (&turns, &nudge), &mut echo, |echo| echo.closed == [old]).await;
             adopt(&mut engine, new, far2);
             echo.queue(old, b"for the old one");
             engine.flush(old, &mut echo);
             engine.close(old, &mut echo);
-            assert_eq!((engine.sockets(), echo.closed.len()), (1, 1), "{driver:?}");
+            assert_eq!((engine.sockets(), echo.closed.len()), (1, 1), "{base:?}");
             assert!(!echo.outboxes[&old].frames.is_empty(), "nothing was sent for the stale id");
             engine.close(conn(9, 0), &mut echo); // never existed
             near2.write_all(b"hello").unwrap();
             echo.flush.clear();
-            drive(&mut engine, &nudge, &mut echo, |echo| {
+            drive(&mut engine, (&turns, &nudge), &mut echo, |echo| {
                 echo.outboxes.get(&new).is_some_and(|outbox| outbox.frames.is_empty())
             })
             .await;
             let mut back = [0; 5];
             near2.read_exact(&mut back).unwrap();
-            assert_eq!(&back, b"hello", "only the new one's bytes: {driver:?}");
+            assert_eq!(&back, b"hello", "only the new one's bytes: {base:?}");
         });
     }
 }
 
 #[test]
 fn a_fast_sender_does_not_keep_the_others_waiting() {
-    for driver in drivers() {
+    for base in bases() {
         let ((fast, far), (mut slow, far2)) = (pair(), pair());
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let (told, mut flood) = (std::sync::Arc::clone(&stop), fast.try_clone().unwrap());
         let flooder = std::thread::Builder::new().spawn(move || {
             while !told.load(std::sync::atomic::Ordering::Relaxed) && flood.write_all(&[0; 65_536]).is_ok() {}
         });
-        block_on(driver, |turns| async move {
+        block_on(base.driver, |turns| async move {
             let (nudge, mut echo) = (Nudge::default(), Echo::default());
-            let mut engine = Engine::<Identity>::new(nudge.clone());
+            let mut engine = Engine::<Identity>::new(base.engine, nudge.clone()).unwrap();
             adopt(&mut engine, conn(0, 0), far);
             adopt(&mut engine, conn(1, 0), far2);
             let start = clock::now().mono;
@@ -299,10 +301,10 @@ fn a_fast_sender_does_not_keep_the_others_waiting() {
                 slow.write_all(b"x").unwrap();
                 let before = answered;
                 while answered == before {
-                    let more = engine.serve(&mut echo);
+                    let more = engine.serve(&mut echo) | engine.submit(&mut echo);
                     answered += usize::from(echo.outboxes.remove(&conn(1, 0)).is_some());
                     echo.outboxes.clear(); // this test reads only
-                    assert!(clock::now().mono.since_ms(start) < 10_000, "{driver:?}: starved");
+                    assert!(clock::now().mono.since_ms(start) < 10_000, "{base:?}: starved");
                     if more { turns.turn().await } else { nudge.wait().await }
                 }
             }

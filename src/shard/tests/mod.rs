@@ -9,7 +9,7 @@ mod smoke;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::config::{
-    AuthConfig, Config, Driver, LogConfig, RecordConfig, RecordMode, ShardsConfig, WebsocketConfig,
+    AuthConfig, Config, Driver, Engine, LogConfig, RecordConfig, RecordMode, ShardsConfig, WebsocketConfig,
 };
 use crate::limits;
 
@@ -29,7 +29,14 @@ pub(crate) fn config() -> Config {
         rpc: crate::config::RpcConfig::at(loopback),
         http_listen: loopback,
         http_token: None,
-        shards: ShardsConfig { count: 2, rpc_count: 1, pin: false, driver: Driver::Auto, owner_key: [1, 2] },
+        shards: ShardsConfig {
+            count: 2,
+            rpc_count: 1,
+            pin: false,
+            driver: Driver::Auto,
+            engine: Engine::Auto,
+            owner_key: [1, 2],
+        },
         auth: AuthConfig { secret: "openIM123".into(), admin_users: vec!["imAdmin".into()] },
         login_policy: 1,
         lenient: false,

@@ -21,7 +21,7 @@ use crate::metrics::{Block, Metric};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, RpcInbox, RpcMail, ShardAddress, rpc_mailbox, shard_mailbox};
 use crate::shard::pulse::Pulse;
-use crate::shard::{DriverKind, NodeEvent, ShardStart, admission_limits, bind_listener, spawn};
+use crate::shard::{Base, NodeEvent, ShardStart, admission_limits, bind_listener, spawn};
 
 pub(super) const SHARDS: u16 = 2;
 
@@ -40,7 +40,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn start(driver: DriverKind, change: impl FnOnce(&mut Config)) -> Self {
+    pub(super) fn start(base: Base, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = super::config();
         change(&mut config);
         let config = Arc::new(config);
@@ -57,7 +57,8 @@ impl Node {
                     id: ShardId(u16::try_from(n).unwrap()),
                     cpu: None,
                     config: Arc::clone(&config),
-                    driver,
+                    driver: base.driver,
+                    engine: base.engine,
                     inbox,
                     shards: shards.clone(),
                     rpcs: vec![rpc.clone()],

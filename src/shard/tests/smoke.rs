@@ -15,12 +15,12 @@ use crate::limits::{HAND_OVER_LANE_MAX, HEAD_BYTES_MAX};
 use crate::metrics::Metric;
 use crate::shard::clock;
 use crate::shard::mailbox::Control;
-use crate::shard::thread::tests::drivers;
+use crate::shard::thread::tests::bases;
 
 #[test]
 fn every_user_logs_in_wherever_it_lands_and_moves_to_its_owner() {
-    for driver in drivers() {
-        let node = Node::start(driver, |_| {});
+    for base in bases() {
+        let node = Node::start(base, |_| {});
         let mut sockets = Vec::new();
         for acceptor in 0..SHARDS {
             for owner in 0..SHARDS {
@@ -34,13 +34,13 @@ fn every_user_logs_in_wherever_it_lands_and_moves_to_its_owner() {
         node.await_metric(Metric::HandOversOut, 6);
         node.await_metric(Metric::HandOversIn, 6);
         for block in &node.blocks {
-            assert_eq!(block.value(Metric::Registered), 6, "{driver:?}: each owner has its own");
-            assert_eq!(block.value(Metric::HandOversIn), 3, "{driver:?}: both directions");
+            assert_eq!(block.value(Metric::Registered), 6, "{base:?}: each owner has its own");
+            assert_eq!(block.value(Metric::HandOversIn), 3, "{base:?}: both directions");
         }
         assert_eq!(node.admission.open(), 12);
         drop(sockets);
         node.await_metric(Metric::Sockets, 0);
-        assert_eq!(node.admission.open(), 0, "{driver:?}: every place came back");
+        assert_eq!(node.admission.open(), 0, "{base:?}: every place came back");
         node.drain(0);
     }
 }
@@ -48,8 +48,8 @@ fn every_user_logs_in_wherever_it_lands_and_moves_to_its_owner() {
 #[test]
 fn a_full_hand_over_lane_answers_503_and_loses_nobody_else() {
     raise_file_limit();
-    for driver in drivers() {
-        let node = Node::start(driver, |config| {
+    for base in bases() {
+        let node = Node::start(base, |config| {
             config.websocket.connections_max = 5_000;
             config.admission.user_connections_max = 5_000;
         });
@@ -65,7 +65,7 @@ fn a_full_hand_over_lane_answers_503_and_loses_nobody_else() {
         node.await_metric(Metric::HandshakeOk, HAND_OVER_LANE_MAX as u64);
         node.await_metric(Metric::LaneHandOverFull, 20);
         let refused = streams.iter_mut().map(read_start).filter(|s| s.starts_with("HTTP/1.1 503")).count();
-        assert_eq!(refused, 20, "{driver:?}");
+        assert_eq!(refused, 20, "{base:?}");
         drop(streams);
         node.await_metric(Metric::Sockets, 0);
         assert_eq!(node.admission.open(), 0);
@@ -91,8 +91,8 @@ fn raise_file_limit() {
 
 #[test]
 fn a_kick_during_an_unfinished_send_to_a_peer_that_does_not_read_ends_it() {
-    for driver in drivers() {
-        let node = Node::start(driver, |_| {});
+    for base in bases() {
+        let node = Node::start(base, |_| {});
         let user = node.user_of(1, 0);
         let silent = login(node.ports[0], &user);
         let neighbour_name = node.user_of(1, 1);
@@ -127,7 +127,7 @@ fn a_kick_during_an_unfinished_send_to_a_peer_that_does_not_read_ends_it() {
         assert_eq!(answer, RpcOutcome::Kicked { connections: 1 });
         node.await_metric(Metric::Sockets, 1);
         node.await_metric(Metric::OutboxBytes, 0);
-        assert_eq!(node.admission.open(), 1, "{driver:?}");
+        assert_eq!(node.admission.open(), 1, "{base:?}");
         neighbour.send(Message::Ping("still here".into())).unwrap();
         assert!(neighbour.read().unwrap().is_pong());
         drop(silent);
@@ -138,8 +138,8 @@ fn a_kick_during_an_unfinished_send_to_a_peer_that_does_not_read_ends_it() {
 
 #[test]
 fn bad_input_at_the_door_gets_its_answer_and_its_counter() {
-    for driver in drivers() {
-        let node = Node::start(driver, |config| config.websocket.connections_max = 1);
+    for base in bases() {
+        let node = Node::start(base, |config| config.websocket.connections_max = 1);
         let (user, port) = (node.user_of(0, 0), node.ports[0]);
         let good = head(&user);
         let long = format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(HEAD_BYTES_MAX));
@@ -157,22 +157,22 @@ fn bad_input_at_the_door_gets_its_answer_and_its_counter() {
         ] {
             let before = node.metric(metric);
             let got = exchange(port, request.as_bytes());
-            assert!(got.starts_with(answer), "{driver:?} {metric:?}: {got}");
+            assert!(got.starts_with(answer), "{base:?} {metric:?}: {got}");
             node.await_metric(metric, before + 1);
         }
         let before = node.metric(Metric::HandshakeBad);
-        assert_eq!(exchange(port, early.as_bytes()), "", "{driver:?}: bytes before the 101");
+        assert_eq!(exchange(port, early.as_bytes()), "", "{base:?}: bytes before the 101");
         node.await_metric(Metric::HandshakeBad, before + 1);
         drop(connect(port));
         node.await_metric(Metric::HandshakeGone, 1);
         let inside = login(port, &user);
         let full = exchange(port, good.as_bytes());
         let body = r#"{"errCode":1601,"errMsg":"ConnOverMaxNumLimit","errDlt":"over max conn num limit"}"#;
-        assert!(full.starts_with("HTTP/1.1 200 OK") && full.ends_with(body), "{driver:?}: {full}");
+        assert!(full.starts_with("HTTP/1.1 200 OK") && full.ends_with(body), "{base:?}: {full}");
         node.await_metric(Metric::HandshakeFull, 1);
         // Spec 1.3: the limit is check 1, before any argument, and has no frame either.
         for worse in [&no_token, &framed] {
-            assert!(exchange(port, worse.as_bytes()).ends_with(body), "{driver:?}");
+            assert!(exchange(port, worse.as_bytes()).ends_with(body), "{base:?}");
         }
         node.await_metric(Metric::HandshakeFull, 3);
         drop(inside);
@@ -184,17 +184,17 @@ fn bad_input_at_the_door_gets_its_answer_and_its_counter() {
 
 #[test]
 fn beyond_the_handshake_limit_a_connection_waits_in_the_kernel() {
-    for driver in drivers() {
-        let node = Node::start(driver, |config| config.websocket.handshakes_max = 1);
+    for base in bases() {
+        let node = Node::start(base, |config| config.websocket.handshakes_max = 1);
         let silent = connect(node.ports[0]);
         node.await_metric(Metric::HandshakesOpen, 1);
         let mut waiting = connect(node.ports[0]);
         waiting.write_all(head(&node.user_of(0, 0)).as_bytes()).unwrap();
         let turns = node.metric(Metric::Turns);
         await_that("the shards have looked again and again", || node.metric(Metric::Turns) > turns + 10);
-        assert_eq!(node.metric(Metric::Accepted), 1, "{driver:?}: the second one is not accepted");
+        assert_eq!(node.metric(Metric::Accepted), 1, "{base:?}: the second one is not accepted");
         drop(silent);
-        assert_eq!(read_start(&mut waiting), "HTTP/1.1 101", "{driver:?}: it was only late");
+        assert_eq!(read_start(&mut waiting), "HTTP/1.1 101", "{base:?}: it was only late");
         drop(waiting);
         node.drain(0);
     }
@@ -202,8 +202,8 @@ fn beyond_the_handshake_limit_a_connection_waits_in_the_kernel() {
 
 #[test]
 fn a_drain_answers_half_a_head_and_closes_sessions_with_a_frame() {
-    for driver in drivers() {
-        let node = Node::start(driver, |_| {});
+    for base in bases() {
+        let node = Node::start(base, |_| {});
         let mut session = login(node.ports[0], &node.user_of(1, 0));
         let mut half = connect(node.ports[0]);
         half.write_all(b"GET /?sendID=").unwrap();
@@ -224,7 +224,7 @@ fn a_drain_answers_half_a_head_and_closes_sessions_with_a_frame() {
             .unwrap();
         node.drain(1_500);
         reader.join().unwrap();
-        assert_eq!(admission.open(), 0, "{driver:?}");
+        assert_eq!(admission.open(), 0, "{base:?}");
         assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "the listener is gone");
     }
 }
@@ -235,8 +235,8 @@ fn a_drain_answers_half_a_head_and_closes_sessions_with_a_frame() {
 #[ignore = "a measurement"]
 fn idle_connection_costs() {
     raise_file_limit();
-    for driver in drivers() {
-        let node = Node::start(driver, |config| config.websocket.connections_max = 20_000);
+    for base in bases() {
+        let node = Node::start(base, |config| config.websocket.connections_max = 20_000);
         let mut streams = Vec::new();
         let mut grow = |to: usize| {
             while streams.len() < to {
@@ -249,7 +249,7 @@ fn idle_connection_costs() {
             resident_bytes()
         };
         let (small, large) = (grow(1_000), grow(9_000));
-        println!("{driver:?}: {} bytes per idle connection, clients included", (large - small) / 8_000);
+        println!("{base:?}: {} bytes per idle connection, clients included", (large - small) / 8_000);
         println!("target: {}", target("u"));
     }
 }

@@ -32,10 +32,19 @@ pub const RULES: &[Rule] = &[
     ("limit-name", limit_name),
 ];
 
-/// architecture.md section 5: sockets (engine and hand-over), the stall backtrace, the bounded reader.
-const UNSAFE_PLACES: &[&str] = &["src/shard/socket.rs", "src/shard/stall_trace.rs", "src/rpc/bounded.rs"];
-/// Mailbox, metrics, admission, and the heartbeat that the watcher reads.
+/// architecture.md section 5: sockets (ring engine and hand-over), the stall backtrace, the bounded reader.
+const UNSAFE_PLACES: &[&str] = &[
+    "src/shard/engine/outgoing.rs",
+    "src/shard/engine/pool.rs",
+    "src/shard/engine/uring.rs",
+    "src/shard/socket.rs",
+    "src/shard/stall_trace.rs",
+    "src/rpc/bounded.rs",
+];
+/// What is shared with the kernel; mailbox, metrics, admission, and the heartbeat that the watcher reads.
 const ATOMIC_PLACES: &[&str] = &[
+    "src/shard/engine/pool.rs",
+    "src/shard/engine/uring.rs",
     "src/shard/mailbox",
     "src/shard/rpc_mailbox",
     "src/shard/doorbell",

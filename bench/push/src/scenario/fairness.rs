@@ -6,13 +6,13 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use crate::clock::{now_ns, seconds};
 use crate::crowd::{Crowd, Latency};
 use crate::grpc::Caller;
 use crate::load::{Load, Users, open};
 use crate::message::{OPENIM_PATH, Tag, Template, user};
 use crate::report::Report;
 use crate::stand::{Plan, Stand, crowd_options};
+use pinion_bench_kit::clock::{now_ns, seconds};
 
 /// Single pushes per second: few enough not to be the load.
 const PROBES_PER_S: f64 = 200.0;

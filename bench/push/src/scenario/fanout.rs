@@ -2,12 +2,12 @@
 //! sockets with frames of the same size.
 
 use crate::bound::SendLoop;
-use crate::clock::{now_ns, seconds};
-use crate::cpu::Clocks;
 use crate::crowd::{Crowd, Options};
 use crate::message::{OPENIM_PATH, SEND_PATH, Tag, Template, user};
 use crate::report::Report;
 use crate::stand::{FanOut, Plan, Stand};
+use pinion_bench_kit::clock::{now_ns, seconds};
+use pinion_bench_kit::cpu::Clocks;
 
 /// Runs it.
 pub fn run(plan: &Plan) {

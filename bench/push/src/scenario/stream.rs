@@ -2,12 +2,12 @@
 
 use super::report_beside_echo;
 use crate::bound::Echo;
-use crate::cpu::Clocks;
 use crate::grpc::{Caller, Stream};
 use crate::load::{self, Load, Users};
 use crate::message::{Template, user};
 use crate::report::Report;
 use crate::stand::{Plan, Stand};
+use pinion_bench_kit::cpu::Clocks;
 
 /// Message ids come again after so many windows: long after they were resolved.
 const WINDOWS_OF_IDS: usize = 4;

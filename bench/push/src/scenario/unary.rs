@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::report_beside_echo;
 use crate::bound::Echo;
-use crate::cpu::Clocks;
 use crate::grpc::Caller;
 use crate::load::{Load, Users, closed};
 use crate::message::{OPENIM_PATH, Tag, Template};
 use crate::report::Report;
 use crate::stand::{Plan, Stand};
+use pinion_bench_kit::cpu::Clocks;
 
 /// Runs it.
 pub fn run(plan: &Plan) {

@@ -1,8 +1,5 @@
-//! The sockets of one shard. First engine: one lean task per connection waits for readiness and notes its id; the
-//! loop reads, sends and closes.
-//!
-//! The interface is shaped for completions: the engine hands in bytes and tells what was sent; nothing above it may
-//! assume that it can read or write. Not here: accepting, and everything about sessions.
+//! The task engine: one lean task per connection waits for readiness and notes its id; the loop reads, sends and
+//! closes. It runs on both drivers of monoio.
 //!
 //! What always holds:
 //! - A slot is occupied until its waits are joined and its descriptor is closed, so neither ids nor descriptor
@@ -13,35 +10,23 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::rc::Rc;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 
-use super::nudge::Nudge;
-use super::socket::Socket;
-use super::transform::Transform;
+use super::{Encoded, Life, Upper};
 use crate::hub::SendBatch;
 use crate::ids::ConnId;
 use crate::limits::{READS_PER_TURN_MAX, READY_BATCH_MAX, SCRATCH_BYTES, SEND_BATCH_MAX};
-
-/// What is above an engine: the hub.
-pub trait Upper {
-    /// Received bytes, in order. May be changed in place.
-    fn bytes(&mut self, conn: ConnId, bytes: &mut [u8]);
-    /// The peer is gone; said once. The socket stays until [`Engine::close`].
-    fn lost(&mut self, conn: ConnId);
-    /// The last word about a connection: nothing is in flight, its descriptor is closed.
-    fn closed(&mut self, conn: ConnId);
-    /// Fills the batch with what is to be sent; 0 bytes: nothing.
-    fn fill(&mut self, conn: ConnId, batch: &mut SendBatch) -> usize;
-    /// Of the last fill so many bytes are on their way; the rest will be asked for again.
-    fn sent(&mut self, conn: ConnId, bytes: usize);
-}
+use crate::shard::nudge::Nudge;
+use crate::shard::socket::Socket;
+use crate::shard::transform::Transform;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct Engine<T> {
+pub(super) struct TaskEngine<T> {
     slots: Vec<Option<Slot<T>>>,
     sockets: usize,
     /// Readable, in order of arrival; served a batch per turn.
@@ -50,7 +35,7 @@ pub struct Engine<T> {
     /// The one buffer that all connections are read into.
     scratch: Box<[u8]>,
     batch: SendBatch,
-    /// Calls of sendmsg since [`Engine::take_sends`].
+    /// Calls of sendmsg since [`TaskEngine::take_sends`].
     sends: u64,
 }
 
@@ -59,6 +44,7 @@ struct Slot<T> {
     generation: u32,
     waits: Waits,
     life: Life,
+    reading: Reading,
     socket: Rc<Socket>,
     transform: T,
     /// Encoded bytes that the socket did not take yet. Only behind a transform that does not pass through.
@@ -71,21 +57,13 @@ struct Waits {
     write: bool,
 }
 
+/// Whether received bytes are handed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
-    Open,
-    /// The peer is gone and the hub was told.
-    Lost,
-    /// Shut down; the waits are being joined.
-    Closing,
-}
-
-#[derive(Debug, Default)]
-struct Encoded {
-    wire: Vec<u8>,
-    sent: usize,
-    /// Bytes of frames that `wire` stands for.
-    frames: usize,
+enum Reading {
+    On,
+    Paused,
+    /// Paused, and there is something to read.
+    Missed,
 }
 
 /// Where the wait tasks leave their notes for the loop.
@@ -105,9 +83,8 @@ enum Sent {
     Lost,
 }
 
-impl<T: Transform> Engine<T> {
-    /// An engine without sockets. It rings `nudge` when [`Engine::serve`] has something to do.
-    pub fn new(nudge: Nudge) -> Self {
+impl<T: Transform> TaskEngine<T> {
+    pub(super) fn new(nudge: Nudge) -> Self {
         Self {
             slots: Vec::new(),
             sockets: 0,
@@ -119,11 +96,7 @@ impl<T: Transform> Engine<T> {
         }
     }
 
-    /// Takes over a socket under the id that the hub gave it, and waits for its bytes.
-    ///
-    /// # Panics
-    /// The hub gave the id of a slot that is not closed yet: a broken invariant of the shard.
-    pub fn adopt(&mut self, conn: ConnId, socket: Rc<Socket>) {
+    pub(super) fn adopt(&mut self, conn: ConnId, socket: Rc<Socket>) {
         if self.slots.len() <= conn.index() {
             self.slots.resize_with(conn.index() + 1, || None);
         }
@@ -133,6 +106,7 @@ impl<T: Transform> Engine<T> {
             generation: conn.0.generation,
             waits: Waits::default(),
             life: Life::Open,
+            reading: Reading::On,
             socket,
             transform: T::default(),
             encoded: None,
@@ -141,9 +115,8 @@ impl<T: Transform> Engine<T> {
         self.wait_for_bytes(conn);
     }
 
-    /// Serves what the sockets have for us: at most a batch of readable ones, and all that became writable. Returns
-    /// whether more is waiting already.
-    pub fn serve(&mut self, upper: &mut impl Upper) -> bool {
+    /// At most a batch of readable sockets, and all that became writable.
+    pub(super) fn serve(&mut self, upper: &mut impl Upper) -> bool {
         let writable = std::mem::take(&mut *self.signals.writable.borrow_mut());
         for conn in writable {
             self.write_wait_ended(conn, upper);
@@ -160,9 +133,7 @@ impl<T: Transform> Engine<T> {
         !self.ready.is_empty()
     }
 
-    /// Sends what the hub has for a connection. While its socket is full this does nothing: what waits is sent when
-    /// there is room.
-    pub fn flush(&mut self, conn: ConnId, upper: &mut impl Upper) {
+    pub(super) fn flush(&mut self, conn: ConnId, upper: &mut impl Upper) {
         let Some(slot) = self.slot(conn) else { return };
         if slot.waits.write || slot.life != Life::Open {
             return;
@@ -174,9 +145,7 @@ impl<T: Transform> Engine<T> {
         }
     }
 
-    /// First step of three: no more bytes either way, which ends the waits. They are joined, the descriptor is closed,
-    /// and [`Upper::closed`] is said, at once if nothing is in flight.
-    pub fn close(&mut self, conn: ConnId, upper: &mut impl Upper) {
+    pub(super) fn close(&mut self, conn: ConnId, upper: &mut impl Upper) {
         let Some(slot) = self.slot(conn) else { return };
         if slot.life == Life::Closing {
             return;
@@ -186,13 +155,30 @@ impl<T: Transform> Engine<T> {
         self.finish_close(conn, upper);
     }
 
-    /// Sockets that are not closed.
-    pub fn sockets(&self) -> usize {
+    pub(super) fn pause(&mut self, conn: ConnId) {
+        if let Some(slot) = self.slot(conn).filter(|slot| slot.reading == Reading::On) {
+            slot.reading = Reading::Paused;
+        }
+    }
+
+    pub(super) fn resume(&mut self, conn: ConnId) {
+        let Some(slot) = self.slot(conn) else { return };
+        if std::mem::replace(&mut slot.reading, Reading::On) == Reading::Missed {
+            self.ready.push_back(conn);
+            self.signals.nudge.ring();
+        }
+    }
+
+    pub(super) fn socket(&self, conn: ConnId) -> Option<BorrowedFd<'_>> {
+        let slot = self.slots.get(conn.index())?.as_ref()?;
+        (slot.generation == conn.0.generation).then(|| slot.socket.as_fd())
+    }
+
+    pub(super) fn sockets(&self) -> usize {
         self.sockets
     }
 
-    /// Calls of sendmsg since the last time.
-    pub fn take_sends(&mut self) -> u64 {
+    pub(super) fn take_sends(&mut self) -> u64 {
         std::mem::take(&mut self.sends)
     }
 
@@ -276,6 +262,10 @@ impl<T: Transform> Engine<T> {
                 return;
             };
             if slot.generation != conn.0.generation || slot.life != Life::Open {
+                return;
+            }
+            if slot.reading != Reading::On {
+                slot.reading = Reading::Missed;
                 return;
             }
             let received = match rustix::net::recv(&*slot.socket, &mut self.scratch[..], RecvFlags::DONTWAIT)
