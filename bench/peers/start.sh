@@ -62,9 +62,9 @@ case $name in
         sed "s/@PORT@/$port/" $here/conf/nchan.conf > "$prefix/nginx.conf"
         run /usr/sbin/nginx -p "$prefix" -c "$prefix/nginx.conf" -e stderr ;;
     nats)
-        package nats-server /usr/bin/nats-server
+        package nats-server /usr/sbin/nats-server
         [ -z "$version" ] || { dpkg-query -W -f '${Package} ${Version}\n' nats-server; exit; }
         sed "s/@PORT@/$port/" $here/conf/nats.conf > "$work/nats-$port.conf"
-        GOMAXPROCS=1 run /usr/bin/nats-server -c "$work/nats-$port.conf" ;;
+        GOMAXPROCS=1 run /usr/sbin/nats-server -c "$work/nats-$port.conf" ;;
     *) echo "start.sh: no server $name" >&2; exit 2 ;;
 esac
