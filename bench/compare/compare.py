@@ -21,7 +21,8 @@ from subjects import ROOT, SUBJECTS, NotStarted
 LOAD = os.path.join(ROOT, "target/release/pinion-bench")
 PEER_SCRIPT = os.path.join(ROOT, "bench/peers/scripts/peer.lua")
 PUSH_SCRIPT = os.path.join(ROOT, "bench/scripts/push.lua")
-SERVER_CPU, LOAD_CPU = "0", "1"
+CPUS = sorted(os.sched_getaffinity(0))
+SERVER_CPU, LOAD_CPU = str(CPUS[0]), str(CPUS[-1])
 # Payload of a peer's frame: such that it is as long as Pinion's frame with 100 bytes of content.
 CONTENT_BYTES = 100
 PAYLOAD_BYTES = 326
@@ -45,7 +46,8 @@ QUICK = {
     "coalesced": {"connections": 200, "seconds": 0.3, "batch": AT_ONCE},
     "latency": {"connections": 200, "seconds": 0.3, "rate": 500, "kinds": ["pinion"]},
 }
-QUICK_SUBJECTS = ["pinion-task", "fastwebsockets", "send-loop"]
+# Epoll, since the machine that runs the smoke may have no io_uring.
+QUICK_SUBJECTS = ["pinion-epoll", "fastwebsockets", "send-loop"]
 GROWTH_CONNECTIONS = [1000, 6000, 12000, 18000]
 GROWTH = {"seconds": 1.5, "ping": 1.5}
 
@@ -144,7 +146,7 @@ class Comparison:
         if options.scenarios:
             names = options.scenarios.split(",")
             self.plan = {name: plan for name, plan in self.plan.items() if name in names}
-        if options.fresh:
+        if options.fresh or options.quick and not options.name:
             shutil.rmtree(self.directory, ignore_errors=True)
         os.makedirs(self.directory, exist_ok=True)
 

@@ -39,9 +39,10 @@ def bars(document, directory):
         for axis, (key, title) in zip(axes[0], columns):
             found = [(server, got[key]) for server, got in document["summary"].items() if got.get(key)]
             middle = [got["median"] for _, got in found]
-            spread = [[got["median"] - got["min"] for _, got in found], [got["max"] - got["median"] for _, got in found]]
+            below = [got["median"] - got["min"] for _, got in found]
+            above = [got["max"] - got["median"] for _, got in found]
             colours = ["#c2452d" if server.startswith("pinion") else "#4a6fa5" for server, _ in found]
-            axis.barh([server for server, _ in found], middle, xerr=spread, color=colours, ecolor="#333333")
+            axis.barh([server for server, _ in found], middle, xerr=[below, above], color=colours, ecolor="#333333")
             axis.set_title(title, fontsize=10)
             axis.invert_yaxis()
         save(figure, directory, name)

@@ -195,7 +195,7 @@ def page(table, subjects, runs, failures, host):
     with open(os.path.join(HERE, "notes.md"), encoding="utf-8") as file:
         notes = file.read().strip()
     rounds = max((len(values) for figure in table.values() for values in figure.values()), default=0)
-    sizes = {len(str(run["connections_asked"])): run["connections_asked"] for run in runs.values()}
+    largest = max((run["connections_asked"] for run in runs.values()), default=0)
     latency_rows = [
         f"| {name} | " + " | ".join(cell(table[name].get(f"push_{key}"), 0)
                                     for key in ("p50_us", "p99_us", "max_us", "late_p99_us", "per_s")) + " |"
@@ -208,7 +208,7 @@ def page(table, subjects, runs, failures, host):
         "# Pinion beside its peers\n\nWritten by `bench/compare/run.sh`; not edited by hand. Method and words: "
         "[README.md](README.md), `bench/compare/compare.py`.",
         f"{host['time']}, commit {host['commit']}, {host['cpu']}, Linux {host['kernel']}. Server on CPU 0, load on "
-        f"CPU 1. {rounds} interleaved rounds, up to {max(sizes.values(), default=0):,} connections. Cells: median "
+        f"CPU 1. {rounds} interleaved rounds, up to {number(largest)} connections. Cells: median "
         "(least to largest); ratios: median of the ratios within a round. CPU is the server's, in user and kernel.",
         "## Targets\n\n" + targets(table, subjects),
         notes,

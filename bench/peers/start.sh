@@ -41,6 +41,7 @@ case $name in
         rust "$name" ;;
     uwebsockets)
         [ -z "$version" ] || { echo "socketify $SOCKETIFY ($(python3 --version))"; exit; }
+        package libuv1 /usr/share/doc/libuv1
         venv=$work/socketify-$SOCKETIFY
         [ -e "$venv/ready" ] || {
             python3 -m venv "$venv"
