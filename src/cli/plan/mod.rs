@@ -28,7 +28,7 @@ pub(super) fn command() -> Command {
     let share = |name, default, help| option(name, "PERCENT", default, help).value_parser(percent);
     Command::new("plan")
         .about("Compute memory, cores and kernel settings for so many connections, from measured slopes")
-        .after_help("Numbers take k and M. bench/CAPACITY.md has the plans for 100k, 1M and 10M, and where figures come from.")
+        .after_help("Numbers take k and M. bench/CAPACITY.md: plans for 100k, 1M and 10M, and what the figures are worth.")
         .arg(
             Arg::new("connections")
                 .long("connections")
@@ -46,7 +46,7 @@ pub(super) fn command() -> Command {
                 .help("What moves bytes; the start line of a gateway names it"),
         )
         .arg(rate("heartbeat-seconds", "24", "Between two pings of a client"))
-        .arg(rate("logins-per-second", "0", "Over all nodes. A fleet that must be back in 5 minutes: connections / 300"))
+        .arg(rate("logins-per-second", "0", "Over all nodes. To be back in 5 minutes: connections / 300"))
         .arg(rate("pushes-per-second", "0", "Calls, over all nodes"))
         .arg(rate("fan-out", "1", "Connections that a push reaches"))
         .arg(share("stalled", "1", "Clients that have stopped reading, as on a train into a tunnel"))
@@ -87,7 +87,8 @@ fn ask(matches: &ArgMatches) -> Result<Ask, String> {
     let each = ask.connections.div_ceil(ask.nodes);
     if each > HOST_CONNECTIONS_MAX {
         return Err(format!(
-            "{each} connections on each of {} hosts; this sum ends at {HOST_CONNECTIONS_MAX} per host: give it more with --nodes {}",
+            "{each} connections on each of {} hosts; this sum ends at \
+             {HOST_CONNECTIONS_MAX} per host: give it more with --nodes {}",
             ask.nodes,
             ask.connections.div_ceil(HOST_CONNECTIONS_MAX)
         ));

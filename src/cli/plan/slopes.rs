@@ -1,8 +1,8 @@
 //! What one connection, login, heartbeat and delivery cost: the figures that `pinion plan` computes with.
 //!
 //! Measured, each with its command, on one machine on one day; see `bench/CAPACITY.md` for the whole story. After a new
-//! measurement change the figures here and run `UPDATE=1 cargo test --lib cli::plan`, which rewrites the page. What always
-//! holds: nothing here is a guess; what could not be measured is not here.
+//! measurement change the figures here and run `UPDATE=1 cargo test --lib cli::plan`, which rewrites the page. What
+//! always holds: nothing here is a guess; what could not be measured is not here.
 
 /// Where and when.
 pub(super) const MEASURED: &str =

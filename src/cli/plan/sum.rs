@@ -1,6 +1,6 @@
 //! The sum: from what is asked of a fleet to what each host needs. Pure.
 //!
-//! What always holds: each figure says what it is worth ([`Worth`]); what is a bound is never added to what is expected.
+//! What always holds: each figure says what it is worth ([`Worth`]); bounds are never added to what is expected.
 
 use super::slopes::{self, EngineSlopes};
 use super::text::some;

@@ -78,7 +78,8 @@ pub(super) fn json(ask: &Ask, plan: &Plan) -> String {
             "pushes_per_second": ask.pushes, "fan_out": ask.fan_out, "stalled": ask.stalled,
         },
         "per_host": {
-            "connections": plan.connections, "processes": plan.processes, "shards": plan.shards, "rpc_threads": plan.rpcs,
+            "connections": plan.connections, "processes": plan.processes, "shards": plan.shards,
+            "rpc_threads": plan.rpcs,
             "memory_bytes": total(&plan.memory), "memory": items(&plan.memory, "bytes"),
             "bound_bytes": total(&plan.bounds), "bounds": items(&plan.bounds, "bytes"),
             "cores": total(&plan.work), "work": items(&plan.work, "cores"),
