@@ -28,7 +28,9 @@ pub(super) fn command() -> Command {
     let share = |name, default, help| option(name, "PERCENT", default, help).value_parser(percent);
     Command::new("plan")
         .about("Compute memory, cores and kernel settings for so many connections, from measured slopes")
-        .after_help("Numbers take k and M. bench/CAPACITY.md: plans for 100k, 1M and 10M, and what the figures are worth.")
+        .after_help(
+            "Numbers take k and M. bench/CAPACITY.md: 100k, 1M and 10M, and what the figures are worth.",
+        )
         .arg(
             Arg::new("connections")
                 .long("connections")

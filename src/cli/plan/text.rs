@@ -63,7 +63,10 @@ pub(super) fn plain(ask: &Ask, plan: &Plan) -> String {
 /// For programs.
 pub(super) fn json(ask: &Ask, plan: &Plan) -> String {
     let items = |items: &[Item], unit: &str| -> Vec<Value> {
-        let item = |item: &Item| json!({"name": item.name, unit: item.amount, "from": item.from, "worth": word(item.worth)});
+        let item = |item: &Item| {
+            let worth = word(item.worth);
+            json!({"name": item.name, unit: item.amount, "from": item.from, "worth": worth})
+        };
         items.iter().map(item).collect()
     };
     let sysctls: Vec<Value> = plan
