@@ -73,6 +73,10 @@ packages() {
     command -v git >/dev/null || missing+=(git)
     command -v curl >/dev/null || missing+=(curl ca-certificates)
     command -v node >/dev/null && command -v npm >/dev/null || missing+=(nodejs npm)
+    command -v strace >/dev/null || missing+=(strace)
+    command -v unshare >/dev/null || missing+=(util-linux)
+    command -v ip >/dev/null || missing+=(iproute2)
+    command -v make >/dev/null || missing+=(make) # LuaJIT's build
     command -v h2load >/dev/null && command -v nghttp >/dev/null || missing+=(nghttp2-client)
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
     if [ "${#missing[@]}" -gt 0 ]; then
@@ -137,8 +141,12 @@ run "fuzz" suite bash scripts/fuzz.sh 10
 run "docs" gate env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items
 run "pure layers alone" gate cargo check --locked --lib --no-default-features
 run "release build" gate cargo build --locked --release
-run "bench tests" suite cargo test --locked -p pinion-bench-push
+run "release build of the load generator" gate cargo build --locked --release -p pinion-bench-load
+run "bench tests" suite cargo test --locked -p pinion-bench-kit -p pinion-bench-load -p pinion-bench-peers -p pinion-bench-push
+run "arithmetic of the comparison" gate python3 -m unittest discover -s bench/compare -p 'test_*.py'
 run "bench smoke" suite cargo run --locked -p pinion-bench-push -- smoke
+run "load generator smoke" suite python3 bench/scripts/smoke.py
+run "host" suite bash scripts/host.sh
 run "the commands of README.md" suite python3 scripts/quickstart.py
 run "client packages" gate bash tests/clients/packages.sh
 run "clients" suite "$WORK/clients/venv/bin/python" tests/clients/run.py

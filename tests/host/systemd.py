@@ -86,7 +86,7 @@ def cannot_filter():
 def runs_under(profile):
     """The gateway starts on io_uring under this profile, serves its health and ends well."""
     command = [sys.executable, SECCOMP, profile, BINARY, "--websocket-port", "0", "--rpc-listen", "127.0.0.1:0"]
-    command += ["--http-listen", "127.0.0.1:0", "--shards-count", "2", "--shards-driver", "io_uring"]
+    command += ["--http-listen", "127.0.0.1:0", "--shards-count", "2", "--shards-engine", "ring"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     lines = []
     try:
@@ -96,7 +96,7 @@ def runs_under(profile):
                 break
         else:
             raise AssertionError("no `ready`:\n" + "".join(lines) + process.stderr.read())
-        assert any(line.startswith("engine     io_uring") for line in lines), lines
+        assert any(line.startswith("engine     ring (") for line in lines), lines
         process.send_signal(signal.SIGTERM)
         equal(process.wait(timeout=30), 0, "exit status")
     finally:
