@@ -116,9 +116,9 @@ impl Exchange {
 
     /// Takes one mail of this thread.
     pub(super) fn mail(&self, mail: RpcMail) {
-        let now = clock::now();
         let mut state = self.state.borrow_mut();
         let mut wakers = Vec::new();
+        // Only the backend asks for the time: the answers to pushes, which are most mails, do without the clock.
         match mail {
             RpcMail::Outcome { shard, ticket, outcome } => {
                 let finished = state.router.outcome(shard, ticket, *outcome);
@@ -126,7 +126,7 @@ impl Exchange {
             }
             RpcMail::Call(call) => {
                 let work = match &mut state.backend {
-                    Some(backend) => backend.call(now, &call),
+                    Some(backend) => backend.call(clock::now(), &call),
                     None => Work::no_backend(&call),
                 };
                 state.do_work(call.shard, work);
@@ -134,7 +134,7 @@ impl Exchange {
             RpcMail::Presence(record) => {
                 let owner = state.router.owner(&record.user);
                 if let Some(backend) = &mut state.backend {
-                    let work = backend.presence(now, &record, owner);
+                    let work = backend.presence(clock::now(), &record, owner);
                     state.do_work(owner, work);
                 }
             }

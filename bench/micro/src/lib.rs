@@ -1,183 +1,144 @@
-//! What the micro benchmarks in `benches/` share: made-up but typical input, and a hub without sockets.
+//! What the micro benchmarks in `benches/` work on: inputs of typical size, and a hub with hands on it (`crowd`).
 //!
-//! `cargo bench -p pinion-bench-micro` measures, `cargo test -p pinion-bench-micro --benches` runs each once.
+//! Not here: what is measured, and how (`benches/micro`). What always holds: an input is what a real client or caller
+//! sends, built by the gateway's own client side or by prost, and the tests below hold that the gateway takes it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::cast_possible_truncation,
-    reason = "a bench fails by panicking"
-)]
+pub mod crowd;
 
 use bytes::Bytes;
-use pinion::hub::login_policy::LoginPolicy;
-use pinion::hub::mail::{Audience, PushBody, PushMail, PushRules, Recipient, ShardMail};
-use pinion::hub::upstream::{UpstreamCall, UpstreamOutcome, UpstreamReply};
-use pinion::hub::{Accepted, Effect, Hub, HubConfig, Input, SendBatch, SpreadPlan};
-use pinion::ids::{ConnId, Platform, ShardId, SourceId, Text};
-use pinion::limits;
+use pinion::backend::embedded::token;
+use pinion::ids::Platform;
 use pinion::pb::openim::msggateway::OnlineBatchPushOneMsgReq;
 use pinion::pb::openim::sdkws::MsgData;
-use pinion::session::handshake::Login;
-use pinion::time::{Mono, Now, UnixMs};
-use pinion::wire::envelope::Variant;
-use pinion::wire::upgrade::AcceptKey;
+use pinion::pb::pinion::v1::{PushBatch, PushMessage, UserList, push_message::To};
+use pinion::time::UnixMs;
+use pinion::wire::envelope::{Codec, Encoding, Request, Variant};
 use prost::Message as _;
 
-/// A moment.
-pub const NOW: Now = Now { mono: Mono(5_000), unix: UnixMs(1_700_000_000_000) };
-/// The upgrade request of OpenIM's native SDK, with a token as long as real ones.
-pub const HEAD: &[u8] = b"GET /?sendID=u000001&token=eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.\
-eyJVc2VySUQiOiJhbGljZSIsIlBsYXRmb3JtSUQiOjcsImV4cCI6MTc5NTMzMzM3OCwiaWF0IjoxNzk1MjQ2OTczfQ.\
-Xm-bUvlNNxb35HaNIKLXGDSzFeug9sMw44lsko4IK6E&platformID=7&operationID=1700000000000000&isBackground=false HTTP/1.1\r\n\
-Host: 127.0.0.1:10001\r\nUser-Agent: Go-http-client/1.1\r\nConnection: Upgrade\r\n\
-Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n\r\n";
+/// Content of a chat message: between a word and a paragraph.
+pub const CONTENT_BYTES: usize = 200;
+/// What signs [`token`].
+pub const SECRET: &str = "openIM123";
+/// When every benchmark takes place.
+pub const NOW: UnixMs = UnixMs(1_700_000_000_000);
 
-/// The name of a user.
-pub fn user(number: usize) -> Text {
-    Text::from(format!("u{number:06}"))
+/// `gob`, `gob+gzip`, `json` or `json+gzip`: names a benchmark.
+pub fn variant_name(variant: Variant) -> &'static str {
+    match (variant.encoding, variant.gzip) {
+        (Encoding::Gob, false) => "gob",
+        (Encoding::Gob, true) => "gob+gzip",
+        (Encoding::Json, false) => "json",
+        (Encoding::Json, true) => "json+gzip",
+    }
 }
 
-/// A text message of so many bytes to a user.
-pub fn message(bytes: usize) -> Bytes {
-    let data = MsgData {
-        send_id: "sender".into(),
-        recv_id: "u000001".into(),
-        client_msg_id: "0123456789abcdef0123456789abcdef".into(),
-        server_msg_id: "fedcba9876543210fedcba9876543210".into(),
+/// A user id of the length that OpenIM gives them.
+pub fn user(number: usize) -> String {
+    format!("{number:010}")
+}
+
+/// Text of so many bytes that compresses as chat does: words, not one letter.
+pub fn content(bytes: usize) -> Vec<u8> {
+    const WORDS: [&str; 8] = ["when ", "the ", "gateway ", "sleeps, ", "no ", "message ", "waits ", "long. "];
+    // Steps of a full period over the words, so that they do not simply repeat.
+    let words = (0_usize..).map(|n| WORDS[(n * n + n / 3) % WORDS.len()]);
+    words.flat_map(str::bytes).take(bytes).collect()
+}
+
+/// A serialised `sdkws.MsgData` from one user to another.
+pub fn msg_data(content_bytes: usize) -> Bytes {
+    let message = MsgData {
+        send_id: user(1),
+        recv_id: user(2),
+        client_msg_id: "0f3e6c1f4d2b8a9975310246813579bd".into(),
         session_type: 1,
-        msg_from: 100,
         content_type: 101,
-        content: vec![b'x'; bytes].into(),
-        seq: 7,
-        send_time: 1_700_000_000_000,
-        create_time: 1_700_000_000_000,
+        content: content(content_bytes).into(),
         ..MsgData::default()
     };
-    data.encode_to_vec().into()
+    message.encode_to_vec().into()
 }
 
-/// The push that OpenIM's push service sends, to so many users.
-pub fn push_request(users: usize, bytes: usize) -> Bytes {
+/// The payload of a client's frame that sends a message (1003).
+pub fn request_payload(variant: Variant) -> Vec<u8> {
+    let request = Request {
+        id: 1003,
+        send_id: user(1).into(),
+        operation_id: "1700000000000123456".into(),
+        msg_incr: "0000000001_1700000000_1".into(),
+        data: msg_data(CONTENT_BYTES),
+    };
+    Codec::default().encode_request(variant, &request)
+}
+
+/// A token that is good at [`NOW`].
+///
+/// # Panics
+/// The token cannot be signed.
+pub fn token() -> String {
+    let web = Platform::new(5).expect("5 is the web");
+    token::issue(SECRET, &user(1), web, NOW, 86_400).expect("is signed")
+}
+
+/// The head that OpenIM's SDK opens a connection with.
+pub fn head() -> Vec<u8> {
+    let (user, token) = (user(1), token());
+    format!(
+        "GET /?sendID={user}&token={token}&platformID=5&operationID=1700000000000123456&isBackground=false\
+         &sdkType=go&compression=gzip HTTP/1.1\r\nHost: gateway.example.com:10001\r\n\
+         User-Agent: Go-http-client/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// `OnlineBatchPushOneMsgReq` to so many users.
+pub fn push_request(users: usize) -> Bytes {
     let request = OnlineBatchPushOneMsgReq {
-        msg_data: Some(MsgData::decode(message(bytes)).expect("what we encoded")),
-        push_to_user_i_ds: (0..users).map(|number| user(number).to_string()).collect(),
+        msg_data: Some(MsgData::decode(msg_data(CONTENT_BYTES)).unwrap_or_default()),
+        push_to_user_i_ds: (0..users).map(user).collect(),
     };
     request.encode_to_vec().into()
 }
 
-/// A hub with logged-in users, one connection each, in the plain gob variant.
-#[derive(Debug)]
-pub struct Rig {
-    /// The hub.
-    pub hub: Hub,
-    conns: Vec<ConnId>,
-    batch: SendBatch,
+/// `pinion.v1.PushBatch` of so many messages to one user each.
+pub fn push_batch(messages: usize) -> Bytes {
+    let message = |number: usize| PushMessage {
+        id: number as u64,
+        msg_data: msg_data(CONTENT_BYTES),
+        operation_id: "1700000000000123456".into(),
+        to: Some(To::Users(UserList { user_ids: vec![user(number)] })),
+        ..PushMessage::default()
+    };
+    PushBatch { messages: (0..messages).map(message).collect() }.encode_to_vec().into()
 }
 
-impl Rig {
-    /// Without anybody.
-    pub fn new(connections_max: usize) -> Self {
-        let hub = Hub::new(HubConfig {
-            shard: ShardId(0),
-            connections_max: connections_max as u32,
-            login_policy: LoginPolicy::OnePerPlatform,
-            outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
-            outbox_frames_max: limits::OUTBOX_FRAMES_MAX,
-            shard_outbox_bytes_max: limits::SHARD_OUTBOX_BYTES_MAX,
-            user_connections_max: limits::USER_CONNECTIONS_MAX,
-            spread: SpreadPlan { above_per_second: u32::MAX, ms_max: 0, seed: 1 },
-            rates: pinion::session::meter::Rates::default(),
-            push_slice: limits::PUSH_SLICE_MAX,
-            hash_seed: 7,
-        });
-        Self { hub, conns: Vec::new(), batch: SendBatch::default() }
-    }
+#[cfg(test)]
+mod tests {
+    use pinion::cluster::batch::Batch;
+    use pinion::cluster::request::PushRequest;
+    use pinion::session::handshake::{Judgement, Strictness, judge};
+    use pinion::wire::upgrade;
 
-    /// With so many users.
-    pub fn with_users(count: usize) -> Self {
-        let mut rig = Self::new(count);
-        for number in 0..count {
-            rig.log_in(number);
+    use super::*;
+
+    #[test]
+    fn the_gateway_takes_every_input() {
+        for variant in Variant::all() {
+            let request = Codec::default().decode(variant, &request_payload(variant), 65_536).unwrap();
+            assert_eq!((request.id, &request.data), (1003, &msg_data(CONTENT_BYTES)), "{variant:?}");
         }
-        rig
+        let (head, _) = upgrade::parse(&head()).unwrap().unwrap();
+        let Judgement::Login(login) = judge(&head, Strictness::Strict) else { panic!("{head:?}") };
+        assert!(login.variant.gzip && login.upgrade.is_ok());
+        assert_eq!(token::verify(SECRET, &login.token, NOW).unwrap().user.as_ref(), user(1));
+        assert_eq!(PushRequest::decode(push_request(10)).unwrap().check().unwrap().2.len(), 10);
+        assert_eq!(Batch::decode(push_batch(10)).unwrap().check().unwrap().len(), 10);
     }
 
-    /// Accepted, token checked, registered, 101 sent.
-    ///
-    /// # Panics
-    /// The hub is full.
-    pub fn log_in(&mut self, number: usize) {
-        let name = user(number).to_string();
-        let login = Login {
-            user: name.clone().into(),
-            token: format!("token-of-{name}").into(),
-            platform: Platform::new(1).expect("1 to 11"),
-            operation_id: "login".into(),
-            variant: Variant::all().next().expect("there are four"),
-            wants_response: false,
-            forwarded_for: None,
-            upgrade: Ok(AcceptKey::answer_to(b"dGhlIHNhbXBsZSBub25jZQ==")),
-        };
-        let accepted =
-            Accepted { peer: "127.0.0.1:4000".parse().expect("an address"), login: Box::new(login) };
-        let conn = self.hub.accepted(NOW, accepted).expect("there is room");
-        self.answer_calls();
-        self.hub.turn(NOW);
-        self.conns.push(conn);
-        self.flush();
-    }
-
-    fn answer_calls(&mut self) {
-        while let Some(effect) = self.hub.next_effect() {
-            if let Effect::Call(call) = effect {
-                let UpstreamCall { ticket, metadata, .. } = *call;
-                let outcome = UpstreamOutcome::Token { user: metadata.user, platform: 1 };
-                if let Some(ticket) = ticket {
-                    self.hub.input(NOW, Input::UpstreamReply(UpstreamReply { ticket, outcome }));
-                }
-            }
-        }
-    }
-
-    /// One message to all users, until everybody has sent it. Frames that left.
-    pub fn fan_out(&mut self, msg_data: Bytes) -> usize {
-        let recipients = (0..self.conns.len())
-            .map(|number| Recipient { slot: number as u32, user: user(number) })
-            .collect();
-        let mail = PushMail {
-            ticket: None,
-            source: SourceId(1),
-            deadline: NOW.mono.plus_ms(1_000),
-            body: PushBody {
-                operation_id: Text::from("operation".to_owned()),
-                conversation: "si_sender_u000001".into(),
-                msg_data,
-                frames: None,
-            },
-            audience: Audience::Listed(recipients),
-            rules: PushRules::default(),
-        };
-        self.hub.input(NOW, Input::Mail(ShardMail::Push(Box::new(mail))));
-        let mut frames = 0;
-        loop {
-            self.hub.turn(NOW);
-            frames += self.flush();
-            if !self.hub.has_work() {
-                return frames;
-            }
-        }
-    }
-
-    /// All that wants to send sends, on sockets that take everything. Frames that left.
-    fn flush(&mut self) -> usize {
-        let mut frames = 0;
-        while let Some(conn) = self.hub.next_flush() {
-            let bytes = self.hub.fill(conn, &mut self.batch);
-            frames += self.batch.frames.len();
-            self.batch.frames.clear();
-            self.hub.sent(NOW, conn, bytes);
-        }
-        frames
+    #[test]
+    fn content_has_its_length_and_does_not_simply_repeat() {
+        assert_eq!(content(4000).len(), 4000);
+        assert_ne!(content(80)[..40], content(80)[40..]);
     }
 }

@@ -190,7 +190,7 @@ mod tests {
 
     fn samples() -> Vec<Vec<u8>> {
         let mut random = fastrand::Rng::with_seed(7);
-        let mut samples = vec![vec![], vec![1], vec![b'a'; 256], vec![b'a'; 257], vec![0; 300_000]];
+        let mut samples = vec![vec![], vec![1], vec![b'a'; 1024], vec![b'a'; 1025], vec![0; 300_000]];
         samples.extend([300, 70_000, 300_000].map(|n| (0..n).map(|_| random.u8(..)).collect()));
         samples
     }
