@@ -143,7 +143,7 @@ run "pure layers alone" gate cargo check --locked --lib --no-default-features
 run "release build" gate cargo build --locked --release
 run "release build of the load generator" gate cargo build --locked --release -p pinion-bench-load
 run "bench tests" suite cargo test --locked -p pinion-bench-kit -p pinion-bench-load -p pinion-bench-peers -p pinion-bench-push
-run "micro benchmarks, once each" gate cargo test --locked -p pinion-bench-micro --benches
+run "micro benchmarks, once each" suite cargo test --locked -p pinion-bench-micro --lib --benches
 run "arithmetic of the comparison" gate python3 -m unittest discover -s bench/compare -p 'test_*.py'
 run "bench smoke" suite cargo run --locked -p pinion-bench-push -- smoke
 run "load generator smoke" suite python3 bench/scripts/smoke.py
