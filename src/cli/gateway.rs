@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use super::logging::Logging;
 use super::{EXIT_FAILED, args, banner, fail, load, output};
 use crate::config::Loaded;
-use crate::config::machine::{Machine, raise_open_files};
+use crate::config::machine::{Machine, raise_open_files, refuse_huge_pages};
 use crate::node::{Failure, Node, PlantedStall};
 
 /// Runs the command.
@@ -34,6 +34,11 @@ fn serve(loaded: &Loaded, stall: Option<PlantedStall>) -> Result<(), String> {
     let logging = Logging::start(&loaded.config.log)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
+    }
+    if !loaded.config.shards.huge_pages
+        && let Err(error) = refuse_huge_pages()
+    {
+        tracing::warn!(%error, "memory may come in huge pages");
     }
     let mut node = Node::start(&loaded.config, &Machine::probe(), logging.dropped())?;
     // Before "ready": whoever waits for that may send the signal at once.

@@ -220,6 +220,8 @@ pub struct ShardsConfig {
     pub driver: Driver,
     /// `shards.engine`.
     pub engine: Engine,
+    /// `shards.huge_pages`, default false: memory in pages of 2 MiB.
+    pub huge_pages: bool,
     /// `shards.owner_key`: two 64-bit numbers; random unless given (tests).
     pub owner_key: [u64; 2],
 }

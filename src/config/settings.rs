@@ -107,6 +107,7 @@ impl Draft {
                 count: 0,
                 rpc_count: 0,
                 pin: false,
+                huge_pages: false,
                 driver: Driver::Auto,
                 engine: Engine::Auto,
                 owner_key: [0; 2],
@@ -503,6 +504,15 @@ pub static SETTINGS: &[Setting] = &[
         "Pin shard i to the i-th CPU of the set; auto = unless a cgroup quota is smaller than the set",
         |d, t| d.pin = auto(t, boolean)?,
         |c| c.shards.pin
+    ),
+    setting!(
+        "shards.huge_pages",
+        "false",
+        "`true` or `false`",
+        "true",
+        "Let memory come in pages of 2 MiB (transparent huge pages): tens of MiB more, fewer misses of the address cache",
+        |d, t| d.config.shards.huge_pages = boolean(t)?,
+        |c| c.shards.huge_pages
     ),
     setting!(
         "shards.driver",

@@ -220,6 +220,7 @@ fn config() -> Config {
             pin: false,
             driver: Driver::Auto,
             engine: crate::config::Engine::Auto,
+            huge_pages: false,
             owner_key: [1, 2],
         },
         auth: AuthConfig { secret: "openIM123".to_owned(), admin_users: vec!["imAdmin".to_owned()] },

@@ -35,6 +35,7 @@ pub(crate) fn config() -> Config {
             pin: false,
             driver: Driver::Auto,
             engine: Engine::Auto,
+            huge_pages: false,
             owner_key: [1, 2],
         },
         auth: AuthConfig { secret: "openIM123".into(), admin_users: vec!["imAdmin".into()] },
