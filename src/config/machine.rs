@@ -28,8 +28,8 @@ impl Machine {
     }
 }
 
-/// Memory comes in pages of 4 KiB from here on, whatever the allocator advises. An idle connection is some hundred bytes:
-/// with pages of 2 MiB a process of 16 000 of them took 52 MB instead of 24 (bench/MEMORY.md).
+/// Memory comes in pages of 4 KiB from here on, whatever the allocator advises. An idle connection is some hundred
+/// bytes: with pages of 2 MiB a process of 16 000 of them took 52 MB instead of 28 (bench/MEMORY.md).
 ///
 /// # Errors
 /// The kernel is older than 3.15, or a filter forbids it.

@@ -510,7 +510,7 @@ pub static SETTINGS: &[Setting] = &[
         "false",
         "`true` or `false`",
         "true",
-        "Let memory come in pages of 2 MiB (transparent huge pages): tens of MiB more, fewer misses of the address cache",
+        "Let memory come in transparent huge pages of 2 MiB: tens of MiB more, fewer misses of the address cache",
         |d, t| d.config.shards.huge_pages = boolean(t)?,
         |c| c.shards.huge_pages
     ),

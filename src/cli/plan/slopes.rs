@@ -31,60 +31,54 @@ pub(super) struct EngineSlopes {
 }
 
 /// By engine; the first is the default.
-pub(super) const ENGINES: [EngineSlopes; 3] = [
-    EngineSlopes { name: "ring", user_bytes: user_bytes(700.0) },
-    EngineSlopes { name: "task", user_bytes: user_bytes(1_600.0) },
-    EngineSlopes { name: "epoll", user_bytes: user_bytes(2_200.0) },
+pub(super) const ENGINES: [EngineSlopes; 2] = [
+    EngineSlopes { name: "ring", user_bytes: user_bytes(639.0) },
+    EngineSlopes { name: "task", user_bytes: user_bytes(1_035.0) },
 ];
 
 const fn user_bytes(value: f64) -> Slope {
-    Slope {
-        name: "user memory per idle connection",
-        value,
-        unit: "B",
-        command: "bench/compare/run.sh growth",
-    }
+    Slope { name: "user memory per idle connection", value, unit: "B", command: "bench/compare/run.sh" }
 }
 
 /// Kernel memory of an idle, established connection: socket, file, inode, dentry, and its share of hash tables.
 pub(super) const KERNEL_BYTES: Slope = Slope {
     name: "kernel memory per idle connection",
-    value: 4_600.0,
+    value: 5_506.0,
     unit: "B",
-    command: "bench/compare/run.sh growth",
+    command: "bench/compare/run.sh",
 };
 /// Kernel memory of a connection whose client has stopped reading, at the default `websocket.send_buffer_bytes`.
 pub(super) const STALLED_BYTES: Slope = Slope {
     name: "kernel memory per connection that does not read",
     value: 115_000.0,
     unit: "B",
-    command: "bench/scripts/slow.lua",
+    command: "platform notes, 19",
 };
 /// A process without connections, with one shard.
 pub(super) const PROCESS_BYTES: Slope = Slope {
     name: "a process without connections",
-    value: 12e6,
+    value: 18.4e6,
     unit: "B",
-    command: "bench/compare/run.sh growth",
+    command: "bench/compare/run.sh",
 };
 /// Ring buffers and tables of one shard more.
 pub(super) const SHARD_BYTES: Slope =
-    Slope { name: "one shard more", value: 6e6, unit: "B", command: "bench/compare/run.sh growth" };
+    Slope { name: "one shard more", value: 2.2e6, unit: "B", command: "bench/compare/run.sh growth" };
 /// CPU of a ping and its pong.
 pub(super) const HEARTBEAT_US: Slope =
-    Slope { name: "CPU per heartbeat", value: 6.0, unit: "us", command: "bench/compare/run.sh idle" };
-/// CPU of a login: accept, head, token made from the secret, 101, register; and of the close.
+    Slope { name: "CPU per heartbeat", value: 5.7, unit: "us", command: "bench/compare/run.sh growth" };
+/// CPU of a login: accept, head, token checked here, 101, register. Not of its close.
 pub(super) const LOGIN_US: Slope =
-    Slope { name: "CPU per login", value: 60.0, unit: "us", command: "bench/compare/run.sh handshake" };
+    Slope { name: "CPU per login", value: 19.8, unit: "us", command: "bench/compare/run.sh" };
 /// CPU of a push to one user by OpenIM's unary call, gRPC and delivery together.
 pub(super) const PUSH_US: Slope =
-    Slope { name: "CPU per push to one connection", value: 13.0, unit: "us", command: "bench-push unary" };
+    Slope { name: "CPU per push to one connection", value: 12.8, unit: "us", command: "bench-push unary" };
 /// CPU of one delivery more of the same push.
 pub(super) const DELIVERY_US: Slope = Slope {
     name: "CPU per further delivery of a push",
-    value: 5.1,
+    value: 4.0,
     unit: "us",
-    command: "bench-push fanout",
+    command: "bench/compare/run.sh",
 };
 
 /// All but those of the engines, for the page.
