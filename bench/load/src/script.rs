@@ -74,20 +74,29 @@ pub struct Hooks {
     pub closed: bool,
 }
 
-/// One thread's script. Errors are for the user: file, line and what was wrong; the run ends with them.
+/// One thread's script. Errors are for the user: file, line and what was wrong; the run ends with them. A hook
+/// that [`Script::hooks`] denies is not called; those with a body here need not be written then.
 pub trait Script {
     fn hooks(&self) -> Hooks;
     /// After each login. What it returns is sent at once and not timed.
-    fn connected(&mut self, conn: &Conn<'_>) -> Result<Vec<Operation>, String>;
+    fn connected(&mut self, _conn: &Conn<'_>) -> Result<Vec<Operation>, String> {
+        Ok(Vec::new())
+    }
     /// What to do now.
     fn request(&mut self, conn: &Conn<'_>) -> Result<Operation, String>;
     /// Closed loop: pause before the next operation of this connection.
-    fn delay(&mut self, conn: &Conn<'_>) -> Result<Duration, String>;
+    fn delay(&mut self, _conn: &Conn<'_>) -> Result<Duration, String> {
+        Ok(Duration::ZERO)
+    }
     /// Each message that arrives and is not the answer to an operation; OpenIM: the push's or frame's envelope,
     /// decoded. What it returns is sent at once and not timed.
-    fn message(&mut self, conn: &Conn<'_>, message: &Incoming<'_>) -> Result<Vec<Operation>, String>;
+    fn message(&mut self, _conn: &Conn<'_>, _message: &Incoming<'_>) -> Result<Vec<Operation>, String> {
+        Ok(Vec::new())
+    }
     /// Each answer.
-    fn response(&mut self, conn: &Conn<'_>, message: &Incoming<'_>) -> Result<(), String>;
+    fn response(&mut self, _conn: &Conn<'_>, _message: &Incoming<'_>) -> Result<(), String> {
+        Ok(())
+    }
     /// The connection ended by the server, or failed. `true`: log in again (the engine waits for `delay` first).
     fn closed(&mut self, conn: &Conn<'_>, code: u16, reason: &str) -> Result<bool, String>;
 }

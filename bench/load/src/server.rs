@@ -102,20 +102,31 @@ fn socket_pages(sockstat: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
+
     use super::*;
 
+    /// Another process: this one's memory is that of all the tests that run beside this one.
     #[test]
     fn a_process_is_seen_and_one_that_is_not_there_is_refused() {
-        let server = Server::watch(&[std::process::id()]).unwrap().unwrap();
+        let script = "read go; held=$(head -c 33554432 /dev/zero | tr '\\0' x); echo ready; read end";
+        let mut shell = Command::new("sh")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut orders, said) = (shell.stdin.take().unwrap(), shell.stdout.take().unwrap());
+        let server = Server::watch(&[shell.id()]).unwrap().unwrap();
         let before = server.snapshot();
-        let held = std::hint::black_box(vec![1u8; 32 << 20]);
-        let mut seen = server.snapshot();
-        while seen.since(&before, &before).cpu_seconds == 0.0 {
-            seen = server.snapshot();
-        }
-        let used = seen.since(&before, &before);
+        writeln!(orders, "go").unwrap();
+        assert_eq!(BufReader::new(said).lines().next().unwrap().unwrap(), "ready");
+        let used = server.snapshot().since(&before, &before);
+        assert!(used.cpu_seconds > 0.0, "{used:?}");
         assert!(used.memory_bytes > used.memory_before_bytes + (16 << 20), "{used:?}");
-        drop(held);
+        drop(orders);
+        shell.wait().unwrap();
         assert!(Server::watch(&[u32::MAX]).unwrap_err().contains("--server-pid 4294967295"));
         assert!(Server::watch(&[]).unwrap().is_none());
     }

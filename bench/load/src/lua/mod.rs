@@ -244,24 +244,8 @@ impl Script for BuiltIn {
         Hooks { request: self.raw, ..Hooks::default() }
     }
 
-    fn connected(&mut self, _: &Conn<'_>) -> Result<Vec<Operation>, String> {
-        Ok(Vec::new())
-    }
-
     fn request(&mut self, _: &Conn<'_>) -> Result<Operation, String> {
         Ok(Operation::Message { data: b"pinion-bench".to_vec(), kind: MessageKind::Text })
-    }
-
-    fn delay(&mut self, _: &Conn<'_>) -> Result<Duration, String> {
-        Ok(Duration::ZERO)
-    }
-
-    fn message(&mut self, _: &Conn<'_>, _: &Incoming<'_>) -> Result<Vec<Operation>, String> {
-        Ok(Vec::new())
-    }
-
-    fn response(&mut self, _: &Conn<'_>, _: &Incoming<'_>) -> Result<(), String> {
-        Ok(())
     }
 
     fn closed(&mut self, _: &Conn<'_>, _: u16, _: &str) -> Result<bool, String> {

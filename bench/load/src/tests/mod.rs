@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::run::{Refusal, is_part, part, run};
-use crate::script::{Conn, Hooks, Incoming, Operation, Script};
+use crate::script::{Conn, Hooks, Operation, Script};
 use crate::settings::{Driver, Protocol, Settings, Target, Tokens, Users};
 use crate::tally::{Errors, Outcome};
 
@@ -90,18 +90,6 @@ impl Script for Play {
 
     fn request(&mut self, conn: &Conn<'_>) -> Result<Operation, String> {
         Ok((self.request)(conn))
-    }
-
-    fn delay(&mut self, _: &Conn<'_>) -> Result<Duration, String> {
-        Ok(Duration::ZERO)
-    }
-
-    fn message(&mut self, _: &Conn<'_>, _: &Incoming<'_>) -> Result<Vec<Operation>, String> {
-        Ok(Vec::new())
-    }
-
-    fn response(&mut self, _: &Conn<'_>, _: &Incoming<'_>) -> Result<(), String> {
-        Ok(())
     }
 
     fn closed(&mut self, _: &Conn<'_>, code: u16, _: &str) -> Result<bool, String> {
