@@ -1,4 +1,5 @@
-//! Who answers the hubs' questions: embedded (here), OpenIM's services (a later issue).
+//! Who answers the hubs' questions: `embedded`, in this process, or `openim`, OpenIM's services.
 #![deny(clippy::indexing_slicing, clippy::iter_over_hash_type, clippy::expect_used)]
 
 pub mod embedded;
+pub mod openim;
