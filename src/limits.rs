@@ -120,9 +120,12 @@ pub const PUSH_LANE_MAX: usize = 4096;
 pub const HAND_OVER_LANE_MAX: usize = 1024;
 /// Pushes that a shard has taken from its lane and not finished. More: it leaves them in the lane.
 pub const PUSHES_OPEN_MAX: u32 = 4096;
-/// Connections served with pushes in one turn; a recipient without one counts as one. A user is never divided: one
-/// with more connections than that gets a turn of his own.
+/// Sends that pushes cause in one turn, counted by connections; a recipient without one counts as one. A user is never
+/// divided: one with more connections than that gets a turn of his own.
 pub const PUSH_SLICE_MAX: usize = 64;
+/// Frames that pushes queue in one turn, for each of those sends; and sources looked at for pushes that may ride along.
+/// More: they leave in a later turn.
+pub const PUSHES_TOGETHER_MAX: usize = 16;
 /// Places in the table of users that a push to everybody looks at in one turn, empty ones included.
 pub const PUSH_WALK_MAX: usize = 1024;
 /// Pushes of a shard that were served and wait for their last verdicts. More: what is open is reported as queued.

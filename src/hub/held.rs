@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Hub;
 use super::mail::{PushBody, PushRules};
-use super::push::Offer;
+use super::push_queue::Offer;
 use super::verdicts::Looked;
 use crate::arena::Arena;
 use crate::ids::{ConnId, SlotId};

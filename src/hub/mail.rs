@@ -66,6 +66,17 @@ impl Audience {
             Self::Everybody => &[],
         }
     }
+
+    /// Both are lists of that many entries, or neither is a list.
+    pub(super) fn is_as_long_as(&self, other: &Self) -> bool {
+        matches!(self, Self::Everybody) == matches!(other, Self::Everybody)
+            && self.listed().len() == other.listed().len()
+    }
+
+    /// The user in a place of the list.
+    pub(super) fn user_at(&self, place: u32) -> Option<&Text> {
+        self.listed().get(place as usize).map(|recipient| &recipient.user)
+    }
 }
 
 /// The options of a push (`pinion.v1.PushMessage`). The default is OpenIM's push.

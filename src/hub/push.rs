@@ -1,148 +1,30 @@
-//! Pushes: FIFO within a source, round robin between sources, one slice of connections per turn, one encoding per
-//! variant (architecture.md section 7).
+//! Serving pushes: FIFO within a source, round robin between sources, one slice of sends per turn, one encoding per
+//! variant (architecture.md section 7). The queues and what a turn may spend are in `push_queue`.
 //!
 //! What always holds: a push with a ticket is answered to its end, with one verdict for each recipient that was looked
 //! at, unless it is cancelled; a user is served in one turn, all his connections or none.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
-
-use serde::{Deserialize, Serialize};
 
 use super::Hub;
 use super::follow::{What, cut};
 use super::held::{Message, Wanted};
 use super::mail::{
-    Audience, DeviceOutcome, DeviceVerdict, PushBody, PushMail, PushPart, PushRules, Recipient,
-    RecipientVerdict, Report, Totals, Who,
+    Audience, DeviceOutcome, DeviceVerdict, PushMail, PushPart, PushRules, Recipient, RecipientVerdict,
+    Report, Totals, Who,
 };
 use super::push_frame::{push_messages, response};
+use super::push_queue::{Answer, Budget, Job, Offer, Rank, Served, Trail, Walk};
 use super::registry::User;
 use super::verdicts::{Looked, Table, metric};
-use crate::ids::{ConnId, Platform, RpcTicket, SlotId, SourceId, Text};
+use crate::ids::{ConnId, Platform, RpcTicket, SourceId, Text};
 use crate::limits;
 use crate::metrics::Metric;
-use crate::session::Tick;
 use crate::session::outbox::{Tag, VerdictRef};
+use crate::session::{Session, Tick};
 use crate::time::Now;
 use crate::wire::envelope::Variant;
 use crate::wire::frame::Frame;
-
-/// A push that is being served.
-#[derive(Debug, Serialize, Deserialize)]
-struct Job {
-    mail: PushMail,
-    /// The first recipient that was not served yet; for a push to everybody the position in the table of users.
-    next: u32,
-    /// For a push to everybody: users that came later are not served. See [`User::number`].
-    came_before: u64,
-    answer: Answer,
-    /// Built on first use.
-    frames: Frames,
-    /// The copy that waits for absent users. Made on first use.
-    held: Option<Rc<Message>>,
-    cancelled: bool,
-}
-
-type Frames = [Option<Frame>; Variant::COUNT];
-
-/// Who hears of it.
-#[derive(Debug, Serialize, Deserialize)]
-enum Answer {
-    Nobody,
-    /// In one part when all are served ([`Report::Queued`]).
-    Whole(RpcTicket, Vec<RecipientVerdict>),
-    /// As verdicts become known: its place in [`super::verdicts`].
-    Parts(SlotId),
-}
-
-/// A push as it is offered to one connection.
-pub(super) struct Offer<'a> {
-    pub(super) body: &'a PushBody,
-    pub(super) rules: PushRules,
-    pub(super) frames: &'a mut Frames,
-}
-
-/// Pushes by source, and whose turn it is.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Pushes {
-    sources: BTreeMap<SourceId, VecDeque<Job>>,
-    turns: VecDeque<SourceId>,
-    open: usize,
-}
-
-/// What became of a job in a slice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Served {
-    /// Every recipient was served, or will not be.
-    All,
-    /// The slice ended.
-    Some,
-    /// The next user needs more than is left of the slice: he is the first of the next one.
-    NoRoom,
-}
-
-impl Pushes {
-    pub(super) fn new() -> Self {
-        Self { sources: BTreeMap::new(), turns: VecDeque::new(), open: 0 }
-    }
-
-    /// Queues a push behind the others of its source.
-    fn accept(&mut self, job: Job) {
-        let source = job.mail.source;
-        let jobs = self.sources.entry(source).or_default();
-        if jobs.is_empty() {
-            self.turns.push_back(source);
-        }
-        jobs.push_back(job);
-        self.open += 1;
-    }
-
-    /// The caller is gone. (A scan: cancels are rare, open pushes bounded.)
-    fn cancel(&mut self, ticket: RpcTicket) {
-        let jobs = self.sources.values_mut().flatten();
-        for job in jobs.filter(|job| job.mail.ticket == Some(ticket)) {
-            job.cancelled = true;
-        }
-    }
-
-    pub(super) fn has_work(&self) -> bool {
-        !self.turns.is_empty()
-    }
-
-    pub(super) fn has_room(&self) -> bool {
-        self.open < limits::PUSHES_OPEN_MAX as usize
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.open
-    }
-
-    /// Takes the first job of the source whose turn it is.
-    fn take(&mut self) -> Option<Job> {
-        let source = self.turns.pop_front()?;
-        self.sources.get_mut(&source)?.pop_front()
-    }
-
-    /// Puts an unfinished job back at the head of its source, or drops a finished one. The source's next turn comes
-    /// after all others, or, if its job found no room, first.
-    fn give_back(&mut self, source: SourceId, unfinished: Option<Job>, served: Served) {
-        self.open -= usize::from(unfinished.is_none());
-        let Some(jobs) = self.sources.get_mut(&source) else {
-            return;
-        };
-        if let Some(job) = unfinished {
-            jobs.push_front(job);
-        }
-        if jobs.is_empty() {
-            self.sources.remove(&source);
-        } else if served == Served::NoRoom {
-            self.turns.push_front(source);
-        } else {
-            self.turns.push_back(source);
-        }
-    }
-}
 
 impl Hub {
     /// A push came.
@@ -163,12 +45,14 @@ impl Hub {
         };
         self.pushes.accept(Job {
             mail,
-            next: 0,
+            walk: None,
+            slice_from: 0,
             came_before: self.registry.came(),
             answer,
             frames: Default::default(),
             held: None,
             cancelled: false,
+            over: false,
         });
     }
 
@@ -181,41 +65,98 @@ impl Hub {
         }
     }
 
-    /// Serves one slice of connections, over as many sources as that reaches.
+    /// Serves one slice of sends, over as many sources as that reaches, and then what rides along.
     pub(super) fn push_slice(&mut self, now: Now) {
-        let mut left = self.config.push_slice.max(1);
-        while left > 0 {
-            let Some(mut job) = self.pushes.take() else { break };
-            let (source, before) = (job.mail.source, left);
-            let served = if job.cancelled || job.mail.deadline <= now.mono {
-                self.give_up(&job);
-                Served::All
-            } else {
-                self.serve(now, &mut job, &mut left)
-            };
-            if served == Served::All {
-                self.finish_push(job);
-                self.pushes.give_back(source, None, served);
-            } else {
-                self.pushes.give_back(source, Some(job), served);
+        let mut budget = Budget::of_a_turn(self.config.push_slice);
+        let mut led = 0;
+        while budget.sends > 0
+            && let Some(source) = self.pushes.next_source()
+        {
+            let before = budget;
+            let (served, left) = self.serve_source(now, source, &mut budget);
+            if left {
+                self.pushes.wait(source, served);
+                led += usize::from(served != Served::NoRoom);
             }
             if served == Served::NoRoom {
                 break;
             }
-            if left == before {
-                left -= 1; // so that the loop ends
+            if budget.sends == before.sends {
+                budget.sends -= 1; // so that the loop ends
             }
         }
+        self.ride_along(now, budget, led);
         self.tell_news();
+    }
+
+    /// Serves the sources whose next recipients send in this turn anyway. They keep their places; the last `led`
+    /// sources had their turn.
+    fn ride_along(&mut self, now: Now, budget: Budget, led: usize) {
+        let mut budget = budget.for_rides();
+        let mut sources = self.pushes.waiting().saturating_sub(led).min(limits::PUSHES_TOGETHER_MAX);
+        let mut place = 0;
+        while place < sources
+            && let Some(source) = self.pushes.source_at(place)
+        {
+            let (_, left) = self.serve_source(now, source, &mut budget);
+            if left {
+                place += 1;
+            } else {
+                self.pushes.forget(place);
+                sources -= 1;
+            }
+        }
+    }
+
+    /// Serves the first push of a source, and behind it those that walk the same list. Returns what became of the
+    /// first, and whether something is left.
+    fn serve_source(&mut self, now: Now, source: SourceId, budget: &mut Budget) -> (Served, bool) {
+        let (mut served, mut in_hand, mut led) = (None, Vec::new(), None);
+        while in_hand.len() < limits::PUSHES_TOGETHER_MAX
+            && let Some(mut job) = self.pushes.pop(source)
+        {
+            if job.cancelled || job.mail.deadline <= now.mono {
+                self.give_up(&job);
+                job.over = true;
+                in_hand.push(job);
+                continue;
+            }
+            let trail = led.and_then(|(place, from, steps)| {
+                let audience = &in_hand.get::<usize>(place)?.mail.audience;
+                Some(Trail { audience, len: self.length(audience), from, steps })
+            });
+            if trail.is_some_and(|trail| !trail.takes(&job)) {
+                self.pushes.put_back(source, job);
+                break;
+            }
+            let (step, from, steps) = self.serve(now, &mut job, trail, budget);
+            served = served.or(Some(step));
+            led = Some((in_hand.len(), from, steps));
+            in_hand.push(job);
+        }
+        let (over, kept): (Vec<Job>, Vec<Job>) = in_hand.into_iter().partition(|job| job.over);
+        kept.into_iter().rev().for_each(|job| self.pushes.put_back(source, job));
+        let left = self.pushes.end(source, over.len());
+        over.into_iter().for_each(|job| self.finish_push(job));
+        (served.unwrap_or(Served::All), left)
+    }
+
+    /// Entries of what a push walks over.
+    fn length(&self, audience: &Audience) -> u32 {
+        match audience {
+            Audience::Listed(recipients) => u32::try_from(recipients.len()).unwrap_or(u32::MAX),
+            Audience::Everybody => self.registry.user_positions(),
+        }
     }
 
     /// Leaves the recipients that were not served without a verdict. An empty verdict would say that they have no
     /// connection here, which nobody has looked at.
     fn give_up(&mut self, job: &Job) {
-        let left = job.mail.audience.listed().len().saturating_sub(job.next as usize);
-        if job.mail.ticket.is_none() {
+        let len = self.length(&job.mail.audience);
+        let left = job.walk.map_or(len, |walk| walk.left(len));
+        if job.mail.ticket.is_none() && job.mail.audience != Audience::Everybody {
             // Otherwise whoever gathers the verdicts counts what is missing.
-            self.tally.add(Metric::PushNotReached, left as u64);
+            self.tally.add(Metric::PushNotReached, left.into());
         }
         if let (Answer::Parts(push), Audience::Everybody) = (&job.answer, &job.mail.audience) {
             self.verdicts.cut_short(*push);
@@ -236,68 +177,117 @@ impl Hub {
         }
     }
 
-    /// Serves recipients until `left`, which counts connections, is used up.
-    fn serve(&mut self, now: Now, job: &mut Job, left: &mut usize) -> Served {
+    /// Serves recipients of a push as far as the budget, or the trail of the one before it, goes. Returns also with
+    /// which entry it began, and how many it looked at.
+    fn serve(
+        &mut self,
+        now: Now,
+        job: &mut Job,
+        trail: Option<Trail<'_>>,
+        budget: &mut Budget,
+    ) -> (Served, u32, u32) {
         // Taken out, so that a recipient can be looked at while the job changes.
         let audience = std::mem::replace(&mut job.mail.audience, Audience::Everybody);
-        let served = match &audience {
-            Audience::Listed(recipients) => self.serve_listed(now, job, recipients, left),
-            Audience::Everybody => self.serve_everybody(now, job, left),
-        };
-        job.mail.audience = audience;
-        served
-    }
-
-    fn serve_listed(&mut self, now: Now, job: &mut Job, users: &[Recipient], left: &mut usize) -> Served {
-        while let Some(recipient) = users.get(job.next as usize) {
-            if *left == 0 {
-                return Served::Some;
-            }
-            let user = self.registry.user(&recipient.user);
-            let Some(after) = self.room_for(user, *left) else {
-                return Served::NoRoom;
+        let len = self.length(&audience);
+        let meet = || self.pushes.meeting_point(&audience, len, budget.rank);
+        let begin = || trail.map_or_else(meet, |trail| trail.from);
+        let mut walk = job.walk.unwrap_or_else(|| Walk::begin_at(begin()));
+        let (from, left) = (walk.next(len).unwrap_or(len), walk.left(len));
+        // The walk over the table of users also passes empty places.
+        let steps = trail.map_or(u32::MAX, |trail| trail.steps).min(self.steps_at_once(&audience));
+        let rank = budget.rank;
+        if trail.is_some() {
+            budget.rank = Rank::Rides;
+        }
+        let served = loop {
+            let Some(place) = walk.next(len) else {
+                break Served::All;
             };
-            let first = user.and_then(|user| self.registry.next_open(user.first));
-            *left = after;
-            job.next += 1;
-            match first {
-                Some(first) => self.serve_user(now, job, || Who::Slot(recipient.slot), first),
-                None => self.serve_absent(now, job, recipient),
+            if left - walk.left(len) >= steps {
+                break Served::Some;
             }
+            if trail.is_some_and(|trail| trail.audience.user_at(place) != audience.user_at(place)) {
+                break Served::Some;
+            }
+            let room = match &audience {
+                Audience::Listed(recipients) => {
+                    self.serve_listed(now, job, recipients.get(place as usize), budget)
+                }
+                Audience::Everybody => self.serve_position(now, job, place, budget),
+            };
+            if !room {
+                break if budget.sends == 0 { Served::Some } else { Served::NoRoom };
+            }
+            walk.step(place);
+        };
+        budget.rank = rank;
+        job.over = served == Served::All;
+        let steps = left - walk.left(len);
+        if steps > 0 {
+            (job.walk, job.slice_from) = (Some(walk), from);
         }
-        Served::All
+        job.mail.audience = audience;
+        (served, from, steps)
     }
 
-    /// Walks the table of users.
-    fn serve_everybody(&mut self, now: Now, job: &mut Job, left: &mut usize) -> Served {
-        // Unsliced, for a comparison, it walks the whole table.
-        let mut steps = limits::PUSH_WALK_MAX.max(self.config.push_slice);
-        while job.next < self.registry.user_positions() {
-            if *left == 0 || steps == 0 {
-                return Served::Some;
+    fn steps_at_once(&self, audience: &Audience) -> u32 {
+        match audience {
+            Audience::Listed(_) => u32::MAX,
+            // Unsliced, for a comparison, it walks the whole table.
+            Audience::Everybody => {
+                u32::try_from(limits::PUSH_WALK_MAX.max(self.config.push_slice)).unwrap_or(u32::MAX)
             }
-            steps -= 1;
-            let user = self.registry.user_at(job.next).filter(|user| user.number < job.came_before);
-            let first = user.and_then(|user| self.registry.next_open(user.first));
-            if let (Some(user), Some(first)) = (user, first) {
-                let Some(after) = self.room_for(Some(user), *left) else {
-                    return Served::NoRoom;
-                };
-                *left = after;
-                let named = !matches!(job.answer, Answer::Nobody) && job.mail.rules.report != Report::Totals;
-                let who = if named { Text::from(&*user.id) } else { Text::default() };
-                self.serve_user(now, job, || Who::User(who.clone()), first);
-            }
-            job.next += 1;
         }
-        Served::All
     }
 
-    /// What is left of a slice after a user; `None`: he must wait for the next one.
-    fn room_for(&self, user: Option<&User>, left: usize) -> Option<usize> {
-        let connections = user.map_or(1, |user| user.connections.max(1) as usize);
-        // One with more connections than a slice has gets a slice of his own.
-        (connections <= left || left >= self.config.push_slice).then(|| left.saturating_sub(connections))
+    /// Serves a user of the list. `false`: the budget has no room for him.
+    fn serve_listed(
+        &mut self,
+        now: Now,
+        job: &mut Job,
+        recipient: Option<&Recipient>,
+        budget: &mut Budget,
+    ) -> bool {
+        let Some(recipient) = recipient else { return true };
+        let user = self.registry.user(&recipient.user);
+        if !self.take_room(user, budget) {
+            return false;
+        }
+        match user.and_then(|user| self.registry.next_open(user.first)) {
+            Some(first) => self.serve_user(now, job, || Who::Slot(recipient.slot), first),
+            None => self.serve_absent(now, job, recipient),
+        }
+        true
+    }
+
+    /// Serves whoever is in a place of the table of users. `false`: the budget has no room for him.
+    fn serve_position(&mut self, now: Now, job: &mut Job, place: u32, budget: &mut Budget) -> bool {
+        let user = self.registry.user_at(place).filter(|user| user.number < job.came_before);
+        let first = user.and_then(|user| self.registry.next_open(user.first));
+        let (Some(user), Some(first)) = (user, first) else {
+            return true;
+        };
+        if !self.take_room(Some(user), budget) {
+            return false;
+        }
+        let named = !matches!(job.answer, Answer::Nobody) && job.mail.rules.report != Report::Totals;
+        let who = if named { Text::from(&*user.id) } else { Text::default() };
+        self.serve_user(now, job, || Who::User(who.clone()), first);
+        true
+    }
+
+    /// Spends what a recipient costs, or says `false`.
+    fn take_room(&self, user: Option<&User>, budget: &mut Budget) -> bool {
+        let Some(user) = user else {
+            return budget.take_absent();
+        };
+        let (mut sends, mut all, mut next) = (0, 0, self.registry.next_open(user.first));
+        while let Some(session) = next.and_then(|conn| self.registry.session(conn)) {
+            sends += usize::from(!sends_anyway(session));
+            all += 1;
+            next = self.registry.next_open(session.user_next);
+        }
+        budget.take(sends, all.max(1))
     }
 
     /// Offers a push to the connections of a user, from the first that is alive on.
@@ -400,7 +390,7 @@ impl Hub {
             return DeviceOutcome::Dropped;
         };
         let PushRules { only_if_online, expires, .. } = offer.rules;
-        if session.background && session.platform == Platform::IOS {
+        if is_in_background(session) {
             return DeviceOutcome::Background;
         }
         if expires.is_some_and(|at| at <= now.mono) {
@@ -448,4 +438,14 @@ impl Hub {
         };
         Some(cached.insert(frame).clone())
     }
+}
+
+/// Whether a frame for a connection costs no send of its own: one is due, or the frame will not be queued.
+fn sends_anyway(session: &Session) -> bool {
+    session.flush_listed || is_in_background(session)
+}
+
+/// OpenIM's rule: an iPhone in the background gets nothing (spec 4.3).
+fn is_in_background(session: &Session) -> bool {
+    session.background && session.platform == Platform::IOS
 }

@@ -34,6 +34,7 @@ mod plan;
 mod planted;
 mod policy_behaviour;
 mod push_behaviour;
+mod push_together;
 mod pushes;
 mod reader;
 mod recording;

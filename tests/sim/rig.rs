@@ -131,9 +131,16 @@ impl Rig {
     }
 
     pub fn turn(&mut self) {
+        self.turn_listing();
+    }
+
+    /// One turn, and who is listed for sending. The list is taken, as the shard does; tests read when they like.
+    pub fn turn_listing(&mut self) -> Vec<ConnId> {
         self.hub.turn(self.now);
+        let listed = std::iter::from_fn(|| self.hub.next_flush()).collect();
         self.hub.audit().unwrap();
         self.take_effects();
+        listed
     }
 
     /// Time passes, tick by tick.
@@ -193,6 +200,12 @@ impl Rig {
             self.hub.sent(self.now, conn, filled);
             self.hub.audit().unwrap();
         }
+    }
+
+    /// The operation ids of the pushes among what is read.
+    pub fn pushes(&mut self, conn: ConnId) -> Vec<String> {
+        let reply = |seen| if let Seen::Reply(reply) = seen { Some(reply.operation_id) } else { None };
+        self.read(conn).into_iter().filter_map(reply).collect()
     }
 
     /// As [`Rig::read_bytes`], understood.
