@@ -53,6 +53,8 @@ pub const GOB_TYPES_MAX: usize = 64;
 pub const GOB_FIELDS_MAX: usize = 1024;
 /// Nesting of an unknown gob field. Deeper: close. Bounds the stack.
 pub const GOB_DEPTH_MAX: usize = 64;
+/// Bytes of type definitions that are remembered from one frame to the next; the SDKs send 102. More: read each time.
+pub const GOB_REMEMBERED_BYTES: usize = 1024;
 /// Up to this size gzip output is a stored block: 0.9 us instead of 6.2 for a push of 200 B (`bench/micro`, `envelope
 /// encode`). Such a frame lies in one TCP segment either way: deflating it would save bytes (a quarter of those of the
 /// recorded frames between 256 B and this), but no packet.

@@ -50,6 +50,9 @@ use report::progress::Progress;
 use settings::Settings;
 use tally::Outcome;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What was asked for is wrong, or the machine cannot hold it; nothing was measured.
 const WRONG: u8 = 2;
 

@@ -15,12 +15,17 @@ pub(in super::super) fn decode<'a>(
     frame: &'a [u8],
     known: &[Field],
 ) -> Result<Parts<'a>, Malformed> {
-    types.clear();
-    let mut frame = Reader(frame);
+    // Clients send the same definitions with every value.
+    let known_bytes = types.recall(frame);
+    let mut rest = Reader(frame.get(known_bytes..).unwrap_or_default());
     loop {
-        let mut message = Reader(frame.blob()?);
+        let defined_bytes = frame.len() - rest.0.len();
+        let mut message = Reader(rest.blob()?);
         let id = message.int()?;
         if id >= 0 {
+            if defined_bytes > known_bytes {
+                types.remember(frame.get(..defined_bytes).unwrap_or_default());
+            }
             return value(types, id, message, known);
         }
         types.define(id, &mut message)?;

@@ -316,3 +316,46 @@ fn work_and_depth_are_bounded() {
     assert_eq!(read(&nested(limits::GOB_DEPTH_MAX).0), Err(()));
     assert_eq!(read(&nested(40_000).0), Err(()));
 }
+
+#[test]
+fn remembered_definitions_change_nothing() {
+    let request = |definitions: &str| hex(&[definitions, REQUEST_VALUE].concat());
+    let other = |more: usize| {
+        let more = (0..more).fold(Gob(Vec::new()), |gob, n| {
+            gob.then(&define_other(100 + i64::try_from(n).unwrap(), 2, &[INT]))
+        });
+        let frame = more
+            .then(&define(70, &[("SendID", STRING)]))
+            .then(&gob().int(70).uint(1).text("u9").uint(0).message());
+        frame.0
+    };
+    let mut cut = request(REQ_65);
+    cut.truncate(80);
+    let frames = [
+        request(REQ_65),
+        // The same id again, after what is remembered: refused.
+        hex(&[REQ_65, REQ_65, REQUEST_VALUE].concat()),
+        // A value without a definition: what was remembered is no definition of this frame.
+        hex(REQUEST_VALUE),
+        request(&REQ_64.replace("ff80", "ff82").replacen("657f", "66ff81", 1)),
+        other(0),
+        other(3),
+        other(limits::GOB_TYPES_MAX - 1), // too long to be remembered
+        other(limits::GOB_TYPES_MAX),     // one type too many
+        cut,
+    ];
+    let mut results = std::collections::BTreeSet::new();
+    for first in &frames {
+        for second in &frames {
+            let mut types = Types::default();
+            for frame in [first, second, first, second, second] {
+                let reused =
+                    decode(&mut types, frame, &Request::FIELDS).map(Request::from_parts).map_err(drop);
+                assert_eq!(reused, read(frame));
+                results.insert(reused.map(|request| request.send_id.to_string()));
+            }
+        }
+    }
+    let expected = [Ok("u1"), Ok("u9"), Err(())].map(|result| result.map(str::to_owned));
+    assert_eq!(results, expected.into(), "all kinds were seen");
+}

@@ -1,5 +1,7 @@
 //! The type definitions of one gob stream, and skipping values of any type.
 //!
+//! Definitions that came before, byte for byte, are not read again: the same bytes define the same types.
+//!
 //! Bounds: definitions and fields by `limits`, recursion by `GOB_DEPTH_MAX`. Work is linear in the bytes: every element
 //! of every value takes at least one.
 
@@ -26,6 +28,15 @@ pub(in super::super) struct Types {
     defined: Vec<(i64, Shape)>,
     /// Fields of all structs; each struct has a range.
     fields: Vec<StructField>,
+    remembered: Remembered,
+}
+
+/// How a frame began, and what stood in [`Types`] after it.
+#[derive(Debug, Default)]
+struct Remembered {
+    bytes: Vec<u8>,
+    defined: usize,
+    fields: usize,
 }
 
 /// What a user-defined type is.
@@ -54,9 +65,25 @@ pub(super) struct StructField {
 }
 
 impl Types {
-    pub(super) fn clear(&mut self) {
-        self.defined.clear();
-        self.fields.clear();
+    /// Forgets what the last frame defined, but for the remembered definitions if this frame begins with them. Returns
+    /// how many bytes of the frame they are.
+    pub(super) fn recall(&mut self, frame: &[u8]) -> usize {
+        if !frame.starts_with(&self.remembered.bytes) {
+            self.remembered.bytes.clear();
+            (self.remembered.defined, self.remembered.fields) = (0, 0);
+        }
+        self.defined.truncate(self.remembered.defined);
+        self.fields.truncate(self.remembered.fields);
+        self.remembered.bytes.len()
+    }
+
+    /// `bytes` define what is here now.
+    pub(super) fn remember(&mut self, bytes: &[u8]) {
+        if bytes.len() <= limits::GOB_REMEMBERED_BYTES {
+            self.remembered.bytes.clear();
+            self.remembered.bytes.extend_from_slice(bytes);
+            (self.remembered.defined, self.remembered.fields) = (self.defined.len(), self.fields.len());
+        }
     }
 
     fn find(&self, id: i64) -> Option<&Shape> {
