@@ -150,6 +150,10 @@ pub const SHARED_STEP_BYTES: usize = 64 * 1024;
 pub const LANE_BATCH_MAX: usize = 64;
 /// Entries taken from each of the register, unregister and kick queues in one turn.
 pub const QUEUE_BATCH_MAX: usize = 128;
+/// Timers of sessions served in one turn. More: the next turn.
+pub const TIMER_BATCH_MAX: usize = 512;
+/// Effects of the hub carried out at once, closes among them, which cost a system call each. More: the next turn.
+pub const EFFECT_BATCH_MAX: usize = 512;
 /// Ready connections served in one turn.
 pub const READY_BATCH_MAX: usize = 256;
 /// Reads of one connection in one turn.

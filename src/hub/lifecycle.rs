@@ -300,16 +300,27 @@ impl Hub {
     }
 
     pub(super) fn tick(&mut self, now: Now) {
-        let tick = Tick::of(now.mono);
-        while let Some(conn) = self.wheel.pop_due(&mut self.registry.sessions, tick) {
-            self.timer(now, tick, conn);
-            self.rearm(conn);
-        }
+        self.timers_due = Some(Tick::of(now.mono));
+        self.serve_timers(now);
         self.expire_calls(now);
         self.expire_held(now.mono);
         self.settle_due(now);
         self.follow.expire(now.mono);
         self.drain_step(now);
+    }
+
+    /// Looks at the sessions whose time had come at the last tick, so many in a turn: a crowd that logged in together
+    /// also falls silent together.
+    pub(super) fn serve_timers(&mut self, now: Now) {
+        let Some(tick) = self.timers_due else { return };
+        for _ in 0..limits::TIMER_BATCH_MAX {
+            let Some(conn) = self.wheel.pop_due(&mut self.registry.sessions, tick) else {
+                self.timers_due = None;
+                return;
+            };
+            self.timer(now, tick, conn);
+            self.rearm(conn);
+        }
     }
 
     fn timer(&mut self, now: Now, tick: Tick, conn: ConnId) {

@@ -156,6 +156,8 @@ pub struct Hub {
     registry: Registry,
     queues: Queues,
     wheel: Wheel,
+    /// The tick up to which timers are served, while some are left.
+    timers_due: Option<Tick>,
     backlogs: Backlogs,
     calls: Calls,
     pushes: Pushes,
@@ -186,6 +188,7 @@ impl Hub {
             registry: Registry::new(config.connections_max, config.hash_seed),
             queues: Queues::new(),
             wheel: Wheel::new(),
+            timers_due: None,
             backlogs: Backlogs::new(config.shard_outbox_bytes_max),
             calls: Calls::new(),
             pushes: Pushes::new(),
@@ -298,7 +301,7 @@ impl Hub {
         if fits { decoded } else { Decoded::Fault(Disconnect::InflatedRate) }
     }
 
-    /// Bounded work of one turn: queues (unregister, kicks, registers), then one slice of pushes.
+    /// Bounded work of one turn: queues (unregister, kicks, registers), timers, then one slice of pushes.
     pub fn turn(&mut self, now: Now) {
         if let Some(recorder) = &mut self.recorder {
             recorder.turn(now);
@@ -316,6 +319,7 @@ impl Hub {
                 self.free_if_done(now, conn);
             }
         }
+        self.serve_timers(now);
         self.push_slice(now);
     }
 
@@ -324,6 +328,7 @@ impl Hub {
         !self.queues.is_empty()
             || self.pushes.has_work()
             || self.verdicts.has_work()
+            || self.timers_due.is_some()
             || !self.flush.is_empty()
             || !self.effects.is_empty()
     }

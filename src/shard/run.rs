@@ -31,7 +31,7 @@ use crate::admission::Admission;
 use crate::hub::upstream::{PresenceRecord, UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply};
 use crate::hub::{Accepted, Effect, Hub, Input, SendBatch};
 use crate::ids::{ConnId, ShardId};
-use crate::limits::{FLUSH_BATCH_MAX, LANE_BATCH_MAX, LINGER_MS, TICK_MS};
+use crate::limits::{EFFECT_BATCH_MAX, FLUSH_BATCH_MAX, LANE_BATCH_MAX, LINGER_MS, TICK_MS};
 use crate::metrics::{Block, Metric};
 use crate::session::handshake::{Login, Strictness};
 use crate::time::{Mono, Now};
@@ -318,7 +318,10 @@ impl Loop {
 
     fn run_effects(&mut self) {
         self.pulse.enter(Activity::Effects, None);
-        while let Some(effect) = self.hub.next_effect() {
+        for _ in 0..EFFECT_BATCH_MAX {
+            let Some(effect) = self.hub.next_effect() else {
+                return; // what is beyond the budget is still listed in the hub, which then has work
+            };
             match effect {
                 Effect::Close(conn) => match self.faults.unregister(&self.hub, conn) {
                     Unregister::AtOnce => self.close_socket(conn),

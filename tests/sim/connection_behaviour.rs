@@ -2,15 +2,17 @@
 //! and how each end looks on the wire. What requests get is in `envelope_behaviour` and `request_behaviour`.
 
 use bytes::Bytes;
-use pinion::hub::Input;
 use pinion::hub::upstream::UpstreamOutcome;
+use pinion::hub::{HubConfig, Input};
 use pinion::ids::{ConnId, Platform};
 use pinion::limits;
 use pinion::metrics::Metric;
+use pinion::session::disconnect::Disconnect;
 use pinion::session::handshake::Refusal;
 use pinion::wire::envelope::{Codec, Encoding, Request, Variant};
 
 use crate::frames::{masked_frame, next_frame};
+use crate::freeze::thaw;
 use crate::rig::{PLAIN_JSON, Rig, Seen, config, reply};
 
 const KEY: [u8; 4] = [9, 8, 7, 6];
@@ -357,4 +359,21 @@ fn a_flushed_end_keeps_what_was_queued_before_it() {
         }
         assert!(rig.is_closed(conn), "reads {reads}");
     }
+}
+
+#[test]
+fn a_crowd_that_falls_silent_together_is_ended_in_more_than_one_turn() {
+    let crowd = limits::TIMER_BATCH_MAX as u64 + 20;
+    let mut rig = Rig::new(HubConfig { connections_max: 1_000, ..config() });
+    for n in 0..crowd {
+        rig.log_in(&format!("u{n}"), Platform::IOS);
+    }
+    let ended = |rig: &mut Rig| rig.value(Disconnect::ReadDeadline.terms().metric);
+    rig.now.mono = rig.now.mono.plus_ms(limits::READ_DEADLINE_MS + limits::TICK_MS);
+    rig.input(Input::Tick);
+    assert_eq!(ended(&mut rig), limits::TIMER_BATCH_MAX as u64);
+    rig.hub = thaw(&rig.hub);
+    assert!(rig.hub.has_work());
+    rig.turn();
+    assert_eq!(ended(&mut rig), 20); // the tally is not written out
 }
