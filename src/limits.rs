@@ -428,7 +428,7 @@ pub const EMBEDDED_USER_ID_BYTES: usize = 64;
 pub const EMBEDDED_USER_CONVERSATIONS_MAX: usize = 1_500;
 /// Ranges, sequence numbers or conversation ids named by one request. More: ArgsError.
 pub const EMBEDDED_ITEMS_MAX: usize = 2_000;
-/// Tokens whose state is remembered. More: the one that expires first is forgotten, so it counts as not kicked.
+/// Tokens whose state a shard remembers. More: the one that expires first is forgotten, so it counts as not kicked.
 pub const EMBEDDED_TOKENS_MAX: usize = 100_000;
 
 const _: () = assert!(

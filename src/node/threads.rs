@@ -9,6 +9,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use super::{NodeState, Rpc, Shard, bind_fault, claim};
 use crate::admission::Admission;
+use crate::backend::embedded::TokenCheck;
 use crate::config::Config;
 use crate::config::layout::{Counts, Layout, Pinning, layout};
 use crate::config::machine::Machine;
@@ -201,6 +202,7 @@ fn start_shards(common: &Common, inboxes: Vec<ShardInbox>) -> Result<Vec<Shard>,
             inbox,
             shards: common.shard_addresses.clone(),
             rpcs: common.rpc_addresses.clone(),
+            tokens: token_check(&common.config),
             ownership: common.ownership.clone(),
             admission: Arc::clone(&common.admission),
             block,
@@ -212,6 +214,11 @@ fn start_shards(common: &Common, inboxes: Vec<ShardInbox>) -> Result<Vec<Shard>,
         shards.extend(address.map(|address| Shard { address, listener: None, thread }));
     }
     Ok(shards)
+}
+
+/// A shard's own check of tokens. A planted upstream is late with them, too: it must be asked.
+fn token_check(config: &Config) -> Option<TokenCheck> {
+    config.planted.upstream.is_none().then(|| TokenCheck::new(&config.auth.secret))
 }
 
 /// Waits until so many threads have said that they run.

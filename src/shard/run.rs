@@ -10,9 +10,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::above::Above;
 use super::alarm::Alarm;
 use super::door::{Door, DoorPlan, Guest, Place};
-use super::engine::{Engine, Upper};
+use super::engine::Engine;
 use super::farewell::Farewell;
 use super::head::{self, No};
 use super::hub_plan::hub_config;
@@ -28,8 +29,9 @@ use super::turn::Turns;
 use super::welcome::Welcome;
 use super::{NodeEvent, ShardStart, acceptor, clock};
 use crate::admission::Admission;
+use crate::backend::embedded::TokenCheck;
 use crate::hub::upstream::{PresenceRecord, UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply};
-use crate::hub::{Accepted, Effect, Hub, Input, SendBatch};
+use crate::hub::{Accepted, Effect, Hub, Input};
 use crate::ids::{ConnId, ShardId};
 use crate::limits::{FLUSH_BATCH_MAX, LANE_BATCH_MAX, LINGER_MS, TICK_MS};
 use crate::metrics::{Block, Metric};
@@ -53,6 +55,8 @@ struct Loop {
     welcome: Welcome,
     inbox: ShardInbox,
     rpcs: Vec<RpcAddress>,
+    /// See [`ShardStart::tokens`].
+    tokens: Option<TokenCheck>,
     admission: Arc<Admission>,
     /// By connection: given back when its socket is closed.
     places: Vec<Option<Place>>,
@@ -134,6 +138,7 @@ impl Loop {
             inbox: start.inbox,
             outcomes: Outcomes::new(start.id, start.rpcs.clone()),
             rpcs: start.rpcs,
+            tokens: start.tokens,
             admission: start.admission,
             places: Vec::new(),
             block: start.block,
@@ -187,6 +192,7 @@ impl Loop {
             self.admit(arrival.guest, arrival.login);
         }
         self.tick_if_due();
+        self.run_effects(); // a login whose token is judged here registers in the turn that it came in
         self.pulse.enter(Activity::HubTurn, None);
         self.hub.turn(self.now);
         self.run_effects();
@@ -340,12 +346,16 @@ impl Loop {
         engine.close(conn, &mut above);
     }
 
-    /// A lane that refuses a question answers it: the client gets its error now and not at the deadline.
+    /// What is about tokens is answered here, if this shard does that; the rest is asked. A lane that refuses a question
+    /// answers it: the client gets its error now and not at the deadline.
     fn call(&mut self, call: Box<UpstreamCall>) {
-        let ticket = call.ticket;
-        let posted = self.rpcs.first().is_some_and(|rpc| rpc.post(RpcMail::Call(call)).is_ok());
-        if let (false, Some(ticket)) = (posted, ticket) {
-            let outcome = UpstreamOutcome::Failed(UpstreamError::internal());
+        let (ticket, tokens) = (call.ticket, self.tokens.as_mut());
+        let outcome = match tokens.and_then(|tokens| tokens.answer(self.now.unix, &call.request)) {
+            Some(outcome) => outcome,
+            None if self.rpcs.first().is_some_and(|rpc| rpc.post(RpcMail::Call(call)).is_ok()) => return,
+            None => UpstreamOutcome::Failed(UpstreamError::internal()),
+        };
+        if let Some(ticket) = ticket {
             self.hub.input(self.now, Input::UpstreamReply(UpstreamReply { ticket, outcome }));
         }
     }
@@ -430,48 +440,6 @@ impl Loop {
             faults: &self.faults,
         };
         (&mut self.engine, above)
-    }
-}
-
-/// The hub as the engine sees it.
-struct Above<'a> {
-    hub: &'a mut Hub,
-    places: &'a mut Vec<Option<Place>>,
-    pulse: &'a Pulse,
-    now: Now,
-    faults: &'a Faults,
-}
-
-impl Upper for Above<'_> {
-    fn bytes(&mut self, conn: ConnId, bytes: &mut [u8]) {
-        self.pulse.enter(Activity::Bytes, Some(conn));
-        tracing::trace!(%conn, bytes = bytes.len(), "received");
-        self.hub.bytes(self.now, conn, bytes);
-    }
-
-    fn lost(&mut self, conn: ConnId) {
-        self.pulse.enter(Activity::Lost, Some(conn));
-        tracing::trace!(%conn, "transport lost");
-        if self.faults.forgets(self.hub, conn) {
-            return;
-        }
-        self.hub.input(self.now, Input::TransportLost(conn));
-    }
-
-    fn closed(&mut self, conn: ConnId) {
-        self.pulse.enter(Activity::Lost, Some(conn));
-        tracing::trace!(%conn, "closed");
-        drop(self.places.get_mut(conn.index()).and_then(Option::take));
-        self.hub.input(self.now, Input::TransportClosed(conn));
-    }
-
-    fn fill(&mut self, conn: ConnId, batch: &mut SendBatch) -> usize {
-        self.hub.fill(conn, batch)
-    }
-
-    fn sent(&mut self, conn: ConnId, bytes: usize) {
-        tracing::trace!(%conn, bytes, "sent");
-        self.hub.sent(self.now, conn, bytes);
     }
 }
 

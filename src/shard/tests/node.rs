@@ -62,6 +62,7 @@ impl Node {
                     inbox,
                     shards: shards.clone(),
                     rpcs: vec![rpc.clone()],
+                    tokens: None, // the stand-in has its own idea of a token
                     ownership: ownership.clone(),
                     admission: Arc::clone(&admission),
                     block: Arc::clone(&blocks[n]),
