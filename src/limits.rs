@@ -251,6 +251,8 @@ pub const RPC_CONTROL_LANE_MAX: usize = 16;
 pub const NOTICE_LANE_MAX: usize = 1024;
 /// Presence records waiting for an rpc thread. Full: the hub keeps the user dirty until there is room.
 pub const PRESENCE_LANE_MAX: usize = 4096;
+/// Between two batches of presence records of a shard. What changes meanwhile leaves in the first turn after it.
+pub const PRESENCE_PAUSE_MS: u64 = 10;
 /// A push without a deadline of the caller gets its verdicts until then; what is missing is reported as not reached.
 pub const PUSH_DEADLINE_MS: u64 = 10_000;
 /// A push whose verdicts come in parts keeps its slot for so long after the shards' deadline, for their last parts.

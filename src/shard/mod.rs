@@ -21,6 +21,7 @@ pub mod mailbox;
 pub mod nudge;
 mod outcomes;
 mod planted;
+mod presence;
 mod probe;
 pub mod pulse;
 mod recording;

@@ -21,6 +21,7 @@ use super::mailbox::{Control, HandOver, RpcAddress, RpcMail, ShardInbox};
 use super::nudge::Nudge;
 use super::outcomes::Outcomes;
 use super::planted::{Faults, Unregister};
+use super::presence::{Haste, PresencePost};
 use super::pulse::{Activity, Pulse};
 use super::recording::Recording;
 use super::socket::Socket;
@@ -30,7 +31,7 @@ use super::welcome::Welcome;
 use super::{NodeEvent, ShardStart, acceptor, clock};
 use crate::admission::Admission;
 use crate::backend::embedded::TokenCheck;
-use crate::hub::upstream::{PresenceRecord, UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply};
+use crate::hub::upstream::{UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply};
 use crate::hub::{Accepted, Effect, Hub, Input};
 use crate::ids::{ConnId, ShardId};
 use crate::limits::{FLUSH_BATCH_MAX, LANE_BATCH_MAX, LINGER_MS, TICK_MS};
@@ -71,8 +72,7 @@ struct Loop {
     next_tick: Rc<Cell<Mono>>,
     /// What rpc threads are told.
     outcomes: Outcomes,
-    /// A record that the rpc thread did not take.
-    presence: Option<Box<PresenceRecord>>,
+    presence: PresencePost,
     drain: Option<Mono>,
     turn_count: u64,
     /// Test switches.
@@ -137,6 +137,7 @@ impl Loop {
             alarm: Alarm::start(start.inbox.doorbell_fd()?, nudge.clone())?,
             inbox: start.inbox,
             outcomes: Outcomes::new(start.id, start.rpcs.clone()),
+            presence: PresencePost::new(start.rpcs.first().cloned()),
             rpcs: start.rpcs,
             tokens: start.tokens,
             admission: start.admission,
@@ -148,7 +149,6 @@ impl Loop {
             nudge,
             now,
             next_tick,
-            presence: None,
             drain: None,
             turn_count: 0,
             faults: Faults::plant(start.id, start.config.planted.fault),
@@ -379,23 +379,9 @@ impl Loop {
         engine.submit(&mut above)
     }
 
-    /// Posts presence while there is room. Returns whether the budget ended it.
     fn pass_presence(&mut self) -> bool {
-        let Some(rpc) = self.rpcs.first() else {
-            return false;
-        };
-        for _ in 0..LANE_BATCH_MAX {
-            if !rpc.presence_has_room() {
-                return false;
-            }
-            let record = self.presence.take().or_else(|| self.hub.next_presence().map(Box::new));
-            let Some(record) = record else { return false };
-            if let Err(RpcMail::Presence(record)) = rpc.post(RpcMail::Presence(record)) {
-                self.presence = Some(record); // another shard was faster, or the thread has ended
-                return false;
-            }
-        }
-        true
+        let haste = if self.drain.is_some() { Haste::AtOnce } else { Haste::Paced };
+        self.presence.pass(self.now.mono, haste, || self.hub.next_presence())
     }
 
     fn publish(&mut self) {
@@ -426,7 +412,7 @@ impl Loop {
             && self.door.handshakes() == 0
             && self.inbox.depths().hand_over == 0;
         // An rpc thread that takes no mail must not keep the node from ending.
-        let said = self.presence.is_none() && self.outcomes.is_empty()
+        let said = self.presence.is_empty() && self.outcomes.is_empty()
             || self.now.mono > deadline.plus_ms(LINGER_MS);
         empty && said && !self.hub.has_work()
     }
