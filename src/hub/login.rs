@@ -27,7 +27,6 @@ pub(super) struct NewLogin<'a> {
     pub(super) user: &'a str,
     pub(super) platform: Platform,
     pub(super) token: &'a str,
-    pub(super) metadata: CallMetadata,
 }
 
 impl Hub {
@@ -150,7 +149,6 @@ impl Hub {
         let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Registering) else {
             return;
         };
-        let connection_id = session.connection_id_hex();
         let Credentials::Login(login) = &mut session.credentials else {
             return;
         };
@@ -163,8 +161,10 @@ impl Hub {
         session.credentials = Credentials::Identity(Box::new(Identity { token: packed }));
         session.phase = Phase::Open;
         (session.heard, session.pinged) = (Tick::of(now.mono), Tick::of(now.mono));
-        let metadata = metadata(&operation_id, &user, Some(platform), connection_id);
-        self.apply_policy(now, NewLogin { user: &user, platform, token: &token, metadata });
+        self.apply_policy(now, NewLogin { user: &user, platform, token: &token }, |hub| {
+            let connection_id = hub.registry.session(conn).map(Session::connection_id_hex);
+            metadata(&operation_id, &user, Some(platform), connection_id.unwrap_or_default())
+        });
         self.registry.link(conn, &user);
         self.presence.mark(&user, None);
         self.tally.count(Metric::HandshakeOk);
@@ -182,8 +182,13 @@ impl Hub {
     }
 
     /// Decides who must leave for a login here or on another gateway. They leave the user's list at once; the kick
-    /// frame and the close follow from the kick queue.
-    pub(super) fn apply_policy(&mut self, now: Now, new: NewLogin<'_>) {
+    /// frame and the close follow from the kick queue. Most logins end nobody, so `metadata` is made only for a call.
+    pub(super) fn apply_policy(
+        &mut self,
+        now: Now,
+        new: NewLogin<'_>,
+        metadata: impl FnOnce(&Self) -> CallMetadata,
+    ) {
         let there: Vec<(ConnId, Existing, Box<str>)> = self
             .registry
             .connections(new.user)
@@ -214,7 +219,7 @@ impl Hub {
             },
         };
         let deadline = now.mono.plus_ms(limits::UPSTREAM_DEADLINE_MS);
-        let metadata = new.metadata;
+        let metadata = metadata(self);
         let call = UpstreamCall { shard: self.config.shard, ticket: None, deadline, metadata, request };
         self.effects.push_back(Effect::Call(Box::new(call)));
     }

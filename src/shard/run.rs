@@ -346,8 +346,8 @@ impl Loop {
         engine.close(conn, &mut above);
     }
 
-    /// What is about tokens is answered here, if this shard does that; the rest is asked. A lane that refuses a question
-    /// answers it: the client gets its error now and not at the deadline.
+    /// What is about tokens is answered here, if this shard does that; the rest is asked. A lane that refuses a
+    /// question answers it: the client gets its error now and not at the deadline.
     fn call(&mut self, call: Box<UpstreamCall>) {
         let (ticket, tokens) = (call.ticket, self.tokens.as_mut());
         let outcome = match tokens.and_then(|tokens| tokens.answer(self.now.unix, &call.request)) {

@@ -29,8 +29,8 @@ pub(super) fn decoding_key(secret: &str) -> DecodingKey {
     DecodingKey::from_secret(secret.as_bytes())
 }
 
-/// A secret as a key of HS256, its two pads hashed once and for all. `None` stands for a secret that HMAC refuses; there
-/// is none such.
+/// A secret as a key of HS256, its two pads hashed once and for all. `None` stands for a secret that HMAC refuses, of
+/// which there is none.
 #[derive(Clone)]
 pub(super) struct Hs256(Option<Hmac<Sha256>>);
 
