@@ -23,7 +23,7 @@ use self::supervisor::Supervisor;
 use crate::admission::{Admission, NodeState};
 use crate::config::layout::Layout;
 use crate::config::machine::Machine;
-use crate::config::{Config, Driver, Engine};
+use crate::config::{Backend, Config, Driver, Engine};
 use crate::ids::ShardId;
 use crate::limits::STALL_WATCH_MS;
 use crate::shard::mailbox::{Control, RpcAddress, ShardAddress};
@@ -112,6 +112,11 @@ impl Node {
         machine: &Machine,
         dropped_log_lines: ErrorCounter,
     ) -> Result<Self, String> {
+        if config.backend == Backend::Openim {
+            return Err("backend openim is not built yet: this version can only judge its configuration (pinion check); \
+                        start it with backend: embedded"
+                .to_owned());
+        }
         // First of all, so that a signal during the start is not lost and the default action does not cut it short.
         let signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| format!("cannot catch signals: {e}"))?;
         stall_trace::install().map_err(|e| format!("cannot prepare backtraces of stalled shards: {e}"))?;

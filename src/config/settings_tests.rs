@@ -12,6 +12,8 @@ fn every_default_and_example_is_accepted() {
     }
     let config = draft.config;
     assert_eq!(config.admission, AdmissionConfig::default());
+    assert_eq!(config.backend, Backend::Embedded);
+    assert_eq!(config.openim, OpenimConfig::default());
     assert_eq!(config.websocket.handshakes_max, limits::HANDSHAKES_MAX);
     assert_eq!(config.outbox_bytes_max, limits::OUTBOX_BYTES_MAX);
     assert_eq!(config.outbox_frames_max, limits::OUTBOX_FRAMES_MAX);
@@ -75,6 +77,34 @@ fn values_out_of_range_are_refused() {
         ("outbox.bytes_max", "1MiB"),
         ("stall.abort_ms", "1s"),
         ("log.level", "loud"),
+        ("backend", "redis"),
+        ("compat", "patch.16"),
+        ("openim.index", "1024"),
+        ("openim.index", "-1"),
+        ("discovery.kind", "zookeeper"),
+        ("discovery.etcd_addresses", ""),
+        ("discovery.etcd_addresses", "etcd"),
+        ("discovery.etcd_addresses", "https://etcd:2379"),
+        ("discovery.etcd_root", "open im"),
+        ("discovery.namespace", "Open_IM"),
+        ("discovery.static_auth", "a:1,"),
+        ("discovery.service_auth", ""),
+        ("discovery.service_auth", "a/b"),
+        ("discovery.register_ip", "::"),
+        ("discovery.register_ip", "gateway"),
+        ("discovery.lease_s", "4"),
+        ("discovery.lease_s", "3601"),
+        ("redis.mode", ""),
+        ("redis.addresses", ""),
+        ("redis.db", "65536"),
+        ("webhooks.url", "hooks:10006"),
+        ("webhooks.online_timeout_ms", "0"),
+        ("webhooks.online_timeout_ms", "61s"),
+        ("presence.renewal_ms", "841s"),
+        ("presence.renewal_ms", "9s"),
+        ("presence.batch_wait_ms", "9"),
+        ("upstream.deadline_ms", "61s"),
+        ("upstream.in_flight_max", "0"),
     ] {
         let setting = setting(key).unwrap();
         assert!((setting.apply)(&mut Draft::blank(), text).is_none(), "{key} = {text}");

@@ -22,6 +22,7 @@ mod inside;
 mod leak;
 mod login;
 mod openim;
+mod openim_config;
 mod protection;
 mod push_api;
 mod recording;

@@ -202,6 +202,8 @@ fn ownership() -> Ownership {
 
 fn config() -> Config {
     Config {
+        backend: crate::config::Backend::Embedded,
+        openim: crate::config::OpenimConfig::default(),
         websocket: WebsocketConfig {
             address: "::".parse().unwrap(),
             port: 0,
