@@ -233,6 +233,53 @@ fn shell_word(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Sources;
+    use crate::config::machine::Machine;
+    use crate::time::UnixMs;
+
+    #[test]
+    fn the_backend_says_where_services_are_and_hides_passwords() {
+        let machine = Machine { cpus: vec![0], quota: None, files_max: 20_000, interfaces: Vec::new() };
+        let lines = |flags: &[(&'static str, &str)]| {
+            let mut all = vec![("backend", "openim".to_owned()), ("redis.password", "hunter2".to_owned())];
+            all.extend(flags.iter().map(|(key, text)| (*key, text.to_string())));
+            let sources = Sources { flags: all, ..Sources::default() };
+            let loaded = crate::config::load(&sources, &machine, UnixMs(0), || [1, 2]).unwrap();
+            backend(&loaded.config).join("\n")
+        };
+        let fixed = [
+            ("discovery.kind", "static"),
+            ("discovery.static_auth", "a:1"),
+            ("discovery.static_user", "u:1"),
+            ("discovery.static_msg", "m:1"),
+            ("discovery.static_push", "p:1"),
+            ("discovery.static_gateways", "g:1,h:1"),
+            ("redis.mode", "sentinel"),
+            ("redis.master_name", "main-redis"),
+            ("redis.sentinel_addresses", "s:1,t:2"),
+        ];
+        for (flags, parts) in [
+            (
+                &[("compat", "patch16"), ("discovery.etcd_addresses", "e:1,f:2")][..],
+                &[
+                    "compat patch16, found by etcd at e:1, f:2 below openim; registered as messageGateway at 127.0.0.1",
+                ][..],
+            ),
+            (&[("redis.db", "3")], &["redis standalone, at localhost:16379, database 3"]),
+            (
+                &[("discovery.kind", "kubernetes"), ("discovery.namespace", "im")],
+                &["found by Kubernetes in namespace im; others find it as messagegateway-rpc-service"],
+            ),
+            (
+                &fixed,
+                &["2 other gateways are known", "redis sentinel, master main-redis by sentinels at s:1, t:2"],
+            ),
+        ] {
+            let text = lines(flags);
+            assert!(parts.iter().all(|part| text.contains(part)), "{parts:?} in\n{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
 
     #[test]
     fn words_survive_a_shell() {

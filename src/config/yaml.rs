@@ -210,6 +210,17 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_of_others_is_a_panic(text in "[a-c:\\-\\[\\]{},&*!~#'\" \n]{0,60}") {
+            for grammar in [Grammar::Own, Grammar::Foreign] {
+                if let Ok(found) = entries(&text, grammar) {
+                    proptest::prop_assert!(found.iter().all(|entry| entry.line >= 1));
+                }
+            }
+        }
+    }
+
     #[test]
     fn what_is_no_list_of_settings_is_refused_with_its_line() {
         for (text, line) in [

@@ -46,10 +46,12 @@ fn check_says_what_was_taken_from_where_and_what_does_not_count() {
 
 #[test]
 fn each_layout_is_recognised() {
-    for (name, compat) in [("patch16", "patch16"), ("main", "main"), ("v3.5", "v3.5")] {
-        // `main` registers an address of this machine, which may have none but the loopback.
-        let mut command =
-            with_folder("check", name, &["--print-config", "--discovery-register-ip", "10.0.0.1"]);
+    for (name, compat, kind) in
+        [("patch16", "patch16", "etcd"), ("main", "main", "etcd"), ("v3.5", "v3.5", "kubernetes")]
+    {
+        // Nothing of this machine: it may have no address but the loopback, and it may be a pod.
+        let machine = ["--print-config", "--discovery-register-ip", "10.0.0.1", "--discovery-kind", kind];
+        let mut command = with_folder("check", name, &machine);
         command.envs(POD);
         let (code, out, err) = texts(&run(command));
         assert_eq!(code, 0, "{name}: {err}");

@@ -95,6 +95,9 @@ pub(in crate::config) fn faults(judge: Judge<'_>, machine: &Machine) -> Vec<Faul
         let why = format!("needed with webhooks.{name}: nobody knows where to send it");
         faults.push(judge.fault("webhooks.url", &why, "http://127.0.0.1:10006/callbackExample"));
     }
+    if let Some(Err(why)) = hooks.ca.as_deref().map(pem::trusted) {
+        faults.push(judge.fault("webhooks.ca", &why, ""));
+    }
     faults
 }
 
@@ -144,17 +147,17 @@ fn etcd_tls(judge: Judge<'_>) -> Vec<Fault> {
     let etcd = &discovery.etcd;
     let mut faults = Vec::new();
     let mut add = |key: &'static str, why: &str| faults.push(judge.fault(key, why, ""));
-    match (&etcd.ca, &etcd.cert, &etcd.key) {
+    match (etcd.tls(), &etcd.cert, &etcd.key) {
         (_, Some(_), None) => {
             add("discovery.etcd_key", "needed beside discovery.etcd_cert: the key of that certificate")
         }
         (_, None, Some(_)) => {
             add("discovery.etcd_cert", "needed beside discovery.etcd_key: the certificate of that key")
         }
-        (None, Some(_), Some(_)) => {
+        (false, Some(_), Some(_)) => {
             add(
                 "discovery.etcd_ca",
-                "needed beside discovery.etcd_cert: certificates are shown over TLS only",
+                "needed beside discovery.etcd_cert, or addresses with https://: certificates are shown over TLS only",
             );
         }
         _ => {}

@@ -153,6 +153,30 @@ fn tls_of_etcd_needs_files_that_are_good_and_complete() {
         let faults = load_with(flags).unwrap_err();
         assert_eq!(keys(&faults), want, "{flags:?}: {faults}");
     }
+    let https = ("discovery.etcd_addresses", "https://etcd:2379");
+    let loaded = load_with(&[https, (cert, &cert_file), (key, &key_file)]).unwrap();
+    assert!(loaded.config.openim.discovery.etcd.tls(), "the system's authorities");
+    assert!(!load_with(&[]).unwrap().config.openim.discovery.etcd.tls());
+    load_with(&[("webhooks.ca", &ca_file)]).unwrap();
+    assert_eq!(keys(&load_with(&[("webhooks.ca", &nowhere)]).unwrap_err()), ["webhooks.ca"]);
     let elsewhere = [&STATIC[..], &[(ca, nowhere.as_str())]].concat();
     load_with(&elsewhere).unwrap();
+}
+
+#[test]
+fn metrics_are_announced_where_openim_looks_for_them() {
+    for (flags, want) in [
+        (
+            &[("compat", "patch16"), ("discovery.etcd_root", "im")][..],
+            "openim/prometheus_discovery/messageGateway/3",
+        ),
+        (
+            &[("compat", "main"), ("discovery.etcd_root", "im")],
+            "im/prometheus_discovery/messagegateway-rpc-service/3",
+        ),
+        (&[("compat", "main"), ("discovery.service_gateway", "gate")], "openim/prometheus_discovery/gate/3"),
+    ] {
+        let loaded = load_with(&[flags, &[("openim.index", "3")]].concat()).unwrap();
+        assert_eq!(loaded.config.openim.metrics_key(), want);
+    }
 }

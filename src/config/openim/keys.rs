@@ -3,7 +3,7 @@
 //! Not here: listeners and ports, which several keys decide together (`ports`), and the discovery in use (`folder`).
 
 use super::files::File;
-use crate::limits::GRPC_MESSAGE_BYTES_MAX;
+use crate::limits::{GRPC_MESSAGE_BYTES_MAX, WEBHOOK_TIMEOUT_MS_MAX};
 
 /// A key of a file. A key that ends in `.*` stands for all below it.
 pub(super) struct Key {
@@ -188,10 +188,10 @@ fn connections(text: &str) -> Result<Option<String>, &'static str> {
     Ok((text != "100000").then(|| text.to_owned()))
 }
 
-/// OpenIM counts in seconds.
+/// OpenIM counts in seconds, and its client gives up at the most that we take.
 fn seconds(text: &str) -> Result<Option<String>, &'static str> {
     match text.parse::<u32>() {
-        Ok(seconds) => Ok(Some(format!("{seconds}s"))),
+        Ok(seconds) => Ok(Some((u64::from(seconds) * 1_000).min(WEBHOOK_TIMEOUT_MS_MAX).to_string())),
         Err(_) => Err("expected a number of seconds"),
     }
 }
@@ -247,7 +247,8 @@ mod tests {
         assert_eq!(log_format("true"), Ok(Some("json".into())));
         assert_eq!(log_format("false"), Ok(Some("text".into())));
         assert!(log_format("yes").is_err());
-        assert_eq!(seconds("5"), Ok(Some("5s".into())));
+        assert_eq!(seconds("5"), Ok(Some("5000".into())));
+        assert_eq!((seconds("15"), seconds("16")), (Ok(Some("15000".into())), Ok(Some("15000".into()))));
         assert!(seconds("5s").is_err() && seconds("-1").is_err());
         assert_eq!((connections("100000"), connections("5")), (Ok(None), Ok(Some("5".into()))));
         assert_eq!((unless_empty(""), unless_empty("x")), (Ok(None), Ok(Some("x".into()))));

@@ -116,18 +116,27 @@ impl DiscoveryKind {
 pub struct EtcdConfig {
     /// `discovery.etcd_addresses`, at least one, default localhost:12379.
     pub addresses: Vec<Endpoint>,
+    /// Whether they were given with `https://`.
+    pub https: bool,
     /// `discovery.etcd_root`: the first part of every key, without slashes at its ends, default `openim`.
     pub root: String,
     /// `discovery.etcd_username`; empty: etcd asks nobody for a name.
     pub username: String,
     /// `discovery.etcd_password`; counts beside a username.
     pub password: Secret,
-    /// `discovery.etcd_ca`: PEM, who signs etcd's certificates; `None`: no TLS.
+    /// `discovery.etcd_ca`: PEM, who signs etcd's certificates; `None`: whom the system trusts.
     pub ca: Option<PathBuf>,
-    /// `discovery.etcd_cert`: PEM, what we show etcd; never without `key` and `ca`.
+    /// `discovery.etcd_cert`: PEM, what we show etcd; never without `key` and TLS.
     pub cert: Option<PathBuf>,
     /// `discovery.etcd_key`: PEM, its key; never without `cert`.
     pub key: Option<PathBuf>,
+}
+
+impl EtcdConfig {
+    /// Whether etcd is asked over TLS: its addresses say so, or we know who signs its certificates.
+    pub fn tls(&self) -> bool {
+        self.https || self.ca.is_some()
+    }
 }
 
 /// One value for each service.
@@ -219,6 +228,11 @@ impl RedisMode {
 pub struct WebhooksConfig {
     /// `webhooks.url`: `http://` or `https://`, no slash at its end; not empty if one of them is enabled.
     pub url: String,
+    /// `webhooks.ca`: PEM, who signs the receiver's certificate; `None`: whom the system trusts.
+    pub ca: Option<PathBuf>,
+    /// `webhooks.renewals`: whether "online" is sent again with each renewal, as OpenIM does (spec trap 31), default
+    /// true.
+    pub renewals: bool,
     /// `webhooks.online*`.
     pub online: WebhookConfig,
     /// `webhooks.offline*`.
@@ -232,7 +246,8 @@ pub struct WebhooksConfig {
 pub struct WebhookConfig {
     /// Whether it is sent, default false.
     pub enabled: bool,
-    /// Milliseconds until its answer is given up, default [`limits::WEBHOOK_TIMEOUT_MS`].
+    /// Milliseconds until its answer is given up, at most [`limits::WEBHOOK_TIMEOUT_MS_MAX`], default
+    /// [`limits::WEBHOOK_TIMEOUT_MS`].
     pub timeout_ms: u64,
 }
 
@@ -255,6 +270,21 @@ pub struct UpstreamConfig {
     pub in_flight_max: u32,
 }
 
+impl OpenimConfig {
+    /// The key of etcd below which OpenIM looks for the address of our metrics (spec 11.4).
+    pub fn metrics_key(&self) -> String {
+        let index = self.index;
+        match self.compat {
+            // Whatever the root and the names are.
+            Compat::V35 | Compat::Patch16 => format!("openim/prometheus_discovery/messageGateway/{index}"),
+            Compat::Main => {
+                let DiscoveryConfig { etcd, names, .. } = &self.discovery;
+                format!("{}/prometheus_discovery/{}/{index}", etcd.root, names.gateway)
+            }
+        }
+    }
+}
+
 impl Default for OpenimConfig {
     /// The defaults of the settings, with the names of `main` and the loopback address registered.
     fn default() -> Self {
@@ -266,6 +296,7 @@ impl Default for OpenimConfig {
                 kind: DiscoveryKind::Etcd,
                 etcd: EtcdConfig {
                     addresses: here(12_379),
+                    https: false,
                     root: "openim".to_owned(),
                     username: String::new(),
                     password: Secret::default(),
@@ -293,6 +324,8 @@ impl Default for OpenimConfig {
             },
             webhooks: WebhooksConfig {
                 url: String::new(),
+                ca: None,
+                renewals: true,
                 online: webhook,
                 offline: webhook,
                 kick_off: webhook,

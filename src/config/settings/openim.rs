@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{AUTO, Setting, Visibility, auto, name_of, named, path, path_text};
-use crate::config::openim::{DiscoveryKind, RedisMode};
+use crate::config::openim::{DiscoveryKind, EtcdConfig, RedisMode};
 use crate::config::value::{Endpoint, Secret, boolean, label, millis, number, optional, web_url, word};
 use crate::limits;
 use crate::wire::compat::Compat;
@@ -14,7 +14,9 @@ const ENDPOINTS_OR_NONE: &str = "nothing, or host:port, several joined by commas
 const SERVICE: &str = "`auto` or the name without blanks and slashes";
 const PEM: &str = "the path of a PEM file, or nothing";
 const TEXT: &str = "at most 255 visible ASCII characters without blanks, or nothing";
-const TIMEOUT: &str = "a time from 1ms to 60s (plain number = milliseconds)";
+/// What makes an address of etcd one for TLS.
+const HTTPS: &str = "https://";
+const TIMEOUT: &str = "a time from 1ms to 15s (plain number = milliseconds)";
 const SWITCH: &str = "`true` or `false`";
 
 /// The name of a service: the last part of a key of etcd, or a name of DNS with or without a port.
@@ -31,20 +33,25 @@ fn web_url_or_none(text: &str) -> Option<String> {
     if text.is_empty() { Some(String::new()) } else { web_url(text) }
 }
 
-/// etcd's addresses are URLs to its own clients, so people write the scheme.
-fn etcd_addresses(text: &str) -> Option<Vec<Endpoint>> {
-    let plain: Vec<&str> = text
-        .split(',')
-        .map(|address| {
-            let address = address.trim();
-            address.strip_prefix("http://").unwrap_or(address)
-        })
-        .collect();
-    Endpoint::list(&plain.join(","))
+/// etcd's addresses are URLs to its own clients, so people write the scheme: all of them `https://`, or none.
+fn etcd_addresses(text: &str) -> Option<(Vec<Endpoint>, bool)> {
+    let https = text.trim_start().starts_with(HTTPS);
+    let bare = |address: &str| {
+        let address = address.trim();
+        let plain = || Some(address.strip_prefix("http://").unwrap_or(address));
+        if https { address.strip_prefix(HTTPS) } else { plain() }.map(str::to_owned)
+    };
+    let bare: Option<Vec<String>> = text.split(',').map(bare).collect();
+    Some((Endpoint::list(&bare?.join(","))?, https))
+}
+
+fn etcd_addresses_text(etcd: &EtcdConfig) -> String {
+    let scheme = if etcd.https { HTTPS } else { "" };
+    etcd.addresses.iter().map(|address| format!("{scheme}{address}")).collect::<Vec<_>>().join(",")
 }
 
 fn timeout(text: &str) -> Option<u64> {
-    millis(text, 1..=60_000)
+    millis(text, 1..=limits::WEBHOOK_TIMEOUT_MS_MAX)
 }
 
 /// What counts with `backend: openim` only.
@@ -88,11 +95,14 @@ pub(super) const OPENIM: &[Setting] = &[
     setting!(
         "discovery.etcd_addresses",
         "localhost:12379",
-        "at least one host:port, several joined by commas; for TLS set discovery.etcd_ca, not https://",
+        "at least one host:port, several joined by commas, either all of them behind https:// or none",
         "etcd-0:2379,etcd-1:2379",
         "Where etcd is",
-        |d, t| d.config.openim.discovery.etcd.addresses = etcd_addresses(t)?,
-        |c| Endpoint::listed(&c.openim.discovery.etcd.addresses)
+        |d, t| {
+            let etcd = &mut d.config.openim.discovery.etcd;
+            (etcd.addresses, etcd.https) = etcd_addresses(t)?;
+        },
+        |c| etcd_addresses_text(&c.openim.discovery.etcd)
     ),
     setting!(
         "discovery.etcd_root",
@@ -127,7 +137,7 @@ pub(super) const OPENIM: &[Setting] = &[
         "",
         PEM,
         "/etc/pinion/etcd-ca.crt",
-        "Who signs etcd's certificates; etcd is then asked over TLS only",
+        "Who signs etcd's certificates; etcd is then asked over TLS only; nothing: whom the system trusts",
         |d, t| d.config.openim.discovery.etcd.ca = optional(t, path)?,
         |c| path_text(c.openim.discovery.etcd.ca.as_ref())
     ),
@@ -136,7 +146,7 @@ pub(super) const OPENIM: &[Setting] = &[
         "",
         PEM,
         "/etc/pinion/etcd.crt",
-        "Certificate that is shown to etcd; needs discovery.etcd_key and discovery.etcd_ca",
+        "Certificate that is shown to etcd; needs discovery.etcd_key, and TLS",
         |d, t| d.config.openim.discovery.etcd.cert = optional(t, path)?,
         |c| path_text(c.openim.discovery.etcd.cert.as_ref())
     ),
@@ -357,6 +367,24 @@ pub(super) const OPENIM: &[Setting] = &[
         "Where webhooks are sent; the name of the event is added as last part of the path",
         |d, t| d.config.openim.webhooks.url = web_url_or_none(t)?,
         |c| c.openim.webhooks.url
+    ),
+    setting!(
+        "webhooks.ca",
+        "",
+        PEM,
+        "/etc/pinion/hooks-ca.crt",
+        "Who signs the certificate of an https:// receiver; nothing: whom the system trusts",
+        |d, t| d.config.openim.webhooks.ca = optional(t, path)?,
+        |c| path_text(c.openim.webhooks.ca.as_ref())
+    ),
+    setting!(
+        "webhooks.renewals",
+        "true",
+        SWITCH,
+        "false",
+        "Send the webhook for users who are online again whenever their presence is renewed, as OpenIM does",
+        |d, t| d.config.openim.webhooks.renewals = boolean(t)?,
+        |c| c.openim.webhooks.renewals
     ),
     setting!(
         "webhooks.online",

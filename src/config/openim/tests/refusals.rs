@@ -31,7 +31,7 @@ fn dead_and_unknown_keys_are_noted_and_refuse_nothing() {
 /// A layout, edits of its files, and what the faults must say.
 type Case = (&'static str, &'static [(&'static str, &'static str, &'static str)], &'static [&'static str]);
 const GATEWAY: &str = "openim-msggateway.yml";
-const CASES: [Case; 19] = [
+const CASES: [Case; 20] = [
     (
         MAIN,
         &[("discovery.yml", "enable: etcd", "enable: kubernetes")],
@@ -92,7 +92,7 @@ const CASES: [Case; 19] = [
         &[("discovery.yml", "[ \"etcd-0:2379\", \"http://etcd-1:2379\" ]", "[]")],
         &["discovery.etcd_addresses = \"\"", "discovery.yml:4 etcd.address", "at least one host:port"],
     ),
-    (PATCH16, &[("discovery.yml", "http://", "https://")], &["discovery.etcd_ca, not https://"]),
+    (PATCH16, &[("discovery.yml", "http://", "https://")], &["either all of them behind https:// or none"]),
     (
         PATCH16,
         &[("discovery.yml", "enable: etcd", "enable: zookeeper")],
@@ -130,6 +130,11 @@ const CASES: [Case; 19] = [
             "redis.sentinel_addresses",
             "needed with redis.mode sentinel",
         ],
+    ),
+    (
+        V35,
+        &[("config.yaml", "discovery: k8s", "discovery: zookeeper")],
+        &["discovery.kind = \"zookeeper\"", "config.yaml:3 envs.discovery", "give static addresses"],
     ),
 ];
 
