@@ -15,7 +15,7 @@ use super::door::{Door, DoorPlan, Guest, Place};
 use super::engine::{Engine, Upper};
 use super::farewell::Farewell;
 use super::head::{self, No};
-use super::hub_plan::hub_config;
+use super::hub_plan::{hub_config, login_rules};
 use super::mailbox::{Control, HandOver, RpcAddress, RpcMail, ShardInbox};
 use super::nudge::Nudge;
 use super::outcomes::Outcomes;
@@ -33,7 +33,7 @@ use crate::hub::{Accepted, Effect, Hub, Input, SendBatch};
 use crate::ids::{ConnId, ShardId};
 use crate::limits::{FLUSH_BATCH_MAX, LANE_BATCH_MAX, LINGER_MS, TICK_MS};
 use crate::metrics::{Block, Metric};
-use crate::session::handshake::{Login, Strictness};
+use crate::session::handshake::Login;
 use crate::time::{Mono, Now};
 
 /// Whether the loop may wait.
@@ -113,7 +113,7 @@ impl Loop {
                 admission: Arc::clone(&start.admission),
                 pulse: Arc::clone(&start.pulse),
                 proxies: start.config.admission.proxies.clone(),
-                strictness: if start.config.lenient { Strictness::Lenient } else { Strictness::Strict },
+                rules: login_rules(&start.config),
                 handshakes_max: start.config.websocket.handshakes_max,
             },
             nudge.clone(),

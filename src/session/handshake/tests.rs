@@ -8,11 +8,17 @@ use super::*;
 use crate::wire::upgrade;
 
 mod order;
+mod versions;
 
 const GOOD: &str = "token=T&sendID=u1&platformID=5&operationID=op&isBackground=false";
 
 fn head(target: &str) -> Head {
     Head { target: target.into(), compression: None, forwarded_for: None, upgrade: Err(UpgradeFault::NotGet) }
+}
+
+/// By the newest rules; those of other versions are in `versions`.
+fn judge(head: &Head, strictness: Strictness) -> Judgement {
+    super::judge(head, Rules { compat: Compat::Main, strictness })
 }
 
 fn login(head: &Head, strictness: Strictness) -> Login {
