@@ -18,8 +18,14 @@ const SERVED: [&str; 9] = [
 ];
 
 /// What clients and OpenIM's other services speak.
-const SPOKEN: [&str; 3] =
-    ["proto/openim/sdkws/sdkws.proto", "proto/openim/msg/msg.proto", "proto/openim/push/push.proto"];
+const SPOKEN: [&str; 6] = [
+    "proto/openim/sdkws/sdkws.proto",
+    "proto/openim/msg/msg.proto",
+    "proto/openim/push/push.proto",
+    "proto/openim/user/user.proto",
+    "proto/openim/auth/auth.proto",
+    "proto/openim/legacy/auth.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");

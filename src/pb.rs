@@ -23,6 +23,12 @@ pub mod openim {
     pub mod msggateway {
         include!(concat!(env!("OUT_DIR"), "/openim.msggateway.rs"));
     }
+    pub mod user {
+        include!(concat!(env!("OUT_DIR"), "/openim.user.rs"));
+    }
+    pub mod auth {
+        include!(concat!(env!("OUT_DIR"), "/openim.auth.rs"));
+    }
     pub mod protobuf {
         include!(concat!(env!("OUT_DIR"), "/openim.protobuf.rs"));
     }
@@ -30,6 +36,9 @@ pub mod openim {
 
 /// `OpenIMServer.*` packages: OpenIM 3.5 and 3.6.
 pub mod open_im_server {
+    pub mod auth {
+        include!(concat!(env!("OUT_DIR"), "/open_im_server.auth.rs"));
+    }
     pub mod msggateway {
         include!(concat!(env!("OUT_DIR"), "/open_im_server.msggateway.rs"));
     }

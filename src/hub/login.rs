@@ -42,8 +42,7 @@ impl Hub {
         self.follow_login(now, conn);
         let asked = self.registry.session(conn).and_then(|session| match &session.credentials {
             Credentials::Login(login) => Some((
-                // The platform is absent here: upstream holds it as a number and sends only strings (spec 6.1).
-                metadata(&login.operation_id, &login.user, None, session.connection_id_hex()),
+                metadata(&login.operation_id, &login.user, login.platform, session.connection_id_hex()),
                 login.token.clone(),
             )),
             Credentials::Identity(_) | Credentials::Departed(_) => None,
@@ -163,7 +162,7 @@ impl Hub {
         session.credentials = Credentials::Identity(Box::new(Identity { token: packed }));
         session.phase = Phase::Open;
         (session.heard, session.pinged) = (Tick::of(now.mono), Tick::of(now.mono));
-        let metadata = metadata(&operation_id, &user, Some(platform), connection_id);
+        let metadata = metadata(&operation_id, &user, platform, connection_id);
         self.apply_policy(now, NewLogin { user: &user, platform, token: &token, metadata });
         self.registry.link(conn, &user);
         self.presence.mark(&user, None);
@@ -231,7 +230,7 @@ impl Hub {
 pub(super) fn metadata(
     operation_id: &str,
     user: &str,
-    platform: Option<Platform>,
+    platform: Platform,
     connection_id: Box<str>,
 ) -> CallMetadata {
     CallMetadata { operation_id: operation_id.into(), user: user.into(), platform, connection_id }

@@ -31,8 +31,8 @@ pub struct CallMetadata {
     pub operation_id: Box<str>,
     /// `opuserid`.
     pub user: Box<str>,
-    /// `platform`; absent at the handshake (held as a number upstream, and only strings are sent).
-    pub platform: Option<Platform>,
+    /// `platform`. Whether a call shows it depends on the call and on the version (`backend::openim::calls`).
+    pub platform: Platform,
     /// `connid`.
     pub connection_id: Box<str>,
 }

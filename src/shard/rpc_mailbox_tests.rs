@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::hub::upstream::{CallMetadata, UpstreamRequest};
-use crate::ids::{CallTicket, RpcId, SlotId};
+use crate::ids::{CallTicket, Platform, RpcId, SlotId};
 
 fn slot(index: usize) -> SlotId {
     SlotId { index: u32::try_from(index).unwrap(), generation: 1 }
@@ -16,7 +16,7 @@ fn call(ticket: Option<usize>) -> RpcMail {
         metadata: CallMetadata {
             operation_id: "o".into(),
             user: "u".into(),
-            platform: None,
+            platform: Platform::WEB,
             connection_id: "c".into(),
         },
         request: UpstreamRequest::ParseToken { token: "t".into() },
