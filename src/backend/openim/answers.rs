@@ -167,17 +167,20 @@ fn statuses(users: &[Box<str>], message: Bytes) -> Option<UpstreamOutcome> {
     Some(UpstreamOutcome::Statuses(users.iter().map(|user| of(user)).collect()))
 }
 
-/// Without the token that was asked about, and without anything that begins like a JWT: services repeat tokens in
+/// Without the token that was asked about, and without anything that begins like a JWT and is long enough to be one: services repeat tokens in
 /// their errors (spec 7.4), and those of other calls name other tokens.
 fn redacted(text: &str, token: &str) -> Box<str> {
     let text = if token.len() < TOKEN_BYTES_MIN { text.to_owned() } else { text.replace(token, HIDDEN) };
     let mut shown = String::with_capacity(text.len());
     let mut rest = text.as_str();
     // Base64 of `{"`, which every JWT's first part begins with.
-    while let Some((before, after)) = rest.split_once("eyJ") {
+    while let Some(at) = rest.find("eyJ") {
+        let (before, from) = rest.split_at(at);
+        let behind = from.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "-_.=+/".contains(c));
+        let (run, _) = from.split_at(from.len() - behind.len());
         shown.push_str(before);
-        shown.push_str(HIDDEN);
-        rest = after.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "-_.=+/".contains(c));
+        shown.push_str(if run.len() < TOKEN_BYTES_MIN { run } else { HIDDEN });
+        rest = behind;
     }
     shown.push_str(rest);
     shown.into()

@@ -1,10 +1,11 @@
 //! The tokens of OpenIM 3.5, whose gateway asks Redis about them and no service (spec 1.3, 7.1 to 7.3, 8.3).
 //!
-//! Here is what to look for and what it means; looking is done elsewhere: read a hash, hand it in, write what comes out.
-//! The order is 3.5's: the token itself, whose it is, its state. A failing Redis is 500 ([`UpstreamError::internal`]).
+//! Here is what to look for and what it means; looking is done elsewhere: read a hash, hand it in, write what comes
+//! out. The order is 3.5's: the token itself, whose it is, its state. A failing Redis is 500
+//! ([`UpstreamError::internal`]).
 //!
-//! Not here: how a token is signed and dated (`embedded::token`, the same for both backends); newer versions, whose auth
-//! service does all this.
+//! Not here: how a token is signed and dated (`embedded::token`, the same for both backends); newer versions, whose
+//! auth service does all this.
 
 use crate::backend::embedded::token::{self, TokenFault};
 use crate::hub::upstream::{CallMetadata, UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamRequest};

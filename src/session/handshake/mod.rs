@@ -2,7 +2,8 @@
 //!
 //! `query` reads them from the query string, `v` from the one argument that holds them all, `path` knows which paths
 //! are redirected, `origin` whom to believe about the address. Both forms give the same `Arguments`, and one list of
-//! checks judges these.
+//! checks judges these. Which arguments there are, and which of them are checked, depends on the version that the
+//! gateway stands in for ([`Rules`]).
 //!
 //! Not here: the connection limit (check 1), which comes before any of this; the token (checks 4 and 5); the upgrade
 //! headers (check 6), which are only carried along.

@@ -323,6 +323,8 @@ proptest! {
     fn any_target_is_judged(target in "/[ -~]{0,60}", query in "[a-zA-Z0-9=&;%+_.-]{0,80}") {
         judge(&head(&format!("{target}?{query}")), Strictness::Strict);
         judge(&head(&format!("/?v={query}")), Strictness::Lenient);
+        let rules = Rules { compat: Compat::V35, strictness: Strictness::Strict };
+        super::judge(&head(&format!("{target}?token=T&sendID=u&{query}")), rules);
     }
 
     #[test]
