@@ -167,8 +167,8 @@ fn statuses(users: &[Box<str>], message: Bytes) -> Option<UpstreamOutcome> {
     Some(UpstreamOutcome::Statuses(users.iter().map(|user| of(user)).collect()))
 }
 
-/// Without the token that was asked about, and without anything that begins like a JWT and is long enough to be one: services repeat tokens in
-/// their errors (spec 7.4), and those of other calls name other tokens.
+/// Without the token that was asked about, and without anything that begins like a JWT and is long enough to be one:
+/// services repeat tokens in their errors (spec 7.4), and those of other calls name other tokens.
 fn redacted(text: &str, token: &str) -> Box<str> {
     let text = if token.len() < TOKEN_BYTES_MIN { text.to_owned() } else { text.replace(token, HIDDEN) };
     let mut shown = String::with_capacity(text.len());
