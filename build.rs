@@ -18,8 +18,12 @@ const SERVED: [&str; 9] = [
 ];
 
 /// What clients and OpenIM's other services speak.
-const SPOKEN: [&str; 3] =
-    ["proto/openim/sdkws/sdkws.proto", "proto/openim/msg/msg.proto", "proto/openim/push/push.proto"];
+const SPOKEN: [&str; 4] = [
+    "proto/openim/sdkws/sdkws.proto",
+    "proto/openim/msg/msg.proto",
+    "proto/openim/push/push.proto",
+    "proto/openim/user/user.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");

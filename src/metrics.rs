@@ -216,6 +216,26 @@ metrics! {
     HttpDenied Counter "pinion_http_denied_total" "Admin HTTP requests of callers who may not ask (no or wrong token).";
     BackendMessages Gauge "pinion_embedded_messages" "Messages held by the embedded backend.";
     BackendBytes Gauge "pinion_embedded_bytes" "Bytes of messages held by the embedded backend.";
+    PresenceOnline Gauge "pinion_presence_users" "Users online here, as the user service is told.";
+    PresenceUntold Gauge "pinion_presence_untold" "Users of whom not all is told to the user service.";
+    PresenceDone Counter "pinion_presence_reports_total" ("outcome" = "done") "Requests that told the user service who is online.";
+    PresenceRefused Counter "pinion_presence_reports_total" ("outcome" = "refused") "Requests that told the user service who is online.";
+    PresenceUnknown Counter "pinion_presence_reports_total" ("outcome" = "unknown") "Requests that told the user service who is online.";
+    PresenceLate Counter "pinion_presence_late_total" "Answers of the user service that came after their deadline.";
+    PresenceRenewals Counter "pinion_presence_renewals_total" "Users told again because they stay.";
+    PresenceRepairs Counter "pinion_presence_repairs_total" "Messages of others that lacked a user who is online here.";
+    PresenceEchoes Counter "pinion_presence_echoes_total" "Users told once more after a request of unknown fate or a second repair.";
+    PresenceDeparted Counter "pinion_presence_departed_forgotten_total" "Users whose leaving was not told because too many waited.";
+    OnlineChangeInvalid Counter "pinion_online_change_invalid_total" "Messages of online_change that are none.";
+    StatusEntries Gauge "pinion_status_cache_users" "Users in the cache of statuses.";
+    StatusWaiting Gauge "pinion_status_waiting" "Users in questions that wait for the user service.";
+    StatusHits Counter "pinion_status_lookups_total" ("outcome" = "hit") "Users of questions for statuses.";
+    StatusMisses Counter "pinion_status_lookups_total" ("outcome" = "miss") "Users of questions for statuses.";
+    StatusExpired Counter "pinion_status_expired_total" "Misses that were in the cache, but too old.";
+    StatusEvictions Counter "pinion_status_evictions_total" "Users taken out of the cache of statuses to make room.";
+    StatusRefused Counter "pinion_status_refused_total" "Questions for statuses refused because too many waited.";
+    StatusFailed Counter "pinion_status_failed_total" "Users whose status could not be had.";
+    WebhooksDropped Counter "pinion_webhooks_dropped_total" "Webhooks dropped because too many waited.";
 }
 
 /// How many metrics there are.

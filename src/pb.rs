@@ -23,6 +23,9 @@ pub mod openim {
     pub mod msggateway {
         include!(concat!(env!("OUT_DIR"), "/openim.msggateway.rs"));
     }
+    pub mod user {
+        include!(concat!(env!("OUT_DIR"), "/openim.user.rs"));
+    }
     pub mod protobuf {
         include!(concat!(env!("OUT_DIR"), "/openim.protobuf.rs"));
     }

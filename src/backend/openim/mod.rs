@@ -2,6 +2,8 @@
 //!
 //! Pure: no sockets, no clock. The channels are in `rpc`, discovery and Redis in `control`.
 
+pub mod presence;
+
 /// A service of OpenIM that a gateway calls (spec 5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Service {
