@@ -144,20 +144,14 @@ mod tests {
     fn bodies_have_the_keys_of_the_specification_in_its_order() {
         // The first is the example of spec 11.6.
         let table = [
-            (
-                WebhookKind::Online,
-                r#"{"callbackCommand":"callbackAfterUserOnlineCommand","operationID":"p_1_42","platformID":5,"platform":"Web","userID":"u1","seq":1767225600000,"isAppBackground":false,"connID":""}"#,
-            ),
-            (
-                WebhookKind::Offline,
-                r#"{"callbackCommand":"callbackAfterUserOfflineCommand","operationID":"p_1_42","platformID":5,"platform":"Web","userID":"u1","seq":1767225600000,"connID":""}"#,
-            ),
-            (
-                WebhookKind::KickOff,
-                r#"{"callbackCommand":"callbackAfterUserKickOffCommand","operationID":"p_1_42","platformID":5,"platform":"Web","userID":"u1","seq":1767225600000}"#,
-            ),
+            (WebhookKind::Online, "Online", r#","isAppBackground":false,"connID":"""#),
+            (WebhookKind::Offline, "Offline", r#","connID":"""#),
+            (WebhookKind::KickOff, "KickOff", ""),
         ];
-        for (kind, body) in table {
+        for (kind, name, end) in table {
+            let middle =
+                r#""operationID":"p_1_42","platformID":5,"platform":"Web","userID":"u1","seq":1767225600000"#;
+            let body = format!(r#"{{"callbackCommand":"callbackAfterUser{name}Command",{middle}{end}}}"#);
             assert_eq!(event(kind).body(Compat::Patch16), body);
             let legacy = body.replace("callbackAfterUser", "callbackUser");
             assert_eq!(event(kind).body(Compat::V35), legacy);
