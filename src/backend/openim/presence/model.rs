@@ -17,6 +17,8 @@ const GATEWAYS: usize = 3;
 /// The longest that a connection may be missing in Redis, whatever the faults below do.
 const MISSING_MS: u64 = 60_000;
 const PLATFORMS: [i32; 3] = [1, 2, 5];
+/// Connections of a gateway: few enough that most platforms of most users are offline.
+const OPEN_MAX: usize = 8;
 
 /// User and platform.
 type Spot = (u32, i32);
@@ -235,12 +237,12 @@ impl World {
         let n = self.random.usize(..GATEWAYS);
         let open = self.gateways[n].open.len();
         match self.random.u32(..4_000) {
-            0..300 if self.gateways[n].is_up => {
+            0..300 if self.gateways[n].is_up && open < OPEN_MAX => {
                 let platform = PLATFORMS[self.random.usize(..PLATFORMS.len())];
                 let user = self.random.u32(..12);
                 self.connect(n, (user, platform));
             }
-            300..500 if open > 0 => {
+            0..500 if open > 0 => {
                 let which = self.random.usize(..open);
                 self.disconnect(n, which);
             }

@@ -242,6 +242,20 @@ fn a_repair_is_made_at_once_and_then_at_its_rate() {
 }
 
 #[test]
+fn a_second_repair_waits_but_is_not_lost() {
+    let mut presence = Presence::new(config());
+    presence.record(at(0), &record("u", &[5], &[]), &[]);
+    tell(&mut presence, 1_000);
+    presence.online_change(Mono(2_000), b"u");
+    tell(&mut presence, 3_000);
+    presence.online_change(Mono(4_000), b"u");
+    let told = 4_000 + limits::PRESENCE_SETTLE_MS + limits::PRESENCE_FLUSH_MS;
+    assert!((4_000..told).step_by(100).all(|now| presence.next_request(at(now)).is_none()));
+    assert_eq!(tell(&mut presence, told), [line("u", &[5], &[])]);
+    assert_eq!(presence.untold(), 0);
+}
+
+#[test]
 fn a_repair_during_the_flight_is_told_after_it() {
     let mut presence = Presence::new(config());
     presence.record(at(0), &record("u", &[5], &[]), &[]);
