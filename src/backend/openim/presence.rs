@@ -98,9 +98,11 @@ pub struct Request {
 /// Why a request brought nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestFault {
-    /// The service answered with an error, or could not be reached: nothing more will come of this request.
+    /// The service answered with an error, or the request never left: nothing more will come of it. Who took a
+    /// request of unknown fate for this one would leave users online who are not.
     Refused(UpstreamError),
-    /// No answer (deadline, broken connection): it may have been carried out, or may still be.
+    /// It left and there is no answer (deadline, cancelled, broken connection): it may have been carried out, or may
+    /// still be.
     Unknown,
 }
 
