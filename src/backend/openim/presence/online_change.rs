@@ -22,7 +22,25 @@ pub(super) fn parse(payload: &[u8]) -> Option<(&str, Platforms)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_redis_publishes_is_read_back(
+            ids in prop::collection::vec(0..16_i32, 0..6),
+            user in "[^:]{1,20}",
+        ) {
+            let payload: String = ids.iter().map(|id| format!("{id}:")).chain([user.clone()]).collect();
+            prop_assert_eq!(parse(payload.as_bytes()), Some((&*user, Platforms::of(&ids))));
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            parse(&bytes);
+        }
+    }
 
     #[test]
     fn payloads() {

@@ -278,3 +278,43 @@ fn a_large_cache_is_asked_for_anew_in_steps() {
     }
     assert_eq!((asked.len(), news(&mut presence)), (5_000, vec![]));
 }
+
+/// Whatever comes in whatever order: a question has one reply or its deadline, and nothing is left over.
+#[test]
+fn each_question_is_answered_once_or_dropped_at_its_deadline() {
+    for seed in 0..20 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut presence = presence();
+        let mut flights: Vec<Request> = Vec::new();
+        let mut open: BTreeMap<u32, u64> = BTreeMap::new();
+        let name = |random: &mut fastrand::Rng| ["a", "b", "c", "d", "e", "f", "g"][random.usize(..7)];
+        for number in 0..3_000 {
+            let now = u64::from(number) * 100;
+            match random.u8(..20) {
+                0..9 if number < 2_800 => {
+                    let users: Vec<&str> = (0..random.usize(..4)).map(|_| name(&mut random)).collect();
+                    ask(&mut presence, now, number, &users);
+                    open.insert(number, now + 10_000);
+                }
+                9..12 => presence.online_change(Mono(now), name(&mut random).as_bytes()),
+                12 => presence.resubscribed(Mono(now)),
+                13..17 if !flights.is_empty() => {
+                    let request = flights.swap_remove(random.usize(..flights.len()));
+                    if random.u8(..3) > 0 {
+                        answer(&mut presence, now, &request, &[("a", &[1]), ("b", &[5])]);
+                    } else {
+                        presence.answered(Mono(now), request.id, Err(RequestFault::Unknown));
+                    }
+                }
+                _ => {}
+            }
+            flights.extend(std::iter::from_fn(|| presence.next_request(at(now))));
+            open.retain(|_, deadline| *deadline > now);
+            while let Some((number, _)) = reply(&mut presence) {
+                assert!(open.remove(&number).is_some(), "seed {seed}: {number} answered again or too late");
+            }
+            assert!(presence.statuses.len() <= 4 && presence.statuses.waiting() <= 8);
+        }
+        assert_eq!((open.len(), presence.statuses.waiting(), presence.statuses.lists()), (0, 0, 0));
+    }
+}
