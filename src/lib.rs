@@ -2,7 +2,7 @@
 //!
 //! The map of the code is ARCHITECTURE.md. Arrows between modules point down only (`tests/it/tidy.rs`):
 //! `main, cli, node -> rpc -> shard -> config, admission -> cluster, backend -> hub -> session -> wire -> arena,
-//! limits, ids, metrics, time, pb`.
+//! limits, ids, metrics, random, time, pb`.
 
 pub mod arena;
 pub mod backend;
@@ -12,6 +12,7 @@ pub mod ids;
 pub mod limits;
 pub mod metrics;
 pub mod pb;
+pub mod random;
 pub mod session;
 pub mod time;
 pub mod wire;

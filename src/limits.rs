@@ -3,6 +3,10 @@
 //!
 //! A constant ends in its unit (`_BYTES`, `_MS`) or in `_MAX`; `tests/it/tidy.rs` checks it.
 
+mod channel;
+
+pub use channel::*;
+
 // ---- handshake -----------------------------------------------------------------------------------------------
 
 /// Largest HTTP request head. Larger: 431 and close. Upstream takes 1 MiB (spec 1.1); real heads are below 2 KiB.

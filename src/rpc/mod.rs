@@ -3,8 +3,8 @@
 //! `run` is the life of a thread; `exchange` its state; `server`, `call`, `metadata` and `services` the push API,
 //! `frames` its large frames; `gate` who may use it (`tls`, `bearer`); `upstream` answers the shards' questions;
 //! `admin` is HTTP for operators, `verbs` what they may ask there, `access` who may, `inside` the view of all shards;
-//! `client` makes one call from the command line. `budget`, `conduct`, `bounded` and `stream` keep peers within
-//! limits. No user state is here: the shards own users.
+//! `client` makes one call from the command line, `channel` calls OpenIM's services, `unary` is what both say and hear;
+//! `budget`, `conduct`, `bounded` and `stream` keep peers within limits. No user state is here: the shards own users.
 
 mod access;
 mod admin;
@@ -12,6 +12,7 @@ mod bearer;
 mod bounded;
 mod budget;
 mod call;
+pub mod channel;
 pub mod client;
 mod conduct;
 mod exchange;
@@ -27,6 +28,7 @@ mod server;
 mod services;
 mod stream;
 mod tls;
+mod unary;
 mod upstream;
 mod verbs;
 

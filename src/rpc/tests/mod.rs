@@ -1,6 +1,10 @@
 //! An rpc thread over loopback, with shards played by one test thread: what callers and operators see.
 
 mod admin;
+mod channel;
+mod channel_bounds;
+mod channel_faults;
+mod channel_links;
 mod floods;
 mod gate;
 mod grpc;

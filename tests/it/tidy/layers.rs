@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["hub"],
     &["session"],
     &["wire"],
-    &["arena", "limits", "ids", "metrics", "time", "pb"],
+    &["arena", "limits", "ids", "metrics", "random", "time", "pb"],
 ];
 
 /// Findings of all files together.

@@ -246,7 +246,7 @@ fn blocking(source: &Source) -> Vec<(usize, String)> {
 }
 
 fn limit_name(source: &Source) -> Vec<(usize, String)> {
-    if source.path != "src/limits.rs" {
+    if source.path != "src/limits.rs" && !source.path.starts_with("src/limits/") {
         return Vec::new();
     }
     let mut found = Vec::new();
