@@ -156,7 +156,7 @@ impl Driver {
 
     /// Whether the connection was worth having.
     pub(super) fn was_good(&self) -> bool {
-        self.link.answered.get() || clock::now().mono.since_ms(self.since) >= limits::CHANNEL_STEADY_MS
+        self.link.answered.get() || clock::now().mono.since_ms(self.since) >= self.inner.limits.steady_ms
     }
 
     /// Drives it while it takes calls, at most until `stop` rings. Then calls go elsewhere.

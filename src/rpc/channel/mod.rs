@@ -78,6 +78,8 @@ pub struct ChannelLimits {
     pub backoff_least_ms: u64,
     /// Default `CHANNEL_BACKOFF_MS`.
     pub backoff_ms: u64,
+    /// Default `CHANNEL_STEADY_MS`.
+    pub steady_ms: u64,
     /// Default `CHANNEL_FAILURES_MAX`.
     pub failures_max: u32,
     /// Default `CHANNEL_COOL_DOWN_MS`.
@@ -96,6 +98,7 @@ impl ChannelLimits {
         ping_ms: limits::CHANNEL_PING_MS,
         backoff_least_ms: limits::CHANNEL_BACKOFF_LEAST_MS,
         backoff_ms: limits::CHANNEL_BACKOFF_MS,
+        steady_ms: limits::CHANNEL_STEADY_MS,
         failures_max: limits::CHANNEL_FAILURES_MAX,
         cool_down_ms: limits::CHANNEL_COOL_DOWN_MS,
     };
@@ -119,8 +122,8 @@ pub struct Call {
     pub metadata: Vec<(&'static str, Box<str>)>,
     /// The encoded request, at most `GRPC_MESSAGE_BYTES_MAX`; longer: status 8, nothing is sent.
     pub message: Bytes,
-    /// When it ends at the latest, by the thread's clock (`shard::clock`); past: [`Fault::Deadline`] at once. The server
-    /// is told. At most some 27 hours away, which is what `grpc-timeout` can say.
+    /// When it ends at the latest, by the clock of `shard::clock`; past: [`Fault::Deadline`] at once. The server is
+    /// told. At most some 27 hours away, which is what `grpc-timeout` can say.
     pub deadline: Mono,
     /// Whether a second attempt is allowed after a broken connection.
     pub retry: Retry,

@@ -185,6 +185,42 @@ fn an_instance_that_comes_up_late_is_found_and_until_then_calls_fail_with_the_ca
 }
 
 #[test]
+fn after_a_good_connection_the_next_is_made_at_once() {
+    // From when on a connection is good by its age, and the calls it answers: both rows make it good.
+    for (steady_ms, answers) in [(0, 0), (u64::MAX, 1)] {
+        on_each(|turns| async move {
+            let (server, address) = upstream(100);
+            let (backoff_least_ms, backoff_ms) = (10 * PATIENCE_MS, 10 * PATIENCE_MS);
+            let limits = ChannelLimits { steady_ms, backoff_least_ms, backoff_ms, ..LIMITS };
+            let channel = channel(turns, limits, &[address]);
+            for connection in 1..4 {
+                until("it is connected", || server.accepted.get() == connection).await;
+                until("it is ready", || channel.counts().ready == 1).await;
+                for _ in 0..answers {
+                    assert!(channel.call(call_to(ECHO)).await.is_ok());
+                }
+                server.order(Order::Break);
+            }
+        });
+    }
+}
+
+#[test]
+fn no_more_instances_are_taken_than_the_limit() {
+    on_each(|turns| async move {
+        // Nobody listens there: what this machine has of 127.0.0.0/8, at a port of ours that is closed again.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let addresses: Vec<SocketAddr> =
+            (0..2).flat_map(|c| (0..=255).map(move |d| SocketAddr::from(([127, 9, c, d], port)))).collect();
+        let channel = channel(turns, LIMITS, &addresses[..=limits::CHANNEL_INSTANCES_MAX]);
+        assert_eq!(channel.counts().instances, limits::CHANNEL_INSTANCES_MAX);
+        channel.set_endpoints(&addresses[1..=limits::CHANNEL_INSTANCES_MAX]);
+        assert_eq!(channel.counts().instances, limits::CHANNEL_INSTANCES_MAX);
+        text_of(channel.call(call_to(ECHO)).await);
+    });
+}
+
+#[test]
 fn a_call_refused_by_goaway_goes_to_another_instance() {
     on_each(|turns| async move {
         // It says GOAWAY with last stream 0 to whoever calls it.
