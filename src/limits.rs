@@ -1,7 +1,12 @@
 //! Every limit that is not configurable, with its unit and what happens at its edge. Configurable limits name their
 //! default here.
 //!
-//! A constant ends in its unit (`_BYTES`, `_MS`) or in `_MAX`; `tests/it/tidy.rs` checks it.
+//! A constant ends in its unit (`_BYTES`, `_MS`) or in `_MAX`; `tests/it/tidy.rs` checks it. Those of the control
+//! thread are in `control.rs`.
+
+mod control;
+
+pub use control::*;
 
 // ---- handshake -----------------------------------------------------------------------------------------------
 

@@ -53,6 +53,11 @@ pub mod pinion {
     }
 }
 
+/// etcd's API v3, as far as `control` uses it.
+pub mod etcd {
+    include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
+}
+
 /// `google.rpc`.
 pub mod rpc {
     include!(concat!(env!("OUT_DIR"), "/google.rpc.rs"));

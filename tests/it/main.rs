@@ -15,6 +15,7 @@ mod admission;
 mod bad_input;
 mod churn;
 mod commands;
+mod control;
 mod doctor;
 mod harness;
 mod hostile;
