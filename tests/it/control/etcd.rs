@@ -6,6 +6,7 @@ use pinion::cluster::endpoints::Confirmation;
 use pinion::control::news::News;
 use pinion::control::plan::{ClientTls, ControlFault, Credentials, WebhookPlan};
 use pinion::metrics::Metric;
+use rustix::process::Signal;
 
 use super::servers::{Etcd, Front};
 use super::*;
@@ -282,4 +283,18 @@ fn a_plan_that_cannot_work_is_refused_with_what_to_do() {
     ] {
         assert!(fault.to_string().starts_with(wanted), "{fault}");
     }
+}
+
+#[test]
+fn an_etcd_that_hangs_is_noticed() {
+    let etcd = Etcd::start();
+    let control = follow(etcd_plan(etcd.0.address));
+    control.await_discovery(DiscoveryState::Current);
+    etcd.0.signal(Signal::STOP);
+    // Nothing breaks; only the pings say it.
+    control.await_discovery(DiscoveryState::Stale);
+    etcd.0.signal(Signal::CONT);
+    control.await_discovery(DiscoveryState::Current);
+    etcd.put_endpoint("auth", "10.0.0.7:1");
+    control.await_endpoints(Service::Auth, &[1]);
 }

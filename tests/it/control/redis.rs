@@ -6,6 +6,7 @@ use pinion::ids::Platform;
 use pinion::limits;
 use pinion::metrics::Metric;
 use pinion::time::Mono;
+use rustix::process::Signal;
 
 use super::servers::{Front, Redis};
 use super::*;
@@ -274,4 +275,17 @@ fn without_redis_orders_come_back() {
     let control = Control::start(|_| {});
     let refused = eventually("the lane to close", || control.address.tokens(read(1, "u1", Mono(0))).err());
     assert!(matches!(refused, Refused::Closed(_)), "{refused:?}");
+}
+
+#[test]
+fn a_subscription_that_fell_silent_is_made_anew() {
+    let redis = Redis::start();
+    let control = follow(redis_plan(redis.0.address));
+    control.await_count(&News::Resubscribed, 1);
+    redis.0.signal(Signal::STOP);
+    control.await_count(&News::SubscriptionLost, 1);
+    redis.0.signal(Signal::CONT);
+    control.await_count(&News::Resubscribed, 2);
+    assert!(redis.client().publish("5:u1") >= 1);
+    control.await_count(&change("5:u1"), 1);
 }
