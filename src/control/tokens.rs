@@ -72,7 +72,7 @@ pub enum TokenFault {
 /// The state of a kicked token (spec 7.2).
 const KICKED: i64 = 2;
 
-/// Marks every token of KEYS[1] but ARGV[1] with ARGV[2]; gives how many.
+/// Marks every token of the hash (the key) but one (first argument) with a state (second); gives how many.
 const KICK: &str = "local n = 0 \
     for _, token in ipairs(redis.call('HKEYS', KEYS[1])) do \
     if token ~= ARGV[1] then redis.call('HSET', KEYS[1], token, ARGV[2]) n = n + 1 end end \
