@@ -111,11 +111,7 @@ class Push:
                 except OpenImError as fault:
                     calls.append({"gateway": address, "code": fault.code, "message": fault.message, "results": []})
                     return []
-            shown = [
-                {"user": r.userID, "onlinePush": r.onlinePush, "resp": [[d.RecvPlatFormID, d.ResultCode] for d in r.resp]}
-                for r in results
-            ]
-            calls.append({"gateway": address, "code": 0, "message": "", "results": shown})
+            calls.append({"gateway": address, "code": 0, "message": "", "results": [shown(r) for r in results]})
             return [(result.userID, result.onlinePush) for result in results]
 
         found = await asyncio.gather(*(one(address, users) for address, users in self._plan(online).items()))
@@ -145,3 +141,9 @@ class Push:
             # For every gateway that does not have him, even if another one has (spec 10.5).
             return [message.recvID for _, reached in others if not reached]
         return [] if any(reached for _, reached in others) else [message.recvID]
+
+
+def shown(result):
+    """A gateway's result for one user; `resp` has [platform, result code] of each connection."""
+    resp = [[detail.RecvPlatFormID, detail.ResultCode] for detail in result.resp]
+    return {"user": result.userID, "onlinePush": result.onlinePush, "resp": resp}

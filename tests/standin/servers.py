@@ -97,11 +97,18 @@ class Etcd(Server):
     def command(self):
         client, peer = (f"http://127.0.0.1:{port}" for port in self.ports)
         return [
-            "etcd", "--data-dir", f"{self.data}/etcd", "--listen-client-urls", client, "--advertise-client-urls", client,
+            "etcd", "--data-dir", f"{self.data}/etcd",
+            "--listen-client-urls", client, "--advertise-client-urls", client,
             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}",
             # A member of one waits for nobody: leases and watches then start within a fraction of a second.
             "--heartbeat-interval", "10", "--election-timeout", "100",
         ]
+
+    def forget(self):
+        """Comes back at once without its data: leases, keys and watches are gone."""
+        self.stop()
+        shutil.rmtree(f"{self.data}/etcd")
+        self.start()
 
     def serves(self):
         return b'"true"' in self.talk(b"GET /health HTTP/1.0\r\n\r\n")

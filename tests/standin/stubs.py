@@ -1,4 +1,4 @@
-"""The generated messages, by one name each: those of the gateway's own proto files and those of `proto/` beside this."""
+"""The generated messages, by one name each: of the gateway's own proto files and of `proto/` beside this."""
 
 import os
 import sys

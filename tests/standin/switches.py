@@ -10,19 +10,12 @@ UNAVAILABLE = 14
 
 
 class Switch:
-    """`delay_ms` before anything; then `error` ({code, message, detail}) or `hang` (until the caller gives up) instead of
-    the work; or the work, and with `drop` its answer is lost (14 for the caller). `times`: how many calls it counts
-    for, for ever without."""
+    """`delay_ms` before anything; then `error` ({code, message, detail}) or `hang` (until the caller gives up) instead
+    of the work; or the work, and with `drop` its answer is lost (14 for the caller). `times`: how many calls, at least
+    one, it counts for; for ever without."""
 
     def __init__(self, delay_ms=0, error=None, hang=False, drop=False, times=None):
         self.delay_ms, self.error, self.hang, self.drop, self.times = delay_ms, error, hang, drop, times
-
-    def spend(self):
-        """Whether it counts for one more call."""
-        if self.times is None:
-            return True
-        self.times -= 1
-        return self.times >= 0
 
     async def before(self):
         await asyncio.sleep(self.delay_ms / 1000)
@@ -49,6 +42,13 @@ class Switches:
             self.set[service, method] = Switch(**what)
 
     def of(self, service, method):
-        """What counts for this call."""
-        switch = self.set.get((service, method)) or self.set.get((service, "*"))
-        return switch if switch and switch.spend() else Switch()
+        """What counts for this call, of which it is then one."""
+        for key in ((service, method), (service, "*")):
+            switch = self.set.get(key)
+            if switch:
+                if switch.times is not None:
+                    switch.times -= 1
+                    if not switch.times:
+                        del self.set[key]
+                return switch
+        return Switch()

@@ -48,7 +48,7 @@ def claims_of(compat, user, platform, ttl_seconds=EXPIRE_DAYS * DAY_SECONDS):
 def verify(compat, secret, token):
     """(user id, platform id, expiry in unix seconds).
 
-    Raises OpenImError 1501 and 1503 to 1505. Times are looked at before the signature, as the library of OpenIM does."""
+    Raises OpenImError 1501 and 1503 to 1505; times are looked at before the signature (the order of spec 7.1)."""
     try:
         head, body, mac = token.split(".")
         header, claims, signature = json.loads(decode(head)), json.loads(decode(body)), decode(mac)
