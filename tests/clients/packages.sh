@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the client tests need: into work/clients, pinned, from npm and PyPI, and two proxies from Debian.
+# Installs what the client tests and tests/standin need: into work/clients, pinned, from npm and PyPI, and two proxies
+# from Debian.
 # Nothing of it is ever committed: the licence files of OpenIM's SDKs are AGPL and GPL. Does nothing when it is there.
 set -eu -o pipefail
 cd "$(dirname "$0")/../.."
@@ -56,7 +57,8 @@ fi
 # Stubs from our own proto files, made anew each time: they are cheap and must not be stale.
 rm -rf "$CLIENTS/stubs"
 mkdir -p "$CLIENTS/stubs"
-mapfile -t protos < <(find proto/openim proto/pinion proto/google/rpc/status.proto tests/standin/proto -name '*.proto')
+sources=(proto/openim proto/pinion proto/google/rpc/status.proto tests/standin/proto)
+mapfile -t protos < <(find "${sources[@]}" -name '*.proto')
 "$CLIENTS/venv/bin/python" -m grpc_tools.protoc -I proto -I tests/standin/proto \
     --python_out="$CLIENTS/stubs" --grpc_python_out="$CLIENTS/stubs" "${protos[@]}"
 # `google` is a package of protobuf itself: ours are reached by name through a module of their own.

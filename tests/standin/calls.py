@@ -2,10 +2,12 @@
 
 import grpc
 
-from errors import of_call
+from errors import OpenImError, of_call
 from host import MESSAGE_BYTES_MAX
 from names import path
 
+# gRPC's own code for a call that cannot even be made.
+INTERNAL = 13
 OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -36,6 +38,8 @@ class Calls:
             return await method(request, metadata=metadata, timeout=seconds)
         except grpc.RpcError as fault:
             raise of_call(fault) from fault
+        except Exception as fault:  # metadata that is not printable ASCII: nothing is sent (spec 6.1)
+            raise OpenImError(INTERNAL, str(fault)) from fault
 
     async def close(self):
         for channel in self.channels.values():

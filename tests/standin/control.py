@@ -161,6 +161,12 @@ class Control:
         answered = await self.world.gateway.login(user, connection)
         return {"connID": connection.conn_id, "others": answered}
 
+    async def gateway_hold(self, user, platform, token=""):
+        """A pretended user is there without having logged in: no gateway is asked and nobody is kicked."""
+        connection = Connection(platform, token)
+        await self.world.gateway.hold(user, connection)
+        return {"connID": connection.conn_id}
+
     async def gateway_logout(self, user, platform=None):
         await self.world.gateway.logout(user, platform)
         return {}

@@ -31,6 +31,13 @@ class Connection:
         self.conn_id = uuid.uuid4().hex
         self.received = []
 
+    def take(self, message, operation):
+        """A pushed message."""
+        self.received.append({
+            "operation": operation, "clientMsgID": message.clientMsgID, "seq": message.seq,
+            "sendID": message.sendID, "content": message.content.decode(errors="replace"),
+        })
+
     def shown(self):
         return {
             "platform": self.platform, "connID": self.conn_id, "token": self.token,
@@ -87,10 +94,7 @@ class Gateway:
         elif connection.broken:
             code = failed
         else:
-            connection.received.append({
-                "operation": operation, "clientMsgID": message.clientMsgID, "seq": message.seq,
-                "sendID": message.sendID, "content": message.content.decode(errors="replace"),
-            })
+            connection.take(message, operation)
             result.onlinePush = result.onlinePush or connection.platform in PHONES
         if not (old and code == 0 and connection.platform not in PHONES):
             result.resp.add(
@@ -143,8 +147,7 @@ class Gateway:
         metadata = (("operationid", operation), ("opuserid", user), ("connid", connection.conn_id))
         if self.users.get(user):
             await self._apply_policy(login, (*metadata, ("platform", PLATFORMS[connection.platform])))
-        self.users.setdefault(user, []).append(connection)
-        await self._changed(user, [], connection.platform)
+        await self.hold(user, connection)
         slots = asyncio.Semaphore(OTHERS_AT_A_TIME)
         request = self.fleet.messages.MultiTerminalLoginCheckReq(
             userID=user, platformID=connection.platform, token=connection.token
@@ -163,6 +166,11 @@ class Gateway:
 
         others = [address for address in self.fleet.addresses() if address != self.world.hosts["gateway"].address]
         return dict(zip(others, await asyncio.gather(*map(ask, others))))
+
+    async def hold(self, user, connection):
+        """Is there from now on: nobody is asked, nobody is kicked."""
+        self.users.setdefault(user, []).append(connection)
+        await self._changed(user, [], connection.platform)
 
     async def logout(self, user, platform=None):
         """The sockets of this platform, or all, are gone."""

@@ -4,8 +4,8 @@ records and the switches on its way."""
 import grpc
 
 from errors import INTERNAL, OpenImError, abort
-from etcd import EtcdError
 from names import PATHS
+from ports import candidates
 
 INVALID_ARGUMENT = 3
 # The limit of patch.10 and later (spec 6.5).
@@ -52,6 +52,13 @@ def checked_metadata(compat, pairs):
     return metadata
 
 
+def plain_error(compat, fault):
+    """Any other error: 500 with its text; MAIN has the text as detail only (spec 6.4)."""
+    if compat.always_details:
+        return OpenImError(INTERNAL, str(fault))
+    return OpenImError(INTERNAL, detail=str(fault))
+
+
 class Host:
     """One service. `methods` has (request type, coroutine of request and CallContext) by method name."""
 
@@ -70,10 +77,7 @@ class Host:
         handlers = {name: self._handler(name) for name in self.methods}
         service = self.world.compat.prefix + PATHS[self.word]
         self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-        bound = self.server.add_insecure_port(self.address)
-        if not bound:
-            raise RuntimeError(f"{self.word}: cannot listen on {self.address}")
-        self.port = bound
+        self._bind()
         await self.server.start()
         self.registration = await self.world.discovery.register(self.word, self.address)
 
@@ -90,6 +94,15 @@ class Host:
         await server.stop(None)
         self.registration.abandon()
 
+    def _bind(self):
+        for port in [self.port] if self.port else candidates():
+            try:
+                self.port = self.server.add_insecure_port(f"127.0.0.1:{port}")
+                return
+            except RuntimeError as fault:
+                taken = fault
+        raise RuntimeError(f"{self.word}: cannot listen: {taken}")
+
     def _handler(self, method):
         request_type, work = self.methods[method]
 
@@ -101,10 +114,9 @@ class Host:
             except OpenImError as fault:
                 call.outcome = fault.code
                 await abort(context, self.world.compat, fault)
-            except (grpc.RpcError, OSError, EtcdError) as fault:
-                # An error of no kind of OpenIM's: 500 with its text, as patch.16 has it (spec 6.4).
+            except Exception as fault:  # Redis is away, for example: an error of no kind of OpenIM's
                 call.outcome = INTERNAL
-                await abort(context, self.world.compat, OpenImError(INTERNAL, str(fault)))
+                await abort(context, self.world.compat, plain_error(self.world.compat, fault))
             call.outcome = 0
             return answer
 

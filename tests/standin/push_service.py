@@ -6,6 +6,7 @@ offline push is written down, not sent."""
 
 import asyncio
 import time
+import traceback
 import zlib
 
 import conversations
@@ -82,7 +83,10 @@ class Push:
             message, conversation, operation, user = await queue.get()
             late = int(time.time() * 1000) - message.sendTime > OLD_DROPPED_AFTER_MS
             if not (late and self.world.compat.old):
-                await self._push(message, conversation, operation, user)
+                try:
+                    await self._push(message, conversation, operation, user)
+                except Exception:  # a fault of the stand-in's own: it is shown, and the next message is pushed
+                    traceback.print_exc()
 
     async def _push(self, message, conversation, operation, user):
         if message.status == SENDING:

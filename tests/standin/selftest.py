@@ -13,6 +13,7 @@ import sys
 import selftest_auth
 import selftest_faults
 import selftest_msg
+import selftest_policy
 import selftest_push
 import selftest_user
 from selftest_client import Checks
@@ -53,10 +54,14 @@ def main():
         selftest_push.run(checks, first, start("gateway", "patch16", *real), real)
         selftest_faults.run(checks, first)
         selftest_faults.full_load(checks, etcd.address, redis.address)
+        selftest_faults.redis_away(checks, first, redis)
         # 3.5 has other keys in Redis; MAIN needs neither here.
         newest, oldest = start(ALL, "main", "--static", "--online-seconds", "1"), start(ALL, "v3.5", *real)
         selftest_auth.other_versions(checks, newest, oldest)
         selftest_push.newest(checks, newest)
+        for policy in selftest_policy.POLICIES:
+            with Standin("--services", ALL, "--static", "--policy", str(policy), *QUICK) as alone:
+                selftest_policy.run(checks, alone, policy)
         selftest_push.oldest(checks, oldest)
         selftest_user.oldest(checks, oldest, cli)
         selftest_user.short_lives(checks, newest)

@@ -122,6 +122,15 @@ def run(checks, standin):
         standin.services["user"] = moved
         call()
 
+    def named():
+        flags = ("--static", "--flush-seconds", "0.02", "--renew-seconds", "0.05")
+        with Standin("--services", "gateway", *flags) as gateway:
+            gateway.ask("peers", service="user", addresses=[standin.services["user"]])
+            gateway.ask("gateway_login", user="quentin", platform=WEB)
+            until(lambda: standin.ask("platforms", user="quentin")["platforms"] == [WEB], lambda: gateway.output)
+            told = lambda: [e for e in standin.ask("presence")["entries"] if e["user"] == "quentin"]
+            until(lambda: len(told()) >= 3, lambda: f"no renewals: {told()}")
+
     def wrong():
         for verb, arguments in [("nothing", {}), ("token", {}), ("switch", {"service": "user", "colour": 1})]:
             try:
@@ -135,7 +144,36 @@ def run(checks, standin):
     checks.run("standin: switch: hang", hanging)
     checks.run("standin: switch: the work is done and the answer lost", answer_lost)
     checks.run("standin: a restart cuts calls; a service comes back, also elsewhere", cut)
+    checks.run("standin: a table instead of etcd; presence is renewed", named)
     checks.run("standin: verbs and arguments that are not there are refused", wrong)
+
+
+def redis_away(checks, standin, redis):
+    """Redis ends and comes back without its data."""
+
+    def away():
+        client = Client(standin)
+        request = services.ParseTokenReq(token=standin.ask("token", user="olga", platform=WEB)["token"])
+        parse = lambda: client.call("auth", "parseToken", request, services.ParseTokenResp)
+        parse()
+        redis.stop()
+        refused(parse, 500)
+        redis.start()
+        refused(parse, 1507)
+        request.token = standin.ask("token", user="olga", platform=WEB)["token"]
+        parse()
+
+        def known():
+            # Each time a change: what is published while push does not listen again yet is lost.
+            for change in ({"online": [WEB]}, {"offline": [WEB]}, {"online": [WEB]}):
+                entry = services.UserOnlineStatus(userID="paul", **change)
+                request = services.SetUserOnlineStatusReq(status=[entry])
+                client.call("user", "setUserOnlineStatus", request, services.Empty)
+            return standin.ask("push_presence")["users"].get("paul") == [WEB]
+
+        until(known, lambda: "push hears nothing any more")
+
+    checks.run("standin: Redis goes away and comes back", away)
 
 
 def full_load(checks, etcd, redis):

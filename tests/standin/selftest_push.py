@@ -109,6 +109,8 @@ def run(checks, first, second, where):
         codes = {call["gateway"]: call["code"] for call in outcome["calls"]}
         equal(codes, {first.services["gateway"]: 0, second.services["gateway"]: 14}, "codes")
         equal(outcome["offline"], [], "the other one reached her")
+        outcome = fleet.push(sender="boris", recipient="carla", operation="\u7528")
+        equal({call["code"] for call in outcome["calls"]}, {13}, "an operation id that gRPC cannot carry")
 
     checks.run("standin: gateways find each other", both_found)
     checks.run("standin: push asks every gateway for who is online", all_nodes)

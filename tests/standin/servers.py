@@ -9,23 +9,11 @@ import subprocess
 import tempfile
 import time
 
+from ports import candidates
+
 START_SECONDS = 60
-# Another process may take a port between the choice and the use of it.
-PORT_TRIES = 5
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
-
-
-def free_ports(number):
-    """So many ports that nobody listens at."""
-    sockets = [socket.socket() for _ in range(number)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 class Server:
@@ -34,19 +22,19 @@ class Server:
     PORTS = 1
 
     def __enter__(self):
-        self.data = tempfile.mkdtemp(prefix="pinion-servers-")
         self.process = None
-        for last in range(PORT_TRIES):
-            self.ports = free_ports(self.PORTS)
+        free = candidates()
+        while True:
+            self.data = tempfile.mkdtemp(prefix="pinion-servers-")
+            self.ports, free = free[:self.PORTS], free[self.PORTS:]
             self.address = f"127.0.0.1:{self.ports[0]}"
             try:
                 self.start()
                 return self
-            except RuntimeError:
-                if last == PORT_TRIES - 1:
-                    self.__exit__()
+            except RuntimeError:  # perhaps the port is taken
+                self.__exit__()
+                if len(free) < self.PORTS:
                     raise
-        return self
 
     def __exit__(self, *_):
         self.stop()

@@ -8,13 +8,17 @@ import time
 import zlib
 
 import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
+
 from names import ONLINE_CHANGE, PLATFORMS
 
 ONLINE_SECONDS = 1800
 SCAN_COUNT = 1000
 OLD_STATUS_SLOTS = 501
 OLD_STATUS_SECONDS = 24 * 3600
-RETRY_SECONDS = 0.2
+RETRY_SECONDS = 0.1
+RETRIES = 3
 # Arguments as spec 9.2 lists them, but for the fourth: the channel; then the user, then the offline ids' number.
 # Returns whether it changed.
 PRESENCE_SCRIPT = """
@@ -61,7 +65,8 @@ class RedisStore:
 
     def __init__(self, address, online_seconds=ONLINE_SECONDS):
         host, port = address.rsplit(":", 1)
-        self.redis = redis.Redis(host=host, port=int(port), decode_responses=True)
+        retry = Retry(ConstantBackoff(RETRY_SECONDS), RETRIES)
+        self.redis = redis.Redis(host=host, port=int(port), decode_responses=True, retry=retry)
         self.online_seconds = online_seconds
         self.script = self.redis.register_script(PRESENCE_SCRIPT)
 
