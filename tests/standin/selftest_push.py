@@ -1,5 +1,7 @@
 """Push and the stand-in gateways: who is asked, with which metadata, what comes of it (spec 8 to 10)."""
 
+import zlib
+
 from ring import Ring, members
 from selftest_client import Client, equal, refused, until
 from standin_process import Standin
@@ -26,6 +28,11 @@ def vectors():
     ring = Ring(five)
     digits = "".join(str(five.index(ring.owner(f"user{number}"))) for number in range(60))
     equal(digits, FIVE, "five members")
+    # A user whose hash is a point itself: the next point has him, and after the last the first.
+    points = [(f"{index}{name}", name) for name in five for index in range(20)]
+    marks = sorted((zlib.crc32(point.encode()), point, name) for point, name in points)
+    for (_, user, _), (_, _, name) in zip(marks, [*marks[1:], marks[0]]):
+        equal(ring.owner(user), name, f"strictly greater than the point {user}")
 
 
 class Fleet:
