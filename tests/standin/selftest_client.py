@@ -27,16 +27,20 @@ class Client:
 
     def call(self, service, method, request, answer_type, metadata=(OPERATION,), seconds=CALL_SECONDS):
         """The answer; OpenImError otherwise."""
+        try:
+            return self.start(service, method, request, answer_type, metadata, seconds).result()
+        except grpc.RpcError as fault:
+            raise of_call(fault) from fault
+
+    def start(self, service, method, request, answer_type, metadata=(OPERATION,), seconds=CALL_SECONDS):
+        """The call, as grpcio's future."""
         address = self.standin.services[service]
         if address not in self.channels:
             self.channels[address] = grpc.insecure_channel(address, [("grpc.max_reconnect_backoff_ms", 200)])
         method = self.channels[address].unary_unary(
             path(self.compat, service, method), type(request).SerializeToString, answer_type.FromString
         )
-        try:
-            return method(request, timeout=seconds, metadata=metadata, wait_for_ready=True)
-        except grpc.RpcError as fault:
-            raise of_call(fault) from fault
+        return method.future(request, timeout=seconds, metadata=metadata, wait_for_ready=True)
 
     def raw(self, service, method, request):
         """Headers and trailers by name, as curl saw them on the wire."""

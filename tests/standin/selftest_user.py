@@ -10,14 +10,14 @@ from stubs import services
 
 IOS, WEB, LINUX = 1, 5, 7
 REPLY_SECONDS = 60
-# (online, offline, payload of online_change or None if nothing changed), one after the other for one user.
+# (online, offline, platforms in `online_change` or None if nothing changed), one after the other for one user.
 STEPS = [
-    ([WEB], [], "5:{}"),
+    ([WEB], [], [WEB]),
     ([WEB, WEB], [], None),
-    ([IOS], [], "1:5:{}"),
-    ([WEB, WEB], [IOS], "5:{}"),
-    ([IOS], [WEB], "1:{}"),
-    ([], [IOS], "{}"),
+    ([IOS], [], [IOS, WEB]),
+    ([WEB, WEB], [IOS], [WEB]),
+    ([IOS], [WEB], [IOS]),
+    ([], [IOS], []),
     ([], [IOS], None),
     ([], [], None),
 ]
@@ -59,15 +59,21 @@ def run(checks, standin, address, redis):
 
     def script():
         subscriber = Subscriber(address)
-        for number, (online, offline, payload) in enumerate(STEPS):
+        for number, (online, offline, wanted) in enumerate(STEPS):
             set_online(client, "u1", online, offline)
             # Whatever is published first belongs to the step, or to the fence where nothing changed.
             set_online(client, f"fence-{number}", [WEB], [])
-            if payload is not None:
-                equal(subscriber.payload(), payload.format("u1"), f"step {number}")
+            if wanted is not None:
+                published(subscriber.payload(), wanted, f"step {number}")
             equal(subscriber.payload(), f"5:fence-{number}", f"nothing more in step {number}")
-        subscriber.close()
         equal(redis("ZRANGE", "ONLINE:u1", "0", "-1"), [], "nobody is left")
+        # The order is that of the scores, then of the bytes.
+        set_online(client, "u6", [WEB, LINUX, IOS], [])
+        equal(subscriber.payload(), "1:5:7:u6", "equal scores")
+        redis("ZADD", "ONLINE:u7", str(int(redis("TIME")[0]) + 600), "5")
+        set_online(client, "u7", [IOS], [])
+        equal(subscriber.payload(), "5:1:u7", "an earlier score")
+        subscriber.close()
 
     def in_redis():
         set_online(client, "u2", [WEB, WEB], [IOS])
@@ -130,13 +136,19 @@ async def in_memory():
     changes = store.changes(subscribed)
     first = asyncio.create_task(anext(changes))
     await subscribed.wait()
-    for number, (online, offline, payload) in enumerate(STEPS):
-        equal(await store.presence("u1", online, offline), payload is not None, f"step {number} changed")
-        if payload is not None:
+    for number, (online, offline, wanted) in enumerate(STEPS):
+        equal(await store.presence("u1", online, offline), wanted is not None, f"step {number} changed")
+        if wanted is not None:
             seen = await (first or anext(changes))
-            equal(seen, payload.format("u1"), f"step {number}")
+            published(seen, wanted, f"step {number}")
             first = None
     equal(await store.platforms("u1"), [], "nobody is left")
+
+
+def published(payload, platforms, what):
+    """u1 is online there. The order is that of the seconds in which he logged in."""
+    user, found = parse_online_change(payload)
+    equal((user, sorted(found)), ("u1", platforms), what)
 
 
 def payloads():

@@ -10,17 +10,19 @@ UNAVAILABLE = 14
 
 
 class Switch:
-    """`delay_ms` before anything; then `error` ({code, message, detail}) or `hang` (until the caller gives up) instead
-    of the work; or the work, and with `drop` its answer is lost (14 for the caller). `times`: how many calls, at least
-    one, it counts for; for ever without."""
+    """`delay_ms` before anything; then `error` ({code, message, detail}) or `hang` (until the
+    caller gives up, or the switch is taken away: then the work is done) instead of the work; or the work, and with
+    `drop` its answer is lost (14 for the caller). `times`: how many calls, at least one, it counts for; for ever
+    without. After the last of them it is gone, and what hangs by it hangs for ever."""
 
     def __init__(self, delay_ms=0, error=None, hang=False, drop=False, times=None):
         self.delay_ms, self.error, self.hang, self.drop, self.times = delay_ms, error, hang, drop, times
+        self.gone = asyncio.Event()
 
     async def before(self):
         await asyncio.sleep(self.delay_ms / 1000)
         if self.hang:
-            await asyncio.Event().wait()
+            await self.gone.wait()
         if self.error:
             raise OpenImError(self.error["code"], self.error.get("message"), self.error.get("detail", ""))
 
@@ -37,7 +39,9 @@ class Switches:
 
     def put(self, service, method, **what):
         """Without `what` the switch is taken away."""
-        self.set.pop((service, method), None)
+        before = self.set.pop((service, method), None)
+        if before:
+            before.gone.set()
         if what:
             self.set[service, method] = Switch(**what)
 
