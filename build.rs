@@ -17,9 +17,16 @@ const SERVED: [&str; 9] = [
     "proto/grpc/reflection/v1alpha/reflection.proto",
 ];
 
-/// What clients and OpenIM's other services speak.
-const SPOKEN: [&str; 3] =
-    ["proto/openim/sdkws/sdkws.proto", "proto/openim/msg/msg.proto", "proto/openim/push/push.proto"];
+/// What clients and OpenIM's other services and etcd speak.
+const SPOKEN: [&str; 7] = [
+    "proto/openim/sdkws/sdkws.proto",
+    "proto/openim/msg/msg.proto",
+    "proto/openim/push/push.proto",
+    "proto/openim/user/user.proto",
+    "proto/openim/auth/auth.proto",
+    "proto/openim/legacy/auth.proto",
+    "proto/etcd/rpc.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");

@@ -124,6 +124,7 @@ export WORK CARGO_DENY_VERSION
 denied=(python3 scripts/without-io-uring.py)
 
 run "prerequisites" gate bash -c packages
+run "servers" gate bash scripts/servers.sh
 run "format" gate cargo fmt --all --check
 run "clippy" gate cargo clippy --workspace --all-targets --locked -- -D warnings
 run "unit tests" suite cargo test --locked --lib --bins
@@ -132,7 +133,7 @@ run "churn" suite cargo test --locked --test it -- churn:: --nocapture
 run "seccomp filter" suite "${denied[@]}" --self-test
 # (The rpc tests run on both drivers anyway.)
 run "unit tests without io_uring" suite "${denied[@]}" cargo test --locked --lib -- shard::
-run "it without io_uring" suite "${denied[@]}" cargo test --locked --test it -- --skip tidy:: --skip churn::
+run "it without io_uring" suite "${denied[@]}" cargo test --locked --test it -- --skip tidy:: --skip churn:: --skip control::
 run "churn without io_uring" suite "${denied[@]}" cargo test --locked --test it -- churn:: --nocapture
 run "sim" suite cargo test --locked --test sim
 run "loom" suite cargo test --locked -p pinion-loom --release
@@ -150,6 +151,7 @@ run "load generator smoke" suite python3 bench/scripts/smoke.py
 run "host" suite bash scripts/host.sh
 run "the commands of README.md" suite python3 scripts/quickstart.py
 run "client packages" gate bash tests/clients/packages.sh
+run "stand-in of OpenIM" suite "$WORK/clients/venv/bin/python" tests/standin/selftest.py
 run "clients" suite "$WORK/clients/venv/bin/python" tests/clients/run.py
 run "clients without io_uring" suite "${denied[@]}" "$WORK/clients/venv/bin/python" tests/clients/run.py
 run "tonic" suite env GATEWAY_BIN=target/release/pinion cargo test --locked -p pinion-tonic

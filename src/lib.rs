@@ -1,8 +1,8 @@
 //! Pinion: a long-connection gateway for OpenIM on io_uring, one thread per core, nothing shared between cores.
 //!
 //! The map of the code is ARCHITECTURE.md. Arrows between modules point down only (`tests/it/tidy.rs`):
-//! `main, cli, node -> rpc -> shard -> config, admission -> cluster, backend -> hub -> session -> wire -> arena,
-//! limits, ids, metrics, time, pb`.
+//! `main, cli, node -> rpc -> shard -> control -> config, admission -> cluster, backend -> hub -> session -> wire ->
+//! arena, limits, ids, metrics, random, time, pb`.
 
 pub mod arena;
 pub mod backend;
@@ -12,6 +12,7 @@ pub mod ids;
 pub mod limits;
 pub mod metrics;
 pub mod pb;
+pub mod random;
 pub mod session;
 pub mod time;
 pub mod wire;
@@ -22,6 +23,8 @@ pub mod admission;
 pub mod cli;
 #[cfg(feature = "gateway")]
 pub mod config;
+#[cfg(feature = "gateway")]
+pub mod control;
 #[cfg(feature = "gateway")]
 pub mod node;
 #[cfg(feature = "gateway")]

@@ -1,7 +1,20 @@
 //! Every limit that is not configurable, with its unit and what happens at its edge. Configurable limits name their
 //! default here.
 //!
-//! A constant ends in its unit (`_BYTES`, `_MS`) or in `_MAX`; `tests/it/tidy.rs` checks it.
+//! A constant ends in its unit (`_BYTES`, `_MS`) or in `_MAX`; `tests/it/tidy.rs` checks it. Those of one part
+//! are in a file of their own: `channel`, `config`, `control`, `embedded`, `presence`.
+
+mod channel;
+mod config;
+mod control;
+mod embedded;
+mod presence;
+
+pub use channel::*;
+pub use config::*;
+pub use control::*;
+pub use embedded::*;
+pub use presence::*;
 
 // ---- handshake -----------------------------------------------------------------------------------------------
 
@@ -111,6 +124,8 @@ pub const SUBSCRIPTIONS_MAX: usize = 4096;
 
 /// Upstream calls of one shard in flight: the capacity of its replies lane. More: the request gets an error.
 pub const CALLS_IN_FLIGHT_MAX: u32 = 8192;
+/// News of the control thread that wait for rpc thread 0. Full: the control thread keeps them, the newest of each kind.
+pub const NEWS_LANE_MAX: usize = 256;
 /// Mails waiting in the control lane of a shard. Full: the caller gets UNAVAILABLE.
 pub const CONTROL_LANE_MAX: usize = 1024;
 /// Answers to rpc threads that wait on a shard because their lane is full. More: lost and counted; the call says "not
@@ -260,6 +275,10 @@ pub const RPC_CONTROL_LANE_MAX: usize = 16;
 pub const NOTICE_LANE_MAX: usize = 1024;
 /// Presence records waiting for an rpc thread. Full: the hub keeps the user dirty until there is room.
 pub const PRESENCE_LANE_MAX: usize = 4096;
+/// A connection whose client says nothing is accepted so much later than one whose head is there. Whole seconds.
+pub const DEFER_ACCEPT_MS: u64 = 1_000;
+/// Between two batches of presence records of a shard. What changes meanwhile leaves in the first turn after it.
+pub const PRESENCE_PAUSE_MS: u64 = 10;
 /// A push without a deadline of the caller gets its verdicts until then; what is missing is reported as not reached.
 pub const PUSH_DEADLINE_MS: u64 = 10_000;
 /// A push whose verdicts come in parts keeps its slot for so long after the shards' deadline, for their last parts.
@@ -417,29 +436,6 @@ pub const TRACE_POLL_MS: u64 = 200;
 /// `pinion shards` draws a new screen this often.
 pub const SHARDS_REFRESH_MS: u64 = 1_000;
 
-// ---- the embedded backend ------------------------------------------------------------------------------------
-
-/// Messages kept per conversation; older ones are forgotten.
-pub const EMBEDDED_HISTORY_MAX: usize = 1_000;
-/// Bytes kept over all conversations; the oldest messages of the largest conversation are forgotten first.
-pub const EMBEDDED_HISTORY_BYTES: usize = 256 * 1024 * 1024;
-/// Conversations known. More: SendMsg is refused.
-pub const EMBEDDED_CONVERSATIONS_MAX: usize = 100_000;
-/// Messages in one answer to a pull.
-pub const EMBEDDED_PULL_MAX: usize = 200;
-/// Bytes of one answer, before encoding for the client. More: the answer is shortened.
-pub const EMBEDDED_ANSWER_BYTES: usize = 512 * 1024;
-/// Bytes of one message with all its fields. More: SendMsg is refused.
-pub const EMBEDDED_MESSAGE_BYTES: usize = 256 * 1024;
-/// Bytes of a user id that takes part in a conversation. More: SendMsg is refused.
-pub const EMBEDDED_USER_ID_BYTES: usize = 64;
-/// Conversations of one user, so that a list of all of them fits one answer. More: SendMsg is refused.
-pub const EMBEDDED_USER_CONVERSATIONS_MAX: usize = 1_500;
-/// Ranges, sequence numbers or conversation ids named by one request. More: ArgsError.
-pub const EMBEDDED_ITEMS_MAX: usize = 2_000;
-/// Tokens whose state is remembered. More: the one that expires first is forgotten, so it counts as not kicked.
-pub const EMBEDDED_TOKENS_MAX: usize = 100_000;
-
 const _: () = assert!(
     H2_TURN_BYTES / (H2_CALL_COST_BYTES + H2_FRAME_COST_BYTES) < H2_PENDING_RESETS_MAX,
     "one turn brings fewer calls than may be reset before we look at them"
@@ -455,17 +451,6 @@ const _: () = assert!(
 );
 const _: () =
     assert!(RPC_HELD_BYTES > 2 * GRPC_MESSAGE_BYTES_MAX, "the largest request must fit beside its answer");
-const _: () = assert!(
-    EMBEDDED_ANSWER_BYTES / 3 * 4 + 16 * 1024 < FRAME_SENT_BYTES_MAX,
-    "an answer fits one frame, also as base64 in JSON"
-);
-const _: () =
-    assert!(EMBEDDED_MESSAGE_BYTES + 4 * 1024 < EMBEDDED_ANSWER_BYTES, "the largest message fits an answer");
-const _: () = assert!(
-    // Both maps of a GetMaxSeq answer: key of two ids, sequence number, tags and lengths.
-    EMBEDDED_USER_CONVERSATIONS_MAX * 2 * (2 * EMBEDDED_USER_ID_BYTES + 4 + 20) < EMBEDDED_ANSWER_BYTES,
-    "all conversations of a user fit an answer"
-);
 const _: () = assert!(HELD_USER_MAX + 8 < OUTBOX_FRAMES_MAX, "what was held fits an outbox");
 const _: () =
     assert!(HELD_USER_BYTES / 3 * 4 + HELD_USER_MAX * 2 * 1024 < OUTBOX_BYTES_MAX, "also as base64 in JSON");

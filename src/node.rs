@@ -1,10 +1,12 @@
 //! One node: builds mailboxes, listeners and threads, watches them, and takes them down.
 //!
-//! `threads` starts them and waits until they are ready; `drain` ends them; `supervisor` tells systemd. Everything here
+//! `threads` starts them and waits until they are ready, `openim` makes the control thread of `backend: openim`;
+//! `drain` ends them; `supervisor` tells systemd. Everything here
 //! runs on the main thread, which is the only one that may block. Not here: what the threads do (`shard`, `rpc`), and
 //! what is printed (`cli`).
 
 mod drain;
+mod openim;
 mod supervisor;
 mod threads;
 mod watch;
@@ -82,6 +84,8 @@ pub struct Node {
     shards: Vec<Shard>,
     rpcs: Vec<Rpc>,
     events: Receiver<NodeEvent>,
+    /// With `backend: openim` only.
+    control: Option<openim::Control>,
     signals: Signals,
     /// Out only while it reports.
     watcher: Option<Watcher>,
@@ -138,6 +142,7 @@ impl Node {
             shards: started.shards,
             rpcs: started.rpcs,
             events: started.events,
+            control: started.control,
             signals,
             watcher: Some(Watcher::new(started.watched, stall_abort_ms)),
             supervisor: Supervisor::from_env(),

@@ -23,6 +23,12 @@ pub mod openim {
     pub mod msggateway {
         include!(concat!(env!("OUT_DIR"), "/openim.msggateway.rs"));
     }
+    pub mod user {
+        include!(concat!(env!("OUT_DIR"), "/openim.user.rs"));
+    }
+    pub mod auth {
+        include!(concat!(env!("OUT_DIR"), "/openim.auth.rs"));
+    }
     pub mod protobuf {
         include!(concat!(env!("OUT_DIR"), "/openim.protobuf.rs"));
     }
@@ -30,6 +36,9 @@ pub mod openim {
 
 /// `OpenIMServer.*` packages: OpenIM 3.5 and 3.6.
 pub mod open_im_server {
+    pub mod auth {
+        include!(concat!(env!("OUT_DIR"), "/open_im_server.auth.rs"));
+    }
     pub mod msggateway {
         include!(concat!(env!("OUT_DIR"), "/open_im_server.msggateway.rs"));
     }
@@ -51,6 +60,11 @@ pub mod pinion {
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/pinion.v1.rs"));
     }
+}
+
+/// etcd's API v3, as far as `control` uses it.
+pub mod etcd {
+    include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
 }
 
 /// `google.rpc`.

@@ -96,12 +96,18 @@ fn with_settings(command: Command) -> Command {
         .value_parser(value_parser!(PathBuf))
         .help(format!("Configuration file, YAML [env: {CONFIG_ENV}]"));
     let settings = SETTINGS.iter().map(|setting| {
-        Arg::new(setting.key)
+        let flag = Arg::new(setting.key)
             .long(setting.flag_name())
             .value_name("VALUE")
             .allow_negative_numbers(true)
             .help_heading("Settings (flag over environment over file)")
-            .help(format!("{} [default: {}] [env: {}]", setting.doc, setting.default, setting.env_name()))
+            .help(format!("{} [default: {}] [env: {}]", setting.doc, setting.default, setting.env_name()));
+        match setting.key {
+            "openim.config_dir" => flag.visible_alias("openim-config"),
+            // As OpenIM's own gateway has it.
+            "openim.index" => flag.short('i'),
+            _ => flag,
+        }
     });
     command.arg(file).args(settings)
 }
@@ -215,6 +221,18 @@ mod tests {
             let matches = command().try_get_matches_from(["pinion", &flag, setting.example]).unwrap();
             assert_eq!(sources(&matches).flags, [(setting.key, setting.example.to_owned())]);
         }
+    }
+
+    #[test]
+    fn openims_folder_and_index_have_short_names() {
+        let matches = command()
+            .try_get_matches_from(["pinion", "gateway", "--openim-config", "/etc/openim", "-i", "2"])
+            .unwrap();
+        let flags = sources(matches.subcommand_matches("gateway").unwrap()).flags;
+        assert_eq!(
+            flags,
+            [("openim.config_dir", "/etc/openim".to_owned()), ("openim.index", "2".to_owned())]
+        );
     }
 
     #[test]

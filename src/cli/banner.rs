@@ -7,7 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{doctor, version};
 use crate::backend::embedded::token;
-use crate::config::{Config, DEFAULT_SECRET, Loaded, RpcConfig, setting};
+use crate::config::{
+    Backend, Config, DEFAULT_SECRET, DiscoveryKind, Endpoint, Loaded, RedisConfig, RedisMode, RpcConfig,
+    setting,
+};
 use crate::ids::Platform;
 use crate::limits;
 use crate::node::Facts;
@@ -42,7 +45,9 @@ pub(super) fn text(loaded: &Loaded, facts: &Facts, files: u64) -> String {
     lines.push(engine(facts));
     lines.push(threads(facts));
     lines.extend(limits_in_force(loaded, files));
-    lines.extend(backend());
+    lines.extend(backend(&loaded.config));
+    lines.extend(loaded.taken().iter().map(|line| format!("openim     {line}")));
+    lines.extend(loaded.notes.iter().map(|note| format!("note       {note}")));
     if loaded.config.auth.secret == DEFAULT_SECRET {
         lines.push(format!(
             "warning    auth.secret is OpenIM's default ({DEFAULT_SECRET}), which everybody knows: anyone can \
@@ -59,7 +64,10 @@ pub(super) fn text(loaded: &Loaded, facts: &Facts, files: u64) -> String {
             loaded.config.planted
         ));
     }
-    lines.extend(trial(&loaded.config, facts));
+    // A token made here is not known to OpenIM's auth service.
+    if loaded.config.backend == Backend::Embedded {
+        lines.extend(trial(&loaded.config, facts));
+    }
     lines.push("ready".into());
     lines.push(String::new());
     lines.join("\n")
@@ -125,17 +133,64 @@ fn limits_in_force(loaded: &Loaded, files: u64) -> Vec<String> {
     lines
 }
 
-fn backend() -> [String; 2] {
-    [
-        "backend    embedded: the development backend. It speaks for OpenIM's services from memory; messages,".into(),
-        format!(
-            "           tokens and presence are gone at exit. It keeps {} messages per conversation, {} MiB and {} \
-             conversations in all.",
-            limits::EMBEDDED_HISTORY_MAX,
-            limits::EMBEDDED_HISTORY_BYTES >> 20,
-            limits::EMBEDDED_CONVERSATIONS_MAX
+fn backend(config: &Config) -> Vec<String> {
+    match config.backend {
+        Backend::Embedded => vec![
+            "backend    embedded: the development backend. It speaks for OpenIM's services from memory; messages,"
+                .into(),
+            format!(
+                "           tokens and presence are gone at exit. It keeps {} messages per conversation, {} MiB and {} \
+                 conversations in all.",
+                limits::EMBEDDED_HISTORY_MAX,
+                limits::EMBEDDED_HISTORY_BYTES >> 20,
+                limits::EMBEDDED_CONVERSATIONS_MAX
+            ),
+        ],
+        Backend::Openim => {
+            let shown = |key: &str| setting(key).map(|s| s.shown(config)).unwrap_or_default();
+            vec![
+                format!("backend    openim: OpenIM's services, compat {}, {}", shown("compat"), found(config)),
+                format!("           redis {}, {}", shown("redis.mode"), redis(&config.openim.redis)),
+            ]
+        }
+    }
+}
+
+/// Where services are found and as what others find this gateway.
+fn found(config: &Config) -> String {
+    let discovery = &config.openim.discovery;
+    let list =
+        |endpoints: &[Endpoint]| endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(", ");
+    let name = &discovery.names.gateway;
+    match discovery.kind {
+        DiscoveryKind::Etcd => format!(
+            "found by etcd at {} below {}; registered as {name} at {}",
+            list(&discovery.etcd.addresses),
+            discovery.etcd.root,
+            discovery.register_ip
         ),
-    ]
+        DiscoveryKind::Kubernetes if discovery.members.is_empty() => {
+            format!("found by Kubernetes in namespace {}; others find it as {name}", discovery.namespace)
+        }
+        DiscoveryKind::Kubernetes => {
+            format!("found by their names in Kubernetes; one of {} gateways", discovery.members.len())
+        }
+        DiscoveryKind::Static => {
+            let others = discovery.fixed.gateway.len();
+            format!("found by static addresses; {others} other gateways are known; registered nowhere")
+        }
+    }
+}
+
+fn redis(redis: &RedisConfig) -> String {
+    let (what, endpoints) = match redis.mode {
+        RedisMode::Sentinel => {
+            (format!("master {} by sentinels at ", redis.master_name), &redis.sentinel_addresses)
+        }
+        RedisMode::Standalone | RedisMode::Cluster => ("at ".to_owned(), &redis.addresses),
+    };
+    let endpoints: Vec<String> = endpoints.iter().map(Endpoint::to_string).collect();
+    format!("{what}{}, database {}", endpoints.join(", "), redis.db)
 }
 
 /// Two lines that make a push visible.
@@ -178,6 +233,53 @@ fn shell_word(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Sources;
+    use crate::config::machine::Machine;
+    use crate::time::UnixMs;
+
+    #[test]
+    fn the_backend_says_where_services_are_and_hides_passwords() {
+        let machine = Machine { cpus: vec![0], quota: None, files_max: 20_000, interfaces: Vec::new() };
+        let lines = |flags: &[(&'static str, &str)]| {
+            let mut all = vec![("backend", "openim".to_owned()), ("redis.password", "hunter2".to_owned())];
+            all.extend(flags.iter().map(|(key, text)| (*key, text.to_string())));
+            let sources = Sources { flags: all, ..Sources::default() };
+            let loaded = crate::config::load(&sources, &machine, UnixMs(0), || [1, 2]).unwrap();
+            backend(&loaded.config).join("\n")
+        };
+        let fixed = [
+            ("discovery.kind", "static"),
+            ("discovery.static_auth", "a:1"),
+            ("discovery.static_user", "u:1"),
+            ("discovery.static_msg", "m:1"),
+            ("discovery.static_push", "p:1"),
+            ("discovery.static_gateways", "g:1,h:1"),
+            ("redis.mode", "sentinel"),
+            ("redis.master_name", "main-redis"),
+            ("redis.sentinel_addresses", "s:1,t:2"),
+        ];
+        for (flags, parts) in [
+            (
+                &[("compat", "patch16"), ("discovery.etcd_addresses", "e:1,f:2")][..],
+                &[
+                    "compat patch16, found by etcd at e:1, f:2 below openim; registered as messageGateway at 127.0.0.1",
+                ][..],
+            ),
+            (&[("redis.db", "3")], &["redis standalone, at localhost:16379, database 3"]),
+            (
+                &[("discovery.kind", "kubernetes"), ("discovery.namespace", "im")],
+                &["found by Kubernetes in namespace im; others find it as messagegateway-rpc-service"],
+            ),
+            (
+                &fixed,
+                &["2 other gateways are known", "redis sentinel, master main-redis by sentinels at s:1, t:2"],
+            ),
+        ] {
+            let text = lines(flags);
+            assert!(parts.iter().all(|part| text.contains(part)), "{parts:?} in\n{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
 
     #[test]
     fn words_survive_a_shell() {

@@ -81,6 +81,12 @@ fn check(matches: &ArgMatches) -> ExitCode {
             if matches.get_flag(args::PRINT_CONFIG) {
                 output::print(&loaded.print());
             }
+            for line in loaded.taken() {
+                output::line(&format!("openim: {line}"));
+            }
+            for note in &loaded.notes {
+                output::line(&format!("note: {note}"));
+            }
             for warning in &loaded.warnings {
                 output::line(&format!("warning: {warning}"));
             }

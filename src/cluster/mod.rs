@@ -1,11 +1,13 @@
 //! Where a user is, and the gather of a push. Pure.
 //!
 //! `request` and `batch` read what a caller asks for (`fields` walks protobuf), `view` says where users belong,
-//! `router` splits a request by owner and gathers the answers (`parts` those of a push that come one by one). No I/O
-//! is here; `rpc` posts the mail that the router hands out.
+//! `router` splits a request by owner and gathers the answers (`parts` those of a push that come one by one).
+//! `endpoints` is what is believed of OpenIM's services. No I/O is here; `rpc` posts the mail that the router hands
+//! out.
 #![deny(clippy::indexing_slicing, clippy::iter_over_hash_type, clippy::expect_used)]
 
 pub mod batch;
+pub mod endpoints;
 pub mod fields;
 mod parts;
 pub mod request;

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::path::Path;
 
+/// What the names of variables begin with that override OpenIM's files (spec 11.2).
+pub(super) const OPENIM_ENV: &str = "IMENV_";
+
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -12,6 +15,8 @@ pub enum Origin {
     Derived(String),
     /// `path:line` of the configuration file.
     File(String),
+    /// `path:line key` of a file in OpenIM's configuration folder.
+    Folder(String),
     /// The name of the environment variable.
     Env(String),
     /// The flag, with its dashes.
@@ -28,6 +33,11 @@ impl Origin {
     pub fn is_given(&self) -> bool {
         !matches!(self, Self::Default | Self::Derived(_))
     }
+
+    /// Whether it came from OpenIM's folder, or from a variable that overrides what stands there.
+    pub fn is_openims(&self) -> bool {
+        matches!(self, Self::Folder(_)) || matches!(self, Self::Env(name) if name.starts_with(OPENIM_ENV))
+    }
 }
 
 impl fmt::Display for Origin {
@@ -36,6 +46,7 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::Derived(from) => write!(f, "default: {from}"),
             Self::File(place) => write!(f, "file {place}"),
+            Self::Folder(place) => write!(f, "OpenIM's {place}"),
             Self::Env(name) => write!(f, "env {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),
         }

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     fn machine(cpus: usize, quota: Option<usize>) -> Machine {
-        Machine { cpus: (0..cpus).map(|n| n * 2).collect(), quota, files_max: 20_000 }
+        Machine { cpus: (0..cpus).map(|n| n * 2).collect(), quota, files_max: 20_000, interfaces: Vec::new() }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::fault::{Fault, Faults, Origin};
 use super::layout::{self, Counts};
 use super::machine::Machine;
-use super::settings::{AUTO, Draft, SETTINGS, Visibility, setting};
+use super::openim::combine;
+use super::settings::{AUTO, Draft, SETTINGS, Setting, Visibility, setting};
 use super::sources::{self, Given, Sources};
 use super::{Config, RecordMode, tls};
 use crate::limits::{CONNECTIONS_MAX, FILES_RESERVED_MAX};
@@ -21,6 +22,8 @@ pub struct Loaded {
     pub config: Config,
     /// What works and is likely not what the operator wants, one line each.
     pub warnings: Vec<String>,
+    /// What OpenIM's folder says that does not count here, one line each.
+    pub notes: Vec<String>,
     /// By key; every setting has one.
     origins: BTreeMap<&'static str, Origin>,
 }
@@ -29,6 +32,13 @@ impl Loaded {
     /// Where the value of a setting came from.
     pub fn origin(&self, key: &str) -> &Origin {
         self.origins.get(key).unwrap_or(&Origin::Default)
+    }
+
+    /// What was taken from OpenIM's folder or from the variables that override it, one line each, secrets hidden.
+    pub fn taken(&self) -> Vec<String> {
+        let taken = SETTINGS.iter().filter(|s| self.origin(s.key).is_openims());
+        let line = |s: &Setting| format!("{} = {}  ({})", s.key, s.shown(&self.config), self.origin(s.key));
+        taken.map(line).collect()
     }
 
     /// A file that sets what is in force, with the source of each value behind it.
@@ -59,8 +69,33 @@ fn quoted(value: &str) -> String {
 /// What is wrong with the sources; the text itself is not judged.
 pub fn text_of(key: &str, sources: &Sources) -> Result<Option<String>, Faults> {
     let mut faults = Vec::new();
-    let mut given = sources::collect(sources, &mut faults);
+    let mut given = sources::collect(sources, &mut faults).texts;
     if faults.is_empty() { Ok(given.remove(key).map(|(text, _)| text)) } else { Err(Faults(faults)) }
+}
+
+/// Judges combinations: what the settings amount to, and who said so.
+#[derive(Clone, Copy)]
+pub(super) struct Judge<'a> {
+    pub(super) config: &'a Config,
+    origins: &'a BTreeMap<&'static str, Origin>,
+}
+
+impl Judge<'_> {
+    /// A fault of one setting.
+    pub(super) fn fault(&self, key: &'static str, expected: &str, example: &str) -> Fault {
+        Fault {
+            key: key.into(),
+            value: setting(key).map(|s| s.shown(self.config)),
+            origin: self.origins.get(key).cloned().unwrap_or(Origin::Default),
+            expected: expected.to_owned(),
+            example: example.to_owned(),
+        }
+    }
+
+    /// Whether nobody gave the setting.
+    pub(super) fn is_silent(&self, key: &str) -> bool {
+        self.origins.get(key).is_none_or(|origin| !origin.is_given())
+    }
 }
 
 /// Loads the configuration. `now` judges certificates; `draw` gives two random numbers for `shards.owner_key`.
@@ -74,7 +109,7 @@ pub fn load(
     draw: impl FnOnce() -> [u64; 2],
 ) -> Result<Loaded, Faults> {
     let mut faults = Vec::new();
-    let given = sources::collect(sources, &mut faults);
+    let sources::Collected { texts: given, notes } = sources::collect(sources, &mut faults);
     let mut draft = Draft::blank();
     let mut origins = BTreeMap::new();
     for setting in SETTINGS {
@@ -94,19 +129,34 @@ pub fn load(
         origins.insert(setting.key, origin);
     }
     fill_in(&mut draft, machine, &given, &mut origins);
+    combine::fill_in(&mut draft, machine, &mut origins);
     draft.config.shards.owner_key = draft.owner_key.unwrap_or_else(draw);
     // Values that did not parse would give follow-up faults about values that nobody wrote.
     let sound = |key: &str| !faults.iter().any(|f: &Fault| f.key == key);
     let mut warnings = exposure(&draft.config);
-    let mut cross = cross_faults(&draft.config, machine, &origins);
+    warnings.extend(combine::warnings(&draft.config));
+    let judge = Judge { config: &draft.config, origins: &origins };
+    let mut cross = cross_faults(judge, machine);
+    // What everything else of it depends on.
+    if ["backend", "compat", "discovery.kind"].into_iter().all(sound) {
+        cross.extend(combine::faults(judge, machine));
+        match combine::ring(&draft.config, &sources.env) {
+            Ok(members) => draft.config.openim.discovery.members = members,
+            Err(found) => cross.extend(found),
+        }
+    }
     match tls::load(&draft.config.rpc, now, &mut warnings) {
         Ok(tls) => draft.config.rpc.tls = tls,
-        Err(found) => cross.extend(found.into_iter().map(|fault| tls_fault(fault, &draft.config, &origins))),
+        Err(found) => {
+            let judge = Judge { config: &draft.config, origins: &origins };
+            let example = |key| setting(key).map(|s| s.example).unwrap_or_default();
+            cross.extend(found.iter().map(|(key, text)| judge.fault(key, text, example(key))));
+        }
     }
     let cross: Vec<Fault> = cross.into_iter().filter(|fault| sound(&fault.key)).collect();
     faults.extend(cross);
     if faults.is_empty() {
-        Ok(Loaded { config: draft.config, warnings, origins })
+        Ok(Loaded { config: draft.config, warnings, notes, origins })
     } else {
         Err(Faults(faults))
     }
@@ -120,17 +170,6 @@ fn exposure(config: &Config) -> Vec<String> {
         config.rpc.listen
     );
     config.rpc.is_exposed().then_some(text).into_iter().collect()
-}
-
-fn tls_fault((key, text): tls::TlsFault, config: &Config, origins: &BTreeMap<&'static str, Origin>) -> Fault {
-    let setting = setting(key);
-    Fault {
-        key: key.into(),
-        value: setting.map(|s| s.shown(config)),
-        origin: origins.get(key).cloned().unwrap_or(Origin::Default),
-        expected: text,
-        example: setting.map(|s| s.example.to_owned()).unwrap_or_default(),
-    }
 }
 
 fn shown(visibility: Visibility, text: &str) -> String {
@@ -192,14 +231,9 @@ fn connections_room(machine: &Machine) -> u64 {
 }
 
 /// Faults that no single value has.
-fn cross_faults(config: &Config, machine: &Machine, origins: &BTreeMap<&'static str, Origin>) -> Vec<Fault> {
-    let fault = |key: &'static str, expected: String, example: String| Fault {
-        key: key.into(),
-        value: setting(key).map(|s| s.shown(config)),
-        origin: origins.get(key).cloned().unwrap_or(Origin::Default),
-        expected,
-        example,
-    };
+fn cross_faults(judge: Judge<'_>, machine: &Machine) -> Vec<Fault> {
+    let config = judge.config;
+    let fault = |key: &'static str, expected: String, example: String| judge.fault(key, &expected, &example);
     let mut faults = Vec::new();
     let (asked, room) = (u64::from(config.websocket.connections_max), connections_room(machine));
     if asked > room || asked == 0 {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::*;
 
 fn machine() -> Machine {
-    Machine { cpus: vec![0, 1], quota: None, files_max: 20_000 }
+    Machine { cpus: vec![0, 1], quota: None, files_max: 20_000, interfaces: Vec::new() }
 }
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -20,6 +20,7 @@ fn sources(file: Option<PathBuf>, env: &[(&str, &str)], flags: &[(&'static str, 
         file,
         env: env.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect(),
         flags: flags.iter().map(|(k, v)| (*k, v.to_string())).collect(),
+        in_pod: false,
     }
 }
 

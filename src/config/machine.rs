@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::openim::{Interface, interfaces};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Facts about the machine.
@@ -14,6 +15,8 @@ pub struct Machine {
     pub quota: Option<usize>,
     /// Most files that this process may open: the hard limit.
     pub files_max: u64,
+    /// The IPv4 addresses of its network interfaces, in the kernel's order.
+    pub interfaces: Vec<Interface>,
 }
 
 impl Machine {
@@ -24,6 +27,7 @@ impl Machine {
             cpus: cpu_set(),
             quota: quota(Path::new("/sys/fs/cgroup"), &cgroups),
             files_max: getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
+            interfaces: interfaces(),
         }
     }
 }

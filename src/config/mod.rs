@@ -3,7 +3,7 @@
 //! `settings` is the one table that everything derives from; `sources` collects texts from file (`yaml`), environment
 //! and flags; `load` turns them into a [`Config`] or into every [`Fault`] at once; `machine` reads what the machine
 //! allows and `layout` decides threads and CPUs from it; `tls` and `pem` read certificates. No command line is parsed
-//! here (that is `cli`).
+//! here (that is `cli`). `openim` has what `backend: openim` needs, and reads OpenIM's own configuration folder.
 
 #[cfg(test)]
 #[path = "../../tests/it/harness/authority.rs"]
@@ -12,6 +12,7 @@ mod fault;
 pub mod layout;
 mod load;
 pub mod machine;
+pub mod openim;
 pub mod pem;
 mod planted;
 mod settings;
@@ -21,11 +22,16 @@ mod value;
 mod yaml;
 
 pub use fault::{Fault, Faults, Origin};
+use load::Judge;
 pub use load::{Loaded, load, text_of};
+pub use openim::{
+    Backend, DiscoveryConfig, DiscoveryKind, EtcdConfig, OpenimConfig, PerService, PresenceConfig,
+    RedisConfig, RedisMode, UpstreamConfig, WebhookConfig, WebhooksConfig,
+};
 pub use planted::{Planted, PlantedFault, PlantedPush, PlantedUpstream};
 pub use settings::{DEFAULT_SECRET, SETTINGS, Setting, Visibility, setting};
 pub use sources::{CONFIG_ENV, Sources};
-pub use value::Token;
+pub use value::{Endpoint, Secret, Token};
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -38,6 +44,10 @@ use tls::Tls;
 /// Everything an operator can set, checked and with defaults filled in. Immutable; shared as `Arc<Config>`.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// `backend`, default embedded.
+    pub backend: Backend,
+    /// What counts with `backend: openim` only.
+    pub openim: OpenimConfig,
     /// `websocket.*`: what clients reach.
     pub websocket: WebsocketConfig,
     /// What is let in besides `websocket.connections_max`.

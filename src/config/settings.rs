@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use super::value::{Token, boolean, bytes, key_pair, millis, names, number, optional};
 use super::{
-    AdmissionConfig, AuthConfig, Config, Driver, Engine, LogConfig, RecordConfig, RecordMode, RpcConfig,
-    ShardsConfig, UserNames, WebsocketConfig,
+    AdmissionConfig, AuthConfig, Backend, Config, Driver, Engine, LogConfig, OpenimConfig, PerService,
+    RecordConfig, RecordMode, RpcConfig, ShardsConfig, UserNames, WebsocketConfig,
 };
 use crate::limits;
 use crate::session::handshake::origin::{Network, ProxyHeader};
@@ -21,6 +21,7 @@ pub(super) const AUTO: &str = "auto";
 pub const DEFAULT_SECRET: &str = "openIM123";
 
 /// One setting.
+#[derive(Clone, Copy)]
 pub struct Setting {
     /// As in the file, for example `websocket.port`.
     pub key: &'static str,
@@ -84,6 +85,9 @@ pub(super) struct Draft {
     pub(super) rpcs: Option<u16>,
     pub(super) pin: Option<bool>,
     pub(super) owner_key: Option<[u64; 2]>,
+    /// `discovery.service_*`.
+    pub(super) names: PerService<Option<String>>,
+    pub(super) register_ip: Option<IpAddr>,
 }
 
 impl Draft {
@@ -91,6 +95,8 @@ impl Draft {
     pub(super) fn blank() -> Self {
         let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let config = Config {
+            backend: Backend::Embedded,
+            openim: OpenimConfig::default(),
             websocket: WebsocketConfig {
                 address: nowhere.ip(),
                 port: 0,
@@ -133,6 +139,8 @@ impl Draft {
             rpcs: None,
             pin: None,
             owner_key: None,
+            names: PerService::default(),
+            register_ip: None,
         }
     }
 }
@@ -201,7 +209,7 @@ fn name_of<T: PartialEq + Copy>(value: T, table: &[(&str, T)]) -> String {
 
 /// Builds an entry: key, doc, default, expected, example, how it is stored, how it is shown.
 macro_rules! setting {
-    ($key:literal, $default:expr, $expected:literal, $example:literal, $doc:literal,
+    ($key:literal, $default:expr, $expected:expr, $example:literal, $doc:literal,
      |$draft:ident, $text:ident| $apply:expr, |$config:ident| $show:expr $(, $visibility:ident)?) => {
         Setting {
             key: $key,
@@ -221,8 +229,34 @@ macro_rules! setting {
     (@visibility Secret) => { Visibility::Secret };
 }
 
+mod openim;
+
 /// Every setting, in the order of `--help` and `--print-config`.
-pub static SETTINGS: &[Setting] = &[
+pub static SETTINGS: &[Setting] =
+    &joined::<{ GATEWAY.len() + openim::OPENIM.len() }>(GATEWAY, openim::OPENIM);
+
+/// Two tables as one.
+const fn joined<const N: usize>(first: &[Setting], second: &[Setting]) -> [Setting; N] {
+    let mut all = [first[0]; N];
+    let mut n = 0;
+    while n < N {
+        all[n] = if n < first.len() { first[n] } else { second[n - first.len()] };
+        n += 1;
+    }
+    all
+}
+
+/// What counts with every backend.
+const GATEWAY: &[Setting] = &[
+    setting!(
+        "backend",
+        "embedded",
+        "`embedded` or `openim`",
+        "openim",
+        "Who answers clients: embedded = this process, for development; openim = OpenIM's services",
+        |d, t| d.config.backend = named(t, &Backend::NAMES)?,
+        |c| name_of(c.backend, &Backend::NAMES)
+    ),
     setting!(
         "websocket.address",
         "::",

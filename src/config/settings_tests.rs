@@ -12,6 +12,8 @@ fn every_default_and_example_is_accepted() {
     }
     let config = draft.config;
     assert_eq!(config.admission, AdmissionConfig::default());
+    assert_eq!(config.backend, Backend::Embedded);
+    assert_eq!(config.openim, OpenimConfig::default());
     assert_eq!(config.websocket.handshakes_max, limits::HANDSHAKES_MAX);
     assert_eq!(config.outbox_bytes_max, limits::OUTBOX_BYTES_MAX);
     assert_eq!(config.outbox_frames_max, limits::OUTBOX_FRAMES_MAX);
@@ -75,6 +77,36 @@ fn values_out_of_range_are_refused() {
         ("outbox.bytes_max", "1MiB"),
         ("stall.abort_ms", "1s"),
         ("log.level", "loud"),
+        ("backend", "redis"),
+        ("compat", "patch.16"),
+        ("openim.index", "1024"),
+        ("openim.index", "-1"),
+        ("discovery.kind", "zookeeper"),
+        ("discovery.etcd_addresses", ""),
+        ("discovery.etcd_addresses", "etcd"),
+        ("discovery.etcd_addresses", "https://etcd-0:2379,etcd-1:2379"),
+        ("discovery.etcd_addresses", "http://etcd-0:2379,https://etcd-1:2379"),
+        ("discovery.etcd_root", "/"),
+        ("discovery.etcd_root", "open im"),
+        ("discovery.namespace", "Open_IM"),
+        ("discovery.static_auth", "a:1,"),
+        ("discovery.service_auth", ""),
+        ("discovery.service_auth", "a/b"),
+        ("discovery.register_ip", "::"),
+        ("discovery.register_ip", "gateway"),
+        ("discovery.lease_s", "4"),
+        ("discovery.lease_s", "3601"),
+        ("redis.mode", ""),
+        ("redis.addresses", ""),
+        ("redis.db", "65536"),
+        ("webhooks.url", "hooks:10006"),
+        ("webhooks.online_timeout_ms", "0"),
+        ("webhooks.online_timeout_ms", "15001"),
+        ("presence.renewal_ms", "841s"),
+        ("presence.renewal_ms", "9s"),
+        ("presence.batch_wait_ms", "9"),
+        ("upstream.deadline_ms", "61s"),
+        ("upstream.in_flight_max", "0"),
     ] {
         let setting = setting(key).unwrap();
         assert!((setting.apply)(&mut Draft::blank(), text).is_none(), "{key} = {text}");
@@ -93,4 +125,31 @@ fn rpc_allow_takes_networks_of_both_families_up_to_its_limit() {
     assert_eq!(apply("10.0.0.0/8, ::1,::ffff:192.0.2.1").map(|networks| networks.len()), Some(3));
     assert_eq!(apply(&many(limits::RPC_NETWORKS_MAX)).map(|networks| networks.len()), Some(256));
     assert_eq!(apply(&many(limits::RPC_NETWORKS_MAX + 1)), None);
+}
+
+#[test]
+fn settings_of_openim_are_read_as_they_are_written_elsewhere() {
+    for (key, text, shown) in [
+        ("discovery.etcd_addresses", "http://etcd-0:2379, etcd-1:2379", "etcd-0:2379,etcd-1:2379"),
+        (
+            "discovery.etcd_addresses",
+            "https://etcd:2379,https://[::1]:1",
+            "https://etcd:2379,https://[::1]:1",
+        ),
+        ("discovery.etcd_root", "/openim/", "openim"),
+        ("webhooks.url", "http://hooks/a/", "http://hooks/a"),
+        ("openim.index", "1023", "1023"),
+        ("discovery.lease_s", "5", "5"),
+        ("discovery.lease_s", "3600", "3600"),
+        ("redis.db", "65535", "65535"),
+        ("webhooks.kick_off_timeout_ms", "15s", "15000"),
+        ("presence.renewal_ms", "840s", "840000"),
+        ("presence.batch_wait_ms", "10", "10"),
+        ("upstream.deadline_ms", "60s", "60000"),
+        ("upstream.in_flight_max", "65536", "65536"),
+    ] {
+        let (mut draft, setting) = (Draft::blank(), setting(key).unwrap());
+        assert!((setting.apply)(&mut draft, text).is_some(), "{key} = {text}");
+        assert_eq!((setting.show)(&draft.config), shown, "{key} = {text}");
+    }
 }

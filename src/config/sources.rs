@@ -1,12 +1,14 @@
-//! Where the texts of settings come from: file, environment, flags. Collects them by key, strongest last, and finds
-//! what nobody knows. Judges no value.
+//! Where the texts of settings come from: file, environment, flags, and OpenIM's folder below all of them. Collects
+//! them by key and finds what nobody knows. Judges no value.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::fault::{Fault, Origin};
+use super::fault::{Fault, OPENIM_ENV, Origin};
+use super::openim::folder::{self, Surroundings};
+use super::openim::{NAMESPACE_ENV, POD_ENV, REPLICAS_ENV};
 use super::settings::{SETTINGS, setting};
-use super::yaml;
+use super::yaml::{self, Grammar};
 use crate::limits::CONFIG_FILE_BYTES;
 
 /// The variable that names the configuration file, as `--config` does.
@@ -17,11 +19,18 @@ pub const CONFIG_ENV: &str = "PINION_CONFIG";
 pub struct Sources {
     /// From `--config` or [`CONFIG_ENV`].
     pub file: Option<PathBuf>,
-    /// All variables whose name begins with `PINION_`.
+    /// All variables whose name begins with `PINION_` or `IMENV_`, and the three `MY_*` ones of OpenIM 3.5.
     pub env: Vec<(String, String)>,
     /// Key and text of each flag that was given.
     pub flags: Vec<(&'static str, String)>,
+    /// Whether this process runs in a pod of Kubernetes.
+    pub in_pod: bool,
 }
+
+/// What begins the names of our own variables.
+const OWN_ENV: &str = "PINION_";
+/// There is one in each pod; OpenIM main looks for it as well (spec 11.1).
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 impl Sources {
     /// The environment of this process, and no file or flags.
@@ -29,24 +38,50 @@ impl Sources {
         let env: Vec<(String, String)> = std::env::vars_os()
             .filter_map(|(name, value)| {
                 let name = name.into_string().ok()?;
-                name.starts_with("PINION_").then(|| (name, value.to_string_lossy().into_owned()))
+                let ours = [OWN_ENV, OPENIM_ENV].iter().any(|prefix| name.starts_with(prefix))
+                    || [POD_ENV, NAMESPACE_ENV, REPLICAS_ENV].contains(&name.as_str());
+                ours.then(|| (name, value.to_string_lossy().into_owned()))
             })
             .collect();
         let file = env.iter().find(|(name, _)| name == CONFIG_ENV);
-        Self { file: file.map(|(_, path)| PathBuf::from(path)), env, flags: Vec::new() }
+        let file = file.map(|(_, path)| PathBuf::from(path));
+        Self { file, env, flags: Vec::new(), in_pod: Path::new(SERVICE_ACCOUNT).is_dir() }
     }
 }
 
 /// Texts by key, each with its origin.
 pub(super) type Given = BTreeMap<&'static str, (String, Origin)>;
 
-/// Collects everything: flags over environment over file. Faults are appended to `faults`.
-pub(super) fn collect(sources: &Sources, faults: &mut Vec<Fault>) -> Given {
+/// What was collected.
+pub(super) struct Collected {
+    /// What is in force, as text.
+    pub(super) texts: Given,
+    /// What OpenIM's folder says that does not count.
+    pub(super) notes: Vec<String>,
+}
+
+/// Collects everything: flags over environment over file over OpenIM's folder. Faults are appended to `faults`.
+pub(super) fn collect(sources: &Sources, faults: &mut Vec<Fault>) -> Collected {
+    let mut texts = own(sources, faults);
+    let mut notes = Vec::new();
+    if let Some((folder, asked)) = texts.get("openim.config_dir").filter(|(folder, _)| !folder.is_empty()) {
+        let around = Surroundings { env: &sources.env, in_pod: sources.in_pod };
+        let found = folder::read(Path::new(folder), asked, &texts, &around);
+        faults.extend(found.faults);
+        notes = found.notes;
+        let weaker = found.texts;
+        texts.extend(weaker);
+    }
+    Collected { texts, notes }
+}
+
+/// Without OpenIM's folder.
+fn own(sources: &Sources, faults: &mut Vec<Fault>) -> Given {
     let mut given = Given::new();
     if let Some(path) = &sources.file {
         from_file(path, &mut given, faults);
     }
-    for (name, text) in &sources.env {
+    for (name, text) in sources.env.iter().filter(|(name, _)| name.starts_with(OWN_ENV)) {
         if let Some(setting) = SETTINGS.iter().find(|s| s.env_name() == *name) {
             if !is_service_link(name, text) {
                 given.insert(setting.key, (text.clone(), Origin::Env(name.clone())));
@@ -66,7 +101,7 @@ pub(super) fn collect(sources: &Sources, faults: &mut Vec<Fault>) -> Given {
 }
 
 fn from_file(path: &Path, given: &mut Given, faults: &mut Vec<Fault>) {
-    let entries = match read(path) {
+    let entries = match read(path, Grammar::Own) {
         Ok(entries) => entries,
         Err(fault) => return faults.push(*fault),
     };
@@ -109,7 +144,8 @@ fn misplaced(entry: &yaml::Entry, origin: &Origin) -> Option<Fault> {
     })
 }
 
-fn read(path: &Path) -> Result<Vec<yaml::Entry>, Box<Fault>> {
+/// Reads a file of settings, within a bound.
+pub(super) fn read(path: &Path, grammar: Grammar) -> Result<Vec<yaml::Entry>, Box<Fault>> {
     let fault = |origin, expected| {
         Box::new(Fault {
             key: "configuration file".into(),
@@ -125,7 +161,7 @@ fn read(path: &Path) -> Result<Vec<yaml::Entry>, Box<Fault>> {
         return Err(fault(whole, format!("larger than {CONFIG_FILE_BYTES} bytes")));
     }
     let text = String::from_utf8(text).map_err(|_| fault(whole, "not UTF-8".into()))?;
-    yaml::entries(&text).map_err(|e| fault(Origin::file(path, e.line), e.problem))
+    yaml::entries(&text, grammar).map_err(|e| fault(Origin::file(path, e.line), e.problem))
 }
 
 /// Variables that begin like ours and are not meant for us.
@@ -198,7 +234,7 @@ mod tests {
             ..Sources::default()
         };
         let mut faults = Vec::new();
-        assert!(collect(&sources, &mut faults).is_empty() && faults.is_empty());
+        assert!(collect(&sources, &mut faults).texts.is_empty() && faults.is_empty());
     }
 
     #[test]

@@ -2,7 +2,10 @@
 //! settings table says in words what that is.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
+
+use crate::limits;
 
 /// `true` or `false`.
 pub(super) fn boolean(text: &str) -> Option<bool> {
@@ -69,6 +72,109 @@ impl fmt::Debug for Token {
     }
 }
 
+/// A secret of any form, which may be empty. Never printed.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps a text secret.
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// The secret itself.
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "Secret()" } else { "Secret(hidden)" })
+    }
+}
+
+/// A host and a port of it. Written `host:port`, an IPv6 address in brackets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// A name or an IP address, without brackets.
+    pub host: String,
+    /// From 1.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// Reads `host:port`; `None`: it is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let port = port.bytes().all(|b| b.is_ascii_digit()).then(|| number(port, 1..=u16::MAX))??;
+        let host = match host.strip_prefix('[') {
+            Some(inner) => inner.strip_suffix(']').filter(|ip| ip.parse::<Ipv6Addr>().is_ok())?,
+            None => Some(host).filter(|host| is_host(host))?,
+        };
+        Some(Self { host: host.to_owned(), port })
+    }
+
+    /// Reads a list between commas, at least one.
+    pub(super) fn list(text: &str) -> Option<Vec<Self>> {
+        let endpoints: Option<Vec<Self>> = names(text)?.iter().map(|name| Self::parse(name)).collect();
+        endpoints.filter(|endpoints| endpoints.len() <= limits::ENDPOINTS_MAX)
+    }
+
+    /// As [`Endpoint::list`], or nothing at all.
+    pub(super) fn list_or_none(text: &str) -> Option<Vec<Self>> {
+        if text.is_empty() { Some(Vec::new()) } else { Self::list(text) }
+    }
+
+    /// What [`Endpoint::list`] reads.
+    pub(super) fn listed(endpoints: &[Self]) -> String {
+        endpoints.iter().map(Self::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// What a resolver or the network takes: letters, digits, dots, dashes and (Docker's names have them) underscores.
+fn is_host(text: &str) -> bool {
+    (1..=253).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+}
+
+/// A name of Kubernetes: a label of DNS (RFC 1123).
+pub(super) fn label(text: &str) -> Option<String> {
+    let inside = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let good = (1..=63).contains(&text.len())
+        && text.bytes().all(inside)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    good.then(|| text.to_owned())
+}
+
+/// Visible ASCII without blanks, at most 255 characters.
+pub(super) fn word(text: &str) -> Option<String> {
+    let good = (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    good.then(|| text.to_owned())
+}
+
+/// The address of a web service; a slash at its end is dropped.
+pub(super) fn web_url(text: &str) -> Option<String> {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
+    let good = !rest.is_empty() && !rest.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic());
+    good.then(|| text.trim_end_matches('/').to_owned())
+}
+
 /// A setting that may be left empty: `Some(None)` is nothing, `None` is not what was expected.
 pub(super) fn optional<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
     if text.is_empty() { Some(None) } else { parse(text).map(Some) }
@@ -131,6 +237,62 @@ mod tests {
         }
         assert!(Token::parse(&"x".repeat(512)).is_some() && Token::parse(&"x".repeat(513)).is_none());
         assert!(!format!("{:?}", Token::parse("0123456789abcdef")).contains("0123"));
+    }
+
+    #[test]
+    fn endpoints_are_hosts_with_a_port() {
+        for (text, want) in [
+            ("localhost:12379", Some("localhost:12379")),
+            ("10.0.0.1:1", Some("10.0.0.1:1")),
+            ("[::1]:65535", Some("[::1]:65535")),
+            ("open_im-etcd.ns.svc:2379", Some("open_im-etcd.ns.svc:2379")),
+            ("localhost", None),
+            ("localhost:0", None),
+            ("localhost:65536", None),
+            ("localhost:+1", None),
+            (":1", None),
+            ("::1:1", None),
+            ("[nowhere]:1", None),
+            ("http://localhost:1", None),
+            ("", None),
+        ] {
+            assert_eq!(Endpoint::parse(text).map(|e| e.to_string()).as_deref(), want, "{text:?}");
+        }
+        let many = |n: usize| vec!["a:1"; n].join(",");
+        assert_eq!(Endpoint::list("a:1, b:2").map(|l| Endpoint::listed(&l)).as_deref(), Some("a:1,b:2"));
+        assert!(Endpoint::list(&many(limits::ENDPOINTS_MAX)).is_some());
+        assert!(Endpoint::list(&many(limits::ENDPOINTS_MAX + 1)).is_none());
+        assert!(Endpoint::list("").is_none() && Endpoint::list_or_none("").is_some());
+        assert!(Endpoint::list("a:1,,b:2").is_none());
+    }
+
+    #[test]
+    fn names_and_urls_are_what_others_take() {
+        for (text, good) in [
+            ("default", true),
+            ("openim-lin2", true),
+            ("", false),
+            ("-a", false),
+            ("a-", false),
+            ("A", false),
+        ] {
+            assert_eq!(label(text).is_some(), good, "{text:?}");
+        }
+        assert!(label(&"x".repeat(63)).is_some() && label(&"x".repeat(64)).is_none());
+        assert!(word("open/im").is_some() && word("open im").is_none() && word("").is_none());
+        for (text, want) in [
+            ("http://127.0.0.1:10006/callback/", Some("http://127.0.0.1:10006/callback")),
+            ("https://hooks", Some("https://hooks")),
+            ("ftp://hooks", None),
+            ("http://", None),
+            ("http:///x", None),
+            ("http://a b", None),
+        ] {
+            assert_eq!(web_url(text).as_deref(), want, "{text:?}");
+        }
+        let secret = Secret::new("hunter2");
+        assert_eq!((secret.secret(), secret.is_empty()), ("hunter2", false));
+        assert!(!format!("{secret:?}").contains("hunter2") && Secret::default().is_empty());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! known here.
 //!
 //! Accepted: one document that is a mapping of scalars, of lists of scalars, and of mappings of those. `a: {b: 1}` and
-//! `a.b: 1` are the same. Anchors, aliases and tags are refused: a configuration has no need of them.
+//! `a.b: 1` are the same. Anchors, aliases and tags are refused: a configuration has no need of them. Files of others
+//! may have anchors, tags and lists of anything: what a list holds besides plain values is passed over.
 
 use saphyr_parser::{Event, Parser};
 
@@ -17,6 +18,15 @@ pub(super) struct Entry {
     pub(super) text: String,
     /// Counted from 1.
     pub(super) line: usize,
+}
+
+/// Whose file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grammar {
+    /// Ours: all of it must be understood.
+    Own,
+    /// OpenIM's: it may say more than we read.
+    Foreign,
 }
 
 /// Why the file cannot be read on.
@@ -37,8 +47,8 @@ enum Open {
 }
 
 /// Reads the file's text. Entries come in the order of the file, duplicates kept.
-pub(super) fn entries(text: &str) -> Result<Vec<Entry>, SyntaxFault> {
-    let mut reader = Reader::default();
+pub(super) fn entries(text: &str, grammar: Grammar) -> Result<Vec<Entry>, SyntaxFault> {
+    let mut reader = Reader { grammar, open: Vec::new(), entries: Vec::new(), documents: 0, passed_over: 0 };
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|e| SyntaxFault {
             problem: format!("not YAML: {}", e.info()),
@@ -54,15 +64,25 @@ pub(super) fn entries(text: &str) -> Result<Vec<Entry>, SyntaxFault> {
     Ok(reader.entries)
 }
 
-#[derive(Default)]
 struct Reader {
+    grammar: Grammar,
     open: Vec<Open>,
     entries: Vec<Entry>,
     documents: usize,
+    /// Levels open inside what is passed over.
+    passed_over: usize,
 }
 
 impl Reader {
     fn take(&mut self, event: Event<'_>, line: usize) -> Result<(), String> {
+        let starts = matches!(event, Event::MappingStart(..) | Event::SequenceStart(..));
+        let in_list = matches!(self.open.last(), Some(Open::List { .. })) && self.grammar == Grammar::Foreign;
+        if self.passed_over > 0 || (in_list && starts) {
+            self.passed_over += usize::from(starts);
+            self.passed_over -= usize::from(matches!(event, Event::MappingEnd | Event::SequenceEnd));
+            return Ok(());
+        }
+        let foreign = self.grammar == Grammar::Foreign;
         match event {
             Event::DocumentStart(_) => {
                 self.documents += 1;
@@ -70,9 +90,15 @@ impl Reader {
                     return Err("a second document; the configuration is one document".into());
                 }
             }
-            Event::Scalar(text, _, 0, None) => self.scalar(&text, line)?,
-            Event::MappingStart(0, None) => self.enter(Open::Mapping { key: None })?,
-            Event::SequenceStart(0, None) => self.enter(Open::List { items: Vec::new(), line })?,
+            Event::Scalar(text, _, anchor, tag) if foreign || (anchor == 0 && tag.is_none()) => {
+                self.scalar(&text, line)?
+            }
+            Event::MappingStart(anchor, tag) if foreign || (anchor == 0 && tag.is_none()) => {
+                self.enter(Open::Mapping { key: None })?;
+            }
+            Event::SequenceStart(anchor, tag) if foreign || (anchor == 0 && tag.is_none()) => {
+                self.enter(Open::List { items: Vec::new(), line })?
+            }
             Event::MappingEnd => {
                 self.open.pop();
                 self.value_is_complete();
@@ -144,7 +170,12 @@ mod tests {
     use super::*;
 
     fn check(text: &str, want: &[(&str, &str, usize)]) {
-        let got = entries(text).unwrap();
+        check_as(Grammar::Own, text, want);
+        check_as(Grammar::Foreign, text, want);
+    }
+
+    fn check_as(grammar: Grammar, text: &str, want: &[(&str, &str, usize)]) {
+        let got = entries(text, grammar).unwrap();
         let got: Vec<_> = got.iter().map(|e| (e.key.as_str(), e.text.as_str(), e.line)).collect();
         assert_eq!(got, want, "{text:?}");
     }
@@ -165,6 +196,32 @@ mod tests {
     }
 
     #[test]
+    fn files_of_others_may_say_more() {
+        let check = |text, want: &[_]| check_as(Grammar::Foreign, text, want);
+        check(
+            "a:\n  - {b: [1, {c: 2}]}\n  - x\n  - [y, z]\n  - w\nd: 1\n",
+            &[("a", "x,w", 2), ("d", "1", 6)],
+        );
+        check("a: &x 1\nb: !!str 2\nc: &y {d: 1}\n", &[("a", "1", 1), ("b", "2", 2), ("c.d", "1", 3)]);
+        // What an alias stands for is not looked up, and to take it for nothing would be wrong.
+        assert_eq!(entries("a: &x 1\nb: *x\n", Grammar::Foreign).unwrap_err().line, 2);
+        for text in ["just words", "- a\n", "a: 1\n---\nb: 2\n", "a: [1\n"] {
+            assert!(entries(text, Grammar::Foreign).is_err(), "{text:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_of_others_is_a_panic(text in "[a-c:\\-\\[\\]{},&*!~#'\" \n]{0,60}") {
+            for grammar in [Grammar::Own, Grammar::Foreign] {
+                if let Ok(found) = entries(&text, grammar) {
+                    proptest::prop_assert!(found.iter().all(|entry| entry.line >= 1));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_list_of_settings_is_refused_with_its_line() {
         for (text, line) in [
             ("just words", 1),
@@ -176,7 +233,7 @@ mod tests {
             ("a: [1\n", 2),
             ("{a: {b: {c: {d: {e: {f: {g: {h: {i: 1}}}}}}}}}", 1),
         ] {
-            let fault = entries(text).unwrap_err();
+            let fault = entries(text, Grammar::Own).unwrap_err();
             assert_eq!(fault.line, line, "{text:?}: {fault:?}");
         }
     }

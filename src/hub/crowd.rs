@@ -15,6 +15,7 @@ use super::{Hub, Kind};
 use crate::ids::ConnId;
 use crate::limits;
 use crate::metrics::Metric;
+use crate::random;
 use crate::session::{Credentials, Phase, Tick};
 use crate::time::{Mono, Now};
 
@@ -57,16 +58,7 @@ impl Spread {
         self.level = self.level.saturating_sub(leaked).saturating_add(1_000).min(cap);
         self.at = self.at.max(now);
         let window = (self.level.saturating_sub(rate * 1_000) / rate).min(self.plan.ms_max);
-        if window == 0 { 0 } else { 1 + self.draw() % window }
-    }
-
-    /// `SplitMix64` (Steele, Lea, Flood 2014).
-    fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        if window == 0 { 0 } else { 1 + random::draw(&mut self.random) % window }
     }
 }
 

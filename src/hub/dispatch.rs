@@ -219,8 +219,7 @@ impl Hub {
         let Some((session, user)) = session.and_then(|s| Some((s, self.registry.user_of(s)?))) else {
             return Started::Asked; // evicted: the kick that is on its way answers everything
         };
-        let metadata =
-            metadata(&request.operation_id, user, Some(session.platform), session.connection_id_hex());
+        let metadata = metadata(&request.operation_id, user, session.platform, session.connection_id_hex());
         let question = if request.id == SUBSCRIBE {
             self.subscribe(conn, request)
         } else {

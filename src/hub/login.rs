@@ -27,7 +27,6 @@ pub(super) struct NewLogin<'a> {
     pub(super) user: &'a str,
     pub(super) platform: Platform,
     pub(super) token: &'a str,
-    pub(super) metadata: CallMetadata,
 }
 
 impl Hub {
@@ -42,8 +41,7 @@ impl Hub {
         self.follow_login(now, conn);
         let asked = self.registry.session(conn).and_then(|session| match &session.credentials {
             Credentials::Login(login) => Some((
-                // The platform is absent here: upstream holds it as a number and sends only strings (spec 6.1).
-                metadata(&login.operation_id, &login.user, None, session.connection_id_hex()),
+                metadata(&login.operation_id, &login.user, login.platform, session.connection_id_hex()),
                 login.token.clone(),
             )),
             Credentials::Identity(_) | Credentials::Departed(_) => None,
@@ -150,7 +148,6 @@ impl Hub {
         let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Registering) else {
             return;
         };
-        let connection_id = session.connection_id_hex();
         let Credentials::Login(login) = &mut session.credentials else {
             return;
         };
@@ -163,8 +160,15 @@ impl Hub {
         session.credentials = Credentials::Identity(Box::new(Identity { token: packed }));
         session.phase = Phase::Open;
         (session.heard, session.pinged) = (Tick::of(now.mono), Tick::of(now.mono));
-        let metadata = metadata(&operation_id, &user, Some(platform), connection_id);
-        self.apply_policy(now, NewLogin { user: &user, platform, token: &token, metadata });
+        self.apply_policy(now, NewLogin { user: &user, platform, token: &token }, |hub| {
+            let connection_id = hub.registry.session(conn).map(Session::connection_id_hex);
+            metadata(&operation_id, &user, platform, connection_id.unwrap_or_default())
+        });
+        if self.config.announces_logins {
+            let connection_id = self.registry.session(conn).map(Session::connection_id_hex);
+            let metadata = metadata(&operation_id, &user, platform, connection_id.unwrap_or_default());
+            self.notify(now, metadata, UpstreamRequest::LoginElsewhere { token });
+        }
         self.registry.link(conn, &user);
         self.presence.mark(&user, None);
         self.tally.count(Metric::HandshakeOk);
@@ -182,8 +186,13 @@ impl Hub {
     }
 
     /// Decides who must leave for a login here or on another gateway. They leave the user's list at once; the kick
-    /// frame and the close follow from the kick queue.
-    pub(super) fn apply_policy(&mut self, now: Now, new: NewLogin<'_>) {
+    /// frame and the close follow from the kick queue. Most logins end nobody, so `metadata` is made only for a call.
+    pub(super) fn apply_policy(
+        &mut self,
+        now: Now,
+        new: NewLogin<'_>,
+        metadata: impl FnOnce(&Self) -> CallMetadata,
+    ) {
         let there: Vec<(ConnId, Existing, Box<str>)> = self
             .registry
             .connections(new.user)
@@ -213,8 +222,13 @@ impl Hub {
                 platform: new.platform,
             },
         };
+        let metadata = metadata(self);
+        self.notify(now, metadata, request);
+    }
+
+    /// Asks upstream for something whose answer nobody waits for.
+    fn notify(&mut self, now: Now, metadata: CallMetadata, request: UpstreamRequest) {
         let deadline = now.mono.plus_ms(limits::UPSTREAM_DEADLINE_MS);
-        let metadata = new.metadata;
         let call = UpstreamCall { shard: self.config.shard, ticket: None, deadline, metadata, request };
         self.effects.push_back(Effect::Call(Box::new(call)));
     }
@@ -231,7 +245,7 @@ impl Hub {
 pub(super) fn metadata(
     operation_id: &str,
     user: &str,
-    platform: Option<Platform>,
+    platform: Platform,
     connection_id: Box<str>,
 ) -> CallMetadata {
     CallMetadata { operation_id: operation_id.into(), user: user.into(), platform, connection_id }

@@ -59,10 +59,11 @@ impl Hub {
 
     /// Spec 4.6: the policy of a login on another gateway, applied to the connections here.
     fn remote_login(&mut self, now: Now, login: &RemoteLoginMail) {
-        // Connection id and op user are empty for remote jobs (spec 6.1).
-        let metadata = metadata(&login.operation_id, "", Some(login.platform), "".into());
         let (user, token) = (login.user.as_str(), login.token.as_str());
-        self.apply_policy(now, NewLogin { user, platform: login.platform, token, metadata });
+        self.apply_policy(now, NewLogin { user, platform: login.platform, token }, |_| {
+            // Connection id and op user are empty for remote jobs (spec 6.1).
+            metadata(&login.operation_id, "", login.platform, "".into())
+        });
         self.answer_rpc(login.ticket, RpcOutcome::RemoteLogin);
     }
 

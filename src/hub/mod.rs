@@ -103,6 +103,9 @@ pub struct HubConfig {
     /// Connections served with pushes in one turn; at least 1.
     #[serde(default = "default_push_slice")]
     pub push_slice: usize,
+    /// Whether the other gateways are told of logins here ([`upstream::UpstreamRequest::LoginElsewhere`]).
+    #[serde(default)]
+    pub announces_logins: bool,
     /// Keyed hashing of user ids: drawn at start, given in tests.
     pub hash_seed: u64,
 }

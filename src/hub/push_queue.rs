@@ -1,8 +1,8 @@
 //! Pushes that are being served: their queues by source, how far each has come, and what a turn may spend.
 //!
 //! A send costs the kernel microseconds, one more frame in it next to nothing. So a turn counts sends: frames for
-//! connections that send in it anyway ride along, up to a bound. That pushes meet is arranged: one begins its walk where
-//! another is that has the same list, and goes round ([`Walk`]).
+//! connections that send in it anyway ride along, up to a bound. That pushes meet is arranged: one begins its walk
+//! where another is that has the same list, and goes round ([`Walk`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;

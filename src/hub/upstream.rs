@@ -31,8 +31,8 @@ pub struct CallMetadata {
     pub operation_id: Box<str>,
     /// `opuserid`.
     pub user: Box<str>,
-    /// `platform`; absent at the handshake (held as a number upstream, and only strings are sent).
-    pub platform: Option<Platform>,
+    /// `platform`. Whether a call shows it depends on the call and on the version (`backend::openim::calls`).
+    pub platform: Platform,
     /// `connid`.
     pub connection_id: Box<str>,
 }
@@ -65,6 +65,11 @@ pub enum UpstreamRequest {
     KickTokens {
         /// Exactly these.
         tokens: Vec<Box<str>>,
+    },
+    /// `msggateway.MultiTerminalLoginCheck` of every other gateway, after a login here (spec 4.6). Nobody waits.
+    LoginElsewhere {
+        /// The login's token.
+        token: Box<str>,
     },
     /// `user.getUserStatus` for a presence subscription (2005). Answer: [`UpstreamOutcome::Statuses`].
     UserStatus {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crossbeam_channel::RecvTimeoutError;
 
 use super::{Failure, Node, NodeState};
+use crate::control::mailbox::Leases;
 use crate::limits::{DRAIN_GRACE_MS, STALL_WATCH_MS};
 use crate::shard::mailbox::{Control, RpcMail};
 use crate::shard::{NodeEvent, clock};
@@ -16,8 +17,16 @@ impl Node {
         self.admission.set_state(NodeState::Draining);
         self.supervisor.stopping();
         let drained = self.drain_shards();
-        // Also if a shard is stuck: the others' last answers still leave through the rpc threads.
+        // Not before: OpenIM pushes only to what is registered, and until now there were connections.
+        if let Some(control) = &self.control {
+            control.thread.withdraw();
+        }
+        // Also if a shard is stuck: the others' last answers still leave through the rpc threads, and so does the last
+        // of presence.
         self.end_rpcs();
+        if let Some(control) = self.control.take() {
+            control.thread.end(Leases::Revoke, Duration::from_millis(DRAIN_GRACE_MS));
+        }
         drained
     }
 

@@ -7,15 +7,17 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing_appender::non_blocking::ErrorCounter;
 
+use super::openim;
 use super::{NodeState, Rpc, Shard, bind_fault, claim};
 use crate::admission::Admission;
-use crate::config::Config;
+use crate::backend::embedded::TokenCheck;
 use crate::config::layout::{Counts, Layout, Pinning, layout};
 use crate::config::machine::Machine;
+use crate::config::{Backend, Config};
 use crate::ids::{Ownership, RpcId, ShardId};
 use crate::limits::{NODE_EVENTS_MAX, START_DEADLINE_MS};
 use crate::metrics::Block;
-use crate::rpc::{self, RpcStart};
+use crate::rpc::{self, RpcStart, UpstreamStart};
 use crate::shard::mailbox::{
     Control, RpcAddress, RpcInbox, ShardAddress, ShardInbox, rpc_mailbox, shard_mailbox,
 };
@@ -34,6 +36,8 @@ pub(super) struct Started {
     pub(super) shards: Vec<Shard>,
     pub(super) rpcs: Vec<Rpc>,
     pub(super) events: Receiver<NodeEvent>,
+    /// With `backend: openim` only.
+    pub(super) control: Option<openim::Control>,
     pub(super) watched: Vec<Watched>,
 }
 
@@ -49,6 +53,7 @@ struct Common {
     rpc_addresses: Vec<RpcAddress>,
     shard_blocks: Vec<Arc<Block>>,
     rpc_blocks: Vec<Arc<Block>>,
+    control_block: Arc<Block>,
     pulses: Vec<Arc<Pulse>>,
     dropped_log_lines: ErrorCounter,
     events: Sender<NodeEvent>,
@@ -62,12 +67,15 @@ pub(super) fn start(
     dropped_log_lines: ErrorCounter,
 ) -> Result<Started, String> {
     let (common, shard_inboxes, rpc_inboxes, events) = prepare(config, machine, base, dropped_log_lines)?;
-    let (rpcs, grpc, http) = start_rpcs(&common, rpc_inboxes)?;
+    let Serving { rpcs, grpc, http, control } = start_rpcs(&common, rpc_inboxes)?;
     let mut shards = start_shards(&common, shard_inboxes)?;
     await_ready(&events, shards.len() + rpcs.len())?;
     let websocket = listen(&common, &mut shards)?;
     let watched = common.watched();
     common.admission.set_state(NodeState::Ready);
+    if let Some(control) = &control {
+        control.thread.register();
+    }
     Ok(Started {
         config: common.config,
         admission: common.admission,
@@ -78,8 +86,17 @@ pub(super) fn start(
         shards,
         rpcs,
         events,
+        control,
         watched,
     })
+}
+
+/// The rpc threads, where they listen, and the control thread.
+struct Serving {
+    rpcs: Vec<Rpc>,
+    grpc: SocketAddr,
+    http: SocketAddr,
+    control: Option<openim::Control>,
 }
 
 type Prepared = (Common, Vec<ShardInbox>, Vec<RpcInbox>, Receiver<NodeEvent>);
@@ -115,6 +132,7 @@ fn prepare(
         shard_addresses,
         rpc_addresses,
         shard_blocks: (0..counts.shards).map(|_| Arc::default()).collect(),
+        control_block: Arc::default(),
         rpc_blocks: (0..counts.rpcs).map(|_| Arc::default()).collect(),
         pulses: (0..counts.shards).map(|_| Arc::default()).collect(),
         dropped_log_lines,
@@ -129,7 +147,9 @@ impl Common {
     fn blocks(&self) -> Vec<(String, Arc<Block>)> {
         let shards = self.shard_blocks.iter().enumerate().map(|(n, block)| (n.to_string(), block));
         let rpcs = self.rpc_blocks.iter().enumerate().map(|(n, block)| (format!("rpc{n}"), block));
-        shards.chain(rpcs).map(|(label, block)| (label, Arc::clone(block))).collect()
+        let control =
+            (self.config.backend == Backend::Openim).then(|| ("control".to_owned(), &self.control_block));
+        shards.chain(rpcs).chain(control).map(|(label, block)| (label, Arc::clone(block))).collect()
     }
 
     /// The shards as the stall watcher sees them.
@@ -146,7 +166,7 @@ impl Common {
 }
 
 /// Starts the rpc threads; gives the addresses of gRPC and HTTP as bound.
-fn start_rpcs(common: &Common, inboxes: Vec<RpcInbox>) -> Result<(Vec<Rpc>, SocketAddr, SocketAddr), String> {
+fn start_rpcs(common: &Common, inboxes: Vec<RpcInbox>) -> Result<Serving, String> {
     let bind = |key, address| {
         claim(address)
             .and_then(|()| rpc::bind_listener(address))
@@ -156,6 +176,12 @@ fn start_rpcs(common: &Common, inboxes: Vec<RpcInbox>) -> Result<(Vec<Rpc>, Sock
     // The first bind decides what port 0 means.
     let (grpc, first) = bind("rpc.listen", common.config.rpc.listen)?;
     let (http, admin) = bind("http.listen", common.config.http_listen)?;
+    let control = match common.rpc_addresses.first() {
+        Some(rpc) => {
+            openim::start(&common.config, (grpc, http), rpc.clone(), Arc::clone(&common.control_block))?
+        }
+        None => None,
+    };
     let (mut first, mut admin) = (Some(first), Some(admin));
     let mut rpcs = Vec::new();
     for (n, inbox) in inboxes.into_iter().enumerate() {
@@ -173,6 +199,7 @@ fn start_rpcs(common: &Common, inboxes: Vec<RpcInbox>) -> Result<(Vec<Rpc>, Sock
             ownership: common.ownership.clone(),
             admission: Arc::clone(&common.admission),
             grpc: listener,
+            openim: control.as_ref().map(|c| UpstreamStart { own: c.own, control: c.address.clone() }),
             http: admin.take(), // thread 0 only
             block: common.rpc_blocks.get(n).cloned().unwrap_or_default(),
             blocks: common.blocks(),
@@ -184,7 +211,7 @@ fn start_rpcs(common: &Common, inboxes: Vec<RpcInbox>) -> Result<(Vec<Rpc>, Sock
         let address = common.rpc_addresses.get(n).cloned();
         rpcs.extend(address.map(|address| Rpc { address, thread }));
     }
-    Ok((rpcs, grpc, http))
+    Ok(Serving { rpcs, grpc, http, control })
 }
 
 fn start_shards(common: &Common, inboxes: Vec<ShardInbox>) -> Result<Vec<Shard>, String> {
@@ -201,6 +228,7 @@ fn start_shards(common: &Common, inboxes: Vec<ShardInbox>) -> Result<Vec<Shard>,
             inbox,
             shards: common.shard_addresses.clone(),
             rpcs: common.rpc_addresses.clone(),
+            tokens: token_check(&common.config),
             ownership: common.ownership.clone(),
             admission: Arc::clone(&common.admission),
             block,
@@ -212,6 +240,13 @@ fn start_shards(common: &Common, inboxes: Vec<ShardInbox>) -> Result<Vec<Shard>,
         shards.extend(address.map(|address| Shard { address, listener: None, thread }));
     }
     Ok(shards)
+}
+
+/// A shard's own check of tokens, unless OpenIM's services are asked. A planted upstream is late with them, too: it
+/// must be asked.
+fn token_check(config: &Config) -> Option<TokenCheck> {
+    let own = config.backend == Backend::Embedded && config.planted.upstream.is_none();
+    own.then(|| TokenCheck::new(&config.auth.secret))
 }
 
 /// Waits until so many threads have said that they run.

@@ -155,11 +155,17 @@ impl Admin {
         (status, TEXT, denial.text().to_owned())
     }
 
+    /// Why the node should get no new clients.
+    fn not_ready(&self) -> Option<String> {
+        let why = self.readiness.not_ready(clock::now().mono);
+        why.or_else(|| self.exchange.lacks_upstream().map(str::to_owned))
+    }
+
     /// What is open to everybody.
     fn state(&self, path: &str) -> Answer {
         match path {
             "/healthz" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
-            "/readyz" => match self.readiness.not_ready(clock::now().mono) {
+            "/readyz" => match self.not_ready() {
                 None => (StatusCode::OK, TEXT, "ready\n".to_owned()),
                 Some(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, why),
             },

@@ -21,11 +21,12 @@ use crate::config::RpcLimits;
 use crate::limits::{H2_FRAME_COST_BYTES, H2_THREAD_TURN_BYTES, H2_TURN_BYTES, H2_TURN_LEAST_BYTES};
 use crate::shard::clock;
 use crate::shard::turn::{Turn, Turns};
+use crate::time::Mono;
 use crate::wire::h2::{HEAD_BYTES, Walker};
 
-/// What the connections of a thread may read in one of its turns.
+/// What the connections of a thread may read in one of its turns. One for all that share the thread.
 #[derive(Debug)]
-pub(super) struct Ration {
+pub struct Ration {
     turns: Turns,
     round: Cell<u64>,
     left_bytes: Cell<usize>,
@@ -35,7 +36,8 @@ pub(super) struct Ration {
 }
 
 impl Ration {
-    pub(super) fn new(turns: Turns) -> Self {
+    /// A full one.
+    pub fn new(turns: Turns) -> Self {
         let round = Cell::new(turns.round());
         let (readers, readers_before) = (Cell::new(0), Cell::new(0));
         Self { turns, round, left_bytes: Cell::new(H2_THREAD_TURN_BYTES), readers, readers_before }
@@ -74,6 +76,8 @@ pub(super) struct Budgeted<S> {
     walker: Walker,
     conduct: Conduct,
     verdict: Verdict,
+    /// When the peer was last heard.
+    heard: Rc<Cell<Mono>>,
     /// The round that `share_bytes` and `spent_bytes` are of.
     round: Option<u64>,
     share_bytes: usize,
@@ -88,14 +92,24 @@ pub(super) struct Budgeted<S> {
 }
 
 impl<S> Budgeted<S> {
-    /// `stream` carries plain HTTP/2 from its first byte.
+    /// `stream` carries plain HTTP/2 of a client from its first byte.
     pub(super) fn new(stream: S, ration: Rc<Ration>, limits: &RpcLimits) -> Self {
+        Self::walked(stream, ration, limits, Walker::before_preface())
+    }
+
+    /// `stream` carries plain HTTP/2 of a server from its first byte.
+    pub(super) fn of_server(stream: S, ration: Rc<Ration>, limits: &RpcLimits) -> Self {
+        Self::walked(stream, ration, limits, Walker::before_frames())
+    }
+
+    fn walked(stream: S, ration: Rc<Ration>, limits: &RpcLimits, walker: Walker) -> Self {
         Self {
             stream,
             ration,
-            walker: Walker::before_preface(),
+            walker,
             conduct: Conduct::new(limits),
             verdict: Verdict::default(),
+            heard: Rc::default(),
             round: None,
             share_bytes: 0,
             spent_bytes: 0,
@@ -109,6 +123,11 @@ impl<S> Budgeted<S> {
     /// Where a cut will stand.
     pub(super) fn verdict(&self) -> Verdict {
         Rc::clone(&self.verdict)
+    }
+
+    /// Where the time stands at which the peer was last heard; 0 before it was.
+    pub(super) fn heard(&self) -> Rc<Cell<Mono>> {
+        Rc::clone(&self.heard)
     }
 
     /// What may still be spent in this round.
@@ -141,7 +160,9 @@ impl<S> Budgeted<S> {
         self.last = (bytes.len(), cost);
         self.spent_bytes += cost;
         self.ration.spend(cost);
-        if let Err(cut) = self.conduct.judge(clock::now().mono, sent) {
+        let now = clock::now().mono;
+        self.heard.set(now);
+        if let Err(cut) = self.conduct.judge(now, sent) {
             self.verdict.set(Some(cut));
         }
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderValue, Request, header};
 use monoio::io::IntoPollIo;
 use monoio::net::TcpStream;
 use monoio::{LegacyDriver, RuntimeBuilder};
@@ -23,13 +23,15 @@ use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, ClientConfig};
 
-use super::stream::{CollectFault, collect, send_all};
 use super::tls::{self, MaybeTls};
+use super::unary::{self, Answer};
 use crate::config::Token;
 use crate::config::pem::{self, Side};
 use crate::config::tls::ALPN_H2;
-use crate::limits::{CALL_GRACE_MS, H2_FRAME_BYTES, H2_HEADER_LIST_BYTES, H2_STREAM_WINDOW_BYTES};
-use crate::wire::grpc::{Status, code, frame};
+use crate::limits::{
+    CALL_GRACE_MS, GRPC_MESSAGE_BYTES_MAX, H2_FRAME_BYTES, H2_HEADER_LIST_BYTES, H2_STREAM_WINDOW_BYTES,
+};
+use crate::wire::grpc::{Status, frame};
 
 /// Where a call goes, and what it shows there.
 #[derive(Clone)]
@@ -242,8 +244,8 @@ impl Target {
 
     /// What is wrong with them is known before anything is sent.
     fn headers(&self, metadata: &[(&str, &str)], deadline_ms: u64) -> Result<HeaderMap, CallError> {
-        let mut headers = HeaderMap::new();
-        add_headers(&mut headers, metadata, deadline_ms)?;
+        let mut headers = unary::headers(metadata.iter().copied()).map_err(bad)?;
+        unary::set_timeout(&mut headers, deadline_ms);
         if let Some(token) = &self.token {
             let mut value =
                 HeaderValue::try_from(format!("Bearer {}", token.secret())).map_err(|_| bad("the token"))?;
@@ -278,27 +280,6 @@ pub fn call_once(
 
 fn bad(what: &str) -> CallError {
     CallError::Protocol(format!("{what} cannot be sent"))
-}
-
-fn add_headers(
-    headers: &mut HeaderMap,
-    metadata: &[(&str, &str)],
-    deadline_ms: u64,
-) -> Result<(), CallError> {
-    headers.insert("content-type", HeaderValue::from_static("application/grpc"));
-    headers.insert("te", HeaderValue::from_static("trailers"));
-    // At most 8 digits.
-    let timeout = format!("{}m", deadline_ms.min(99_999_999));
-    headers.insert("grpc-timeout", HeaderValue::try_from(timeout).map_err(|_| bad("grpc-timeout"))?);
-    for (key, value) in metadata {
-        // Peers refuse anything else (spec 6.1).
-        if !value.is_ascii() {
-            return Err(bad(key));
-        }
-        let name = HeaderName::from_bytes(key.as_bytes()).map_err(|_| bad(key))?;
-        headers.append(name, HeaderValue::from_str(value).map_err(|_| bad(key))?);
-    }
-    Ok(())
 }
 
 /// The call on its connection.
@@ -362,42 +343,15 @@ async fn answer(
     framed: Bytes,
 ) -> Result<Result<Bytes, CallError>, h2::Error> {
     let mut sender = sender.ready().await?;
-    let (response, mut stream) = sender.send_request(request, false)?;
-    // A server may refuse before it has read everything; then its answer counts, not our failure to send.
-    let sent = send_all(&mut stream, framed).await.and_then(|()| stream.send_data(Bytes::new(), true));
-    let response = match response.await {
-        Ok(response) => response,
-        Err(error) => {
-            sent?;
-            return Err(error);
-        }
-    };
-    let (head, mut body) = response.into_parts();
-    if let Some(status) = status(&head.headers) {
-        return Ok(finish(status, Err(CallError::Protocol("no message".to_owned()))));
-    }
-    if head.status != http::StatusCode::OK {
-        return Ok(Err(CallError::Protocol(format!("HTTP status {}", head.status))));
-    }
-    let message = match collect(&mut body).await {
-        Ok(message) => Ok(message),
-        Err(CollectFault::Gone(error)) => return Err(error),
-        Err(CollectFault::Body(fault)) => Err(CallError::Protocol(format!("{fault:?}"))),
-    };
-    let trailers = poll_fn(|cx| body.poll_trailers(cx)).await?.unwrap_or_default();
-    Ok(match status(&trailers) {
-        Some(status) => finish(status, message),
-        None => Err(CallError::Protocol("no grpc-status".to_owned())),
+    let (response, stream) = sender.send_request(request, false)?;
+    // The limit of a message is limit enough for one call.
+    let protocol = |text: String| Err(CallError::Protocol(text));
+    Ok(match unary::exchange(response, stream, framed, |_| true).await? {
+        Answer::Message(message) => Ok(message),
+        Answer::Refused(status) => Err(CallError::Refused(status)),
+        Answer::Http(status) => protocol(format!("HTTP status {status}")),
+        Answer::Bad(fault) => protocol(fault.status(GRPC_MESSAGE_BYTES_MAX).message),
+        Answer::NoStatus => protocol("no grpc-status".to_owned()),
+        Answer::TooMuch => protocol("the answer is too long".to_owned()),
     })
-}
-
-/// The status decides; a message beside an error is not looked at.
-fn finish(status: Status, message: Result<Bytes, CallError>) -> Result<Bytes, CallError> {
-    if status.code == code::OK { message } else { Err(CallError::Refused(status)) }
-}
-
-fn status(headers: &HeaderMap) -> Option<Status> {
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
-    let code = text("grpc-status")?.parse().ok()?;
-    Some(Status::parse(code, text("grpc-message").unwrap_or_default(), text("grpc-status-details-bin")))
 }

@@ -15,9 +15,11 @@ use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
-use super::upstream::{Backend, Work};
+use super::openim::Openim;
+use super::upstream::{Embedded, Work};
 use crate::cluster::router::{Busy, Mails, Outcome, Progress, Router};
 use crate::hub::mail::ShardMail;
+use crate::hub::upstream::{UpstreamReply, UserPlatforms};
 use crate::ids::{RpcTicket, ShardId, SourceId};
 use crate::limits::DRAIN_VERDICTS_MS;
 use crate::metrics::{Block, Metric};
@@ -43,7 +45,7 @@ struct State {
     trays: Slab<Pile>,
     /// Tickets of all trays.
     tray_tickets: usize,
-    backend: Option<Backend>,
+    backend: Backend,
     /// Open connections and streaming calls; each leaves its waker here to hear of the drain.
     drain_watches: Slab<Option<Waker>>,
     connections_open: usize,
@@ -51,6 +53,16 @@ struct State {
     held_bytes: usize,
     next_source: u64,
     drain: Option<Mono>,
+}
+
+/// Who answers what shards ask this thread.
+pub(super) enum Backend {
+    /// Nobody: shards ask thread 0 only.
+    None,
+    /// This thread, at once.
+    Embedded(Box<Embedded>),
+    /// OpenIM's services, later.
+    Openim(Openim),
 }
 
 enum Answer {
@@ -61,11 +73,11 @@ enum Answer {
 }
 
 impl Exchange {
-    /// `backend` on rpc thread 0 only.
+    /// A backend on rpc thread 0 only.
     pub(super) fn new(
         router: Router,
         shards: Vec<ShardAddress>,
-        backend: Option<Backend>,
+        backend: Backend,
         first_source: u64,
     ) -> Self {
         let state = State {
@@ -126,20 +138,43 @@ impl Exchange {
             }
             RpcMail::Call(call) => {
                 let work = match &mut state.backend {
-                    Some(backend) => backend.call(clock::now(), &call),
-                    None => Work::no_backend(&call),
+                    Backend::Embedded(embedded) => embedded.call(clock::now(), &call),
+                    Backend::None => Work::no_backend(&call),
+                    Backend::Openim(openim) => {
+                        let openim = openim.clone();
+                        drop(state);
+                        return openim.call(self, *call);
+                    }
                 };
                 state.do_work(call.shard, work);
             }
             RpcMail::Presence(record) => {
                 let owner = state.router.owner(&record.user);
-                if let Some(backend) = &mut state.backend {
-                    let work = backend.presence(clock::now(), &record, owner);
-                    state.do_work(owner, work);
+                match &mut state.backend {
+                    Backend::Embedded(embedded) => {
+                        let work = embedded.presence(clock::now(), &record, owner);
+                        state.do_work(owner, work);
+                    }
+                    Backend::None => {}
+                    Backend::Openim(openim) => {
+                        let openim = openim.clone();
+                        drop(state);
+                        return openim.presence(self, &record);
+                    }
                 }
+            }
+            RpcMail::News(news) => {
+                drop(state);
+                if let Some(openim) = self.openim() {
+                    openim.news(self, *news);
+                }
+                return;
             }
             RpcMail::Drain(deadline) => {
                 state.drain = Some(deadline);
+                if let Backend::Openim(openim) = &state.backend {
+                    openim.final_offline(deadline);
+                }
                 wakers.extend(state.drain_watches.iter_mut().filter_map(|(_, waker)| waker.take()));
             }
         }
@@ -155,11 +190,46 @@ impl Exchange {
         if state.drain.is_some_and(|deadline| now.plus_ms(DRAIN_VERDICTS_MS) >= deadline) {
             wakers.extend(state.give_up_trays());
         }
-        while let Some((asker, work)) = state.backend.as_mut().and_then(|b| b.next_late(clock::now())) {
+        while let Some((asker, work)) = state.next_late() {
             state.do_work(asker, work);
         }
         drop(state);
         wake(wakers);
+        if let Some(openim) = self.openim() {
+            openim.go_on(self);
+        }
+    }
+
+    fn openim(&self) -> Option<Openim> {
+        match &self.state.borrow().backend {
+            Backend::Openim(openim) => Some(openim.clone()),
+            Backend::None | Backend::Embedded(_) => None,
+        }
+    }
+
+    /// Answers what a shard asked.
+    pub(super) fn reply(&self, shard: ShardId, reply: UpstreamReply) {
+        if let Some(address) = self.state.borrow().shards.get(usize::from(shard.0)) {
+            address.reply(reply);
+        }
+    }
+
+    /// Tells all shards where a user is online.
+    pub(super) fn tell_everybody(&self, news: &UserPlatforms) {
+        self.state.borrow_mut().tell_everybody(news);
+    }
+
+    /// Why the node should get no new clients, though it runs: nobody could answer them.
+    pub(super) fn lacks_upstream(&self) -> Option<&'static str> {
+        match &self.state.borrow().backend {
+            Backend::Openim(openim) if !openim.has_found() => Some("OpenIM's services were not found yet\n"),
+            _ => None,
+        }
+    }
+
+    /// Users of whom the backend was not told all, which the end of the thread should wait for.
+    pub(super) fn untold(&self) -> usize {
+        self.openim().map_or(0, |openim| openim.untold())
     }
 
     /// Publishes the counts of the thread.
@@ -170,8 +240,10 @@ impl Exchange {
         tally.set(Metric::RpcConnections, *connections_open as u64);
         tally.set(Metric::RpcOpen, u64::from(*calls_open));
         tally.set(Metric::RpcPushesInHand, *tray_tickets as u64);
-        if let Some(backend) = backend {
-            backend.publish(tally);
+        match backend {
+            Backend::Embedded(embedded) => embedded.publish(tally),
+            Backend::Openim(openim) => openim.publish(tally),
+            Backend::None => {}
         }
         inbox.publish(tally);
         block.publish(tally);
@@ -236,9 +308,20 @@ impl State {
             self.post(mails);
         }
         if let Some(news) = work.news {
-            let mail = |shard| (shard, ShardMail::PresenceNews(Box::new(news.clone())));
-            let shards = u16::try_from(self.shards.len()).unwrap_or(u16::MAX);
-            self.post((0..shards).map(ShardId).map(mail).collect());
+            self.tell_everybody(&news);
+        }
+    }
+
+    fn tell_everybody(&mut self, news: &UserPlatforms) {
+        let mail = |shard| (shard, ShardMail::PresenceNews(Box::new(news.clone())));
+        let shards = u16::try_from(self.shards.len()).unwrap_or(u16::MAX);
+        self.post((0..shards).map(ShardId).map(mail).collect());
+    }
+
+    fn next_late(&mut self) -> Option<(ShardId, Work)> {
+        match &mut self.backend {
+            Backend::Embedded(embedded) => embedded.next_late(clock::now()),
+            Backend::None | Backend::Openim(_) => None,
         }
     }
 }

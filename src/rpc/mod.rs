@@ -1,10 +1,11 @@
 //! gRPC and admin HTTP on the rpc threads.
 //!
 //! `run` is the life of a thread; `exchange` its state; `server`, `call`, `metadata` and `services` the push API,
-//! `frames` its large frames; `gate` who may use it (`tls`, `bearer`); `upstream` answers the shards' questions;
+//! `frames` its large frames; `gate` who may use it (`tls`, `bearer`); `upstream` answers the shards' questions from
+//! the embedded backend, `openim` has OpenIM's services answer them, over `channel`;
 //! `admin` is HTTP for operators, `verbs` what they may ask there, `access` who may, `inside` the view of all shards;
-//! `client` makes one call from the command line. `budget`, `conduct`, `bounded` and `stream` keep peers within
-//! limits. No user state is here: the shards own users.
+//! `client` makes one call from the command line, `channel` calls OpenIM's services, `unary` is what both say and hear;
+//! `budget`, `conduct`, `bounded` and `stream` keep peers within limits. No user state is here: the shards own users.
 
 mod access;
 mod admin;
@@ -12,6 +13,7 @@ mod bearer;
 mod bounded;
 mod budget;
 mod call;
+pub mod channel;
 pub mod client;
 mod conduct;
 mod exchange;
@@ -20,6 +22,7 @@ mod frames;
 mod gate;
 pub mod inside;
 mod metadata;
+mod openim;
 mod planted;
 mod readiness;
 mod run;
@@ -27,6 +30,7 @@ mod server;
 mod services;
 mod stream;
 mod tls;
+mod unary;
 mod upstream;
 mod verbs;
 
@@ -41,6 +45,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::admission::Admission;
 use crate::config::Config;
+use crate::control::mailbox::ControlAddress;
 use crate::ids::{Ownership, RpcId};
 use crate::limits::{KEEP_ALIVE_MS, LISTEN_QUEUE_MAX, TCP_USER_TIMEOUT_MS};
 use crate::metrics::Block;
@@ -69,6 +74,8 @@ pub struct RpcStart {
     pub admission: Arc<Admission>,
     /// The gRPC listener (SO_REUSEPORT).
     pub grpc: TcpListener,
+    /// How OpenIM's services are reached, if they are to answer; thread 0 only.
+    pub openim: Option<UpstreamStart>,
     /// The admin HTTP listener; thread 0 only.
     pub http: Option<TcpListener>,
     /// Where it publishes its own counts.
@@ -81,6 +88,15 @@ pub struct RpcStart {
     pub dropped_log_lines: Option<ErrorCounter>,
     /// News for the main thread.
     pub events: crossbeam_channel::Sender<NodeEvent>,
+}
+
+/// What an rpc thread needs for `backend: openim`.
+#[derive(Clone, Debug)]
+pub struct UpstreamStart {
+    /// Where other gateways reach this one's gRPC port.
+    pub own: SocketAddr,
+    /// The control thread.
+    pub control: ControlAddress,
 }
 
 /// Starts the thread. It says [`NodeEvent::RpcReady`] when it serves, and ends after `RpcMail::Drain`.

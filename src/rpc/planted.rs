@@ -62,7 +62,7 @@ impl LateCalls {
 mod tests {
     use super::*;
     use crate::hub::upstream::{CallMetadata, UpstreamRequest};
-    use crate::ids::ShardId;
+    use crate::ids::{Platform, ShardId};
 
     fn call(deadline: u64) -> UpstreamCall {
         UpstreamCall {
@@ -72,7 +72,7 @@ mod tests {
             metadata: CallMetadata {
                 operation_id: "op".into(),
                 user: "u".into(),
-                platform: None,
+                platform: Platform::WEB,
                 connection_id: "".into(),
             },
             request: UpstreamRequest::ParseToken { token: "".into() },

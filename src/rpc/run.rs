@@ -9,17 +9,19 @@ use std::time::Duration;
 use monoio::net::TcpStream;
 use rustix::net::Shutdown;
 
-use super::RpcStart;
 use super::admin::{self, Admin};
 use super::bearer::Bearer;
+use super::budget::Ration;
 use super::call::Service;
-use super::exchange::Exchange;
+use super::exchange::{Backend, Exchange};
 use super::exposition::{self, Sources};
 use super::gate::Gate;
+use super::openim::{Openim, OpenimPlan};
 use super::readiness::Readiness;
 use super::server::{self, Server};
 use super::services::Catalog;
-use super::upstream::Backend;
+use super::upstream::Embedded;
+use super::{RpcStart, UpstreamStart};
 use crate::cluster::router::Router;
 use crate::cluster::view::View;
 use crate::ids::{RpcId, SourceId};
@@ -48,7 +50,18 @@ pub(super) async fn run(start: RpcStart, turns: Turns) {
 
 async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
     let source = first_source(start.id);
-    let backend = (start.id == RpcId(0)).then(|| Backend::new(&start.config, SourceId(source)));
+    let ration = Rc::new(Ration::new(turns.clone()));
+    let backend = match start.openim {
+        _ if start.id != RpcId(0) => Backend::None,
+        None => Backend::Embedded(Box::new(Embedded::new(&start.config, SourceId(source)))),
+        Some(UpstreamStart { own, control }) => Backend::Openim(Openim::new(OpenimPlan {
+            config: &start.config.openim,
+            key: start.config.shards.owner_key,
+            own,
+            control,
+            ration: Rc::clone(&ration),
+        })),
+    };
     let router = Router::new(start.id, View::of_one_node(start.ownership), RPC_CALLS_MAX);
     let exchange = Exchange::new(router, start.shards, backend, source);
     let inbox = Rc::new(start.inbox);
@@ -65,7 +78,7 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
         admins: start.config.auth.admin_users.clone(),
         gate: Gate::of(&start.config.rpc),
     });
-    let server = Server::new(service, start.config.rpc.limits, turns.clone());
+    let server = Server::new(service, start.config.rpc.limits, turns.clone(), ration);
     let (grpc, mut listeners) = (start.grpc.try_clone()?, Vec::new());
     monoio::spawn(server::accept(start.grpc, Rc::clone(&server)));
     if let Some(http) = start.http {
@@ -110,7 +123,8 @@ async fn tick(exchange: &Exchange, stop: impl Fn(), publish: impl Fn()) {
             shut = true;
             stop();
         }
-        if !exchange.has_connections() || now >= deadline {
+        let busy = exchange.has_connections() || exchange.untold() > 0;
+        if !busy || now >= deadline {
             return;
         }
     }

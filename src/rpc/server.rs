@@ -41,8 +41,8 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(service: Rc<Service>, limits: RpcLimits, turns: Turns) -> Rc<Self> {
-        let ration = Rc::new(Ration::new(turns.clone()));
+    /// `ration` is what all connections of the thread may read in a turn.
+    pub(super) fn new(service: Rc<Service>, limits: RpcLimits, turns: Turns, ration: Rc<Ration>) -> Rc<Self> {
         Rc::new(Self { service, limits, turns, ration, addresses: RefCell::default() })
     }
 

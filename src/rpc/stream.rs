@@ -52,37 +52,6 @@ pub(super) async fn send_all(stream: &mut SendStream<Bytes>, mut bytes: Bytes) -
     Ok(())
 }
 
-/// Why an answer could not be collected.
-#[derive(Debug)]
-pub(super) enum CollectFault {
-    /// It is not one gRPC message within the limit.
-    Body(BodyFault),
-    /// The stream or its connection ended.
-    Gone(h2::Error),
-}
-
-/// Client side: collects the one message of an answer.
-pub(super) async fn collect(body: &mut RecvStream) -> Result<Bytes, CollectFault> {
-    let mut messages = Messages::new(GRPC_MESSAGE_BYTES_MAX);
-    let mut only = None;
-    while let Some(chunk) = body.data().await {
-        let chunk = chunk.map_err(CollectFault::Gone)?;
-        body.flow_control().release_capacity(chunk.len()).map_err(CollectFault::Gone)?;
-        messages.push(chunk);
-        if only.is_none() {
-            only = messages.take().map_err(CollectFault::Body)?;
-        }
-        if only.is_some() && messages.held_bytes() > 0 {
-            return Err(CollectFault::Body(BodyFault::Trailing));
-        }
-    }
-    match only {
-        Some(BodyMessage { compressed: false, bytes }) => Ok(bytes),
-        Some(_) => Err(CollectFault::Body(BodyFault::Compressed)),
-        None => Err(CollectFault::Body(BodyFault::Truncated)),
-    }
-}
-
 /// Encodes an answer behind its prefix.
 pub(super) fn encode(message: &impl Message) -> Result<Bytes, Status> {
     // Encoding fails for want of room only, and a `BytesMut` grows.

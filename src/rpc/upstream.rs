@@ -3,7 +3,7 @@
 //! Only its glue is here: the backend is pure and knows neither shards' mailboxes nor push sources.
 
 use super::planted::{Fate, LateCalls};
-use crate::backend::embedded::{BackendPush, Embedded, EmbeddedConfig};
+use crate::backend::embedded::{self, BackendPush, EmbeddedConfig};
 use crate::cluster::router::{Push, To};
 use crate::config::Config;
 use crate::hub::mail::{PushBody, PushRules};
@@ -38,21 +38,21 @@ impl Work {
 }
 
 /// The embedded backend as seen by an rpc thread.
-pub(super) struct Backend {
-    embedded: Embedded,
+pub(super) struct Embedded {
+    embedded: embedded::Embedded,
     /// All its pushes are one source: they keep their order.
     source: SourceId,
     /// Test switch.
     late: LateCalls,
 }
 
-impl Backend {
+impl Embedded {
     pub(super) fn new(config: &Config, source: SourceId) -> Self {
-        let embedded = Embedded::new(EmbeddedConfig::new(&config.auth.secret));
+        let embedded = embedded::Embedded::new(EmbeddedConfig::new(&config.auth.secret));
         Self { embedded, source, late: LateCalls::new(config.planted.upstream) }
     }
 
-    /// Answers one question; with a planted upstream perhaps later, in [`Backend::next_late`].
+    /// Answers one question; with a planted upstream perhaps later, in [`Embedded::next_late`].
     pub(super) fn call(&mut self, now: Now, call: &UpstreamCall) -> Work {
         if self.late.hold(now.mono, call) { Work::default() } else { self.answer(now, call) }
     }

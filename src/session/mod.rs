@@ -222,9 +222,11 @@ impl Session {
 
     /// `connID` as OpenIM writes it: lower-case hex.
     pub fn connection_id_hex(&self) -> Box<str> {
-        // Not by `write!`: that took half a microsecond, twice for each login and once for each request.
-        let digits = self.connection_id.into_iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
-        let text: String = digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect();
+        // Not by `write!`: that took half a microsecond, for each login and for each request.
+        let mut text = String::with_capacity(2 * self.connection_id.len());
+        for digit in self.connection_id.into_iter().flat_map(|byte| [byte >> 4, byte & 0xf]) {
+            text.extend(char::from_digit(digit.into(), 16));
+        }
         text.into()
     }
 

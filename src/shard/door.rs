@@ -21,7 +21,7 @@ use crate::ids::{Ownership, ShardId, SlotId};
 use crate::limits::{HAND_OVER_LANE_MAX, LISTEN_QUEUE_MAX};
 use crate::metrics::{DESCRIPTIONS, Metric, Tally};
 use crate::session::handshake::origin::Proxies;
-use crate::session::handshake::{Login, Strictness};
+use crate::session::handshake::{Login, Rules};
 use crate::time::Mono;
 
 /// What a door is built from.
@@ -32,7 +32,7 @@ pub(super) struct DoorPlan {
     pub(super) shards: Vec<ShardAddress>,
     pub(super) admission: Arc<Admission>,
     pub(super) pulse: Arc<Pulse>,
-    pub(super) strictness: Strictness,
+    pub(super) rules: Rules,
     /// Whose word about a client's address is believed.
     pub(super) proxies: Proxies,
     pub(super) handshakes_max: usize,

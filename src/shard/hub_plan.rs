@@ -1,10 +1,12 @@
-//! What a shard tells its hub at start: the node's configuration, cut to what the hub needs.
+//! What a shard tells its hub and its door at start: the node's configuration, cut to what they need.
 
-use crate::config::{Config, PlantedPush};
+use crate::config::{Backend, Config, PlantedPush};
 use crate::hub::login_policy::LoginPolicy;
 use crate::hub::{HubConfig, SpreadPlan};
 use crate::ids::ShardId;
 use crate::limits;
+use crate::session::handshake::{Rules, Strictness};
+use crate::wire::compat::Compat;
 
 /// The plan of one shard's hub.
 pub(super) fn hub_config(shard: ShardId, config: &Config) -> HubConfig {
@@ -30,6 +32,17 @@ pub(super) fn hub_config(shard: ShardId, config: &Config) -> HubConfig {
             None => limits::PUSH_SLICE_MAX,
             Some(PlantedPush::Unsliced) => usize::MAX,
         },
+        announces_logins: config.backend == Backend::Openim,
         hash_seed: a ^ b.rotate_left(32) ^ u64::from(shard.0),
     }
+}
+
+/// By which rules logins are judged: those of the newest OpenIM.
+pub(super) fn login_rules(config: &Config) -> Rules {
+    let strictness = if config.lenient { Strictness::Lenient } else { Strictness::Strict };
+    let compat = match config.backend {
+        Backend::Openim => config.openim.compat,
+        Backend::Embedded => Compat::Main,
+    };
+    Rules { compat, strictness }
 }

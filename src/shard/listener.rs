@@ -6,12 +6,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
+use super::socket::defer_accept;
 use crate::config::Config;
-use crate::limits::{KEEP_ALIVE_MS, LISTEN_QUEUE_MAX, TCP_USER_TIMEOUT_MS};
+use crate::limits::{DEFER_ACCEPT_MS, KEEP_ALIVE_MS, LISTEN_QUEUE_MAX, TCP_USER_TIMEOUT_MS};
 
 /// Builds the SO_REUSEPORT listener of one shard (dual stack when the address is `::`), with the socket options that
 /// accepted sockets inherit. Called by main once shards and backend are ready; handed over by `Control::Listen`.
@@ -46,6 +47,11 @@ fn bind(config: &Config, address: SocketAddr) -> Result<OwnedFd, Errno> {
     sockopt::set_tcp_keepidle(&fd, Duration::from_millis(KEEP_ALIVE_MS))?;
     sockopt::set_tcp_keepintvl(&fd, Duration::from_millis(KEEP_ALIVE_MS))?;
     sockopt::set_tcp_user_timeout(&fd, TCP_USER_TIMEOUT_MS)?;
+    // A client's head comes right behind its connection. To be woken by the connection and then wait for the head, in a
+    // task of its own, costs as much again as to find it there. Without the option it would work as well.
+    if let Err(error) = defer_accept(fd.as_fd(), DEFER_ACCEPT_MS) {
+        tracing::debug!(%error, "TCP_DEFER_ACCEPT");
+    }
     rustix::net::bind(&fd, &address)?;
     rustix::net::listen(&fd, i32::try_from(LISTEN_QUEUE_MAX).unwrap_or(i32::MAX))?;
     Ok(fd)

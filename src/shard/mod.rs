@@ -4,6 +4,7 @@
 //! `door.rs`, `head.rs` and `spare.rs` let connections in; `mailbox.rs` is how threads meet; `thread.rs`, `turn.rs`,
 //! `alarm.rs` and `clock.rs` serve rpc threads too.
 
+mod above;
 mod acceptor;
 pub mod alarm;
 mod atomics;
@@ -20,6 +21,7 @@ pub mod mailbox;
 pub mod nudge;
 mod outcomes;
 mod planted;
+mod presence;
 mod probe;
 pub mod pulse;
 mod recording;
@@ -37,6 +39,7 @@ mod welcome;
 use std::sync::Arc;
 
 use crate::admission::{Admission, AdmissionLimits};
+use crate::backend::embedded::TokenCheck;
 use crate::config::Config;
 use crate::ids::{Ownership, ShardId};
 use crate::metrics::Block;
@@ -64,6 +67,8 @@ pub struct ShardStart {
     pub shards: Vec<ShardAddress>,
     /// All rpc threads by id. Upstream calls and presence go to thread 0.
     pub rpcs: Vec<RpcAddress>,
+    /// Answers what is asked about tokens, on the shard itself; `None`: this is asked of rpc thread 0 as well.
+    pub tokens: Option<TokenCheck>,
     /// Who owns whom.
     pub ownership: Ownership,
     /// The node's connection count.

@@ -10,6 +10,7 @@
 //! - *calls*: questions with a reply slot. A shard has at most `CALLS_IN_FLIGHT_MAX` of them, so as many slots per
 //!   shard hold them all.
 //! - *notices*: calls for which nobody waits (token invalidation). Full: the mail comes back, to be dropped.
+//! - *news*: of the control thread, read by thread 0. Full: they come back, and the control thread keeps them.
 //! - *presence*: full: the record comes back; ask [`RpcAddress::presence_has_room`] before taking one out of the hub.
 //!
 //! A question's slot is kept until its reply has come, so the second proof holds.
@@ -27,6 +28,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::bell::EventBell;
 use super::doorbell::{Doorbell, Inlet};
 use super::mailbox::{count, next};
+use crate::control::news::News;
 use crate::hub::mail::RpcOutcome;
 use crate::hub::upstream::{PresenceRecord, UpstreamCall};
 use crate::ids::{RpcTicket, ShardId};
@@ -50,6 +52,8 @@ pub enum RpcMail {
     },
     /// Presence of a user changed (the shard keeps it dirty until there is room).
     Presence(Box<PresenceRecord>),
+    /// What the control thread tells.
+    News(Box<News>),
     /// End: GOAWAY, finish open calls until the deadline, then end the thread.
     Drain(Mono),
 }
@@ -78,6 +82,7 @@ pub struct RpcInbox {
     outcomes: Receiver<Verdict>,
     calls: Receiver<Box<UpstreamCall>>,
     notices: Receiver<Box<UpstreamCall>>,
+    news: Receiver<Box<News>>,
     presence: Receiver<Box<PresenceRecord>>,
     post: Arc<RpcPost>,
 }
@@ -89,6 +94,7 @@ struct RpcPost {
     outcomes: Sender<Verdict>,
     calls: Sender<Box<UpstreamCall>>,
     notices: Sender<Box<UpstreamCall>>,
+    news: Sender<Box<News>>,
     presence: Sender<Box<PresenceRecord>>,
     doorbell: Doorbell<EventBell>,
     /// Mails refused and lost; presence and outcomes are not among them, since their shard keeps them.
@@ -105,18 +111,20 @@ pub fn rpc_mailbox(shards: u16) -> io::Result<(RpcAddress, RpcInbox)> {
     let (outcome_sender, outcomes) = bounded(shards * limits::RPC_CALLS_MAX as usize);
     let (call_sender, calls) = bounded(shards * limits::CALLS_IN_FLIGHT_MAX as usize);
     let (notice_sender, notices) = bounded(limits::NOTICE_LANE_MAX);
+    let (news_sender, news) = bounded(limits::NEWS_LANE_MAX);
     let (presence_sender, presence) = bounded(limits::PRESENCE_LANE_MAX);
     let post = Arc::new(RpcPost {
         control: control_sender,
         outcomes: outcome_sender,
         calls: call_sender,
         notices: notice_sender,
+        news: news_sender,
         presence: presence_sender,
         doorbell: Doorbell::new(EventBell::new()?),
         refused: AtomicU64::new(0),
     });
     let address = RpcAddress { post: Arc::clone(&post) };
-    Ok((address, RpcInbox { control, outcomes, calls, notices, presence, post }))
+    Ok((address, RpcInbox { control, outcomes, calls, notices, news, presence, post }))
 }
 
 impl RpcAddress {
@@ -135,6 +143,7 @@ impl RpcAddress {
             RpcMail::Presence(record) => {
                 return bell.send(&post.presence, record).map_err(RpcMail::Presence);
             }
+            RpcMail::News(news) => return bell.send(&post.news, news).map_err(RpcMail::News),
             RpcMail::Drain(deadline) => bell.send(&post.control, deadline).map_err(RpcMail::Drain),
             RpcMail::Call(call) => {
                 let lane = if call.ticket.is_some() { &post.calls } else { &post.notices };
@@ -164,6 +173,7 @@ impl RpcInbox {
             .or_else(|| next(&self.outcomes).map(RpcMail::from))
             .or_else(|| next(&self.calls).map(RpcMail::Call))
             .or_else(|| next(&self.notices).map(RpcMail::Call))
+            .or_else(|| next(&self.news).map(RpcMail::News))
             .or_else(|| next(&self.presence).map(RpcMail::Presence))
     }
 
@@ -189,7 +199,12 @@ impl RpcInbox {
 
     /// Mails waiting, over all lanes.
     pub fn depth(&self) -> usize {
-        self.control.len() + self.outcomes.len() + self.calls.len() + self.notices.len() + self.presence.len()
+        self.control.len()
+            + self.outcomes.len()
+            + self.calls.len()
+            + self.notices.len()
+            + self.news.len()
+            + self.presence.len()
     }
 
     /// Writes what the lanes refused into the thread's counts.
@@ -204,6 +219,7 @@ impl Inlet for RpcInbox {
             && self.outcomes.is_empty()
             && self.calls.is_empty()
             && self.notices.is_empty()
+            && self.news.is_empty()
             && self.presence.is_empty()
     }
 }

@@ -1,8 +1,9 @@
 //! Tests of an rpc thread's mailbox: the order and the edge of each lane.
 
 use super::*;
+use crate::control::news::News;
 use crate::hub::upstream::{CallMetadata, UpstreamRequest};
-use crate::ids::{CallTicket, RpcId, SlotId};
+use crate::ids::{CallTicket, Platform, RpcId, SlotId};
 
 fn slot(index: usize) -> SlotId {
     SlotId { index: u32::try_from(index).unwrap(), generation: 1 }
@@ -16,7 +17,7 @@ fn call(ticket: Option<usize>) -> RpcMail {
         metadata: CallMetadata {
             operation_id: "o".into(),
             user: "u".into(),
-            platform: None,
+            platform: Platform::WEB,
             connection_id: "c".into(),
         },
         request: UpstreamRequest::ParseToken { token: "t".into() },
@@ -42,6 +43,7 @@ fn letter(mail: &RpcMail) -> char {
         RpcMail::Outcome { .. } => 'o',
         RpcMail::Call(call) if call.ticket.is_some() => 'c',
         RpcMail::Call(_) => 'n',
+        RpcMail::News(_) => 'w',
         RpcMail::Presence(_) => 'p',
     }
 }
@@ -51,6 +53,7 @@ fn lanes_are_read_in_their_order_and_each_in_its_own() {
     let (address, inbox) = rpc_mailbox(1).unwrap();
     for mail in [
         presence(),
+        RpcMail::News(Box::new(News::Resubscribed)),
         call(None),
         call(Some(1)),
         outcome(1),
@@ -60,15 +63,15 @@ fn lanes_are_read_in_their_order_and_each_in_its_own() {
     ] {
         address.post(mail).unwrap();
     }
-    assert_eq!(inbox.depth(), 7);
+    assert_eq!(inbox.depth(), 8);
     let mails: Vec<_> = std::iter::from_fn(|| inbox.next()).collect();
-    assert_eq!(mails.iter().map(letter).collect::<String>(), "dooccnp");
+    assert_eq!(mails.iter().map(letter).collect::<String>(), "dooccnwp");
     let slots: Vec<_> = mails
         .iter()
         .filter_map(|mail| match mail {
             RpcMail::Outcome { ticket, .. } => Some(ticket.slot.index),
             RpcMail::Call(call) => call.ticket.map(|ticket| ticket.0.index),
-            RpcMail::Presence(_) | RpcMail::Drain(_) => None,
+            RpcMail::Presence(_) | RpcMail::News(_) | RpcMail::Drain(_) => None,
         })
         .collect();
     assert_eq!(slots, [1, 2, 1, 2]);
@@ -79,11 +82,12 @@ type Edge = (fn(usize) -> RpcMail, usize, u64);
 
 #[test]
 fn each_lane_holds_what_its_limit_says_and_gives_back_one_more() {
-    let edges: [Edge; 5] = [
+    let edges: [Edge; 6] = [
         (|_| RpcMail::Drain(Mono(1)), limits::RPC_CONTROL_LANE_MAX, 1),
         (outcome, 2 * limits::RPC_CALLS_MAX as usize, 0),
         (|n| call(Some(n)), 2 * limits::CALLS_IN_FLIGHT_MAX as usize, 1),
         (|_| call(None), limits::NOTICE_LANE_MAX, 1),
+        (|_| RpcMail::News(Box::new(News::Resubscribed)), limits::NEWS_LANE_MAX, 0),
         (|_| presence(), limits::PRESENCE_LANE_MAX, 0),
     ];
     for (mail, fits, counted) in edges {

@@ -10,16 +10,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::above::Above;
 use super::alarm::Alarm;
 use super::door::{Door, DoorPlan, Guest, Place};
-use super::engine::{Engine, Upper};
+use super::engine::Engine;
 use super::farewell::Farewell;
 use super::head::{self, No};
-use super::hub_plan::hub_config;
+use super::hub_plan::{hub_config, login_rules};
 use super::mailbox::{Control, HandOver, RpcAddress, RpcMail, ShardInbox};
 use super::nudge::Nudge;
 use super::outcomes::Outcomes;
 use super::planted::{Faults, Unregister};
+use super::presence::{Haste, PresencePost};
 use super::pulse::{Activity, Pulse};
 use super::recording::Recording;
 use super::socket::Socket;
@@ -28,12 +30,13 @@ use super::turn::Turns;
 use super::welcome::Welcome;
 use super::{NodeEvent, ShardStart, acceptor, clock};
 use crate::admission::Admission;
-use crate::hub::upstream::{PresenceRecord, UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply};
-use crate::hub::{Accepted, Effect, Hub, Input, SendBatch};
+use crate::backend::embedded::TokenCheck;
+use crate::hub::upstream::{UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply};
+use crate::hub::{Accepted, Effect, Hub, Input};
 use crate::ids::{ConnId, ShardId};
 use crate::limits::{EFFECT_BATCH_MAX, FLUSH_BATCH_MAX, LANE_BATCH_MAX, LINGER_MS, TICK_MS};
 use crate::metrics::{Block, Metric};
-use crate::session::handshake::{Login, Strictness};
+use crate::session::handshake::Login;
 use crate::time::{Mono, Now};
 
 /// Whether the loop may wait.
@@ -53,6 +56,8 @@ struct Loop {
     welcome: Welcome,
     inbox: ShardInbox,
     rpcs: Vec<RpcAddress>,
+    /// See [`ShardStart::tokens`].
+    tokens: Option<TokenCheck>,
     admission: Arc<Admission>,
     /// By connection: given back when its socket is closed.
     places: Vec<Option<Place>>,
@@ -67,8 +72,7 @@ struct Loop {
     next_tick: Rc<Cell<Mono>>,
     /// What rpc threads are told.
     outcomes: Outcomes,
-    /// A record that the rpc thread did not take.
-    presence: Option<Box<PresenceRecord>>,
+    presence: PresencePost,
     drain: Option<Mono>,
     turn_count: u64,
     /// Test switches.
@@ -113,7 +117,7 @@ impl Loop {
                 admission: Arc::clone(&start.admission),
                 pulse: Arc::clone(&start.pulse),
                 proxies: start.config.admission.proxies.clone(),
-                strictness: if start.config.lenient { Strictness::Lenient } else { Strictness::Strict },
+                rules: login_rules(&start.config),
                 handshakes_max: start.config.websocket.handshakes_max,
             },
             nudge.clone(),
@@ -133,7 +137,9 @@ impl Loop {
             alarm: Alarm::start(start.inbox.doorbell_fd()?, nudge.clone())?,
             inbox: start.inbox,
             outcomes: Outcomes::new(start.id, start.rpcs.clone()),
+            presence: PresencePost::new(start.rpcs.first().cloned()),
             rpcs: start.rpcs,
+            tokens: start.tokens,
             admission: start.admission,
             places: Vec::new(),
             block: start.block,
@@ -143,7 +149,6 @@ impl Loop {
             nudge,
             now,
             next_tick,
-            presence: None,
             drain: None,
             turn_count: 0,
             faults: Faults::plant(start.id, start.config.planted.fault),
@@ -187,6 +192,7 @@ impl Loop {
             self.admit(arrival.guest, arrival.login);
         }
         self.tick_if_due();
+        self.run_effects(); // a login whose token is judged here registers in the turn that it came in
         self.pulse.enter(Activity::HubTurn, None);
         self.hub.turn(self.now);
         self.run_effects();
@@ -343,12 +349,16 @@ impl Loop {
         engine.close(conn, &mut above);
     }
 
-    /// A lane that refuses a question answers it: the client gets its error now and not at the deadline.
+    /// What is about tokens is answered here, if this shard does that; the rest is asked. A lane that refuses a
+    /// question answers it: the client gets its error now and not at the deadline.
     fn call(&mut self, call: Box<UpstreamCall>) {
-        let ticket = call.ticket;
-        let posted = self.rpcs.first().is_some_and(|rpc| rpc.post(RpcMail::Call(call)).is_ok());
-        if let (false, Some(ticket)) = (posted, ticket) {
-            let outcome = UpstreamOutcome::Failed(UpstreamError::internal());
+        let (ticket, tokens) = (call.ticket, self.tokens.as_mut());
+        let outcome = match tokens.and_then(|tokens| tokens.answer(self.now.unix, &call.request)) {
+            Some(outcome) => outcome,
+            None if self.rpcs.first().is_some_and(|rpc| rpc.post(RpcMail::Call(call)).is_ok()) => return,
+            None => UpstreamOutcome::Failed(UpstreamError::internal()),
+        };
+        if let Some(ticket) = ticket {
             self.hub.input(self.now, Input::UpstreamReply(UpstreamReply { ticket, outcome }));
         }
     }
@@ -372,23 +382,9 @@ impl Loop {
         engine.submit(&mut above)
     }
 
-    /// Posts presence while there is room. Returns whether the budget ended it.
     fn pass_presence(&mut self) -> bool {
-        let Some(rpc) = self.rpcs.first() else {
-            return false;
-        };
-        for _ in 0..LANE_BATCH_MAX {
-            if !rpc.presence_has_room() {
-                return false;
-            }
-            let record = self.presence.take().or_else(|| self.hub.next_presence().map(Box::new));
-            let Some(record) = record else { return false };
-            if let Err(RpcMail::Presence(record)) = rpc.post(RpcMail::Presence(record)) {
-                self.presence = Some(record); // another shard was faster, or the thread has ended
-                return false;
-            }
-        }
-        true
+        let haste = if self.drain.is_some() { Haste::AtOnce } else { Haste::Paced };
+        self.presence.pass(self.now.mono, haste, || self.hub.next_presence())
     }
 
     fn publish(&mut self) {
@@ -419,7 +415,7 @@ impl Loop {
             && self.door.handshakes() == 0
             && self.inbox.depths().hand_over == 0;
         // An rpc thread that takes no mail must not keep the node from ending.
-        let said = self.presence.is_none() && self.outcomes.is_empty()
+        let said = self.presence.is_empty() && self.outcomes.is_empty()
             || self.now.mono > deadline.plus_ms(LINGER_MS);
         empty && said && !self.hub.has_work()
     }
@@ -433,48 +429,6 @@ impl Loop {
             faults: &self.faults,
         };
         (&mut self.engine, above)
-    }
-}
-
-/// The hub as the engine sees it.
-struct Above<'a> {
-    hub: &'a mut Hub,
-    places: &'a mut Vec<Option<Place>>,
-    pulse: &'a Pulse,
-    now: Now,
-    faults: &'a Faults,
-}
-
-impl Upper for Above<'_> {
-    fn bytes(&mut self, conn: ConnId, bytes: &mut [u8]) {
-        self.pulse.enter(Activity::Bytes, Some(conn));
-        tracing::trace!(%conn, bytes = bytes.len(), "received");
-        self.hub.bytes(self.now, conn, bytes);
-    }
-
-    fn lost(&mut self, conn: ConnId) {
-        self.pulse.enter(Activity::Lost, Some(conn));
-        tracing::trace!(%conn, "transport lost");
-        if self.faults.forgets(self.hub, conn) {
-            return;
-        }
-        self.hub.input(self.now, Input::TransportLost(conn));
-    }
-
-    fn closed(&mut self, conn: ConnId) {
-        self.pulse.enter(Activity::Lost, Some(conn));
-        tracing::trace!(%conn, "closed");
-        drop(self.places.get_mut(conn.index()).and_then(Option::take));
-        self.hub.input(self.now, Input::TransportClosed(conn));
-    }
-
-    fn fill(&mut self, conn: ConnId, batch: &mut SendBatch) -> usize {
-        self.hub.fill(conn, batch)
-    }
-
-    fn sent(&mut self, conn: ConnId, bytes: usize) {
-        tracing::trace!(%conn, bytes, "sent");
-        self.hub.sent(self.now, conn, bytes);
     }
 }
 

@@ -85,6 +85,28 @@ impl AsFd for Socket {
     }
 }
 
+/// Has the kernel keep the connections of a listener to itself until their first bytes are there, for so long at
+/// most: rounded up to seconds, and then to the next SYN-ACK (1, 3, 7 ...). Call it before listen.
+///
+/// # Errors
+/// It is no TCP socket.
+pub(super) fn defer_accept(listener: BorrowedFd<'_>, ms: u64) -> io::Result<()> {
+    const SIZE: libc::socklen_t = 4;
+    const _: () = assert!(size_of::<libc::c_int>() == SIZE as usize);
+    let seconds = libc::c_int::try_from(ms.div_ceil(1_000)).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the option's value is an int, which is valid for its length during the call and is only read.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            SIZE,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The address as people write it: an IPv4 client of a dual-stack listener is shown as IPv4.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())

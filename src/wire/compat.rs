@@ -2,6 +2,7 @@
 //!
 //! Each difference is decided where it belongs, by asking this value; nothing else in the tree names a version.
 
+use super::grpc::Dialect;
 use serde::{Deserialize, Serialize};
 
 /// A version of OpenIM, by what differs on the wire.
@@ -19,4 +20,12 @@ impl Compat {
     /// As `compat` in the configuration writes them.
     pub const NAMES: [(&'static str, Self); 3] =
         [("v3.5", Self::V35), ("patch16", Self::Patch16), ("main", Self::Main)];
+
+    /// By which root of their packages its services go.
+    pub fn dialect(self) -> Dialect {
+        match self {
+            Self::V35 => Dialect::Legacy,
+            Self::Patch16 | Self::Main => Dialect::Openim,
+        }
+    }
 }

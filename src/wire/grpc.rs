@@ -55,12 +55,16 @@ pub mod code {
     pub const OK: i32 = 0;
     /// The caller gave up.
     pub const CANCELLED: i32 = 1;
+    /// An HTTP error that says nothing to gRPC.
+    pub const UNKNOWN: i32 = 2;
     /// Bad metadata (spec 6.1).
     pub const INVALID_ARGUMENT: i32 = 3;
     /// The deadline passed.
     pub const DEADLINE_EXCEEDED: i32 = 4;
     /// No such service (health), file or symbol (reflection).
     pub const NOT_FOUND: i32 = 5;
+    /// HTTP status 403.
+    pub const PERMISSION_DENIED: i32 = 7;
     /// A limit of ours.
     pub const RESOURCE_EXHAUSTED: i32 = 8;
     /// No such method, or a compression that we do not know.
@@ -153,6 +157,31 @@ fn cause_of(details_bin: &str) -> Option<(String, Dialect)> {
         parts.push(info.cause);
     }
     Some((parts.join("->"), dialect))
+}
+
+/// The longest `grpc-timeout` in milliseconds: eight digits, some 27 hours.
+pub const TIMEOUT_MS_MAX: u64 = 99_999_999;
+
+/// The value of `grpc-timeout`; longer than [`TIMEOUT_MS_MAX`] is that.
+pub fn timeout_value(ms: u64) -> String {
+    format!("{}m", ms.min(TIMEOUT_MS_MAX))
+}
+
+/// Whether a metadata value can be sent: printable ASCII (spec 6.1).
+pub fn is_printable(value: &str) -> bool {
+    value.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+/// What an answer without `grpc-status` means by its HTTP status (gRPC, "HTTP to gRPC Status Code Mapping").
+pub fn code_of_http(status: u16) -> i32 {
+    match status {
+        400 => code::INTERNAL,
+        401 => code::UNAUTHENTICATED,
+        403 => code::PERMISSION_DENIED,
+        404 => code::UNIMPLEMENTED,
+        429 | 502..=504 => code::UNAVAILABLE,
+        _ => code::UNKNOWN,
+    }
 }
 
 /// Reads `grpc-timeout`: 1 to 8 digits and a unit. In milliseconds, rounded up. `None` = malformed.
@@ -260,6 +289,47 @@ mod tests {
         ];
         for (text, ms) in table {
             assert_eq!(parse_timeout(text), ms, "{text}");
+        }
+    }
+
+    #[test]
+    fn timeouts_are_written_in_milliseconds_and_read_back() {
+        for (ms, value) in [(0, "0m"), (1, "1m"), (99_999_999, "99999999m"), (100_000_000, "99999999m")] {
+            assert_eq!(timeout_value(ms), value);
+            assert_eq!(parse_timeout(value), Some(ms.min(TIMEOUT_MS_MAX)));
+        }
+    }
+
+    #[test]
+    fn printable_ascii_is_from_space_to_tilde() {
+        for (value, printable) in [
+            ("", true),
+            (" ~aZ09", true),
+            ("\x1f", false),
+            ("\x7f", false),
+            ("a\tb", false),
+            ("\u{fc}", false),
+        ] {
+            assert_eq!(is_printable(value), printable, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn http_errors_are_read_as_grpc_says() {
+        let table = [
+            (400, 13),
+            (401, 16),
+            (403, 7),
+            (404, 12),
+            (429, 14),
+            (502, 14),
+            (503, 14),
+            (504, 14),
+            (500, 2),
+            (302, 2),
+        ];
+        for (http, code) in table {
+            assert_eq!(code_of_http(http), code, "{http}");
         }
     }
 

@@ -52,6 +52,11 @@ impl Walker {
         Self { skip: PREFACE_BYTES, head: [0; HEAD_BYTES], have: 0 }
     }
 
+    /// At the start of what a server sends: it has no preface but its SETTINGS.
+    pub fn before_frames() -> Self {
+        Self { skip: 0, head: [0; HEAD_BYTES], have: 0 }
+    }
+
     /// Walks over bytes; `seen` gets each head that is complete with them.
     pub fn walk(&mut self, mut bytes: &[u8], mut seen: impl FnMut(FrameHead)) {
         while !bytes.is_empty() {
@@ -112,6 +117,12 @@ mod tests {
         assert_eq!(heads(&mut walker, &bytes[32..33]), [FrameHead { kind: 4, flags: 0, payload_bytes: 0 }]);
         assert_eq!(heads(&mut walker, &bytes[33..42]), [FrameHead { kind: 0, flags: 1, payload_bytes: 3 }]);
         assert_eq!(walker.bytes_to_head(), 3);
+    }
+
+    #[test]
+    fn a_server_begins_with_a_frame() {
+        let settings = FrameHead { kind: 4, flags: 0, payload_bytes: 0 };
+        assert_eq!(heads(&mut Walker::before_frames(), &stream(&[(4, 0, 0)])[24..]), [settings]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
@@ -60,6 +61,17 @@ class Gateway:
             self.process.kill()
             self.process.wait()
             return None
+
+    def await_online(self, user, platform):
+        """Until services know that a user is here. The embedded backend reads the shards' own state."""
+
+    def ready(self):
+        """Whether /readyz says so."""
+        try:
+            with urllib.request.urlopen(self.http + "/readyz", timeout=60) as answer:
+                return answer.status == 200
+        except urllib.error.HTTPError:
+            return False
 
     def metric(self, family, label=""):
         """The sum of a family's series, or of those that have this label, like `outcome="ok"`."""

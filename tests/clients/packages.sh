@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the client tests need: into work/clients, pinned, from npm and PyPI, and two proxies from Debian.
+# Installs what the client tests and tests/standin need: into work/clients, pinned, from npm and PyPI, and two proxies
+# from Debian.
 # Nothing of it is ever committed: the licence files of OpenIM's SDKs are AGPL and GPL. Does nothing when it is there.
 set -eu -o pipefail
 cd "$(dirname "$0")/../.."
@@ -44,7 +45,7 @@ npm_set native-patch.15.1 @openim/electron-client-sdk@3.8.3-patch.15.1 @openim/w
 npm_set grpc-js @grpc/grpc-js@1.14.7 @grpc/proto-loader@0.8.1
 npm_set js @openim/client-sdk@0.0.14 ws@8.18.3
 
-python_wanted="grpcio==1.85.0 grpcio-tools==1.85.0 grpcio-health-checking==1.85.0 grpcio-reflection==1.85.0"
+python_wanted="grpcio==1.85.0 grpcio-tools==1.85.0 grpcio-health-checking==1.85.0 grpcio-reflection==1.85.0 redis==8.1.0"
 if [ "$(cat "$CLIENTS/venv/installed" 2>/dev/null)" != "$python_wanted" ]; then
     rm -rf "$CLIENTS/venv"
     python3 -m venv "$CLIENTS/venv"
@@ -56,8 +57,9 @@ fi
 # Stubs from our own proto files, made anew each time: they are cheap and must not be stale.
 rm -rf "$CLIENTS/stubs"
 mkdir -p "$CLIENTS/stubs"
-mapfile -t protos < <(find proto/openim proto/pinion proto/google/rpc/status.proto -name '*.proto')
-"$CLIENTS/venv/bin/python" -m grpc_tools.protoc -I proto \
+sources=(proto/openim proto/pinion proto/google/rpc/status.proto tests/standin/proto)
+mapfile -t protos < <(find "${sources[@]}" -name '*.proto')
+"$CLIENTS/venv/bin/python" -m grpc_tools.protoc -I proto -I tests/standin/proto \
     --python_out="$CLIENTS/stubs" --grpc_python_out="$CLIENTS/stubs" "${protos[@]}"
 # `google` is a package of protobuf itself: ours are reached by name through a module of their own.
 mv "$CLIENTS/stubs/google/rpc/status_pb2.py" "$CLIENTS/stubs/rpc_status_pb2.py"

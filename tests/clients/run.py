@@ -17,6 +17,7 @@ import suite_grpc
 import suite_grpc_js
 import suite_grpc_limits
 import suite_h2load
+import suite_openim
 import suite_push
 import suite_services
 import suite_sdk
@@ -36,6 +37,7 @@ SUITES = {
     "services": suite_services.run,
     "h2load": suite_h2load.run,
     "front": suite_front.run,
+    "openim": suite_openim.run,
 }
 SHARDS = 3
 

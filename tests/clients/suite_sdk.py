@@ -115,6 +115,8 @@ def together(checks, gateway, push_api, kind, platform, api):
         ])
 
         def sent():
+            gateway.await_online("frida", platform)
+            gateway.await_online("emil", platform)
             emil.send_text("frida", "hello frida")
             frida.wait_message("hello frida", sender="emil")
 

@@ -68,7 +68,7 @@ fn each_request_reaches_its_method_with_its_metadata_and_untouched_data() {
                 ("op", "u"),
                 "{id}: spec 3.2 rule 4"
             );
-            assert_eq!(call.metadata.platform, Some(Platform::ANDROID), "{id}");
+            assert_eq!(call.metadata.platform, Platform::ANDROID, "{id}");
             assert_eq!(call.metadata.connection_id.len(), 32, "{id}");
             assert_eq!(call.deadline, rig.now.mono.plus_ms(limits::UPSTREAM_DEADLINE_MS), "{id}");
         }
@@ -76,7 +76,7 @@ fn each_request_reaches_its_method_with_its_metadata_and_untouched_data() {
 }
 
 #[test]
-fn empty_strings_are_legal_but_for_four_requests() {
+fn trap_15_empty_strings_are_legal_but_for_four_requests() {
     // Trap 15 and spec 3.2 rule 6: 1002, 1005, 1006 and 2004 want all strings; the others want none.
     for (id, method) in REQUESTS {
         for (operation_id, msg_incr) in [("", "m"), ("op", ""), ("", "")] {

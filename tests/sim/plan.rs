@@ -150,6 +150,7 @@ impl Plan {
             spread: self.spread(shard),
             rates: Default::default(),
             push_slice: limits::PUSH_SLICE_MAX,
+            announces_logins: false,
             hash_seed: self.seed ^ 0x5eed,
         }
     }

@@ -3,7 +3,7 @@
 
 use pinion::hub::login_policy::LoginPolicy;
 use pinion::hub::mail::{KickMail, RemoteLoginMail, ShardMail};
-use pinion::hub::upstream::{CallMetadata, UpstreamRequest};
+use pinion::hub::upstream::{CallMetadata, UpstreamCall, UpstreamRequest};
 use pinion::hub::{Effect, HubConfig, Input};
 use pinion::ids::{ConnId, Platform, Text};
 use pinion::limits;
@@ -109,7 +109,7 @@ fn each_policy_kicks_whom_it_says_here_and_from_afar() {
                     };
                     let CallMetadata { operation_id, user, platform, connection_id } = &call.metadata;
                     assert_eq!((&**operation_id, &**user, connection_id.len()), expected, "{name}");
-                    assert_eq!(*platform, Some(new), "{name}");
+                    assert_eq!(*platform, new, "{name}");
                 }
                 rig.turn();
                 for (on, conn) in &there {
@@ -297,5 +297,83 @@ fn whatever_ends_a_connection_first_it_is_unregistered_once() {
                 assert_eq!(rig.value(Metric::Users), u64::from(registered > 0), "{name}");
             }
         }
+    }
+}
+
+#[test]
+fn trap_25_reconnects_two_tokens_and_kills_in_the_queue_leave_no_zombie() {
+    // Spec trap 25 and 8.6: users who come back with the token they had, users who come with another, and logins that
+    // are killed while they wait for the register.
+    const USERS: usize = 100;
+    const ROUNDS: usize = 7;
+    let keeps_its_token = |user: usize| user.is_multiple_of(2);
+    let gone = |rig: &mut Rig, conn| {
+        rig.input(Input::TransportLost(conn));
+        rig.input(Input::TransportClosed(conn));
+    };
+    let mut rig = Rig::new(HubConfig { connections_max: 1000, ..config() });
+    let mut live: Vec<Vec<ConnId>> = vec![Vec::new(); USERS];
+    for round in 0..ROUNDS {
+        for (n, live) in live.iter_mut().enumerate() {
+            let user = format!("u{n}");
+            let mut login = rig.arguments(&user, Platform::IOS);
+            if keeps_its_token(n) {
+                login.token = "same".into();
+            }
+            let conn = rig.accept(login).unwrap();
+            rig.answer_token(&user, Platform::IOS.id());
+            if (n + round).is_multiple_of(3) {
+                gone(&mut rig, conn);
+            } else {
+                live.push(conn);
+            }
+        }
+        rig.turn();
+        let there = |n: usize| if keeps_its_token(n) { live[n].len() } else { live[n].len().min(1) };
+        let expected: usize = (0..USERS).map(there).sum();
+        assert_eq!(
+            rig.value(Metric::Registered),
+            expected as u64,
+            "round {round}: the same token kicks nobody"
+        );
+        // The older ones are found dead only now, kicked or not.
+        for live in &mut live {
+            for old in live.drain(..live.len().saturating_sub(1)) {
+                gone(&mut rig, old);
+            }
+        }
+        rig.turn();
+        let users = live.iter().filter(|live| !live.is_empty()).count() as u64;
+        let counts = [Metric::Registered, Metric::Users].map(|metric| rig.value(metric));
+        assert_eq!((counts, rig.hub.connections() as u64), ([users; 2], users), "round {round}");
+    }
+    for conn in live.into_iter().flatten() {
+        gone(&mut rig, conn);
+    }
+    rig.turn();
+    let counts = [Metric::Registered, Metric::Users].map(|metric| rig.value(metric));
+    assert_eq!((counts, rig.hub.connections()), ([0; 2], 0));
+}
+
+#[test]
+fn a_login_here_is_told_elsewhere_if_there_is_an_elsewhere_and_one_from_afar_is_not_told_on() {
+    for announces_logins in [false, true] {
+        let mut rig = Rig::new(HubConfig { announces_logins, ..config() });
+        rig.log_in("u", Platform::IOS);
+        let told: Vec<_> = rig.calls().into_iter().filter(|call| call.ticket.is_none()).collect();
+        let expected = UpstreamRequest::LoginElsewhere { token: "token-1".into() };
+        assert_eq!(
+            told.iter().map(|call| &call.request).collect::<Vec<_>>(),
+            [&expected][..usize::from(announces_logins)]
+        );
+        for call in &told {
+            let CallMetadata { operation_id, user, platform, connection_id } = &call.metadata;
+            assert_eq!((&**operation_id, &**user, *platform), ("login", "u", Platform::IOS));
+            assert_eq!(connection_id.len(), 32);
+        }
+        make_leave(&mut rig, Way::Remote, Platform::ANDROID, "other");
+        rig.turn();
+        let told_on = |call: &UpstreamCall| matches!(call.request, UpstreamRequest::LoginElsewhere { .. });
+        assert!(!rig.calls().iter().any(told_on));
     }
 }

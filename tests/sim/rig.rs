@@ -59,6 +59,7 @@ pub fn config() -> HubConfig {
         },
         rates: Default::default(),
         push_slice: limits::PUSH_SLICE_MAX,
+        announces_logins: false,
         hash_seed: 1,
     }
 }

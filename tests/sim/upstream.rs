@@ -66,9 +66,9 @@ impl Upstream {
                 };
                 UpstreamOutcome::Statuses(users.iter().map(|user| status(user)).collect())
             }
-            UpstreamRequest::InvalidateToken { .. } | UpstreamRequest::KickTokens { .. } => {
-                UpstreamOutcome::Data(Default::default())
-            }
+            UpstreamRequest::InvalidateToken { .. }
+            | UpstreamRequest::KickTokens { .. }
+            | UpstreamRequest::LoginElsewhere { .. } => UpstreamOutcome::Data(Default::default()),
         }
     }
 }

@@ -51,6 +51,7 @@ fn config(connections_max: u32) -> HubConfig {
         spread: SpreadPlan { above_per_second: u32::MAX, ms_max: limits::SPREAD_MS, seed: 2 },
         rates: Default::default(),
         push_slice: limits::PUSH_SLICE_MAX,
+        announces_logins: false,
         hash_seed: 1,
     }
 }

@@ -117,7 +117,8 @@ pub fn push_batch(messages: usize) -> Bytes {
 mod tests {
     use pinion::cluster::batch::Batch;
     use pinion::cluster::request::PushRequest;
-    use pinion::session::handshake::{Judgement, Strictness, judge};
+    use pinion::session::handshake::{Judgement, Rules, Strictness, judge};
+    use pinion::wire::compat::Compat;
     use pinion::wire::upgrade;
 
     use super::*;
@@ -129,7 +130,8 @@ mod tests {
             assert_eq!((request.id, &request.data), (1003, &msg_data(CONTENT_BYTES)), "{variant:?}");
         }
         let (head, _) = upgrade::parse(&head()).unwrap().unwrap();
-        let Judgement::Login(login) = judge(&head, Strictness::Strict) else { panic!("{head:?}") };
+        let rules = Rules { compat: Compat::Main, strictness: Strictness::Strict };
+        let Judgement::Login(login) = judge(&head, rules) else { panic!("{head:?}") };
         assert!(login.variant.gzip && login.upgrade.is_ok());
         assert_eq!(token::verify(SECRET, &login.token, NOW).unwrap().user.as_ref(), user(1));
         assert_eq!(PushRequest::decode(push_request(10)).unwrap().check().unwrap().2.len(), 10);

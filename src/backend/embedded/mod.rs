@@ -13,6 +13,7 @@ mod presence;
 mod pull;
 mod send;
 pub mod token;
+mod token_check;
 mod token_mac;
 mod token_states;
 
@@ -32,8 +33,9 @@ use crate::time::{Now, UnixMs};
 pub use config::{EmbeddedConfig, HistoryLimits};
 use conversations::Conversations;
 use presence::Presence;
-use token::{Claims, TokenFault};
-use token_states::{Standing, TokenStates};
+use token::Verifier;
+pub use token_check::TokenCheck;
+use token_states::TokenStates;
 
 /// What one call leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +73,7 @@ pub struct State {
 #[derive(Debug)]
 pub struct Embedded {
     config: EmbeddedConfig,
+    verifier: Verifier,
     state: State,
 }
 
@@ -82,7 +85,7 @@ impl Embedded {
 
     /// Goes on where another one stopped.
     pub fn with_state(config: EmbeddedConfig, state: State) -> Self {
-        Self { config, state }
+        Self { verifier: Verifier::new(&config.secret), config, state }
     }
 
     /// For writing it out.
@@ -93,31 +96,20 @@ impl Embedded {
     /// Answers one question.
     pub fn call(&mut self, now: Now, call: &UpstreamCall) -> Answer {
         let mut pushes = Vec::new();
-        let outcome = match &call.request {
-            UpstreamRequest::ParseToken { token } => self.parse_token(now.unix, token),
-            UpstreamRequest::Forward { method, data } => {
-                self.forward(now.unix, call, (*method, data), &mut pushes)
-            }
-            UpstreamRequest::InvalidateToken { preserved, user, platform } => {
-                let login = (&**user, platform.id());
-                self.state.tokens.invalidate(now.unix, login, preserved);
-                Ok(UpstreamOutcome::Data(Bytes::new()))
-            }
-            UpstreamRequest::KickTokens { tokens } => {
-                for token in tokens {
-                    // A token that is not good cannot log in anyway.
-                    if let Ok(claims) = self.verify(now.unix, token) {
-                        self.state.tokens.kick(now.unix, token, &claims);
-                    }
-                }
-                Ok(UpstreamOutcome::Data(Bytes::new()))
-            }
-            UpstreamRequest::UserStatus { users } => {
+        let about_tokens =
+            token_check::answer(&self.verifier, &mut self.state.tokens, now.unix, &call.request);
+        let outcome = match (about_tokens, &call.request) {
+            (Some(outcome), _) => outcome,
+            (None, UpstreamRequest::Forward { method, data }) => self
+                .forward(now.unix, call, (*method, data), &mut pushes)
+                .unwrap_or_else(UpstreamOutcome::Failed),
+            (None, UpstreamRequest::UserStatus { users }) => {
                 let statuses = users.iter().map(|user| self.state.presence.status(user));
-                Ok(UpstreamOutcome::Statuses(statuses.collect()))
+                UpstreamOutcome::Statuses(statuses.collect())
             }
+            // The rest is about tokens, or other gateways.
+            (None, _) => UpstreamOutcome::Failed(UpstreamError::internal()),
         };
-        let outcome = outcome.unwrap_or_else(UpstreamOutcome::Failed);
         Answer { reply: call.ticket.map(|ticket| UpstreamReply { ticket, outcome }), pushes }
     }
 
@@ -139,18 +131,6 @@ impl Embedded {
     /// See [`EmbeddedConfig::limits_text`].
     pub fn limits_text(&self) -> String {
         self.config.limits_text()
-    }
-
-    fn verify(&self, now: UnixMs, token: &str) -> Result<Claims, TokenFault> {
-        token::verify(&self.config.secret, token, now)
-    }
-
-    fn parse_token(&mut self, now: UnixMs, token: &str) -> Result<UpstreamOutcome, UpstreamError> {
-        let claims = self.verify(now, token).map_err(TokenFault::to_upstream)?;
-        match self.state.tokens.seen(now, token, &claims) {
-            Standing::Kicked => Err(TokenFault::Kicked.to_upstream()),
-            Standing::Normal => Ok(UpstreamOutcome::Token { user: claims.user, platform: claims.platform }),
-        }
     }
 
     /// A client's request (spec 3.1).

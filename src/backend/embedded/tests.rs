@@ -30,7 +30,7 @@ fn question(user: &str, request: UpstreamRequest) -> UpstreamCall {
         metadata: CallMetadata {
             operation_id: "op".into(),
             user: user.into(),
-            platform: Some(Platform::WEB),
+            platform: Platform::WEB,
             connection_id: "c".into(),
         },
         request,

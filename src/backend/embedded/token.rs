@@ -3,12 +3,14 @@
 //! Not here: which tokens were kicked (`token_states`). No clock: expiry is judged by the caller's `now`, so the
 //! JWT library's own time checks are off. No error carries a token.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, Validation};
 use serde::{Deserialize, Serialize};
 
-use super::token_mac;
+use super::token_mac::{self, Hs256};
 use crate::hub::upstream::UpstreamError;
 use crate::ids::Platform;
 use crate::time::UnixMs;
@@ -117,28 +119,71 @@ pub fn issue(
     Ok(token)
 }
 
-/// Checks shape, signature and times, in this order.
+/// As [`Verifier::verify`] for a single token.
 ///
 /// # Errors
-/// See [`TokenFault`]; never [`TokenFault::Kicked`], since no state is asked here.
+/// See [`TokenFault`].
 pub fn verify(secret: &str, token: &str, now: UnixMs) -> Result<Claims, TokenFault> {
-    let claims = well_formed(token)?;
-    // What is left to go wrong is the algorithm or the signature: both are 1505.
-    if !is_signed(secret, token) {
-        return Err(TokenFault::Unknown);
+    Verifier::new(secret).verify(token, now)
+}
+
+/// Checks tokens that were signed with one secret.
+#[derive(Clone)]
+pub struct Verifier {
+    secret: Box<str>,
+    hs256: Hs256,
+}
+
+impl Verifier {
+    /// For tokens that are signed with this secret.
+    pub fn new(secret: &str) -> Self {
+        Self { secret: secret.into(), hs256: Hs256::new(secret) }
     }
-    // A moment counts as reached in its first millisecond.
-    let reached = |seconds: i64| seconds.saturating_mul(1000) <= now.0;
-    if claims.exp.is_some_and(reached) {
-        return Err(TokenFault::Expired);
+
+    /// Checks shape, signature and times, in this order.
+    ///
+    /// # Errors
+    /// See [`TokenFault`]; never [`TokenFault::Kicked`], since no state is asked here.
+    pub fn verify(&self, token: &str, now: UnixMs) -> Result<Claims, TokenFault> {
+        let claims = well_formed(token)?;
+        // What is left to go wrong is the algorithm or the signature: both are 1505.
+        if !self.has_signed(token) {
+            return Err(TokenFault::Unknown);
+        }
+        // A moment counts as reached in its first millisecond.
+        let reached = |seconds: i64| seconds.saturating_mul(1000) <= now.0;
+        if claims.exp.is_some_and(reached) {
+            return Err(TokenFault::Expired);
+        }
+        if claims.nbf.is_some_and(|nbf| !reached(nbf)) {
+            return Err(TokenFault::NotYetValid);
+        }
+        if claims.iat.is_some_and(|iat| !reached(iat)) {
+            return Err(TokenFault::Unknown);
+        }
+        Ok(Claims { user: claims.user, platform: claims.platform, expires_s: claims.exp })
     }
-    if claims.nbf.is_some_and(|nbf| !reached(nbf)) {
-        return Err(TokenFault::NotYetValid);
+
+    /// Whether the last part signs the others.
+    fn has_signed(&self, token: &str) -> bool {
+        match token.rsplit_once('.') {
+            Some((signed, signature)) if signed.split('.').next() == Some(HEADER_PART) => {
+                let mut mac = [0; 32];
+                BASE64_URL_SAFE_NO_PAD.decode_slice(signature, &mut mac) == Ok(mac.len())
+                    && self.hs256.has_signed(signed, &mac)
+            }
+            _ => {
+                let key = token_mac::decoding_key(&self.secret);
+                jsonwebtoken::decode::<serde::de::IgnoredAny>(token, &key, &signature_only()).is_ok()
+            }
+        }
     }
-    if claims.iat.is_some_and(|iat| !reached(iat)) {
-        return Err(TokenFault::Unknown);
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("secret", &"(hidden)").finish_non_exhaustive()
     }
-    Ok(Claims { user: claims.user, platform: claims.platform, expires_s: claims.exp })
 }
 
 /// The claims of a token of the right shape; its signature is not looked at.
@@ -153,21 +198,6 @@ fn well_formed(token: &str) -> Result<WireClaims, TokenFault> {
         json::<serde_json::Map<String, serde_json::Value>>(header)?;
     }
     json(payload)
-}
-
-/// Whether the last part signs the others.
-fn is_signed(secret: &str, token: &str) -> bool {
-    match token.rsplit_once('.') {
-        Some((signed, signature)) if signed.split('.').next() == Some(HEADER_PART) => {
-            let mut mac = [0; 32];
-            BASE64_URL_SAFE_NO_PAD.decode_slice(signature, &mut mac) == Ok(mac.len())
-                && token_mac::is_hs256(secret, signed, &mac)
-        }
-        _ => {
-            let key = token_mac::decoding_key(secret);
-            jsonwebtoken::decode::<serde::de::IgnoredAny>(token, &key, &signature_only()).is_ok()
-        }
-    }
 }
 
 /// One base64url part, as a value.
@@ -242,7 +272,7 @@ mod tests {
         ] {
             let library =
                 jsonwebtoken::decode::<serde::de::IgnoredAny>(&token, &key, &signature_only()).is_ok();
-            assert_eq!(is_signed(SECRET, &token), library, "{token}");
+            assert_eq!(Verifier::new(SECRET).has_signed(&token), library, "{token}");
             assert_eq!(library, token == VECTOR, "{token}");
         }
     }

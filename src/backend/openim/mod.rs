@@ -1,6 +1,15 @@
 //! OpenIM's services answer: what is asked of whom, in which words, and what their answers mean (spec 5, 6, 9).
 //!
+//! `calls` says what travels, `answers` what came back, `tokens` what 3.5 asks Redis instead.
+//!
 //! Pure: no sockets, no clock. The channels are in `rpc`, discovery and Redis in `control`.
+
+pub mod answers;
+pub mod calls;
+#[cfg(test)]
+mod differences;
+pub mod presence;
+pub mod tokens;
 
 /// A service of OpenIM that a gateway calls (spec 5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

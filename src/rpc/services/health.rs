@@ -55,7 +55,10 @@ fn state(service: &Service, name: &str) -> ServingStatus {
     let now = clock::now().mono;
     if !name.is_empty() && !service.catalog.services().any(|known| known == name) {
         ServingStatus::ServiceUnknown
-    } else if service.exchange.draining().is_some() || service.readiness.not_ready(now).is_some() {
+    } else if service.exchange.draining().is_some()
+        || service.readiness.not_ready(now).is_some()
+        || service.exchange.lacks_upstream().is_some()
+    {
         ServingStatus::NotServing
     } else {
         ServingStatus::Serving

@@ -183,7 +183,7 @@ fn run(node: &Node, flood: &Flood, time: Duration) -> (u64, Vec<(Duration, Durat
             let (before, posted) = (waited_for_a_cpu(&thread), Instant::now());
             ask(node, 0, UpstreamRequest::ParseToken { token: TOKEN.into() });
             await_mail(|| node.inboxes[0].next_reply());
-            let preempted = waited_for_a_cpu(&thread) - before;
+            let preempted = waited_for_a_cpu(&thread).saturating_sub(before); // of a thread that has ended: nothing
             delays.push((posted.elapsed(), preempted));
             std::thread::sleep(Duration::from_millis(2)); // a pace, not a synchronisation
         }

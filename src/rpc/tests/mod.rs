@@ -1,6 +1,10 @@
 //! An rpc thread over loopback, with shards played by one test thread: what callers and operators see.
 
 mod admin;
+mod channel;
+mod channel_bounds;
+mod channel_faults;
+mod channel_links;
 mod floods;
 mod gate;
 mod grpc;
@@ -124,6 +128,7 @@ impl Node {
             ownership: ownership(),
             admission,
             grpc,
+            openim: None,
             http: Some(http),
             block: Arc::clone(&block),
             blocks: vec![("0".to_owned(), clients()), ("rpc0".to_owned(), block)],
@@ -202,6 +207,8 @@ fn ownership() -> Ownership {
 
 fn config() -> Config {
     Config {
+        backend: crate::config::Backend::Embedded,
+        openim: crate::config::OpenimConfig::default(),
         websocket: WebsocketConfig {
             address: "::".parse().unwrap(),
             port: 0,

@@ -22,7 +22,7 @@ pub(super) fn ask(node: &Node, shard: u16, request: UpstreamRequest) {
         metadata: CallMetadata {
             operation_id: "op".into(),
             user: "u1".into(),
-            platform: Platform::new(1),
+            platform: Platform::IOS,
             connection_id: "c".into(),
         },
         request,

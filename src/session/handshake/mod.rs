@@ -2,7 +2,8 @@
 //!
 //! `query` reads them from the query string, `v` from the one argument that holds them all, `path` knows which paths
 //! are redirected, `origin` whom to believe about the address. Both forms give the same `Arguments`, and one list of
-//! checks judges these.
+//! checks judges these. Which arguments there are, and which of them are checked, depends on the version that the
+//! gateway stands in for ([`Rules`]).
 //!
 //! Not here: the connection limit (check 1), which comes before any of this; the token (checks 4 and 5); the upgrade
 //! headers (check 6), which are only carried along.
@@ -15,6 +16,7 @@ mod v;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Platform;
+use crate::wire::compat::Compat;
 use crate::wire::envelope::{Encoding, Variant};
 use crate::wire::gojson;
 use crate::wire::upgrade::{AcceptKey, Head, UpgradeFault};
@@ -71,6 +73,15 @@ pub enum Strictness {
     Lenient,
 }
 
+/// By which rules a login is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// The version whose checks these are. 3.5 has few and an order of its own (spec 1.3); the others have the same.
+    pub compat: Compat,
+    /// Without effect in 3.5, where neither argument is looked at.
+    pub strictness: Strictness,
+}
+
 /// What a login says about itself, in either form, unchecked but for its types.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Arguments {
@@ -85,6 +96,8 @@ struct Arguments {
 
 /// `errCode` and `errMsg` of bad arguments.
 const ARGS_ERROR: (i32, &str) = (1602, "args err, need token, sendID, platformID");
+/// `errCode` and `errMsg` of a token that is another's (spec 7.5).
+const TOKEN_INVALID: (i32, &str) = (1502, "TokenInvalidError");
 /// What upstream answers when it finds no better code.
 const SERVER_ERROR: (i32, &str) = (500, "ServerInternalError");
 
@@ -117,25 +130,27 @@ impl Refusal {
 pub const SUCCESS_JSON: &str = r#"{"errCode":0,"errMsg":"","errDlt":""}"#;
 
 /// Checks 2 and 3 of spec 1.3, in order; before them the path.
-pub fn judge(head: &Head, strictness: Strictness) -> Judgement {
+pub fn judge(head: &Head, rules: Rules) -> Judgement {
     let (path, query) = head.target.split_once('?').unwrap_or((&head.target, ""));
     if let Some(cleaned) = path::cleaned(path) {
         return Judgement::Redirect(path::with_query(&cleaned, query));
     }
     let query = query::Query::parse(query);
-    let arguments = match query.first("v") {
-        "" => query::arguments(&query, head.compression.as_deref(), strictness),
-        v => v::arguments(v),
+    let arguments = match (rules.compat, query.first("v")) {
+        (Compat::V35, _) => query::arguments_v35(&query, head.compression.as_deref()),
+        (_, "") => query::arguments(&query, head.compression.as_deref(), rules.strictness),
+        (_, v) => v::arguments(v),
     };
-    match arguments.and_then(|arguments| check(arguments, head, strictness)) {
+    match arguments.and_then(|arguments| check(arguments, head, rules)) {
         Ok(login) => Judgement::Login(Box::new(login)),
         Err(refusal) => Judgement::Refuse(refusal),
     }
 }
 
 /// Checks 3a to 3e.
-fn check(arguments: Arguments, head: &Head, strictness: Strictness) -> Result<Login, Refusal> {
-    if arguments.operation_id.is_empty() && strictness == Strictness::Strict {
+fn check(arguments: Arguments, head: &Head, rules: Rules) -> Result<Login, Refusal> {
+    let must_be_traced = rules.compat != Compat::V35 && rules.strictness == Strictness::Strict;
+    if arguments.operation_id.is_empty() && must_be_traced {
         return Err(Refusal::arguments("operationID is empty"));
     }
     if arguments.token.is_empty() {
@@ -145,7 +160,7 @@ fn check(arguments: Arguments, head: &Head, strictness: Strictness) -> Result<Lo
         return Err(Refusal::arguments("sendID is empty"));
     }
     let platform =
-        Platform::new(arguments.platform).ok_or_else(|| Refusal::arguments("platformID is invalid"))?;
+        Platform::new(arguments.platform).ok_or_else(|| no_platform(arguments.platform, rules.compat))?;
     let encoding = match arguments.sdk_type.as_str() {
         "" | "go" => Encoding::Gob,
         "js" => Encoding::Json,
@@ -161,6 +176,15 @@ fn check(arguments: Arguments, head: &Head, strictness: Strictness) -> Result<Lo
         forwarded_for: head.forwarded_for.clone(),
         upgrade: head.upgrade,
     })
+}
+
+/// 3.5 has no check 3d: it goes on to compare with the token, which never names such a platform, and finds check 5b
+/// violated. (It would look at the token itself first: 1501, 1503 to 1505. To the client they are all the same.)
+fn no_platform(id: i64, compat: Compat) -> Refusal {
+    match compat {
+        Compat::V35 => Refusal::new(TOKEN_INVALID, &format!("no token names platform {id}")),
+        Compat::Patch16 | Compat::Main => Refusal::arguments("platformID is invalid"),
+    }
 }
 
 #[cfg(test)]

@@ -67,6 +67,28 @@ pub(super) fn arguments(
     })
 }
 
+/// The checks of 3.5 (spec 1.3): three arguments that must be there, and no more. What later versions added (`v`,
+/// `isMsgResp`, `sdkType`) is not known, and `isBackground`, which has no effect, is not even read.
+pub(super) fn arguments_v35(
+    query: &Query<'_>,
+    compression_header: Option<&str>,
+) -> Result<Arguments, Refusal> {
+    let refused = || Refusal::arguments("1602 args err, need token, sendID, platformID");
+    let given = |key| Some(query.first(key)).filter(|value| !value.is_empty()).ok_or_else(refused);
+    let (token, user) = (given("token")?, given("sendID")?);
+    let platform = given("platformID")?.parse().map_err(|_| refused())?;
+    let compression = [Some(query.first("compression")), compression_header];
+    Ok(Arguments {
+        user: user.into(),
+        token: token.into(),
+        platform,
+        operation_id: query.first("operationID").into(),
+        // Unlike later, an argument that says something else does not hide the header.
+        compression: compression.into_iter().flatten().find(|c| *c == "gzip").unwrap_or_default().into(),
+        ..Arguments::default()
+    })
+}
+
 /// Go's spellings of a boolean.
 fn boolean(text: &str) -> Option<bool> {
     match text {

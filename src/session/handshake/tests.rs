@@ -8,11 +8,17 @@ use super::*;
 use crate::wire::upgrade;
 
 mod order;
+mod versions;
 
 const GOOD: &str = "token=T&sendID=u1&platformID=5&operationID=op&isBackground=false";
 
 fn head(target: &str) -> Head {
     Head { target: target.into(), compression: None, forwarded_for: None, upgrade: Err(UpgradeFault::NotGet) }
+}
+
+/// By the newest rules; those of other versions are in `versions`.
+fn judge(head: &Head, strictness: Strictness) -> Judgement {
+    super::judge(head, Rules { compat: Compat::Main, strictness })
 }
 
 fn login(head: &Head, strictness: Strictness) -> Login {
@@ -317,6 +323,8 @@ proptest! {
     fn any_target_is_judged(target in "/[ -~]{0,60}", query in "[a-zA-Z0-9=&;%+_.-]{0,80}") {
         judge(&head(&format!("{target}?{query}")), Strictness::Strict);
         judge(&head(&format!("/?v={query}")), Strictness::Lenient);
+        let rules = Rules { compat: Compat::V35, strictness: Strictness::Strict };
+        super::judge(&head(&format!("{target}?token=T&sendID=u&{query}")), rules);
     }
 
     #[test]

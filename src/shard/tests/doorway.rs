@@ -9,8 +9,8 @@ use crate::admission::Admission;
 use crate::ids::{Ownership, ShardId};
 use crate::limits::{HEAD_DEADLINE_MS, LINGER_MS};
 use crate::metrics::{Metric, Tally};
-use crate::session::handshake::Strictness;
 use crate::session::handshake::origin::Proxies;
+use crate::session::handshake::{Rules, Strictness};
 use crate::shard::clock;
 use crate::shard::door::{Door, DoorPlan, Guest, Place};
 use crate::shard::head;
@@ -19,6 +19,7 @@ use crate::shard::pulse::Pulse;
 use crate::shard::socket::Socket;
 use crate::shard::thread::{block_on, tests::drivers};
 use crate::shard::turn::Turns;
+use crate::wire::compat::Compat;
 
 fn door(admission: &Arc<Admission>) -> Rc<Door> {
     let plan = DoorPlan {
@@ -27,7 +28,7 @@ fn door(admission: &Arc<Admission>) -> Rc<Door> {
         shards: Vec::new(),
         admission: Arc::clone(admission),
         pulse: Arc::new(Pulse::default()),
-        strictness: Strictness::Strict,
+        rules: Rules { compat: Compat::Main, strictness: Strictness::Strict },
         proxies: Proxies::NONE,
         handshakes_max: 10,
     };

@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pinion::session::handshake::{Judgement, Strictness, judge};
+use pinion::session::handshake::{Judgement, Rules, Strictness, judge};
+use pinion::wire::compat::Compat;
 use pinion::wire::upgrade::{self, Head};
 
 fuzz_target!(|data: &[u8]| {
@@ -12,13 +13,15 @@ fuzz_target!(|data: &[u8]| {
     for cut in [0, 1, n / 2, n - 1] {
         assert_eq!(upgrade::parse(&data[..cut]), Ok(None), "a good head that is cut at {cut} only waits");
     }
-    for strictness in [Strictness::Strict, Strictness::Lenient] {
-        judged(head, strictness);
+    for (_, compat) in Compat::NAMES {
+        for strictness in [Strictness::Strict, Strictness::Lenient] {
+            judged(head, Rules { compat, strictness });
+        }
     }
 });
 
-fn judged(head: &Head, strictness: Strictness) {
-    match judge(head, strictness) {
+fn judged(head: &Head, rules: Rules) {
+    match judge(head, rules) {
         Judgement::Login(login) => {
             assert!(!login.user.is_empty() && !login.token.is_empty());
             if let Ok(accept) = login.upgrade {
@@ -32,7 +35,7 @@ fn judged(head: &Head, strictness: Strictness) {
         Judgement::Redirect(target) => {
             assert!(!target.bytes().any(|b| b.is_ascii_control()), "a target must not end a header");
             let next = Head { target, ..head.clone() };
-            assert!(!matches!(judge(&next, strictness), Judgement::Redirect(_)), "one redirect is enough");
+            assert!(!matches!(judge(&next, rules), Judgement::Redirect(_)), "one redirect is enough");
         }
     }
 }

@@ -165,6 +165,7 @@ impl Rig {
             spread: SpreadPlan { above_per_second: 2, ms_max: 300, seed: u64::from(policy) },
             rates: Default::default(),
             push_slice: limits::PUSH_SLICE_MAX,
+            announces_logins: false,
             hash_seed: u64::from(policy),
         });
         Self {

@@ -10,13 +10,14 @@ use super::source::{Source, Token};
 const LAYERS: &[&[&str]] = &[
     &["main", "cli", "node"],
     &["rpc"],
-    &["shard", "control"],
+    &["shard"],
+    &["control"],
     &["config", "admission"],
     &["cluster", "backend"],
     &["hub"],
     &["session"],
     &["wire"],
-    &["arena", "limits", "ids", "metrics", "time", "pb"],
+    &["arena", "limits", "ids", "metrics", "random", "time", "pb"],
 ];
 
 /// Findings of all files together.

@@ -45,6 +45,7 @@ fn each_rule_reports_a_planted_violation() {
         ("blocking", "src/shard/mailbox.rs", "use crossbeam_channel::Sender;\nfn f() { sender.send(1); }\n"),
         ("blocking", "src/shard/mailbox.rs", "fn f() { std::thread::sleep(d); }\n"),
         ("limit-name", "src/limits.rs", "pub const TIMEOUT: u64 = 1;\n"),
+        ("limit-name", "src/limits/channel.rs", "pub const TIMEOUT: u64 = 1;\n"),
         ("layer", "src/wire/frame.rs", "use crate::session::handshake::Login;\n"),
         ("layer", "src/session/mod.rs", "fn f() -> crate::hub::Hub { new() }\n"),
         ("layer", "src/hub/mod.rs", "use crate::{ids::ConnId, rpc::{Status, Code}};\n"),

@@ -27,7 +27,7 @@ pub const RULES: &[Rule] = &[
     ("atomic", |s| placed(s, ATOMIC_PLACES, is_atomic)),
     ("arc", |s| placed(s, ARC_PLACES, |t| matches!(t.text, "Arc" | "ArcSwap"))),
     ("monoio", |s| placed(s, MONOIO_PLACES, |t| t.text.starts_with("monoio"))),
-    ("tokio", |s| placed(s, CONTROL_PLACES, |t| t.text.starts_with("tokio"))),
+    ("tokio", |s| placed(s, CONTROL_PLACES, |t| t.text.starts_with("tokio") || t.text.starts_with("tonic"))),
     ("blocking", blocking),
     ("limit-name", limit_name),
 ];
@@ -51,6 +51,7 @@ const ATOMIC_PLACES: &[&str] = &[
     "src/shard/atomics",
     "src/shard/pulse",
     "src/shard/stall",
+    "src/control/mailbox",
     "src/metrics",
     "src/admission",
 ];
@@ -65,6 +66,7 @@ const ARC_PLACES: &[&str] = &[
     "src/shard/mod.rs",
     "src/shard/run.rs",
     "src/shard/door.rs",
+    "src/control/",    // its mailbox, its block, and endpoints as they are posted
     "src/hub/mail.rs", // frames that an rpc thread built for all shards
     "src/metrics",
     "src/admission",
@@ -246,7 +248,7 @@ fn blocking(source: &Source) -> Vec<(usize, String)> {
 }
 
 fn limit_name(source: &Source) -> Vec<(usize, String)> {
-    if source.path != "src/limits.rs" {
+    if !source.path.starts_with("src/limits") {
         return Vec::new();
     }
     let mut found = Vec::new();

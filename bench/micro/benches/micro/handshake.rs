@@ -4,7 +4,8 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
 use pinion::backend::embedded::token;
-use pinion::session::handshake::{Judgement, Login, Strictness, judge};
+use pinion::session::handshake::{Judgement, Login, Rules, Strictness, judge};
+use pinion::wire::compat::Compat;
 use pinion::wire::upgrade::{self, AcceptKey, Head};
 use pinion_bench_micro::{NOW, SECRET, head};
 
@@ -14,7 +15,7 @@ fn parsed(bytes: &[u8]) -> Head {
 }
 
 fn judged(head: &Head) -> Box<Login> {
-    match judge(head, Strictness::Strict) {
+    match judge(head, Rules { compat: Compat::Main, strictness: Strictness::Strict }) {
         Judgement::Login(login) => login,
         other => panic!("{other:?}"),
     }

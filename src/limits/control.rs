@@ -1,0 +1,58 @@
+//! Limits of the control thread: etcd, Redis, webhooks.
+
+/// Instances of one service that are kept, in the order of their keys. More: ignored and counted.
+pub const SERVICE_ENDPOINTS_MAX: usize = 1_024;
+/// Bytes of an endpoint's value in etcd; OpenIM's are below 100. More: ignored and counted.
+pub const ENDPOINT_VALUE_BYTES: usize = 4 * 1024;
+/// Default: empty observations in a row before a service that had instances is believed to have none.
+pub const ENDPOINTS_EMPTY_MAX: u32 = 3;
+/// Default: milliseconds from the first of these observations to the last. The last known addresses are used meanwhile.
+pub const ENDPOINTS_EMPTY_MS: u64 = 10_000;
+/// To connect to etcd or Redis, login included. Later: the next address.
+pub const CONTROL_CONNECT_MS: u64 = 5_000;
+/// One question to etcd, and one PING of Redis. Later: the connection is given up.
+pub const CONTROL_CALL_MS: u64 = 5_000;
+/// After this long without a byte etcd and Redis are pinged; as long again without an answer: the connection is dead.
+pub const CONTROL_PING_MS: u64 = 10_000;
+/// Wait before the second attempt to reach etcd or Redis; doubles with each (the half of it is drawn by lot).
+pub const CONTROL_BACKOFF_MS: u64 = 200;
+/// Longest such wait. OpenIM's own retries each second (spec 11.1).
+pub const CONTROL_BACKOFF_LONGEST_MS: u64 = 5_000;
+/// A connection that held this long was a good one: the waits begin anew.
+pub const CONTROL_STEADY_MS: u64 = 10_000;
+/// Default: how long etcd keeps a node's registration without a sign of life (spec 11.1).
+pub const REGISTRATION_LEASE_MS: u64 = 30_000;
+/// Default: the same of the key that OpenIM's Prometheus discovery reads (spec 11.4).
+pub const PROMETHEUS_LEASE_MS: u64 = 300_000;
+/// Payloads of `online_change` that wait for the rpc thread. More: all are dropped and counted, and the rpc thread is
+/// told to ask anew, as after a new subscription.
+pub const ONLINE_CHANGES_MAX: usize = 4_096;
+/// Bytes of one such payload; a user id and at most some dozens of platforms. More: dropped and counted, or, where it
+/// is read, invalid.
+pub const ONLINE_CHANGE_BYTES: usize = 4 * 1024;
+/// How often news that the rpc thread had no room for are offered again.
+pub const NEWS_RETRY_MS: u64 = 10;
+/// How often the control thread publishes its counts.
+pub const CONTROL_PUBLISH_MS: u64 = 500;
+/// Orders about tokens that wait. More: refused to the asker.
+pub const TOKEN_ORDERS_MAX: usize = 1_024;
+/// Orders about tokens that Redis works on. More: they wait.
+pub const TOKEN_ORDERS_IN_FLIGHT_MAX: usize = 32;
+/// Tokens of one user and platform in Redis. More: the question fails.
+pub const USER_TOKENS_MAX: usize = 4_096;
+/// Webhooks that wait; OpenIM's queue (spec 11.6). More: the newest is dropped and counted.
+pub const WEBHOOKS_MAX: usize = 100;
+/// Webhooks under way; OpenIM's number of workers.
+pub const WEBHOOKS_IN_FLIGHT_MAX: usize = 2;
+/// Longest that a webhook may take, whatever its own timeout says (spec 11.6).
+pub const WEBHOOK_LONGEST_MS: u64 = 15_000;
+/// Bytes of a webhook's answer. More: it counts as malformed.
+pub const WEBHOOK_ANSWER_BYTES: usize = 64 * 1024;
+/// Threads that look names up for etcd, Redis and webhooks. More lookups: they wait.
+pub const NAME_LOOKUPS_MAX: usize = 4;
+
+const _: () = assert!(CONTROL_BACKOFF_MS < CONTROL_BACKOFF_LONGEST_MS, "the waits grow");
+const _: () = assert!(
+    REGISTRATION_LEASE_MS / 3 + CONTROL_CONNECT_MS + CONTROL_CALL_MS < REGISTRATION_LEASE_MS,
+    "a registration outlives one late sign of life"
+);

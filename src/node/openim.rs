@@ -1,0 +1,161 @@
+//! What `backend: openim` adds to a node: the control thread, made from the configuration.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::backend::openim::Service;
+use crate::config::{
+    Backend, Config, DiscoveryConfig, DiscoveryKind, Endpoint, OpenimConfig, RedisConfig, RedisMode,
+};
+use crate::control;
+use crate::control::mailbox::{ControlAddress, ControlThread};
+use crate::control::news::News;
+use crate::control::plan::{
+    CONFIRMATION, ClientTls, ControlPlan, Credentials, Discovery, EtcdPlan, PROMETHEUS_LEASE_S,
+    PrometheusPlan, RedisPlan, RegistrationPlan, Subscription, WebhookPlan,
+};
+use crate::metrics::Block;
+use crate::shard::clock;
+use crate::shard::mailbox::{RpcAddress, RpcMail};
+use crate::wire::compat::Compat;
+
+/// The control thread of a node, for its owner, and how rpc threads reach it.
+pub(super) struct Control {
+    pub(super) thread: ControlThread,
+    pub(super) address: ControlAddress,
+    /// Where others reach this node's gRPC port.
+    pub(super) own: SocketAddr,
+}
+
+/// Starts it, if OpenIM's services are to answer. `grpc` and `http` are where this node listens.
+///
+/// # Errors
+/// What cannot be carried out, in words for the operator.
+pub(super) fn start(
+    config: &Config,
+    (grpc, http): (SocketAddr, SocketAddr),
+    rpc: RpcAddress,
+    block: Arc<Block>,
+) -> Result<Option<Control>, String> {
+    if config.backend != Backend::Openim {
+        return Ok(None);
+    }
+    let openim = &config.openim;
+    if openim.compat == Compat::V35 {
+        return Err("compat v3.5 is not built yet for backend openim: its tokens are in Redis, and the gateway does not \
+                    read them so far; main and patch16 are"
+            .to_owned());
+    }
+    let ip = openim.discovery.register_ip;
+    let own = SocketAddr::new(ip, grpc.port());
+    let hooks = &openim.webhooks;
+    let wants_hooks = [hooks.online, hooks.offline, hooks.kick_off].iter().any(|hook| hook.enabled);
+    let post = move |news: News| {
+        rpc.post(RpcMail::News(Box::new(news))).map_err(|mail| match mail {
+            RpcMail::News(news) => *news,
+            _ => News::SubscriptionLost, // only its own kind of mail comes back
+        })
+    };
+    let hook_authorities = hooks.ca.as_deref().map(read).transpose()?;
+    let plan = ControlPlan {
+        discovery: discovery(openim, own, SocketAddr::new(ip, http.port()))?,
+        redis: Some(redis(openim)),
+        webhooks: wants_hooks.then(|| WebhookPlan { url: hooks.url.clone(), authorities: hook_authorities }),
+        news: Box::new(post),
+        now: clock::now,
+        block,
+    };
+    let (address, thread) = control::spawn(plan).map_err(|fault| fault.to_string())?;
+    Ok(Some(Control { thread, address, own }))
+}
+
+fn discovery(config: &OpenimConfig, own: SocketAddr, metrics: SocketAddr) -> Result<Discovery, String> {
+    let discovery = &config.discovery;
+    match discovery.kind {
+        DiscoveryKind::Etcd => Ok(Discovery::Etcd(Box::new(etcd(config, own, metrics)?))),
+        DiscoveryKind::Static => fixed(discovery).map(Discovery::Static),
+        DiscoveryKind::Kubernetes => {
+            Err("discovery.kind kubernetes is not built yet: name the services in discovery.static_*, or use etcd"
+                .to_owned())
+        }
+    }
+}
+
+/// Names are looked up once: who wants addresses that change uses a registry.
+fn fixed(discovery: &DiscoveryConfig) -> Result<Vec<(Service, Vec<SocketAddr>)>, String> {
+    let mut services = Vec::new();
+    for service in Service::ALL {
+        let mut addresses = Vec::new();
+        for Endpoint { host, port } in discovery.fixed.of(service) {
+            let found = std::net::ToSocketAddrs::to_socket_addrs(&(host.as_str(), *port))
+                .map_err(|error| format!("discovery.static_*: {host}:{port} has no address: {error}"))?;
+            addresses.extend(found.take(1));
+        }
+        services.push((service, addresses));
+    }
+    Ok(services)
+}
+
+fn etcd(config: &OpenimConfig, own: SocketAddr, metrics: SocketAddr) -> Result<EtcdPlan, String> {
+    let DiscoveryConfig { etcd, names, lease_s, .. } = &config.discovery;
+    let credentials = (!etcd.username.is_empty()).then(|| Credentials {
+        username: etcd.username.clone(),
+        password: etcd.password.secret().to_owned(),
+    });
+    let tls = match etcd.tls() {
+        false => None,
+        true => Some(ClientTls {
+            authorities: etcd.ca.as_deref().map(read).transpose()?,
+            identity: match (&etcd.cert, &etcd.key) {
+                (Some(cert), Some(key)) => Some((read(cert)?, read(key)?)),
+                _ => None,
+            },
+            server_name: None,
+        }),
+    };
+    let prometheus = config.discovery.metrics.then(|| PrometheusPlan {
+        key: config.metrics_key(),
+        target: metrics,
+        lease_s: PROMETHEUS_LEASE_S,
+    });
+    Ok(EtcdPlan {
+        addresses: etcd.addresses.iter().map(ToString::to_string).collect(),
+        root: etcd.root.clone(),
+        services: Service::ALL.iter().map(|service| (*service, names.of(*service).clone())).collect(),
+        credentials,
+        tls,
+        confirmation: CONFIRMATION,
+        registration: Some(RegistrationPlan {
+            service: names.gateway.clone(),
+            address: own,
+            lease_s: *lease_s,
+            prometheus,
+        }),
+    })
+}
+
+fn redis(config: &OpenimConfig) -> RedisPlan {
+    let RedisConfig { mode, addresses, username, password, db, master_name, sentinel_addresses } =
+        &config.redis;
+    let sentinels = *mode == RedisMode::Sentinel;
+    RedisPlan {
+        addresses: if sentinels { sentinel_addresses } else { addresses }
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        sentinel_master: sentinels.then(|| master_name.clone()),
+        username: username.clone(),
+        password: password.secret().to_owned(),
+        db: i64::from(*db),
+        subscription: match config.compat {
+            Compat::V35 => Subscription::Off,
+            Compat::Patch16 | Compat::Main => Subscription::OnlineChange,
+        },
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+}
