@@ -111,7 +111,8 @@ impl Hub {
     /// Serves the first push of a source, and behind it those that walk the same list. Returns what became of the
     /// first, and whether something is left.
     fn serve_source(&mut self, now: Now, source: SourceId, budget: &mut Budget) -> (Served, bool) {
-        let (mut served, mut in_hand, mut led) = (None, Vec::new(), None);
+        let (mut served, mut led) = (None, None);
+        let mut in_hand = self.pushes.empty_hand();
         while in_hand.len() < limits::PUSHES_TOGETHER_MAX
             && let Some(mut job) = self.pushes.pop(source)
         {
@@ -134,10 +135,12 @@ impl Hub {
             led = Some((in_hand.len(), from, steps));
             in_hand.push(job);
         }
-        let (over, kept): (Vec<Job>, Vec<Job>) = in_hand.into_iter().partition(|job| job.over);
-        kept.into_iter().rev().for_each(|job| self.pushes.put_back(source, job));
-        let left = self.pushes.end(source, over.len());
-        over.into_iter().for_each(|job| self.finish_push(job));
+        let mut over = 0;
+        for job in in_hand.extract_if(.., |job| job.over) {
+            over += 1;
+            self.finish_push(job);
+        }
+        let left = self.pushes.end(source, in_hand, over);
         (served.unwrap_or(Served::All), left)
     }
 

@@ -183,11 +183,14 @@ pub(super) struct Pushes {
     sources: BTreeMap<SourceId, VecDeque<Job>>,
     turns: VecDeque<SourceId>,
     open: usize,
+    /// Empty; its memory is used again.
+    #[serde(skip)]
+    hand: Vec<Job>,
 }
 
 impl Pushes {
     pub(super) fn new() -> Self {
-        Self { sources: BTreeMap::new(), turns: VecDeque::new(), open: 0 }
+        Self { sources: BTreeMap::new(), turns: VecDeque::new(), open: 0, hand: Vec::new() }
     }
 
     /// Queues a push behind the others of its source.
@@ -246,8 +249,17 @@ impl Pushes {
         self.sources.entry(source).or_default().push_front(job);
     }
 
-    /// So many pushes of a source are over. Whether others are left.
-    pub(super) fn end(&mut self, source: SourceId, over: usize) -> bool {
+    /// A place for what is popped.
+    pub(super) fn empty_hand(&mut self) -> Vec<Job> {
+        std::mem::take(&mut self.hand)
+    }
+
+    /// What was popped goes back in its order, but for so many pushes that are over. Whether the source has any left.
+    pub(super) fn end(&mut self, source: SourceId, mut popped: Vec<Job>, over: usize) -> bool {
+        while let Some(job) = popped.pop() {
+            self.put_back(source, job);
+        }
+        self.hand = popped;
         self.open -= over;
         let left = self.sources.get(&source).is_some_and(|jobs| !jobs.is_empty());
         if !left {
