@@ -18,7 +18,7 @@ use super::channel::{Call, Channel, ChannelCounts, ChannelLimits, ChannelPlan, F
 use super::exchange::Exchange;
 use crate::backend::openim::answers::{Answers, CallFault, Expect};
 use crate::backend::openim::calls::{self, Question};
-use crate::backend::openim::presence::{Presence, Question as StatusQuestion};
+use crate::backend::openim::presence::{Presence, Question as StatusQuestion, RenewalTimes};
 use crate::backend::openim::{Service, presence};
 use crate::config::{OpenimConfig, PerService};
 use crate::control::mailbox::ControlAddress;
@@ -93,7 +93,7 @@ impl Openim {
         let mut presence = presence::PresenceConfig::new(compat, std::process::id(), key);
         presence.webhooks = hooks.wanted();
         presence.reports.flush_ms = config.presence.batch_wait_ms;
-        presence.reports.renewal.after_ms = config.presence.renewal_ms;
+        presence.reports.renewal = RenewalTimes::after(config.presence.renewal_ms);
         Self {
             shared: Rc::new(Shared {
                 compat,

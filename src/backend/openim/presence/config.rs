@@ -93,11 +93,7 @@ impl PresenceConfig {
             backoff_ms: limits::PRESENCE_BACKOFF_MS,
             settle_ms: limits::PRESENCE_SETTLE_MS,
             departed_max: limits::PRESENCE_DEPARTED_MAX,
-            renewal: RenewalTimes {
-                after_ms: limits::PRESENCE_RENEW_MS,
-                latest_ms: limits::PRESENCE_RENEW_LATEST_MS,
-                heal_ms: limits::PRESENCE_HEAL_MS,
-            },
+            renewal: RenewalTimes::after(limits::PRESENCE_RENEW_MS),
         };
         let statuses = StatusTimes {
             entries_max: limits::STATUS_ENTRIES_MAX,

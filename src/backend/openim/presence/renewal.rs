@@ -4,6 +4,7 @@
 //! next one due. Those who were told together would fall due together: they are taken batch by batch, at a pace at
 //! which all of them are through in time, and whoever reaches the latest age does not wait for the pace.
 
+use crate::limits::{PRESENCE_HEAL_MS, PRESENCE_RENEW_LATEST_MS, PRESENCE_RENEW_MS};
 use crate::time::Mono;
 
 /// Ages of a user's last record, in milliseconds.
@@ -15,6 +16,15 @@ pub struct RenewalTimes {
     pub latest_ms: u64,
     /// All are told again within this time after [`super::Presence::resubscribed`].
     pub heal_ms: u64,
+}
+
+impl RenewalTimes {
+    /// Told again after so long, and at the latest after half as long again; never more than
+    /// `PRESENCE_RENEW_LATEST_MS` less `PRESENCE_RENEW_MS` later, so that the user service does not forget in between.
+    pub fn after(after_ms: u64) -> Self {
+        let spread_ms = (after_ms / 2).min(PRESENCE_RENEW_LATEST_MS - PRESENCE_RENEW_MS);
+        Self { after_ms, latest_ms: after_ms.saturating_add(spread_ms), heal_ms: PRESENCE_HEAL_MS }
+    }
 }
 
 /// The pace of one lane.
@@ -90,5 +100,12 @@ mod tests {
         assert!(!renewal.may_begin(Mono(129), Mono(50)) && renewal.may_begin(Mono(130), Mono(50)));
         renewal.began(Mono(130), (200, 100), Some(Mono(101)));
         assert!(!renewal.is_due(Mono(500), Mono(99)), "it is over");
+    }
+
+    #[test]
+    fn the_latest_age_follows_the_interval_and_stays_below_what_is_forgotten() {
+        for (after_ms, latest_ms) in [(10_000, 15_000), (600_000, 900_000), (840_000, 1_140_000)] {
+            assert_eq!(RenewalTimes::after(after_ms).latest_ms, latest_ms);
+        }
     }
 }
