@@ -366,8 +366,10 @@ pub const H2_SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// A TLS connection holds at most about 150 KiB besides what HTTP/2 does: rustls takes handshake messages up to
 /// 64 KiB and holds 64 KiB of output and one record of input.
 pub const TLS_TURN_BYTES: usize = 64 * 1024;
-/// Granularity of the deadlines that an rpc thread keeps.
+/// Granularity of the deadlines that an rpc thread keeps while calls are open.
 pub const RPC_TICK_MS: u64 = 20;
+/// How often it looks at its counts, at presence and at its drain while none is: an idle node wakes seldom.
+pub const RPC_IDLE_TICK_MS: u64 = 100;
 /// Admin HTTP/1.1: connections at once. More: closed at accept, counted.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Admin HTTP/1.1: bytes of one request, head and body.

@@ -51,4 +51,5 @@ const _: () = assert!(
     PRESENCE_RENEW_LATEST_MS + 2 * PRESENCE_DEADLINE_MS + PRESENCE_BACKOFF_MS + PRESENCE_FLUSH_MS < 1_200_000,
     "two records of a user are less than 20 minutes apart, as upstream's"
 );
-const _: () = assert!(PRESENCE_RENEW_MS / 2 * 3 == PRESENCE_RENEW_LATEST_MS && 1_200_000 < PRESENCE_EXPIRY_MS);
+const _: () =
+    assert!(PRESENCE_RENEW_MS / 2 * 3 == PRESENCE_RENEW_LATEST_MS && 1_200_000 < PRESENCE_EXPIRY_MS);

@@ -12,6 +12,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use slab::Slab;
 
@@ -21,10 +22,11 @@ use crate::cluster::router::{Busy, Mails, Outcome, Progress, Router};
 use crate::hub::mail::ShardMail;
 use crate::hub::upstream::{UpstreamReply, UserPlatforms};
 use crate::ids::{RpcTicket, ShardId, SourceId};
-use crate::limits::DRAIN_VERDICTS_MS;
+use crate::limits::{DRAIN_VERDICTS_MS, RPC_IDLE_TICK_MS, RPC_TICK_MS};
 use crate::metrics::{Block, Metric};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, LaneDepths, RpcInbox, RpcMail, ShardAddress};
+use crate::shard::nudge::Nudge;
 use crate::time::Mono;
 use crate::wire::grpc::{Status, code};
 
@@ -36,6 +38,8 @@ pub(super) use tray::Tray;
 #[derive(Clone)]
 pub(super) struct Exchange {
     state: Rc<RefCell<State>>,
+    /// Rung when there may be something to keep time of.
+    roused: Nudge,
 }
 
 struct State {
@@ -94,7 +98,7 @@ impl Exchange {
             next_source: first_source,
             drain: None,
         };
-        Self { state: Rc::new(RefCell::new(state)) }
+        Self { state: Rc::new(RefCell::new(state)), roused: Nudge::default() }
     }
 
     /// Adds one to a counter.
@@ -114,6 +118,7 @@ impl Exchange {
         &self,
         start: impl FnOnce(&mut Router) -> Result<(RpcTicket, Mails), Busy>,
     ) -> Result<Waiting, Status> {
+        self.roused.ring();
         let mut state = self.state.borrow_mut();
         let (ticket, mails) = start(&mut state.router)
             .map_err(|Busy| Status::new(code::UNAVAILABLE, "too many calls are waiting for the shards"))?;
@@ -128,6 +133,9 @@ impl Exchange {
 
     /// Takes one mail of this thread.
     pub(super) fn mail(&self, mail: RpcMail) {
+        if !matches!(mail, RpcMail::Outcome { .. }) {
+            self.roused.ring();
+        }
         let mut state = self.state.borrow_mut();
         let mut wakers = Vec::new();
         // Only the backend asks for the time: the answers to pushes, which are most mails, do without the clock.
@@ -254,6 +262,16 @@ impl Exchange {
         self.state.borrow().shards.iter().map(ShardAddress::depths).collect()
     }
 
+    /// Waits for the next time to look at deadlines and counts: soon, while something has a deadline here.
+    pub(super) async fn tick(&self) {
+        if self.state.borrow().keeps_time() {
+            return monoio::time::sleep(Duration::from_millis(RPC_TICK_MS)).await;
+        }
+        self.roused.clear();
+        // Roused or not: the next tick sees what there is.
+        drop(monoio::time::timeout(Duration::from_millis(RPC_IDLE_TICK_MS), self.roused.wait()).await);
+    }
+
     /// The deadline of the drain, once it has begun.
     pub(super) fn draining(&self) -> Option<Mono> {
         self.state.borrow().drain
@@ -266,6 +284,12 @@ impl Exchange {
 }
 
 impl State {
+    /// Whether something here has a deadline.
+    fn keeps_time(&self) -> bool {
+        let late = matches!(&self.backend, Backend::Embedded(embedded) if embedded.owes());
+        late || !self.answers.is_empty() || !self.trays.is_empty() || self.drain.is_some()
+    }
+
     /// Posts mail; what a lane refuses goes back to the router.
     fn post(&mut self, mails: Mails) {
         for (shard, mail) in mails {

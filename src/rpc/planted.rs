@@ -51,6 +51,11 @@ impl LateCalls {
         true
     }
 
+    /// Whether no call is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// The next call whose time has come.
     pub(super) fn next_due(&mut self, now: Mono) -> Option<(UpstreamCall, Fate)> {
         let entry = self.held.first_entry().filter(|entry| entry.key().0 <= now)?;

@@ -112,7 +112,7 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
 async fn tick(exchange: &Exchange, stop: impl Fn(), publish: impl Fn()) {
     let mut shut = false;
     loop {
-        monoio::time::sleep(Duration::from_millis(RPC_TICK_MS)).await;
+        exchange.tick().await;
         let now = clock::now().mono;
         exchange.expire(now);
         publish();

@@ -57,6 +57,11 @@ impl Embedded {
         if self.late.hold(now.mono, call) { Work::default() } else { self.answer(now, call) }
     }
 
+    /// Whether a late answer is outstanding.
+    pub(super) fn owes(&self) -> bool {
+        !self.late.is_empty()
+    }
+
     /// The next late answer whose time has come, and for whom.
     pub(super) fn next_late(&mut self, now: Now) -> Option<(ShardId, Work)> {
         let (call, fate) = self.late.next_due(now.mono)?;
