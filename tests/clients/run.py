@@ -3,7 +3,7 @@
 
     work/clients/venv/bin/python tests/clients/run.py [SUITE..]
 
-Install first: tests/clients/packages.sh and `cargo build --release`. Suites: native-patch.10 native-patch.15.1 js grpc.
+Install first: tests/clients/packages.sh, scripts/servers.sh and `cargo build --release`. Suites: those of SUITES below.
 GATEWAY_BIN names another binary; SDK_LOG_LEVEL=6 shows what the native SDK thinks.
 """
 
@@ -12,6 +12,8 @@ import os
 import subprocess
 import sys
 
+import suite_faults
+import suite_fleet
 import suite_front
 import suite_grpc
 import suite_grpc_js
@@ -38,6 +40,8 @@ SUITES = {
     "h2load": suite_h2load.run,
     "front": suite_front.run,
     "openim": suite_openim.run,
+    "openim-faults": suite_faults.run,
+    "openim-fleet": suite_fleet.run,
 }
 SHARDS = 3
 
