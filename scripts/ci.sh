@@ -138,7 +138,7 @@ run "churn without io_uring" suite "${denied[@]}" cargo test --locked --test it 
 run "sim" suite cargo test --locked --test sim
 run "loom" suite cargo test --locked -p pinion-loom --release
 autobahn
-run "fuzz" suite bash scripts/fuzz.sh 10
+run "fuzz" suite bash scripts/fuzz.sh 5
 run "docs" gate env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items
 run "pure layers alone" gate cargo check --locked --lib --no-default-features
 run "release build" gate cargo build --locked --release
