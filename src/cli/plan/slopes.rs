@@ -32,8 +32,8 @@ pub(super) struct EngineSlopes {
 
 /// By engine; the first is the default.
 pub(super) const ENGINES: [EngineSlopes; 2] = [
-    EngineSlopes { name: "ring", user_bytes: user_bytes(639.0) },
-    EngineSlopes { name: "task", user_bytes: user_bytes(1_035.0) },
+    EngineSlopes { name: "ring", user_bytes: user_bytes(627.0) },
+    EngineSlopes { name: "task", user_bytes: user_bytes(1_062.0) },
 ];
 
 const fn user_bytes(value: f64) -> Slope {
@@ -43,7 +43,7 @@ const fn user_bytes(value: f64) -> Slope {
 /// Kernel memory of an idle, established connection: socket, file, inode, dentry, and its share of hash tables.
 pub(super) const KERNEL_BYTES: Slope = Slope {
     name: "kernel memory per idle connection",
-    value: 5_506.0,
+    value: 5_146.0,
     unit: "B",
     command: "bench/compare/run.sh",
 };
@@ -66,17 +66,17 @@ pub(super) const SHARD_BYTES: Slope =
     Slope { name: "one shard more", value: 2.2e6, unit: "B", command: "bench/compare/run.sh growth" };
 /// CPU of a ping and its pong.
 pub(super) const HEARTBEAT_US: Slope =
-    Slope { name: "CPU per heartbeat", value: 5.7, unit: "us", command: "bench/compare/run.sh growth" };
+    Slope { name: "CPU per heartbeat", value: 6.7, unit: "us", command: "bench/compare/run.sh growth" };
 /// CPU of a login: accept, head, token checked here, 101, register. Not of its close.
 pub(super) const LOGIN_US: Slope =
-    Slope { name: "CPU per login", value: 19.8, unit: "us", command: "bench/compare/run.sh" };
+    Slope { name: "CPU per login", value: 13.7, unit: "us", command: "bench/compare/run.sh" };
 /// CPU of a push to one user by OpenIM's unary call, gRPC and delivery together.
 pub(super) const PUSH_US: Slope =
     Slope { name: "CPU per push to one connection", value: 12.8, unit: "us", command: "bench-push unary" };
 /// CPU of one delivery more of the same push.
 pub(super) const DELIVERY_US: Slope = Slope {
     name: "CPU per further delivery of a push",
-    value: 4.0,
+    value: 3.9,
     unit: "us",
     command: "bench/compare/run.sh",
 };
