@@ -45,8 +45,7 @@ def run(checks, _gateway, _api):
         receiver = stack.enter_context(WebhookReceiver())
         gateway = stack.enter_context(OpenimGateway(
             deployment, 2, "--upstream-deadline-ms", str(UPSTREAM_DEADLINE_SECONDS * 1000),
-            # A lease of seconds, so that the loss of it is noticed within seconds.
-            "--discovery-lease-s", "5", "--webhooks-url", receiver.url, "--webhooks-online", "true",
+            "--webhooks-url", receiver.url, "--webhooks-online", "true",
             "--webhooks-offline", "true",
         ))
         until(gateway.ready, lambda: "not ready:\n" + "\n".join(gateway.lines[-20:]))
@@ -348,7 +347,7 @@ class ShortLived:
         self.stack = contextlib.ExitStack()
         enter = self.stack.enter_context
         self.deployment = enter(Deployment(COMPAT, *QUICK, "--online-seconds", str(ONLINE_SECONDS)))
-        flags = ["--presence-renewal-ms", str(RENEWAL_SECONDS * 1000), "--discovery-lease-s", "5"]
+        flags = ["--presence-renewal-ms", str(RENEWAL_SECONDS * 1000)]
         self.stays, crashes = (enter(OpenimGateway(self.deployment, 1, *flags)) for _ in range(2))
         for gateway in (self.stays, crashes):
             until(gateway.ready, lambda: "not ready")

@@ -42,8 +42,8 @@ class Deployment:
         return [
             "--backend", "openim", "--compat", self.compat, "--discovery-etcd-addresses", self.etcd.address,
             "--redis-addresses", self.redis.address, "--discovery-register-ip", "127.0.0.1",
-            # Shorter than OpenIM's 30: a gateway that is killed is waited for.
-            "--discovery-lease-s", "10",
+            # Shorter than OpenIM's 30: a gateway that is killed is waited for, a lost lease is to be noticed.
+            "--discovery-lease-s", "5",
         ]
 
 
