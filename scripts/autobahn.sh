@@ -19,7 +19,7 @@ if [ ! -x work/py27/bin/wstest ]; then
     work/py27/bin/pip install -q autobahntestsuite==25.10.1
 fi
 # The debug build: its library is there already from the tests, and a release one would be linked with LTO once more.
-cargo build -q --locked --example echo
+cargo build -q --locked --workspace --example echo
 target/debug/examples/echo 127.0.0.1:0 >"$work/echo.log" 2>"$work/echo.err" &
 echo_pid=$!
 trap 'kill "$echo_pid" 2>/dev/null || true' EXIT

@@ -127,27 +127,30 @@ run "prerequisites" gate bash -c packages
 run "servers" gate bash scripts/servers.sh
 run "format" gate cargo fmt --all --check
 run "clippy" gate cargo clippy --workspace --all-targets --locked -- -D warnings
-run "unit tests" suite cargo test --locked --lib --bins
-run "it" suite cargo test --locked --test it -- --skip churn::
-run "churn" suite cargo test --locked --test it -- churn:: --nocapture
+# What is built for tests is built with one selection of packages, the whole workspace: with another one crates get
+# other features, and half of them would be built again.
+run "release build" gate cargo build --locked --release
+run "test build" gate cargo test --locked --workspace --all-targets --no-run
+run "build of the tools" gate cargo build --locked --workspace --bins --examples
+export GATEWAY_BIN=$ROOT/target/release/pinion
+run "unit tests" suite cargo test --locked --workspace --lib --bins
+run "it" suite cargo test --locked --workspace --test it -- --skip churn::
+run "churn" suite cargo test --locked --workspace --test it -- churn:: --nocapture
 run "seccomp filter" suite "${denied[@]}" --self-test
 # (The rpc tests run on both drivers anyway.)
-run "unit tests without io_uring" suite "${denied[@]}" cargo test --locked --lib -- shard::
-run "it without io_uring" suite "${denied[@]}" cargo test --locked --test it -- --skip tidy:: --skip churn:: --skip control::
-run "churn without io_uring" suite "${denied[@]}" cargo test --locked --test it -- churn:: --nocapture
-run "sim" suite cargo test --locked --test sim
-run "loom" suite cargo test --locked -p pinion-loom --release
+run "unit tests without io_uring" suite "${denied[@]}" cargo test --locked --workspace --lib -- shard:: tonic::
+run "it without io_uring" suite "${denied[@]}" \
+    cargo test --locked --workspace --test it -- --skip tidy:: --skip churn:: --skip control::
+run "churn without io_uring" suite "${denied[@]}" cargo test --locked --workspace --test it -- churn:: --nocapture
+run "sim" suite cargo test --locked --workspace --test sim
 autobahn
 run "fuzz" suite bash scripts/fuzz.sh 5
-run "docs" gate env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items
+run "docs" gate env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --lib --document-private-items
 run "pure layers alone" gate cargo check --locked --lib --no-default-features
-run "release build" gate cargo build --locked --release
-run "release build of the load generator" gate cargo build --locked --release -p pinion-bench-load
-run "bench tests" suite cargo test --locked -p pinion-bench-kit -p pinion-bench-load -p pinion-bench-peers -p pinion-bench-push
-run "micro benchmarks, once each" suite cargo test --locked -p pinion-bench-micro --lib --benches
+run "micro benchmarks, once each" suite cargo test --locked --workspace --bench micro
 run "arithmetic of the comparison" gate python3 -m unittest discover -s bench/compare -p 'test_*.py'
-run "bench smoke" suite cargo run --locked -p pinion-bench-push -- smoke
-run "load generator smoke" suite python3 bench/scripts/smoke.py
+run "bench smoke" suite target/debug/bench-push smoke
+run "load generator smoke" suite python3 bench/scripts/smoke.py --bench target/debug/pinion-bench
 run "host" suite bash scripts/host.sh
 run "the commands of README.md" suite python3 scripts/quickstart.py
 run "client packages" gate bash tests/clients/packages.sh
@@ -156,8 +159,6 @@ run "clients" suite "$WORK/clients/venv/bin/python" tests/clients/run.py
 # Those whose way through the gateway depends on the driver.
 run "clients without io_uring" suite "${denied[@]}" "$WORK/clients/venv/bin/python" tests/clients/run.py \
     native-patch.15.1 js grpc grpc-limits push services openim
-run "tonic" suite env GATEWAY_BIN=target/release/pinion cargo test --locked -p pinion-tonic
-run "tonic without io_uring" suite "${denied[@]}" env GATEWAY_BIN=target/release/pinion cargo test --locked -p pinion-tonic
 run "cargo-deny" gate bash -c deny_tool
 run "licences, bans, sources" gate "$WORK/tools/bin/cargo-deny" --workspace check bans licenses sources
 advisories

@@ -17,17 +17,16 @@ found=work/fuzz
 mkdir -p "$found"
 
 if ! "$tool" --version 2>/dev/null | grep -qx "cargo-fuzz $CARGO_FUZZ_VERSION"; then
-    cargo install cargo-fuzz --locked --version "$CARGO_FUZZ_VERSION" --root work/tools \
+    # Not optimised: it only starts cargo.
+    CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off cargo install cargo-fuzz --locked --version "$CARGO_FUZZ_VERSION" --root work/tools \
         --target-dir work/tools-target || exit 1
 fi
 "$tool" fuzz build "${options[@]}" || { echo "fuzz: 0 passed, 1 failed"; exit 1; }
 targets=("$@")
 [ "${#targets[@]}" -gt 0 ] || mapfile -t targets < <("$tool" fuzz list --fuzz-dir tests/fuzz)
 
-passed=0
-failed=0
-for target in "${targets[@]}"; do
-    log=$found/$target.log
+fuzz() { # TARGET
+    local target=$1 log=$found/$1.log status runs edges input
     mkdir -p "$found/$target" "tests/fuzz/corpus/$target"
     # The binary itself: `cargo fuzz run` would look for changes again and again.
     "$binaries/$target" -artifact_prefix="$found/crash-$target-" -max_total_time="$seconds" -timeout=60 \
@@ -36,15 +35,29 @@ for target in "${targets[@]}"; do
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
     edges=$(grep -o ' cov: [0-9]*' "$log" | tail -n 1)
     if [ "$status" -eq 0 ] && [ "${runs:-0}" -gt 0 ]; then
-        passed=$((passed + 1))
         echo "fuzz $target: $runs executions,$edges"
-        continue
+        return 0
     fi
-    failed=$((failed + 1))
     grep -v '^#' "$log" | tail -n 40
     input=$(grep -o "$found/crash-$target-[^ ]*" "$log" | tail -n 1)
     echo "fuzz $target: FAILED with status $status after ${runs:-0} executions, log in $log"
     [ -z "$input" ] || echo "fuzz $target: reproduce with: $binaries/$target $input"
+    return 1
+}
+
+passed=0
+failed=0
+# As many at a time as there are processors.
+together=$(nproc)
+for ((first = 0; first < ${#targets[@]}; first += together)); do
+    running=()
+    for target in "${targets[@]:first:together}"; do
+        fuzz "$target" &
+        running+=($!)
+    done
+    for pid in "${running[@]}"; do
+        if wait "$pid"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+    done
 done
 echo "fuzz: $passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -17,7 +17,7 @@ use prost::Message as _;
 
 /// Content of a chat message: between a word and a paragraph.
 pub const CONTENT_BYTES: usize = 200;
-/// What signs [`token`].
+/// What signs [`token()`].
 pub const SECRET: &str = "openIM123";
 /// When every benchmark takes place.
 pub const NOW: UnixMs = UnixMs(1_700_000_000_000);

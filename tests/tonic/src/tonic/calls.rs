@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tonic::{Code, Request};
 
-use crate::api::{Api, batch, details, openim, push, with_gateway};
-use crate::gateway::eventually;
-use crate::pb::openim::msggateway::{
+use super::api::{Api, batch, details, openim, push, with_gateway};
+use super::gateway::eventually;
+use super::pb::openim::msggateway::{
     GetUsersOnlineStatusReq, KickUserOfflineReq, MultiTerminalLoginCheckReq, OnlinePushMsgReq,
 };
 

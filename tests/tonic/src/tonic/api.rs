@@ -12,15 +12,15 @@ use tonic::transport::{Channel, Endpoint, Error};
 use tonic::{Request, Status};
 use tower_service::Service;
 
-use crate::gateway::{Gateway, eventually};
-use crate::pb::openim::msggateway::msg_gateway_client::MsgGatewayClient;
-use crate::pb::openim::msggateway::{GetUsersOnlineStatusReq, OnlineBatchPushOneMsgReq};
-use crate::pb::openim::protobuf::ErrorInfo;
-use crate::pb::openim::sdkws::MsgData;
-use crate::pb::pinion::push_client::PushClient;
-use crate::pb::pinion::push_message::To;
-use crate::pb::pinion::{PushBatch, PushMessage, UserList};
-use crate::pb::rpc;
+use super::gateway::{Gateway, eventually};
+use super::pb::openim::msggateway::msg_gateway_client::MsgGatewayClient;
+use super::pb::openim::msggateway::{GetUsersOnlineStatusReq, OnlineBatchPushOneMsgReq};
+use super::pb::openim::protobuf::ErrorInfo;
+use super::pb::openim::sdkws::MsgData;
+use super::pb::pinion::push_client::PushClient;
+use super::pb::pinion::push_message::To;
+use super::pb::pinion::{PushBatch, PushMessage, UserList};
+use super::pb::rpc;
 
 /// Nothing is refused by the client itself.
 const UNLIMITED: usize = usize::MAX;
@@ -98,7 +98,7 @@ impl Api {
     pub async fn online(&self, user: &str) {
         let start = std::time::Instant::now();
         while self.platforms(user).await.is_empty() {
-            assert!(start.elapsed() < crate::gateway::DEADLINE, "{user} is not online");
+            assert!(start.elapsed() < super::gateway::DEADLINE, "{user} is not online");
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     }

@@ -7,9 +7,9 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use crate::api::{Api, batch, with_gateway};
-use crate::gateway::eventually;
-use crate::pb::pinion::{MessageVerdict, Outcome, PushBatch, PushVerdicts};
+use super::api::{Api, batch, with_gateway};
+use super::gateway::eventually;
+use super::pb::pinion::{MessageVerdict, Outcome, PushBatch, PushVerdicts};
 
 const MANY: u64 = 1_000;
 /// Batches that wait for tonic on one stream.

@@ -4,8 +4,8 @@ use prost::Message;
 use tokio::task::JoinSet;
 use tonic::Code;
 
-use crate::api::{admin, openim, push, with_gateway};
-use crate::pb::openim::msggateway::GetUsersOnlineStatusReq;
+use super::api::{admin, openim, push, with_gateway};
+use super::pb::openim::msggateway::GetUsersOnlineStatusReq;
 
 const OLD_BODY_BYTES: usize = 4 * 1024 * 1024;
 const BODY_BYTES: usize = 8_388_608;
