@@ -4,10 +4,10 @@
 //! out. The order is 3.5's: the token itself, whose it is, its state. A failing Redis is 500
 //! ([`UpstreamError::internal`]).
 //!
-//! Not here: how a token is signed and dated (`embedded::token`, the same for both backends); newer versions, whose
+//! Not here: how a token is signed and dated (`backend::token`); newer versions, whose
 //! auth service does all this.
 
-use crate::backend::embedded::token::{self, TokenFault};
+use crate::backend::token::{self, TokenFault};
 use crate::hub::upstream::{CallMetadata, UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamRequest};
 use crate::ids::Platform;
 use crate::time::UnixMs;
