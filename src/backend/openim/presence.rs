@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use prost::Message;
 
-use super::calls::UserMethod;
+use super::calls::{self, UserMethod};
 use crate::hub::upstream::{PresenceRecord, UpstreamError, UpstreamReply, UserPlatforms};
 use crate::ids::{Platform, ShardId};
 use crate::metrics::{Metric, Tally};
@@ -261,7 +261,7 @@ impl Presence {
 
     fn operation_id(&mut self) -> Box<str> {
         self.operations += 1;
-        format!("p_{}_{}", self.config.pid, self.operations).into()
+        calls::own_operation_id(self.config.pid, self.operations)
     }
 
     /// One webhook per platform, all under one operation id of their own.
