@@ -18,7 +18,7 @@ use crate::pb::openim::auth::{InvalidateTokenReq, KickTokensReq, ParseTokenReq};
 use crate::pb::openim::msggateway::MultiTerminalLoginCheckReq;
 use crate::pb::openim::user::GetUserStatusReq;
 use crate::wire::compat::Compat;
-use crate::wire::grpc::{Dialect, Status, code};
+use crate::wire::grpc::{Dialect, Status, code, is_printable};
 
 /// A call, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,7 +220,7 @@ fn of_connection(
     let mut pairs = vec![("operationid", metadata.operation_id.clone()), ("opuserid", metadata.user.clone())];
     pairs.extend(platform.map(|platform| ("platform", platform.name().into())));
     pairs.push(("connid", metadata.connection_id.clone()));
-    match pairs.iter().find(|(_, value)| !value.bytes().all(|byte| (0x20..=0x7e).contains(&byte))) {
+    match pairs.iter().find(|(_, value)| !is_printable(value)) {
         // Escaped, the server would see another id.
         Some((key, _)) => Err(CallFault::Metadata(key)),
         None => Ok(pairs),
