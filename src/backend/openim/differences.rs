@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::answers::{Answers, CallFault, Expect};
+use super::answers::{Answers, Expect};
 use super::calls::{self, UserMethod};
 use super::tokens;
 use crate::hub::upstream::{CallMetadata, Method, UpstreamCall, UpstreamRequest};
@@ -13,6 +13,7 @@ use crate::session::handshake::{Judgement, Login, Rules, Strictness, judge};
 use crate::time::{Mono, UnixMs};
 use crate::wire::compat::Compat;
 use crate::wire::envelope::Encoding;
+use crate::wire::grpc::CallFault;
 use crate::wire::upgrade::{Head, UpgradeFault};
 use Compat::{Main, Patch16, V35};
 use Decided::{ByAll, Elsewhere, Here};
@@ -218,8 +219,7 @@ fn newer_requests() {
     for method in [Method::GetSeqMessage, Method::GetConversationsHasReadAndMaxSeq, Method::GetLastMessage] {
         assert!(calls::question(V35, &forward(method)).is_ok());
     }
-    assert!(calls::question(V35, &call(UpstreamRequest::UserStatus { users: vec![] })).is_ok());
-    let fault = CallFault::Status(crate::wire::grpc::Status::new(12, "unknown method"));
+    let fault = CallFault::status(12, "unknown method");
     let error = Answers { compat: V35, target: "msg" }.error(&Expect::Data, fault);
     assert_eq!((error.code, &*error.message), (12, "unknown method"));
 }

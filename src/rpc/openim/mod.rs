@@ -14,9 +14,9 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::budget::Ration;
-use super::channel::{Call, Channel, ChannelCounts, ChannelLimits, ChannelPlan, Fault, Retry};
+use super::channel::{Call, Channel, ChannelCounts, ChannelLimits, ChannelPlan};
 use super::exchange::Exchange;
-use crate::backend::openim::answers::{Answers, CallFault, Expect};
+use crate::backend::openim::answers::{Answers, Expect};
 use crate::backend::openim::calls::{self, Question};
 use crate::backend::openim::presence::{Presence, Question as StatusQuestion, RenewalTimes};
 use crate::backend::openim::{Service, presence};
@@ -29,6 +29,7 @@ use crate::metrics::{Metric, Tally};
 use crate::shard::clock;
 use crate::time::Mono;
 use crate::wire::compat::Compat;
+use crate::wire::grpc::CallFault;
 use elsewhere::Elsewhere;
 use told::Hooks;
 
@@ -129,7 +130,7 @@ impl Openim {
         monoio::spawn(async move {
             let (service, expect) = (question.service, question.expect.clone());
             let question = call_of(question, this.deadline(call.deadline));
-            let answer = this.shared.channels.of(service).call(question).await.map_err(fault_of);
+            let answer = this.shared.channels.of(service).call(question).await;
             this.over(&exchange, asked, this.shared.names.of(service), (&expect, answer));
         });
     }
@@ -245,21 +246,8 @@ impl Openim {
 }
 
 fn call_of(question: Question, deadline: Mono) -> Call {
-    let retry = match question.retry {
-        calls::Retry::Safe => Retry::Safe,
-        calls::Retry::Never => Retry::Never,
-    };
-    Call { path: question.path, metadata: question.metadata, message: question.message, deadline, retry }
-}
-
-fn fault_of(fault: Fault) -> CallFault {
-    match fault {
-        Fault::Status(status) => CallFault::Status(*status),
-        Fault::Unavailable(text) => CallFault::Unavailable(text),
-        Fault::Deadline => CallFault::Deadline,
-        Fault::Overloaded => CallFault::Overloaded,
-        Fault::Metadata(key) => CallFault::Metadata(key),
-    }
+    let Question { path, metadata, message, retry, .. } = question;
+    Call { path, metadata, message, deadline, retry }
 }
 
 fn add(sum: &mut ChannelCounts, more: &ChannelCounts) {
