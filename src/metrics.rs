@@ -235,6 +235,8 @@ metrics! {
     TokenOrdersFailed Counter "pinion_token_orders_total" ("outcome" = "failed") "Questions and changes of token states in Redis.";
     TokenOrdersLate Counter "pinion_token_orders_total" ("outcome" = "late") "Questions and changes of token states in Redis.";
     TokenOrdersRefused Counter "pinion_token_orders_total" ("outcome" = "queue_full") "Questions and changes of token states in Redis.";
+    TokenChecks Gauge "pinion_token_checks" "Logins whose token state Redis is asked for (OpenIM 3.5).";
+    TokenChecksRefused Counter "pinion_token_checks_refused_total" "Logins that found too many others asking Redis for their token's state.";
     WebhooksOk Counter "pinion_webhooks_total" ("outcome" = "ok") "Webhooks by outcome.";
     WebhooksRefused Counter "pinion_webhooks_total" ("outcome" = "refused") "Webhooks by outcome.";
     WebhooksMalformed Counter "pinion_webhooks_total" ("outcome" = "malformed") "Webhooks by outcome.";

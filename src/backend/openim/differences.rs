@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::answers::{Answers, Expect};
 use super::calls::{self, UserMethod};
-use super::tokens;
+use super::tokens::Tokens;
 use crate::hub::upstream::{CallMetadata, Method, UpstreamCall, UpstreamRequest};
 use crate::ids::{Platform, ShardId};
 use crate::session::handshake::{Judgement, Login, Rules, Strictness, judge};
@@ -226,8 +226,9 @@ fn newer_requests() {
 
 fn tokens_by_rpc() {
     let kick = || call(UpstreamRequest::KickTokens { tokens: vec![] });
-    assert!(tokens::first_step("secret", UnixMs(0), &parse_token()).is_some());
-    assert!(tokens::first_step("secret", UnixMs(0), &kick()).is_some());
+    let mut tokens = Tokens::new("secret", 1);
+    assert!(tokens.begin(UnixMs(0), &parse_token()).is_some());
+    assert!(tokens.begin(UnixMs(0), &kick()).is_some());
     assert!(calls::question(V35, &kick()).is_err());
     for compat in [Patch16, Main] {
         assert_eq!(calls::question(compat, &parse_token()).unwrap().path, "/openim.auth.Auth/parseToken");

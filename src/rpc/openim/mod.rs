@@ -6,6 +6,7 @@
 //! is answered once, at the latest at its deadline; no borrow is held while something is waited for.
 
 mod elsewhere;
+mod tokens;
 mod told;
 
 use std::cell::{Cell, RefCell};
@@ -19,6 +20,7 @@ use super::exchange::Exchange;
 use crate::backend::openim::answers::{Answers, Expect};
 use crate::backend::openim::calls::{self, Question};
 use crate::backend::openim::presence::{Presence, Question as StatusQuestion, RenewalTimes};
+use crate::backend::openim::tokens::Tokens;
 use crate::backend::openim::{Service, presence};
 use crate::config::{OpenimConfig, PerService};
 use crate::control::mailbox::ControlAddress;
@@ -31,6 +33,7 @@ use crate::time::Mono;
 use crate::wire::compat::Compat;
 use crate::wire::grpc::CallFault;
 use elsewhere::Elsewhere;
+use tokens::TokenDesk;
 use told::Hooks;
 
 /// See the module's documentation. Lives on rpc thread 0; cheap to clone.
@@ -48,6 +51,8 @@ struct Shared {
     channels: PerService<Channel>,
     elsewhere: Elsewhere,
     presence: RefCell<Presence>,
+    /// With OpenIM 3.5, whose gateway judges tokens itself.
+    tokens: Option<TokenDesk>,
     hooks: Hooks,
     discovery: Cell<DiscoveryState>,
 }
@@ -55,6 +60,8 @@ struct Shared {
 /// What the backend is made of.
 pub(super) struct OpenimPlan<'a> {
     pub(super) config: &'a OpenimConfig,
+    /// That tokens are signed with.
+    pub(super) secret: &'a str,
     /// Drawn at start: spreads users over lanes and reconnects over time.
     pub(super) key: [u64; 2],
     /// Where other gateways reach this one.
@@ -73,10 +80,10 @@ struct Asked {
 
 impl Openim {
     pub(super) fn new(plan: OpenimPlan<'_>) -> Self {
-        let OpenimPlan { config, key, own, control, ration } = plan;
+        let OpenimPlan { config, secret, key, own, control, ration } = plan;
         let compat = config.compat;
-        let limits =
-            ChannelLimits { calls_max: config.upstream.in_flight_max as usize, ..ChannelLimits::DEFAULT };
+        let calls_max = config.upstream.in_flight_max as usize;
+        let limits = ChannelLimits { calls_max, ..ChannelLimits::DEFAULT };
         let seed = Cell::new(key[0]);
         let channel = |name: &str| {
             seed.set(seed.get().wrapping_add(key[1] | 1));
@@ -90,6 +97,8 @@ impl Openim {
             push: channel(&names.push),
             gateway: channel(&names.gateway), // never given an instance: the others are asked one by one
         };
+        let tokens =
+            (compat == Compat::V35).then(|| TokenDesk::new(Tokens::new(secret, calls_max), control.clone()));
         let hooks = Hooks::new(compat, config.webhooks.clone(), control);
         let mut presence = presence::PresenceConfig::new(compat, std::process::id(), key);
         presence.webhooks = hooks.wanted();
@@ -103,6 +112,7 @@ impl Openim {
                 channels,
                 elsewhere: Elsewhere::new(own, limits, key, ration),
                 presence: RefCell::new(Presence::new(presence)),
+                tokens,
                 hooks,
                 discovery: Cell::new(DiscoveryState::Loading),
             }),
@@ -118,10 +128,14 @@ impl Openim {
             shared.presence.borrow_mut().ask(clock::now().mono, question);
             return self.go_on(exchange);
         }
+        let deadline = self.deadline(call.deadline);
+        if shared.tokens.as_ref().is_some_and(|tokens| tokens.take(exchange, &call, deadline)) {
+            return;
+        }
         let asked = Asked { shard: call.shard, ticket: call.ticket };
         let question = match calls::question(shared.compat, &call) {
             Ok(question) if question.service == Service::Gateway => {
-                return shared.elsewhere.tell(&question, self.deadline(call.deadline));
+                return shared.elsewhere.tell(&question, deadline);
             }
             Ok(question) => question,
             Err(fault) => return self.over(exchange, asked, "", (&Expect::Data, Err(fault))),
@@ -129,7 +143,7 @@ impl Openim {
         let (this, exchange) = (self.clone(), exchange.clone());
         monoio::spawn(async move {
             let (service, expect) = (question.service, question.expect.clone());
-            let question = call_of(question, this.deadline(call.deadline));
+            let question = call_of(question, deadline);
             let answer = this.shared.channels.of(service).call(question).await;
             this.over(&exchange, asked, this.shared.names.of(service), (&expect, answer));
         });
@@ -191,8 +205,11 @@ impl Openim {
             News::Resubscribed => shared.presence.borrow_mut().resubscribed(now),
             News::SubscriptionLost => tracing::warn!("the subscription to online_change is lost"),
             News::OnlineChange { payload } => shared.presence.borrow_mut().online_change(now, &payload),
-            // Asked for with OpenIM 3.5 only.
-            News::TokenStates(answer) => tracing::debug!(?answer, "nobody asked for it"),
+            News::TokenStates(answer) => {
+                if let Some(tokens) = &shared.tokens {
+                    tokens.answered(exchange, &answer);
+                }
+            }
         }
         self.go_on(exchange);
     }
@@ -216,6 +233,9 @@ impl Openim {
     pub(super) fn publish(&self, tally: &mut Tally) {
         let shared = &self.shared;
         shared.presence.borrow().publish(tally);
+        if let Some(tokens) = &shared.tokens {
+            tokens.publish(tally);
+        }
         let mut sum = shared.elsewhere.counts();
         let ready = [
             (Metric::UpstreamReadyAuth, Service::Auth),
