@@ -29,7 +29,7 @@ enum Decided {
 }
 
 /// Version, difference, decision; in the order of spec 12.
-const ROWS: [(&str, &str, Decided); 31] = [
+const ROWS: [(&str, &str, Decided); 32] = [
     ("v3.6.0", "isMsgResp", Here(first_frames)),
     ("v3.7.0", "packages are named openim.*", Here(packages)),
     ("v3.7.0", "tokens are checked and ended by RPC", Here(tokens_by_rpc)),
@@ -76,6 +76,14 @@ const ROWS: [(&str, &str, Decided); 31] = [
         "patch.8",
         "the same token kicks nobody",
         Elsewhere("tests/sim/policy_behaviour.rs", "the_same_token_kicks_nobody_and_is_preserved"),
+    ),
+    (
+        "patch.8",
+        "the same token kicks nobody: not so in 3.5",
+        Elsewhere(
+            "tests/sim/policy_behaviour.rs",
+            "in_3_5_a_login_here_ends_an_older_one_with_its_token_and_the_token_stays_good",
+        ),
     ),
     (
         "patch.8",
