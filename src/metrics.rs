@@ -273,6 +273,7 @@ metrics! {
     PresenceRepairs Counter "pinion_presence_repairs_total" "Messages of others that lacked a user who is online here.";
     PresenceEchoes Counter "pinion_presence_echoes_total" "Users told once more after a request of unknown fate or a second repair.";
     PresenceDeparted Counter "pinion_presence_departed_forgotten_total" "Users whose leaving was not told because too many waited.";
+    PresenceMovesForgotten Counter "pinion_presence_moves_forgotten_total" "Logins that were not told once more: too many waited (OpenIM 3.5).";
     OnlineChangeInvalid Counter "pinion_online_change_invalid_total" "Messages of online_change that are none.";
     StatusEntries Gauge "pinion_status_cache_users" "Users in the cache of statuses.";
     StatusWaiting Gauge "pinion_status_waiting" "Users in questions that wait for the user service.";

@@ -25,7 +25,9 @@ use crate::backend::openim::{Service, presence};
 use crate::config::{OpenimConfig, PerService};
 use crate::control::mailbox::ControlAddress;
 use crate::control::news::{DiscoveryState, News};
-use crate::hub::upstream::{PresenceRecord, UpstreamCall, UpstreamError, UpstreamReply, UpstreamRequest};
+use crate::hub::upstream::{
+    CallMetadata, PresenceRecord, UpstreamCall, UpstreamError, UpstreamReply, UpstreamRequest,
+};
 use crate::ids::{CallTicket, ShardId};
 use crate::metrics::{Metric, Tally};
 use crate::shard::clock;
@@ -135,7 +137,7 @@ impl Openim {
         let asked = Asked { shard: call.shard, ticket: call.ticket };
         let question = match calls::question(shared.compat, &call) {
             Ok(question) if question.service == Service::Gateway => {
-                return shared.elsewhere.tell(&question, deadline);
+                return self.tell_elsewhere(&call, &question, deadline);
             }
             Ok(question) => question,
             Err(fault) => return self.over(exchange, asked, "", (&Expect::Data, Err(fault))),
@@ -147,6 +149,14 @@ impl Openim {
             let answer = this.shared.channels.of(service).call(question).await;
             this.over(&exchange, asked, this.shared.names.of(service), (&expect, answer));
         });
+    }
+
+    /// Tells the other gateways of a login here, if there are others.
+    fn tell_elsewhere(&self, login: &UpstreamCall, question: &Question, deadline: Mono) {
+        let (shared, CallMetadata { user, platform, .. }) = (&self.shared, &login.metadata);
+        if shared.elsewhere.tell(question, deadline) > 0 {
+            shared.presence.borrow_mut().told_elsewhere(clock::now().mono, user, *platform);
+        }
     }
 
     /// A call is over: whoever asked hears of it. `target` is what discovery calls the service.
