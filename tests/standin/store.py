@@ -110,6 +110,10 @@ class RedisStore:
         await self.redis.hset(key, user, json.dumps(status, separators=(",", ":")))
         await self.redis.expire(key, OLD_STATUS_SECONDS)
 
+    async def old_platforms(self, user):
+        found = await self.redis.hget(old_status_key(user), user)
+        return json.loads(found)["platformIDs"] if found else []
+
     async def changes(self, subscribed):
         """Each payload of `online_change`. Sets the event once it is subscribed; after a loss it subscribes again."""
         while True:
@@ -177,6 +181,9 @@ class MemoryStore:
 
     async def old_status(self, user, platform, online):
         self.old[user] = changed(self.old.get(user, []), platform, online)
+
+    async def old_platforms(self, user):
+        return self.old.get(user, [])
 
     async def changes(self, subscribed):
         listener = asyncio.Queue()
