@@ -308,9 +308,12 @@ def logged_out(deployment, gateway):
 
 
 def moves(a, b, opened):
+    """Also without an operation id, which 3.5's clients may leave out and its services want."""
     left = opened.enter_context(GobClient(a, "mona", LINUX))
-    opened.enter_context(GobClient(b, "mona", LINUX))
+    token = b.token("mona", LINUX)
+    opened.enter_context(Knock(b, sendID="mona", token=token, platformID=str(LINUX)))
     left.wait_closed()
+    assert left.kicked, "closed without a kick"
 
 
 def told_again(deployment, gateway):

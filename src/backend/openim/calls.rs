@@ -151,6 +151,14 @@ pub fn question(compat: Compat, call: &UpstreamCall) -> Result<Question, CallFau
 /// # Errors
 /// As [`question`].
 pub fn login_check(compat: Compat, login: &CallMetadata, token: &str) -> Result<Question, CallFault> {
+    let mut metadata = of_connection(login, platform_at_login(compat, login))?;
+    if compat == Compat::V35 && login.operation_id.is_empty() {
+        // Its clients may leave it out, and its gateways refuse an empty one: the login would end nobody there.
+        metadata
+            .iter_mut()
+            .filter(|(key, _)| *key == "operationid")
+            .for_each(|(_, id)| *id = login.connection_id.clone());
+    }
     let message = MultiTerminalLoginCheckReq {
         user_id: login.user.to_string(),
         platform_id: login.platform.id(),
@@ -159,7 +167,7 @@ pub fn login_check(compat: Compat, login: &CallMetadata, token: &str) -> Result<
     Ok(Question {
         service: MULTI_TERMINAL_LOGIN_CHECK.service,
         path: MULTI_TERMINAL_LOGIN_CHECK.path(compat),
-        metadata: of_connection(login, platform_at_login(compat, login))?,
+        metadata,
         message: encoded(&message),
         // A late repetition would kick whoever logged in since.
         retry: Retry::Never,
