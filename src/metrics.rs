@@ -235,6 +235,8 @@ metrics! {
     TokenOrdersFailed Counter "pinion_token_orders_total" ("outcome" = "failed") "Questions and changes of token states in Redis.";
     TokenOrdersLate Counter "pinion_token_orders_total" ("outcome" = "late") "Questions and changes of token states in Redis.";
     TokenOrdersRefused Counter "pinion_token_orders_total" ("outcome" = "queue_full") "Questions and changes of token states in Redis.";
+    TokenChecks Gauge "pinion_token_checks" "Logins whose token state Redis is asked for (OpenIM 3.5).";
+    TokenChecksRefused Counter "pinion_token_checks_refused_total" "Logins that found too many others asking Redis for their token's state.";
     WebhooksOk Counter "pinion_webhooks_total" ("outcome" = "ok") "Webhooks by outcome.";
     WebhooksRefused Counter "pinion_webhooks_total" ("outcome" = "refused") "Webhooks by outcome.";
     WebhooksMalformed Counter "pinion_webhooks_total" ("outcome" = "malformed") "Webhooks by outcome.";
@@ -271,6 +273,7 @@ metrics! {
     PresenceRepairs Counter "pinion_presence_repairs_total" "Messages of others that lacked a user who is online here.";
     PresenceEchoes Counter "pinion_presence_echoes_total" "Users told once more after a request of unknown fate or a second repair.";
     PresenceDeparted Counter "pinion_presence_departed_forgotten_total" "Users whose leaving was not told because too many waited.";
+    PresenceMovesForgotten Counter "pinion_presence_moves_forgotten_total" "Logins that were not told once more: too many waited (OpenIM 3.5).";
     OnlineChangeInvalid Counter "pinion_online_change_invalid_total" "Messages of online_change that are none.";
     StatusEntries Gauge "pinion_status_cache_users" "Users in the cache of statuses.";
     StatusWaiting Gauge "pinion_status_waiting" "Users in questions that wait for the user service.";

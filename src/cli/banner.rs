@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{doctor, version};
-use crate::backend::embedded::token;
+use crate::backend::token;
 use crate::config::{
     Backend, Config, DEFAULT_SECRET, DiscoveryKind, Endpoint, Loaded, RedisConfig, RedisMode, RpcConfig,
     setting,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 
 use super::{EXIT_FAILED, fail, load, output};
-use crate::backend::embedded::token;
+use crate::backend::token;
 use crate::ids::Platform;
 use crate::shard::clock;
 

@@ -18,6 +18,7 @@ use super::counts::Counts;
 use super::mailbox::Wanted;
 use super::news::Board;
 use super::redis::{Fault, Servers};
+use crate::backend::openim::tokens::{KICKED, Marking, Which};
 use crate::ids::Platform;
 use crate::limits::{CONTROL_CALL_MS, TOKEN_ORDERS_IN_FLIGHT_MAX, USER_TOKENS_MAX};
 use crate::metrics::Metric;
@@ -31,20 +32,16 @@ pub enum TokenOrder {
         /// Comes back in the answer.
         question: u64,
         /// Whose.
-        user: String,
+        user: Box<str>,
         /// Where.
         platform: Platform,
         /// After it the answer is [`TokenFault::Late`].
         deadline: Mono,
     },
-    /// Mark all but one as kicked. Nobody waits: a failure is counted and logged.
+    /// Mark tokens as kicked. Nobody waits: a failure is counted and logged.
     Kick {
-        /// Whose.
-        user: String,
-        /// Where.
-        platform: Platform,
-        /// The token that stays as it is.
-        keep: String,
+        /// Which, whose and where.
+        marking: Marking,
         /// Not done after it.
         deadline: Mono,
     },
@@ -69,13 +66,15 @@ pub enum TokenFault {
     Late,
 }
 
-/// The state of a kicked token (spec 7.2).
-const KICKED: i64 = 2;
-
 /// Marks every token of the hash (the key) but one (first argument) with a state (second); gives how many.
-const KICK: &str = "local n = 0 \
+const KICK_ALL_BUT: &str = "local n = 0 \
     for _, token in ipairs(redis.call('HKEYS', KEYS[1])) do \
     if token ~= ARGV[1] then redis.call('HSET', KEYS[1], token, ARGV[2]) n = n + 1 end end \
+    return n";
+
+/// Marks one token of the hash, if it is there.
+const KICK_ONLY: &str = "local n = redis.call('HEXISTS', KEYS[1], ARGV[1]) \
+    if n == 1 then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end \
     return n";
 
 /// Works orders off, over one connection that is made when it is needed.
@@ -124,8 +123,8 @@ impl<'a> Keeper<'a> {
                 let states = self.in_time(deadline, self.read(key(&user, platform))).await;
                 self.board.answer(TokenAnswer { question, states });
             }
-            TokenOrder::Kick { user, platform, keep, deadline } => {
-                let kicked = self.in_time(deadline, self.kick(key(&user, platform), keep)).await;
+            TokenOrder::Kick { marking: Marking { user, platform, which }, deadline } => {
+                let kicked = self.in_time(deadline, self.kick(key(&user, platform), which)).await;
                 if let Err(fault) = kicked {
                     tracing::warn!(
                         ?fault,
@@ -170,8 +169,12 @@ impl<'a> Keeper<'a> {
         Ok(states)
     }
 
-    async fn kick(&self, key: String, keep: String) -> Result<(), Fault> {
-        let kicked: i64 = self.ask(cmd("EVAL").arg(KICK).arg(1).arg(key).arg(keep).arg(KICKED)).await?;
+    async fn kick(&self, key: String, which: Which) -> Result<(), Fault> {
+        let (script, token) = match &which {
+            Which::AllBut(token) => (KICK_ALL_BUT, token),
+            Which::Only(token) => (KICK_ONLY, token),
+        };
+        let kicked: i64 = self.ask(cmd("EVAL").arg(script).arg(1).arg(key).arg(&**token).arg(KICKED)).await?;
         tracing::debug!(kicked, "Redis: tokens marked as kicked");
         Ok(())
     }

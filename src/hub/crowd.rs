@@ -10,13 +10,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::login::{LoginPlace, NewLogin};
 use super::login_policy::{self, Existing};
 use super::{Hub, Kind};
 use crate::ids::ConnId;
 use crate::limits;
 use crate::metrics::Metric;
 use crate::random;
-use crate::session::{Credentials, Phase, Tick};
+use crate::session::{Credentials, Phase, Session, Tick};
 use crate::time::{Mono, Now};
 
 /// What spreading is told at start.
@@ -103,11 +104,11 @@ impl Hub {
         if self.registry.connections(&login.user).take(max).count() < max {
             return false;
         }
-        let there: Vec<Existing> = self
-            .registry
-            .connections(&login.user)
-            .map(|(_, s)| Existing { platform: s.platform, same_token: s.token(&login.user) == *login.token })
-            .collect();
+        let (user, token, place) = (&*login.user, &*login.token, LoginPlace::Here);
+        let new = NewLogin { user, platform: session.platform, token, place };
+        let existing =
+            |s: &Session| Existing { platform: s.platform, spared: self.spares(&s.token(user), &new) };
+        let there: Vec<Existing> = self.registry.connections(user).map(|(_, s)| existing(s)).collect();
         let verdict = login_policy::decide(self.config.login_policy, session.platform, &there);
         there.len() - verdict.kicked.len() >= max
     }

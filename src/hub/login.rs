@@ -27,6 +27,15 @@ pub(super) struct NewLogin<'a> {
     pub(super) user: &'a str,
     pub(super) platform: Platform,
     pub(super) token: &'a str,
+    pub(super) place: LoginPlace,
+}
+
+/// Where a login takes place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LoginPlace {
+    Here,
+    /// On another gateway.
+    Elsewhere,
 }
 
 impl Hub {
@@ -160,10 +169,14 @@ impl Hub {
         session.credentials = Credentials::Identity(Box::new(Identity { token: packed }));
         session.phase = Phase::Open;
         (session.heard, session.pinged) = (Tick::of(now.mono), Tick::of(now.mono));
-        self.apply_policy(now, NewLogin { user: &user, platform, token: &token }, |hub| {
-            let connection_id = hub.registry.session(conn).map(Session::connection_id_hex);
-            metadata(&operation_id, &user, platform, connection_id.unwrap_or_default())
-        });
+        self.apply_policy(
+            now,
+            NewLogin { user: &user, platform, token: &token, place: LoginPlace::Here },
+            |hub| {
+                let connection_id = hub.registry.session(conn).map(Session::connection_id_hex);
+                metadata(&operation_id, &user, platform, connection_id.unwrap_or_default())
+            },
+        );
         if self.config.announces_logins {
             let connection_id = self.registry.session(conn).map(Session::connection_id_hex);
             let metadata = metadata(&operation_id, &user, platform, connection_id.unwrap_or_default());
@@ -199,7 +212,7 @@ impl Hub {
             .filter(|(_, s)| s.phase == Phase::Open)
             .map(|(conn, s)| {
                 let token = s.token(new.user);
-                let existing = Existing { platform: s.platform, same_token: token == new.token };
+                let existing = Existing { platform: s.platform, spared: self.spares(&token, &new) };
                 (conn, existing, token.into())
             })
             .collect();
@@ -224,6 +237,14 @@ impl Hub {
         };
         let metadata = metadata(self);
         self.notify(now, metadata, request);
+    }
+
+    /// Whether a connection with this token stays, whatever the policy says of its platform. A login elsewhere spares
+    /// its own token with every version: a gateway that is told of its own login, because it is known under another
+    /// address, must not end it.
+    pub(super) fn spares(&self, token: &str, new: &NewLogin<'_>) -> bool {
+        let kicks = self.config.kicks_same_token && new.place == LoginPlace::Here;
+        token == new.token && !kicks
     }
 
     /// Asks upstream for something whose answer nobody waits for.

@@ -33,8 +33,8 @@ impl LoginPolicy {
 pub struct Existing {
     /// Its platform.
     pub platform: Platform,
-    /// Whether it logged in with the very token of the new login: then it stays (spec 8.3).
-    pub same_token: bool,
+    /// Whether it stays all the same: it logged in with the very token of the new login (spec 8.3; not in 3.5).
+    pub spared: bool,
 }
 
 /// What must be told to the auth service afterwards; nobody waits for it.
@@ -74,7 +74,7 @@ pub fn decide(policy: LoginPolicy, platform: Platform, existing: &[Existing]) ->
         LoginPolicy::KickNobody | LoginPolicy::OnePerClass => false,
     };
     let kicked: Vec<usize> =
-        candidates.into_iter().filter(|i| existing.get(*i).is_some_and(|e| !e.same_token)).collect();
+        candidates.into_iter().filter(|i| existing.get(*i).is_some_and(|e| !e.spared)).collect();
     let invalidation = match policy {
         _ if invalidates => Invalidation::AllButNew,
         LoginPolicy::OnePerClass if !kicked.is_empty() => Invalidation::OfKicked,

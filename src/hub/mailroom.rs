@@ -1,7 +1,7 @@
 //! Mail from the rpc threads: kicks, logins elsewhere, status, presence news. Each is answered in the same call.
 
 use super::dispatch::{SUBSCRIBE, tips};
-use super::login::{NewLogin, metadata};
+use super::login::{LoginPlace, NewLogin, metadata};
 use super::mail::{
     DeviceStatus, KickMail, OnlineStatusMail, RemoteLoginMail, RpcOutcome, ShardMail, UserStatus,
 };
@@ -60,7 +60,8 @@ impl Hub {
     /// Spec 4.6: the policy of a login on another gateway, applied to the connections here.
     fn remote_login(&mut self, now: Now, login: &RemoteLoginMail) {
         let (user, token) = (login.user.as_str(), login.token.as_str());
-        self.apply_policy(now, NewLogin { user, platform: login.platform, token }, |_| {
+        let place = LoginPlace::Elsewhere;
+        self.apply_policy(now, NewLogin { user, platform: login.platform, token, place }, |_| {
             // Connection id and op user are empty for remote jobs (spec 6.1).
             metadata(&login.operation_id, "", login.platform, "".into())
         });

@@ -106,6 +106,9 @@ pub struct HubConfig {
     /// Whether the other gateways are told of logins here ([`upstream::UpstreamRequest::LoginElsewhere`]).
     #[serde(default)]
     pub announces_logins: bool,
+    /// Whether a login here ends older ones with its own token, too, where the policy says so: 3.5 (spec 8.3).
+    #[serde(default)]
+    pub kicks_same_token: bool,
     /// Keyed hashing of user ids: drawn at start, given in tests.
     pub hash_seed: u64,
 }

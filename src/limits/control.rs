@@ -34,8 +34,11 @@ pub const ONLINE_CHANGE_BYTES: usize = 4 * 1024;
 pub const NEWS_RETRY_MS: u64 = 10;
 /// How often the control thread publishes its counts.
 pub const CONTROL_PUBLISH_MS: u64 = 500;
-/// Orders about tokens that wait. More: refused to the asker.
-pub const TOKEN_ORDERS_MAX: usize = 1_024;
+/// Logins whose token state Redis is asked for (OpenIM 3.5), as many as calls may wait for a service by default; fewer
+/// where `upstream.in_flight_max` is less. More: refused with 503 at once.
+pub const TOKEN_CHECKS_MAX: usize = 8_192;
+/// Orders about tokens that wait: all checks, and kicks. More: refused to the asker.
+pub const TOKEN_ORDERS_MAX: usize = 10_240;
 /// Orders about tokens that Redis works on. More: they wait.
 pub const TOKEN_ORDERS_IN_FLIGHT_MAX: usize = 32;
 /// Tokens of one user and platform in Redis. More: the question fails.
@@ -51,6 +54,7 @@ pub const WEBHOOK_ANSWER_BYTES: usize = 64 * 1024;
 /// Threads that look names up for etcd, Redis and webhooks. More lookups: they wait.
 pub const NAME_LOOKUPS_MAX: usize = 4;
 
+const _: () = assert!(TOKEN_CHECKS_MAX < TOKEN_ORDERS_MAX, "a kick finds room beside all checks");
 const _: () = assert!(CONTROL_BACKOFF_MS < CONTROL_BACKOFF_LONGEST_MS, "the waits grow");
 const _: () = assert!(
     REGISTRATION_LEASE_MS / 3 + CONTROL_CONNECT_MS + CONTROL_CALL_MS < REGISTRATION_LEASE_MS,

@@ -16,6 +16,11 @@ pub const PRESENCE_BACKOFF_FIRST_MS: u64 = 250;
 pub const PRESENCE_BACKOFF_MS: u64 = 15_000;
 /// What followed a request of unknown fate is told once more after so long, and a user is repaired so often at most.
 pub const PRESENCE_SETTLE_MS: u64 = 10_000;
+/// OpenIM 3.5 only: where other gateways are, a login here is told once more after so long. The gateway that he left
+/// says that he is gone perhaps after this one said that he came, and 3.5 has no channel to hear of it.
+pub const PRESENCE_MOVED_MS: u64 = 3_000;
+/// Logins that wait for it. More: the newest is not told again, and counted.
+pub const PRESENCE_MOVED_MAX: usize = 100_000;
 /// A user who is online is told again so long after he was told last (spec 9.1) ...
 pub const PRESENCE_RENEW_MS: u64 = 600_000;
 /// ... and at the latest after so long: the renewals of users who came together are spread over the time between.

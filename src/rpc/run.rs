@@ -56,6 +56,7 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
         None => Backend::Embedded(Box::new(Embedded::new(&start.config, SourceId(source)))),
         Some(UpstreamStart { own, control }) => Backend::Openim(Openim::new(OpenimPlan {
             config: &start.config.openim,
+            secret: &start.config.auth.secret,
             key: start.config.shards.owner_key,
             own,
             control,

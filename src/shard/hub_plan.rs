@@ -17,13 +17,14 @@ pub(super) fn hub_config(shard: ShardId, config: &Config) -> HubConfig {
         // Recordings show it, so it is a hash of the key and not a part of it.
         seed: ahash::RandomState::with_seeds(a, b, 0x7370_7265, 0x6164).hash_one(shard.0),
     };
+    // A `Config` is valid by construction; 1 is OpenIM's default.
+    let login_policy = LoginPolicy::from_number(config.login_policy).unwrap_or(LoginPolicy::OnePerPlatform);
     HubConfig {
         shard,
         connections_max: config.admission.shard_connections_max,
         user_connections_max: config.admission.user_connections_max,
         spread,
-        // A `Config` is valid by construction; 1 is OpenIM's default.
-        login_policy: LoginPolicy::from_number(config.login_policy).unwrap_or(LoginPolicy::OnePerPlatform),
+        login_policy,
         outbox_bytes_max: config.outbox_bytes_max,
         outbox_frames_max: config.outbox_frames_max,
         shard_outbox_bytes_max: config.shard_outbox_bytes_max,
@@ -33,16 +34,22 @@ pub(super) fn hub_config(shard: ShardId, config: &Config) -> HubConfig {
             Some(PlantedPush::Unsliced) => usize::MAX,
         },
         announces_logins: config.backend == Backend::Openim,
+        // Policy 4 is newer than 3.5, and so is all of it.
+        kicks_same_token: stands_in_for(config) == Compat::V35 && login_policy != LoginPolicy::OnePerClass,
         hash_seed: a ^ b.rotate_left(32) ^ u64::from(shard.0),
     }
 }
 
-/// By which rules logins are judged: those of the newest OpenIM.
+/// By which rules logins are judged.
 pub(super) fn login_rules(config: &Config) -> Rules {
     let strictness = if config.lenient { Strictness::Lenient } else { Strictness::Strict };
-    let compat = match config.backend {
+    Rules { compat: stands_in_for(config), strictness }
+}
+
+/// The embedded backend is as the newest OpenIM.
+fn stands_in_for(config: &Config) -> Compat {
+    match config.backend {
         Backend::Openim => config.openim.compat,
         Backend::Embedded => Compat::Main,
-    };
-    Rules { compat, strictness }
+    }
 }

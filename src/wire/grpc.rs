@@ -1,7 +1,9 @@
 //! gRPC as bytes: status values (OpenIM's are above 16), `grpc-message`, `grpc-status-details-bin`, `grpc-timeout`, and
-//! the messages of a body (`body`, compressed ones `gunzip`). HTTP/2 is not here.
+//! the messages of a body (`body`, compressed ones `gunzip`), what a caller knows of a call (`call`). HTTP/2 is not
+//! here.
 
 mod body;
+mod call;
 mod gunzip;
 
 use base64::Engine as _;
@@ -14,6 +16,7 @@ use prost::Message;
 use crate::pb;
 
 pub use body::{BodyFault, Message as BodyMessage, Messages, PREFIX_BYTES, frame};
+pub use call::{CallFault, Retry};
 pub use gunzip::Gunzip;
 
 /// The generations of OpenIM, by the root of their protobuf packages (spec 4.1).

@@ -24,13 +24,15 @@ SECRET = "tests/clients"
 class Gateway:
     """`with Gateway(shards=2) as gateway:`; the addresses are `websocket` (URL), `grpc` (host:port) and `http` (URL)."""
 
+    RPC_LISTEN = "127.0.0.1:0"
+
     def __init__(self, shards, *flags):
         self.shards = shards
         self.flags = flags
         self.lines = []
 
     def __enter__(self):
-        command = [BINARY, "--websocket-port", "0", "--rpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
+        command = [BINARY, "--websocket-port", "0", "--rpc-listen", self.RPC_LISTEN, "--http-listen", "127.0.0.1:0"]
         command += ["--shards-count", str(self.shards), "--shards-pin", "false", "--auth-secret", SECRET]
         command += self.flags
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -18,7 +18,7 @@ from push_api import message, sdkws_pb2
 LINUX = 7
 ANSWER_SECONDS = 60
 PING_SECONDS = 5
-SEND_MESSAGE, PUSHED, LOGOUT, SUBSCRIBE = 1003, 2001, 2003, 2005
+SEND_MESSAGE, PUSHED, KICKED, LOGOUT, SUBSCRIBE = 1003, 2001, 2002, 2003, 2005
 TEXT_FRAME, BINARY_FRAME, CLOSE_FRAME, PING_FRAME, PONG_FRAME = 1, 2, 8, 9, 10
 
 
@@ -37,7 +37,7 @@ class JsonClient:
         self.user, self.platform = user, platform
         self.news = threading.Condition()
         self.answers, self.tips, self.texts, self.pongs = {}, [], [], []
-        self.closed = False
+        self.closed = self.kicked = False
         self.sending = threading.Lock()
         self.next_id = 0
         address = urllib.parse.urlsplit(gateway.websocket)
@@ -91,11 +91,7 @@ class JsonClient:
     def start(self, identifier, data):
         self.next_id += 1
         number = str(self.next_id)
-        request = {
-            "reqIdentifier": identifier, "sendID": self.user, "operationID": uuid.uuid4().hex, "msgIncr": number,
-            "data": base64.b64encode(data.SerializeToString()).decode(),
-        }
-        self._send(BINARY_FRAME, json.dumps(request).encode())
+        self._send(BINARY_FRAME, self._encoded(identifier, uuid.uuid4().hex, number, data.SerializeToString()))
         return number
 
     def answered(self, number):
@@ -137,14 +133,30 @@ class JsonClient:
         with self.news:
             assert self.news.wait_for(lambda: self.closed, ANSWER_SECONDS), f"{self.user} is still connected"
 
+    # ---- the encoding --------------------------------------------------------------------------------------------
+
+    def _arguments(self, token):
+        return {
+            "sendID": self.user, "token": token, "platformID": self.platform, "operationID": uuid.uuid4().hex,
+            "isBackground": "false", "sdkType": "js",
+        }
+
+    def _encoded(self, identifier, operation, number, data):
+        request = {
+            "reqIdentifier": identifier, "sendID": self.user, "operationID": operation, "msgIncr": number,
+            "data": base64.b64encode(data).decode(),
+        }
+        return json.dumps(request).encode()
+
+    def _decoded(self, frame):
+        found = json.loads(frame)
+        return {**found, "data": base64.b64decode(found["data"] or "")}
+
     # ---- the wire ------------------------------------------------------------------------------------------------
 
     def _upgrade(self, host, token):
         """What came behind the answer."""
-        query = urllib.parse.urlencode({
-            "sendID": self.user, "token": token, "platformID": self.platform, "operationID": uuid.uuid4().hex,
-            "isBackground": "false", "sdkType": "js",
-        })
+        query = urllib.parse.urlencode(self._arguments(token))
         key = base64.b64encode(os.urandom(16)).decode()
         head = (
             f"GET /?{query} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -206,7 +218,7 @@ class JsonClient:
                     self._send(PONG_FRAME, payload)
                 elif kind in (TEXT_FRAME, BINARY_FRAME):
                     with self.news:
-                        self._take(kind, json.loads(payload))
+                        self._take(kind, payload)
                         self.news.notify_all()
         except OSError:
             pass  # it is closed
@@ -224,13 +236,16 @@ class JsonClient:
             except OSError:
                 return
 
-    def _take(self, kind, frame):
+    def _take(self, kind, payload):
         if kind == TEXT_FRAME:
-            self.pongs.append(frame["body"])
+            self.pongs.append(json.loads(payload)["body"])
             return
-        data = base64.b64decode(frame["data"] or "")
+        frame = self._decoded(payload)
+        data = frame["data"]
         if frame["msgIncr"]:
             self.answers[frame["msgIncr"]] = frame["errCode"], data
+        elif frame["reqIdentifier"] == KICKED:
+            self.kicked = True
         elif frame["reqIdentifier"] == SUBSCRIBE:
             self.tips += platforms_of(data).items()
         elif frame["reqIdentifier"] == PUSHED:

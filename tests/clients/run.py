@@ -20,6 +20,7 @@ import suite_grpc_js
 import suite_grpc_limits
 import suite_h2load
 import suite_openim
+import suite_openim35
 import suite_push
 import suite_services
 import suite_sdk
@@ -40,6 +41,7 @@ SUITES = {
     "h2load": suite_h2load.run,
     "front": suite_front.run,
     "openim": suite_openim.run,
+    "openim35": suite_openim35.run,
     "openim-faults": suite_faults.run,
     "openim-fleet": suite_fleet.run,
 }

@@ -123,7 +123,7 @@ fn a_token_is_made_with_the_configured_secret() {
     let (code, out, err) = texts(&run(command));
     assert_eq!(code, 0, "{err}");
     let now = pinion::shard::clock::now().unix;
-    let claims = pinion::backend::embedded::token::verify("sesame", out.trim(), now).unwrap();
+    let claims = pinion::backend::token::verify("sesame", out.trim(), now).unwrap();
     assert_eq!((&*claims.user, claims.platform), ("u1", 5));
     let left_s = claims.expires_s.unwrap() - now.0 / 1000;
     assert!((2 * 86_400 - 60..=2 * 86_400).contains(&left_s), "{left_s}");

@@ -137,7 +137,7 @@ fn a_token_is_made_with_the_secret_of_the_folder() {
         texts(&run(with_folder("token", "patch16", &["--user", "u", "--platform", "web"])));
     assert_eq!(code, 0, "{err}");
     let now = pinion::shard::clock::now().unix;
-    pinion::backend::embedded::token::verify("sesame-of-patch16", out.trim(), now).unwrap();
+    pinion::backend::token::verify("sesame-of-patch16", out.trim(), now).unwrap();
 }
 
 #[test]

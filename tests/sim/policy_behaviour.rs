@@ -150,6 +150,26 @@ fn the_same_token_kicks_nobody_and_is_preserved() {
 }
 
 #[test]
+fn in_3_5_a_login_here_ends_an_older_one_with_its_token_and_the_token_stays_good() {
+    // Spec 8.3, S351; trap 26 is of the newer ones. From elsewhere it stays: the login may be our own.
+    for (way, leaves) in [(Way::Login, true), (Way::Remote, false)] {
+        let login_policy = LoginPolicy::OnePerPlatform;
+        let mut rig = Rig::new(HubConfig { login_policy, kicks_same_token: true, ..config() });
+        let older = log_in(&mut rig, Platform::IOS, "new");
+        let another_platform = log_in(&mut rig, Platform::WEB, "new");
+        rig.calls();
+        make_leave(&mut rig, way, Platform::IOS, "new");
+        rig.turn();
+        let asked: Vec<_> = rig.calls().into_iter().map(|call| call.request).collect();
+        assert_eq!(asked, Vec::from_iter(told(1, Platform::IOS, 0)), "{way:?}");
+        let seen = rig.read(older);
+        assert_eq!(seen.len(), usize::from(leaves), "{way:?}");
+        assert!(!leaves || reply(&seen).id == 2002, "{way:?}: {seen:?}");
+        assert_eq!((rig.is_closed(older), rig.is_closed(another_platform)), (leaves, false), "{way:?}");
+    }
+}
+
+#[test]
 fn a_user_without_connections_here_is_no_concern_of_the_policy() {
     for policy in POLICIES {
         for way in [Way::Login, Way::Remote] {

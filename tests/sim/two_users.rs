@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use pinion::backend::embedded::{Embedded, EmbeddedConfig, token};
+use pinion::backend::embedded::{Embedded, EmbeddedConfig};
+use pinion::backend::token;
 use pinion::cluster::router::{Push, Router, To};
 use pinion::cluster::view::View;
 use pinion::hub::HubConfig;

@@ -35,7 +35,7 @@ class Auth:
 
     async def parse_token(self, request, _context):
         user, platform, expires = verify(self.world.compat, self.secret, request.token)
-        if user not in self.admins:
+        if self._keeps_tokens_of(user):
             states = await self.world.store.token_states(user, platform)
             state = states.get(request.token)
             if state is None:
@@ -65,17 +65,21 @@ class Auth:
         await self.world.store.set_token_states(user, platform, kicked)
 
     async def make_token(self, user, platform, ttl_seconds=None, policy=None):
-        """As getUserToken does: older tokens go as the policy says. Admins' tokens are not kept. A ttl below zero makes
-        an expired one."""
+        """As getUserToken does: older tokens go as the policy says, with 3.5 none. Admins' tokens are not kept, but with
+        3.5. A ttl below zero makes an expired one."""
         ttl = EXPIRE_DAYS * DAY_SECONDS if ttl_seconds is None else ttl_seconds
         states = await self.world.store.token_states(user, platform)
         token = self._another(user, platform, ttl, states)
-        if user in self.admins:
+        if not self._keeps_tokens_of(user):
             return token
-        for other in KICKED_PLATFORMS[self.policy if policy is None else policy](platform):
+        standing = NOT_KICK if self.world.compat.old else self.policy
+        for other in KICKED_PLATFORMS[standing if policy is None else policy](platform):
             await self.kick_platform(user, other)
         await self.world.store.set_token_states(user, platform, {token: NORMAL}, EXPIRE_DAYS * DAY_SECONDS)
         return token
+
+    def _keeps_tokens_of(self, user):
+        return self.world.compat.old or user not in self.admins
 
     def _another(self, user, platform, ttl, states):
         """A token that the user does not have yet: within one second two of the same life would be equal."""

@@ -81,7 +81,9 @@ class Control:
 
     async def platforms(self, user):
         """Where the store has the user online."""
-        return {"platforms": await self.world.store.platforms(user)}
+        store = self.world.store
+        found = store.old_platforms if self.world.compat.old else store.platforms
+        return {"platforms": await found(user)}
 
     async def pushes(self, since=0):
         """What push did with each message; `offline` is None until it has decided."""

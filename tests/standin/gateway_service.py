@@ -194,9 +194,11 @@ class Gateway:
             return
         if self.policy == PC_AND_OTHER and CLASSES[platform] == "PC":
             return
-        old = [c for c in have if c.platform in platforms and c.token != token]
+        old = [c for c in have if c.platform in platforms and (c.token != token or self.world.compat.old)]
         await self._remove(user, old)
         if self.world.compat.old:
+            # 3.5 spares no token's connection, and changes the states itself.
+            await self.world.auth.kick_platform(user, platform, preserved=token)
             return
         if self.policy == SAME_CLASS:
             method, request = "kickTokens", services.KickTokensReq(tokens=[c.token for c in old])

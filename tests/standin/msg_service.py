@@ -21,10 +21,16 @@ class Msg:
         self.conversations = store.Conversations()
 
     def methods(self):
-        return {
+        methods = {
             "GetMaxSeq": (sdkws.GetMaxSeqReq, self.max_seqs),
             "SendMsg": (msg.SendMsgReq, self.send),
             "PullMessageBySeqs": (sdkws.PullMessageBySeqsReq, self.by_ranges),
+        }
+        if self.world.compat.old:
+            # None of the others is there yet.
+            return methods
+        return {
+            **methods,
             "GetSeqMessage": (msg.GetSeqMessageReq, self.by_seqs),
             "GetConversationsHasReadAndMaxSeq": (msg.GetConversationsHasReadAndMaxSeqReq, self.read_seqs),
             "GetLastMessage": (msg.GetLastMessageReq, self.last),

@@ -130,5 +130,26 @@ def other_versions(checks, main, old):
             ("operationid", ""),
         )), 3)
 
+    def kept():
+        """3.5 keeps every token and ends none when another is made; its gateways do."""
+        parse = lambda token: client.call(
+            "auth", "parseToken", services.ParseTokenReq(token=token), services.OldParseTokenResp
+        )
+        client = Client(old, "v3.5")
+        make = lambda user: old.ask("token", user=user, platform=LINUX)["token"]
+        states = lambda user: old.ask("token_states", user=user, platform=LINUX)["states"]
+        admin = make("imAdmin")
+        equal(states("imAdmin"), {admin: 0}, "an admin's token")
+        first, second = make("boris"), make("boris")
+        for token in (first, second):
+            parse(token)
+        for token in (first, second, second):
+            old.ask("gateway_login", user="boris", platform=LINUX, token=token)
+        equal(states("boris"), {first: 2, second: 0}, "after the second login")
+        refused(lambda: parse(first), 1506)
+        seen = old.ask("gateway_users")
+        equal(len(seen["users"]["boris"]), 1, "connections: the same token is no exception")
+
+    checks.run("standin: v3.5: gateways end tokens, and spare no connection", kept)
     checks.run("standin: main: details only with a detail", newest)
     checks.run("standin: v3.5: other package, names of platforms, operation id must not be empty", oldest)

@@ -1,6 +1,7 @@
 """Presence: the calls, what they leave in Redis, what is published (spec 9.2, 9.6, A.7), with Redis and in memory."""
 
 import asyncio
+import json
 import socket
 import zlib
 
@@ -164,15 +165,12 @@ def oldest(checks, old, redis):
     def status():
         client = Client(old, "v3.5")
         key = f"ONLINE_STATUS:{zlib.crc32(b'tessa') % 501}"
-        for platform, value, wanted in [
-            (WEB, 1, '{"userID":"tessa","status":1,"platformIDs":[5]}'),
-            (IOS, 1, '{"userID":"tessa","status":1,"platformIDs":[5,1]}'),
-            (WEB, 0, '{"userID":"tessa","status":1,"platformIDs":[1]}'),
-            (IOS, 0, '{"userID":"tessa","status":0,"platformIDs":[]}'),
-        ]:
+        for platform, value, status, platforms in [(WEB, 1, 1, [5]), (IOS, 1, 1, [5, 1]), (WEB, 0, 1, [1]), (IOS, 0, 0, [])]:
+            wanted = json.dumps({"userID": "tessa", "status": status, "platformIDs": platforms}, separators=(",", ":"))
             request = services.SetUserStatusReq(userID="tessa", platformID=platform, status=value)
             client.call("user", "setUserStatus", request, services.Empty)
             equal(redis("HGET", key, "tessa"), [wanted], "hash")
+            equal(old.ask("platforms", user="tessa"), {"platforms": platforms}, "as a test asks")
         refused(lambda: set_online(client, "tessa", [WEB], []), 12)
 
     checks.run("standin: v3.5: setUserStatus keeps a hash", status)

@@ -69,6 +69,7 @@ class RedisStore:
         self.redis = redis.Redis(host=host, port=int(port), decode_responses=True, retry=retry)
         self.online_seconds = online_seconds
         self.script = self.redis.register_script(PRESENCE_SCRIPT)
+        self.old_status_lock = asyncio.Lock()
 
     async def token_states(self, user, platform):
         found = await self.redis.hgetall(token_key(user, platform))
@@ -102,13 +103,17 @@ class RedisStore:
         return following, page
 
     async def old_status(self, user, platform, online):
-        """OpenIM 3.5's setUserStatus."""
+        """OpenIM 3.5's setUserStatus. One after the other: two of a user at once may lose one in 3.5 itself."""
         key = old_status_key(user)
-        found = await self.redis.hget(key, user)
-        platforms = changed(json.loads(found)["platformIDs"] if found else [], platform, online)
-        status = {"userID": user, "status": int(bool(platforms)), "platformIDs": platforms}
-        await self.redis.hset(key, user, json.dumps(status, separators=(",", ":")))
-        await self.redis.expire(key, OLD_STATUS_SECONDS)
+        async with self.old_status_lock:
+            platforms = changed(await self.old_platforms(user), platform, online)
+            status = {"userID": user, "status": int(bool(platforms)), "platformIDs": platforms}
+            await self.redis.hset(key, user, json.dumps(status, separators=(",", ":")))
+            await self.redis.expire(key, OLD_STATUS_SECONDS)
+
+    async def old_platforms(self, user):
+        found = await self.redis.hget(old_status_key(user), user)
+        return json.loads(found)["platformIDs"] if found else []
 
     async def changes(self, subscribed):
         """Each payload of `online_change`. Sets the event once it is subscribed; after a loss it subscribes again."""
@@ -177,6 +182,9 @@ class MemoryStore:
 
     async def old_status(self, user, platform, online):
         self.old[user] = changed(self.old.get(user, []), platform, online)
+
+    async def old_platforms(self, user):
+        return self.old.get(user, [])
 
     async def changes(self, subscribed):
         listener = asyncio.Queue()

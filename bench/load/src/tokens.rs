@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use pinion::backend::embedded::token;
+use pinion::backend::token;
 use pinion::ids::Platform;
 use pinion::shard::clock;
 

@@ -6,7 +6,7 @@
 pub mod crowd;
 
 use bytes::Bytes;
-use pinion::backend::embedded::token;
+use pinion::backend::token;
 use pinion::ids::Platform;
 use pinion::pb::openim::msggateway::OnlineBatchPushOneMsgReq;
 use pinion::pb::openim::sdkws::MsgData;

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use pinion::backend::embedded::token;
+use pinion::backend::token;
 use pinion::ids::Platform;
 use pinion::shard::clock as gateway_clock;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};

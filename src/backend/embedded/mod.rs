@@ -12,15 +12,14 @@ mod history;
 mod presence;
 mod pull;
 mod send;
-pub mod token;
 mod token_check;
-mod token_mac;
 mod token_states;
 
 use bytes::Bytes;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
+use crate::backend::token::Verifier;
 use crate::hub::upstream::{
     Method, PresenceRecord, UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply, UpstreamRequest,
     UserPlatforms,
@@ -33,7 +32,6 @@ use crate::time::{Now, UnixMs};
 pub use config::{EmbeddedConfig, HistoryLimits};
 use conversations::Conversations;
 use presence::Presence;
-use token::Verifier;
 pub use token_check::TokenCheck;
 use token_states::TokenStates;
 

@@ -4,6 +4,7 @@ mod captures;
 mod pull;
 
 use super::*;
+use crate::backend::token;
 use crate::hub::upstream::CallMetadata;
 use crate::ids::{CallTicket, Platform, SlotId};
 use crate::limits;

@@ -11,8 +11,8 @@
 
 use bytes::Bytes;
 
-use super::token::{TokenFault, Verifier};
 use super::token_states::{Standing, TokenStates};
+use crate::backend::token::{TokenFault, Verifier};
 use crate::hub::upstream::{UpstreamError, UpstreamOutcome, UpstreamRequest};
 use crate::time::UnixMs;
 
@@ -79,8 +79,8 @@ fn parse(
 
 #[cfg(test)]
 mod tests {
-    use super::super::token;
     use super::*;
+    use crate::backend::token;
     use crate::hub::upstream::Method;
     use crate::ids::Platform;
 

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use sha1::{Digest as _, Sha1};
 
-use super::token::Claims;
+use crate::backend::token::Claims;
 use crate::limits;
 use crate::time::UnixMs;
 

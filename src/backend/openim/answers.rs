@@ -4,18 +4,15 @@
 //! token. Not here: what was asked (`calls`), and what an error does to a connection (`hub`): at the handshake codes
 //! below 1001 count as trouble on the way, not as OpenIM's word (spec trap 1).
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use prost::Message as _;
 
-use crate::hub::upstream::{UpstreamError, UpstreamOutcome, UserPlatforms};
+use crate::hub::upstream::{UpstreamError, UpstreamOutcome};
 use crate::ids::Platform;
 use crate::pb::open_im_server::auth as legacy;
 use crate::pb::openim::auth::ParseTokenResp;
-use crate::pb::openim::user::GetUserStatusResp;
 use crate::wire::compat::Compat;
-use crate::wire::grpc::{Dialect, Status, code};
+use crate::wire::grpc::{CallFault, Dialect, Status, code};
 
 /// Below this a status is gRPC's own or the way's, from here on OpenIM's (spec 6.4).
 const OPENIM_CODE_MIN: i32 = 100;
@@ -34,26 +31,6 @@ pub enum Expect {
     },
     /// Nothing in it is looked at: a client's request, or a call that nobody waits for.
     Data,
-    /// `getUserStatus`'.
-    Statuses {
-        /// In the order of the outcome, duplicates kept.
-        users: Vec<Box<str>>,
-    },
-}
-
-/// Why a call has no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CallFault {
-    /// The service, or gRPC at its end, answered with an error.
-    Status(Status),
-    /// It was not reached: no address, a refused or broken connection; in words.
-    Unavailable(Box<str>),
-    /// It did not answer in time.
-    Deadline,
-    /// Too many calls wait for this service already: a limit of ours.
-    Overloaded,
-    /// The value of this metadata key is not printable ASCII: the call was not made (spec 6.1).
-    Metadata(&'static str),
 }
 
 /// Reads the answers of one service.
@@ -75,7 +52,6 @@ impl Answers<'_> {
         match expect {
             Expect::Data => Some(UpstreamOutcome::Data(message)),
             Expect::Token { .. } => claims(self.compat, message),
-            Expect::Statuses { users } => statuses(users, message),
         }
         .unwrap_or_else(|| UpstreamOutcome::Failed(malformed()))
     }
@@ -85,7 +61,7 @@ impl Answers<'_> {
         let error = self.spelled_out(expect, fault);
         let token = match expect {
             Expect::Token { token } => token,
-            Expect::Data | Expect::Statuses { .. } => "",
+            Expect::Data => "",
         };
         let (message, detail) = (redacted(&error.message, token), redacted(&error.detail, token));
         UpstreamError { message, detail, ..error }
@@ -101,14 +77,8 @@ impl Answers<'_> {
                     Compat::Patch16 | Compat::Main => error(500, "ServerInternalError", &status.message),
                 };
             }
-            CallFault::Status(status) => status,
-            CallFault::Unavailable(text) => Status::new(code::UNAVAILABLE, text),
-            CallFault::Deadline => Status::new(code::DEADLINE_EXCEEDED, "context deadline exceeded"),
-            CallFault::Metadata(key) => {
-                let text = format!("header key {key:?} contains value with non-printable ASCII characters");
-                Status::new(code::INTERNAL, text)
-            }
             CallFault::Overloaded => return error(500, "too many requests", ""),
+            fault => fault.into_status(),
         };
         self.of_status(&status)
     }
@@ -153,18 +123,6 @@ fn claims(compat: Compat, message: Bytes) -> Option<UpstreamOutcome> {
         }
     };
     (!user.is_empty()).then(|| UpstreamOutcome::Token { user: user.into(), platform })
-}
-
-/// Who is not in the answer is offline.
-fn statuses(users: &[Box<str>], message: Bytes) -> Option<UpstreamOutcome> {
-    let found = GetUserStatusResp::decode(message).ok()?.status_list;
-    let by_user: BTreeMap<&str, &[i32]> =
-        found.iter().map(|status| (&*status.user_id, &*status.platform_i_ds)).collect();
-    let of = |user: &str| UserPlatforms {
-        user: user.into(),
-        platforms: by_user.get(user).map(|platforms| platforms.to_vec()).unwrap_or_default(),
-    };
-    Some(UpstreamOutcome::Statuses(users.iter().map(|user| of(user)).collect()))
 }
 
 /// Without the token that was asked about, and without anything that begins like a JWT and is long enough to be one:

@@ -11,14 +11,13 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::encoding::{self, WireType};
 
 use super::Service;
-use super::answers::{CallFault, Expect};
+use super::answers::Expect;
 use crate::hub::upstream::{CallMetadata, Method, UpstreamCall, UpstreamRequest};
 use crate::ids::Platform;
 use crate::pb::openim::auth::{InvalidateTokenReq, KickTokensReq, ParseTokenReq};
 use crate::pb::openim::msggateway::MultiTerminalLoginCheckReq;
-use crate::pb::openim::user::GetUserStatusReq;
 use crate::wire::compat::Compat;
-use crate::wire::grpc::{Dialect, Status, code};
+use crate::wire::grpc::{CallFault, Dialect, Retry, code, is_printable};
 
 /// A call, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,15 +34,6 @@ pub struct Question {
     pub retry: Retry,
     /// How to read the answer.
     pub expect: Expect,
-}
-
-/// Whether a call that may have been carried out may be sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// It may: whenever the second one comes, it changes nothing more.
-    Safe,
-    /// It must not: a message would be sent twice, or a late repetition would undo what came after the first.
-    Never,
 }
 
 /// A method of the user service, as the gateway calls it on its own account.
@@ -112,7 +102,8 @@ impl Rpc {
 ///
 /// # Errors
 /// [`CallFault::Metadata`]: a value that no header can have. [`CallFault::Status`] with `UNIMPLEMENTED`: 3.5 has no
-/// call that ends tokens; see [`super::tokens`]. Either is to be read like the fault of a call that was made.
+/// call that ends tokens, see [`super::tokens`], and statuses are asked for by [`super::presence`]. Either is to be
+/// read like the fault of a call that was made.
 pub fn question(compat: Compat, call: &UpstreamCall) -> Result<Question, CallFault> {
     let (rpc, message, retry, expect) = match &call.request {
         UpstreamRequest::ParseToken { token } => {
@@ -125,8 +116,7 @@ pub fn question(compat: Compat, call: &UpstreamCall) -> Result<Question, CallFau
         UpstreamRequest::InvalidateToken { .. } | UpstreamRequest::KickTokens { .. }
             if compat == Compat::V35 =>
         {
-            let text = "OpenIM 3.5 has no call for this: its gateway marks the tokens in Redis";
-            return Err(CallFault::Status(Status::new(code::UNIMPLEMENTED, text)));
+            return Err(no_call("OpenIM 3.5 has no call for this: its gateway marks the tokens in Redis"));
         }
         UpstreamRequest::InvalidateToken { preserved, user, platform } => {
             let message = encoded(&InvalidateTokenReq {
@@ -142,10 +132,8 @@ pub fn question(compat: Compat, call: &UpstreamCall) -> Result<Question, CallFau
             (KICK_TOKENS, encoded(&KickTokensReq { tokens }), Retry::Safe, Expect::Data)
         }
         UpstreamRequest::LoginElsewhere { token } => return login_check(compat, &call.metadata, token),
-        UpstreamRequest::UserStatus { users } => {
-            let user_i_ds = users.iter().map(ToString::to_string).collect();
-            let message = encoded(&GetUserStatusReq { user_id: String::new(), user_i_ds });
-            (GET_USER_STATUS, message, Retry::Safe, Expect::Statuses { users: users.clone() })
+        UpstreamRequest::UserStatus { .. } => {
+            return Err(no_call("presence asks where users are online, for many questions at once"));
         }
     };
     let platform = match call.request {
@@ -163,6 +151,14 @@ pub fn question(compat: Compat, call: &UpstreamCall) -> Result<Question, CallFau
 /// # Errors
 /// As [`question`].
 pub fn login_check(compat: Compat, login: &CallMetadata, token: &str) -> Result<Question, CallFault> {
+    let mut metadata = of_connection(login, platform_at_login(compat, login))?;
+    if compat == Compat::V35 && login.operation_id.is_empty() {
+        // Its clients may leave it out, and its gateways refuse an empty one: the login would end nobody there.
+        metadata
+            .iter_mut()
+            .filter(|(key, _)| *key == "operationid")
+            .for_each(|(_, id)| *id = login.connection_id.clone());
+    }
     let message = MultiTerminalLoginCheckReq {
         user_id: login.user.to_string(),
         platform_id: login.platform.id(),
@@ -171,7 +167,7 @@ pub fn login_check(compat: Compat, login: &CallMetadata, token: &str) -> Result<
     Ok(Question {
         service: MULTI_TERMINAL_LOGIN_CHECK.service,
         path: MULTI_TERMINAL_LOGIN_CHECK.path(compat),
-        metadata: of_connection(login, platform_at_login(compat, login))?,
+        metadata,
         message: encoded(&message),
         // A late repetition would kick whoever logged in since.
         retry: Retry::Never,
@@ -220,11 +216,15 @@ fn of_connection(
     let mut pairs = vec![("operationid", metadata.operation_id.clone()), ("opuserid", metadata.user.clone())];
     pairs.extend(platform.map(|platform| ("platform", platform.name().into())));
     pairs.push(("connid", metadata.connection_id.clone()));
-    match pairs.iter().find(|(_, value)| !value.bytes().all(|byte| (0x20..=0x7e).contains(&byte))) {
+    match pairs.iter().find(|(_, value)| !is_printable(value)) {
         // Escaped, the server would see another id.
         Some((key, _)) => Err(CallFault::Metadata(key)),
         None => Ok(pairs),
     }
+}
+
+fn no_call(why: &str) -> CallFault {
+    CallFault::status(code::UNIMPLEMENTED, why)
 }
 
 /// The request of a client, never decoded here.

@@ -1,6 +1,7 @@
 //! OpenIM's services answer: what is asked of whom, in which words, and what their answers mean (spec 5, 6, 9).
 //!
-//! `calls` says what travels, `answers` what came back, `tokens` what 3.5 asks Redis instead.
+//! `calls` says what travels, `answers` what came back, `tokens` what 3.5 asks Redis instead, `presence` who is
+//! told where users are.
 //!
 //! Pure: no sockets, no clock. The channels are in `rpc`, discovery and Redis in `control`.
 

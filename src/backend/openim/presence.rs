@@ -16,6 +16,7 @@
 
 mod config;
 mod lane;
+mod moves;
 mod online_change;
 mod platforms;
 mod renewal;
@@ -29,7 +30,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use prost::Message;
 
-use super::calls::UserMethod;
+use super::calls::{self, UserMethod};
 use crate::hub::upstream::{PresenceRecord, UpstreamError, UpstreamReply, UserPlatforms};
 use crate::ids::{Platform, ShardId};
 use crate::metrics::{Metric, Tally};
@@ -37,6 +38,7 @@ use crate::pb::openim::user::{GetUserStatusReq, GetUserStatusResp};
 use crate::time::{Mono, Now, UnixMs};
 use crate::wire::compat::Compat;
 pub use config::{PresenceConfig, ReportTimes, StatusTimes, Webhooks};
+use moves::Moves;
 pub use platforms::Platforms;
 pub use renewal::RenewalTimes;
 use reports::{Manner, Reports, Told};
@@ -92,6 +94,7 @@ pub struct Presence {
     reports: Reports,
     statuses: Statuses,
     webhooks: WebhookQueue,
+    moves: Moves,
     operations: u64,
     invalid: u64,
 }
@@ -103,8 +106,8 @@ impl Presence {
         let mut reports = Reports::new(manner, config.reports, config.key);
         reports.renewed = (config.webhooks == Webhooks::ChangesAndRenewals).then(Vec::new);
         let statuses = Statuses::new(config.statuses, config.key);
-        let webhooks = WebhookQueue::default();
-        Self { config, reports, statuses, webhooks, operations: 0, invalid: 0 }
+        let (webhooks, moves) = (WebhookQueue::default(), Moves::default());
+        Self { config, reports, statuses, webhooks, moves, operations: 0, invalid: 0 }
     }
 
     /// A user's connections here have changed. `marks` are connections that came or left, the newest last; without
@@ -119,6 +122,14 @@ impl Presence {
         let left = (WebhookKind::Offline, before.without(online));
         for (kind, platforms) in [left, came] {
             self.hook(now.unix, kind, (&record.user, platforms), marks);
+        }
+    }
+
+    /// The other gateways were told of a login here: it may be the end of one there. With 3.5, which has no
+    /// `online_change`, it is told once more after `PRESENCE_MOVED_MS` if the user is still here.
+    pub fn told_elsewhere(&mut self, now: Mono, user: &str, platform: Platform) {
+        if self.config.compat == Compat::V35 {
+            self.moves.push(now, user, Platforms::of(&[platform.id()]));
         }
     }
 
@@ -175,6 +186,9 @@ impl Presence {
 
     /// The next call to make. Call until `None`, after everything that came and at each tick.
     pub fn next_request(&mut self, now: Now) -> Option<Request> {
+        while let Some((user, platforms)) = self.moves.pop(now.mono) {
+            self.reports.repeat(now.mono, &user, platforms);
+        }
         let number = self.operations + 1;
         let told = self.reports.begin(now.mono, number);
         self.hook_renewed(now.unix);
@@ -240,6 +254,7 @@ impl Presence {
             (Metric::PresenceRepairs, told.repairs),
             (Metric::PresenceEchoes, told.echoes),
             (Metric::PresenceDeparted, told.forgotten),
+            (Metric::PresenceMovesForgotten, self.moves.forgotten),
             (Metric::OnlineChangeInvalid, self.invalid),
             (Metric::StatusEntries, self.statuses.len() as u64),
             (Metric::StatusWaiting, self.statuses.waiting() as u64),
@@ -261,7 +276,7 @@ impl Presence {
 
     fn operation_id(&mut self) -> Box<str> {
         self.operations += 1;
-        format!("p_{}_{}", self.config.pid, self.operations).into()
+        calls::own_operation_id(self.config.pid, self.operations)
     }
 
     /// One webhook per platform, all under one operation id of their own.

@@ -59,7 +59,7 @@ const TABLES: [(u8, Table); 4] = [(0, NOBODY), (1, SAME_PLATFORM), (4, SAME_CLAS
 fn expected(table: &Table, new: Platform, there: Existing) -> (bool, Invalidation) {
     let at = |platform: Platform| usize::try_from(platform.id() - 1).unwrap();
     let cell = table[at(new)].as_bytes()[at(there.platform)];
-    match (cell, there.same_token) {
+    match (cell, there.spared) {
         (b'i', false) => (true, Invalidation::AllButNew),
         (b'k', false) => (true, Invalidation::OfKicked),
         (b'i', true) | (b'j', _) => (false, Invalidation::AllButNew),
@@ -77,7 +77,7 @@ fn expected_of_all(table: &Table, new: Platform, there: &[Existing]) -> Verdict 
 }
 
 fn everywhere(tokens: &[bool]) -> Vec<Existing> {
-    let on = |platform| tokens.iter().map(move |same_token| Existing { platform, same_token: *same_token });
+    let on = |platform| tokens.iter().map(move |spared| Existing { platform, spared: *spared });
     Platform::all().flat_map(on).collect()
 }
 

@@ -16,7 +16,7 @@ use http::{HeaderMap, Method, Request};
 use super::breaker::Outcome;
 use super::fault::{Failure, message_of};
 use super::rotation::{Grant, InstanceKey, Pick};
-use super::{Call, Fault, Inner, Retry};
+use super::{Call, CallFault, Inner, Retry};
 use crate::rpc::stream::framed;
 use crate::rpc::unary;
 use crate::shard::clock;
@@ -35,13 +35,13 @@ pub(super) struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     /// `Overloaded` at once if the channel is full.
-    pub(super) fn new(inner: &'a Inner, call: &Call) -> Result<Self, Fault> {
+    pub(super) fn new(inner: &'a Inner, call: &Call) -> Result<Self, CallFault> {
         inner
             .change(|state, started| {
                 state.counts.calls += 1;
                 if state.counts.in_flight >= inner.limits.calls_max {
                     state.counts.overloaded += 1;
-                    return Err(Fault::Overloaded);
+                    return Err(CallFault::Overloaded);
                 }
                 state.counts.in_flight += 1;
                 Ok(started)
@@ -54,7 +54,11 @@ impl<'a> Entry<'a> {
                 over: false,
             })
             .and_then(|entry| {
-                if entry.hold(call.message.len()) { Ok(entry) } else { entry.finish(Err(Fault::Overloaded)) }
+                if entry.hold(call.message.len()) {
+                    Ok(entry)
+                } else {
+                    entry.finish(Err(CallFault::Overloaded))
+                }
             })
     }
 
@@ -72,10 +76,10 @@ impl<'a> Entry<'a> {
     }
 
     /// Runs the call until its deadline.
-    pub(super) async fn run(&self, call: &Call) -> Result<Bytes, Fault> {
+    pub(super) async fn run(&self, call: &Call) -> Result<Bytes, CallFault> {
         let left_ms = call.deadline.since_ms(self.started).min(TIMEOUT_MS_MAX);
         if left_ms == 0 {
-            return Err(Fault::Deadline);
+            return Err(CallFault::Deadline);
         }
         let mut attempts = pin!(self.attempts(call));
         let mut timer = pin!(monoio::time::sleep(Duration::from_millis(left_ms)));
@@ -85,12 +89,12 @@ impl<'a> Entry<'a> {
             }
             ready!(timer.as_mut().poll(cx));
             self.expired.set(true);
-            Poll::Ready(Err(Fault::Deadline))
+            Poll::Ready(Err(CallFault::Deadline))
         })
         .await
     }
 
-    async fn attempts(&self, call: &Call) -> Result<Bytes, Fault> {
+    async fn attempts(&self, call: &Call) -> Result<Bytes, CallFault> {
         let metadata = call.metadata.iter().map(|(key, value)| (*key, &**value));
         let headers = unary::headers(metadata).map_err(|key| self.bad_metadata(call, key))?;
         let message = framed(call.message.len(), |out| out.put_slice(&call.message))?;
@@ -117,7 +121,7 @@ impl<'a> Entry<'a> {
         call: &Call,
         request: &Prepared,
         avoid: Option<InstanceKey>,
-    ) -> Result<Result<Bytes, Missed>, Fault> {
+    ) -> Result<Result<Bytes, Missed>, CallFault> {
         let mut seat = self.seat(avoid).await?;
         let ended = self.ask(&seat, call, request).await;
         let link = &seat.grant.link;
@@ -132,7 +136,7 @@ impl<'a> Entry<'a> {
                 seat.outcome = Outcome::Failed;
                 // A server that knows our deadline may give up a moment before we do.
                 let late = clock::now().mono >= call.deadline;
-                return Err(if late { Fault::Deadline } else { fault });
+                return Err(if late { CallFault::Deadline } else { fault });
             }
             Err(Failure::Refused(why)) => (why, false),
             Err(Failure::Broken(why)) => {
@@ -152,7 +156,7 @@ impl<'a> Entry<'a> {
         seat: &Seat<'_>,
         call: &Call,
         request: &Prepared,
-    ) -> Result<Result<Bytes, Fault>, Failure> {
+    ) -> Result<Result<Bytes, CallFault>, Failure> {
         let link = &seat.grant.link;
         let left_ms = call.deadline.since_ms(clock::now().mono).max(1);
         let head = request
@@ -168,7 +172,7 @@ impl<'a> Entry<'a> {
     }
 
     /// Waits for an instance.
-    async fn seat(&self, avoid: Option<InstanceKey>) -> Result<Seat<'_>, Fault> {
+    async fn seat(&self, avoid: Option<InstanceKey>) -> Result<Seat<'_>, CallFault> {
         let now = clock::now().mono;
         let ticket = {
             let state = &mut *self.inner.state.borrow_mut();
@@ -178,7 +182,7 @@ impl<'a> Entry<'a> {
                 Pick::Go(grant) => return Ok(self.take(grant)),
                 Pick::Out => return Err(self.inner.outage(state)),
                 Pick::Wait if state.queue.len() >= self.inner.limits.waiting_max => {
-                    return Err(Fault::Overloaded);
+                    return Err(CallFault::Overloaded);
                 }
                 Pick::Wait => state.queue.join(avoid),
             }
@@ -190,27 +194,27 @@ impl<'a> Entry<'a> {
         Seat { inner: self.inner, grant, expired: &self.expired, outcome: Outcome::Neutral }
     }
 
-    fn unavailable(&self, why: &str) -> Fault {
-        Fault::Unavailable(format!("{}: {why}", self.inner.service).into())
+    fn unavailable(&self, why: &str) -> CallFault {
+        CallFault::Unavailable(format!("{}: {why}", self.inner.service).into())
     }
 
     /// The key as the caller wrote it.
-    fn bad_metadata(&self, call: &Call, bad: &str) -> Fault {
+    fn bad_metadata(&self, call: &Call, bad: &str) -> CallFault {
         let key = call.metadata.iter().map(|(key, _)| *key).find(|key| *key == bad);
-        Fault::Metadata(key.unwrap_or_default())
+        CallFault::Metadata(key.unwrap_or_default())
     }
 
     /// Counts how it ended.
-    pub(super) fn finish<T>(mut self, result: Result<T, Fault>) -> Result<T, Fault> {
+    pub(super) fn finish<T>(mut self, result: Result<T, CallFault>) -> Result<T, CallFault> {
         self.over = true;
         let counts = &mut self.inner.state.borrow_mut().counts;
         match &result {
             Ok(_) => counts.answered += 1,
-            Err(Fault::Status(_)) => counts.statuses += 1,
-            Err(Fault::Unavailable(_)) => counts.unavailable += 1,
-            Err(Fault::Deadline) => counts.deadlines += 1,
-            Err(Fault::Overloaded) => counts.overloaded += 1,
-            Err(Fault::Metadata(_)) => counts.metadata += 1,
+            Err(CallFault::Status(_)) => counts.statuses += 1,
+            Err(CallFault::Unavailable(_)) => counts.unavailable += 1,
+            Err(CallFault::Deadline) => counts.deadlines += 1,
+            Err(CallFault::Overloaded) => counts.overloaded += 1,
+            Err(CallFault::Metadata(_)) => counts.metadata += 1,
         }
         result
     }
@@ -284,7 +288,7 @@ struct Waiting<'a, 'b> {
 }
 
 impl<'b> Future for Waiting<'_, 'b> {
-    type Output = Result<Seat<'b>, Fault>;
+    type Output = Result<Seat<'b>, CallFault>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let given = ready!(self.entry.inner.state.borrow_mut().queue.poll(self.ticket, cx));

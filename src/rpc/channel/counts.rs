@@ -7,15 +7,15 @@ pub struct ChannelCounts {
     pub calls: u64,
     /// With a message.
     pub answered: u64,
-    /// With [`Fault::Status`](super::Fault::Status).
+    /// With [`CallFault::Status`](super::CallFault::Status).
     pub statuses: u64,
-    /// With [`Fault::Unavailable`](super::Fault::Unavailable).
+    /// With [`CallFault::Unavailable`](super::CallFault::Unavailable).
     pub unavailable: u64,
-    /// With [`Fault::Deadline`](super::Fault::Deadline).
+    /// With [`CallFault::Deadline`](super::CallFault::Deadline).
     pub deadlines: u64,
-    /// With [`Fault::Overloaded`](super::Fault::Overloaded).
+    /// With [`CallFault::Overloaded`](super::CallFault::Overloaded).
     pub overloaded: u64,
-    /// With [`Fault::Metadata`](super::Fault::Metadata).
+    /// With [`CallFault::Metadata`](super::CallFault::Metadata).
     pub metadata: u64,
     /// Dropped by the caller.
     pub cancelled: u64,

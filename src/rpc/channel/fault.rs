@@ -1,69 +1,10 @@
-//! Why a call has no answer, and what HTTP/2's errors mean to gRPC.
-
-use std::fmt;
+//! What HTTP/2's errors and answers that are none mean to gRPC.
 
 use h2::Reason;
 
 use crate::limits::GRPC_MESSAGE_BYTES_MAX;
 use crate::rpc::unary::Answer;
-use crate::wire::grpc::{Status, code, code_of_http};
-
-/// Why a call has no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The service answered with this status (OpenIM's are above 16, spec 6.4), or with what gRPC makes of an HTTP
-    /// error, of a reset stream or of an answer that is none: 13 and others.
-    Status(Box<Status>),
-    /// No instance could be asked, or the connection broke: the text names the service and the last cause.
-    Unavailable(Box<str>),
-    /// There was no answer in time. The call may have been carried out.
-    Deadline,
-    /// A limit of the channel, nothing was sent: too many calls are open or wait, or hold too much. Of an answer that
-    /// is too much to hold together with the others this is said as well.
-    Overloaded,
-    /// The value of this key is not printable ASCII (spec 6.1), nothing was sent.
-    Metadata(&'static str),
-}
-
-impl Fault {
-    /// As grpc-go would report it to its caller. `service` is the one that was asked.
-    pub fn into_status(self, service: &str) -> Status {
-        match self {
-            Self::Status(status) => *status,
-            Self::Unavailable(text) => Status::new(code::UNAVAILABLE, text.into_string()),
-            Self::Deadline => Status::new(code::DEADLINE_EXCEEDED, "context deadline exceeded"),
-            Self::Overloaded => Status::new(code::RESOURCE_EXHAUSTED, format!("too many calls to {service}")),
-            Self::Metadata(key) => {
-                let text = format!("header key \"{key}\" contains value with non-printable ASCII characters");
-                Status::new(code::INTERNAL, text)
-            }
-        }
-    }
-
-    fn status(code: i32, text: impl Into<String>) -> Self {
-        Self::Status(Box::new(Status::new(code, text)))
-    }
-}
-
-impl From<Status> for Fault {
-    fn from(status: Status) -> Self {
-        Self::Status(Box::new(status))
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Status(status) => write!(f, "status {}: {}", status.code, status.message),
-            Self::Unavailable(text) => f.write_str(text),
-            Self::Deadline => f.write_str("no answer before the deadline"),
-            Self::Overloaded => f.write_str("too many calls are open, or they hold too much"),
-            Self::Metadata(key) => write!(f, "the value of {key} is not printable ASCII"),
-        }
-    }
-}
-
-impl std::error::Error for Fault {}
+use crate::wire::grpc::{CallFault, code, code_of_http};
 
 /// How one attempt of a call ended without an answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,9 +14,9 @@ pub(super) enum Failure {
     /// The connection broke: it may have been carried out.
     Broken(String),
     /// What the caller gets; another attempt is of no use.
-    Final(Fault),
+    Final(CallFault),
     /// As `Final`: the peer reset the stream, or we did because its answer breaks HTTP/2.
-    Reset(Fault),
+    Reset(CallFault),
 }
 
 impl Failure {
@@ -86,7 +27,7 @@ impl Failure {
             _ if error.is_go_away() && error.is_remote() => Self::Refused(error.to_string()),
             Some(Reason::REFUSED_STREAM) if error.is_remote() => Self::Refused(error.to_string()),
             Some(reason) if error.is_reset() => {
-                Self::Reset(Fault::status(code_of_reason(reason), format!("stream reset: {reason}")))
+                Self::Reset(CallFault::status(code_of_reason(reason), format!("stream reset: {reason}")))
             }
             _ => Self::Broken(error.to_string()),
         }
@@ -105,43 +46,23 @@ fn code_of_reason(reason: Reason) -> i32 {
 }
 
 /// What is not a message is a fault.
-pub(super) fn message_of(answer: Answer) -> Result<bytes::Bytes, Fault> {
+pub(super) fn message_of(answer: Answer) -> Result<bytes::Bytes, CallFault> {
     Err(match answer {
         Answer::Message(message) => return Ok(message),
         Answer::Refused(status) => status.into(),
         Answer::Http(status) => {
             let text = format!("unexpected HTTP status code received from server: {status}");
-            Fault::status(code_of_http(status.as_u16()), text)
+            CallFault::status(code_of_http(status.as_u16()), text)
         }
         Answer::Bad(fault) => fault.status(GRPC_MESSAGE_BYTES_MAX).into(),
-        Answer::NoStatus => Fault::status(code::INTERNAL, "the answer ended without a grpc-status"),
-        Answer::TooMuch => Fault::Overloaded,
+        Answer::NoStatus => CallFault::status(code::INTERNAL, "the answer ended without a grpc-status"),
+        Answer::TooMuch => CallFault::Overloaded,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn faults_are_small_and_say_what_grpc_go_would() {
-        assert!(size_of::<Fault>() <= 32, "{}", size_of::<Fault>());
-        let table = [
-            (Fault::from(Status::openim(1506, "TokenKickedError", "")), 1506, "TokenKickedError"),
-            (Fault::Unavailable("auth: nobody".into()), 14, "auth: nobody"),
-            (Fault::Deadline, 4, "context deadline exceeded"),
-            (Fault::Overloaded, 8, "too many calls to auth"),
-            (
-                Fault::Metadata("opuserid"),
-                13,
-                "header key \"opuserid\" contains value with non-printable ASCII characters",
-            ),
-        ];
-        for (fault, code, text) in table {
-            let status = fault.into_status("auth");
-            assert_eq!((status.code, status.message.as_str()), (code, text));
-        }
-    }
 
     #[test]
     fn reset_streams_have_grpcs_codes() {

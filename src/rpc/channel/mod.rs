@@ -37,6 +37,7 @@ use bytes::Bytes;
 use crate::limits;
 use crate::shard::clock;
 use crate::time::Mono;
+use crate::wire::grpc::{CallFault, Retry};
 use attempt::Entry;
 use breaker::Rule;
 use queue::Queue;
@@ -44,7 +45,6 @@ use rotation::{Pick, Rotation};
 
 pub use super::budget::Ration;
 pub use counts::ChannelCounts;
-pub use fault::Fault;
 
 /// What a channel is made with.
 #[derive(Clone, Debug)]
@@ -104,15 +104,6 @@ impl ChannelLimits {
     };
 }
 
-/// Whether a call may be carried out twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// Yes: after a broken connection it is tried once more.
-    Safe,
-    /// No: it is tried again only if the first instance says that it did not look at it.
-    Never,
-}
-
 /// One unary call.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -122,7 +113,7 @@ pub struct Call {
     pub metadata: Vec<(&'static str, Box<str>)>,
     /// The encoded request, at most `GRPC_MESSAGE_BYTES_MAX`; longer: status 8, nothing is sent.
     pub message: Bytes,
-    /// When it ends at the latest, by the clock of `shard::clock`; past: [`Fault::Deadline`] at once. The server is
+    /// When it ends at the latest, by the clock of `shard::clock`; past: [`CallFault::Deadline`] at once. The server is
     /// told. At most some 27 hours away, which is what `grpc-timeout` can say.
     pub deadline: Mono,
     /// Whether a second attempt is allowed after a broken connection.
@@ -184,11 +175,11 @@ impl Channel {
     /// Makes a call.
     ///
     /// # Errors
-    /// See [`Fault`].
+    /// See [`CallFault`].
     ///
     /// # Cancel safety
     /// Dropped, the call is cancelled: its stream is reset, its place is free. It may have been carried out.
-    pub async fn call(&self, call: Call) -> Result<Bytes, Fault> {
+    pub async fn call(&self, call: Call) -> Result<Bytes, CallFault> {
         let entry = Entry::new(&self.inner, &call)?;
         let result = entry.run(&call).await;
         entry.finish(result)
@@ -233,7 +224,7 @@ impl Inner {
         result
     }
 
-    fn outage(&self, state: &State) -> Fault {
-        Fault::Unavailable(format!("{}: {}", self.service, state.rotation.outage()).into())
+    fn outage(&self, state: &State) -> CallFault {
+        CallFault::Unavailable(format!("{}: {}", self.service, state.rotation.outage()).into())
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::task::{Context, Poll, Waker};
 
-use super::Fault;
+use super::CallFault;
 use super::rotation::{Grant, InstanceKey};
 
 /// See the module's documentation.
@@ -14,7 +14,7 @@ use super::rotation::{Grant, InstanceKey};
 pub(super) struct Queue {
     /// In the order of their tickets.
     waiting: BTreeMap<u64, Waiter>,
-    given: BTreeMap<u64, Result<Grant, Fault>>,
+    given: BTreeMap<u64, Result<Grant, CallFault>>,
     last_ticket: u64,
 }
 
@@ -43,14 +43,14 @@ impl Queue {
     }
 
     /// Gives to the first one; its waker is to be called.
-    pub(super) fn give(&mut self, what: Result<Grant, Fault>) -> Option<Waker> {
+    pub(super) fn give(&mut self, what: Result<Grant, CallFault>) -> Option<Waker> {
         let (ticket, waiter) = self.waiting.pop_first()?;
         self.given.insert(ticket, what);
         waiter.waker
     }
 
     /// Asks for what was given to a ticket.
-    pub(super) fn poll(&mut self, ticket: u64, cx: &mut Context<'_>) -> Poll<Result<Grant, Fault>> {
+    pub(super) fn poll(&mut self, ticket: u64, cx: &mut Context<'_>) -> Poll<Result<Grant, CallFault>> {
         if let Some(given) = self.given.remove(&ticket) {
             return Poll::Ready(given);
         }
@@ -79,13 +79,13 @@ mod tests {
         assert!(queue.poll(a, cx).is_pending() && queue.poll(b, cx).is_pending());
         assert!(queue.leave(a).is_none(), "it had nothing");
         assert_eq!((queue.len(), queue.first()), (2, Some(Some(InstanceKey(7)))));
-        assert!(queue.give(Err(Fault::Overloaded)).is_some(), "the waker of b");
+        assert!(queue.give(Err(CallFault::Overloaded)).is_some(), "the waker of b");
         assert!(queue.poll(c, cx).is_pending());
-        assert!(matches!(queue.poll(b, cx), Poll::Ready(Err(Fault::Overloaded))));
+        assert!(matches!(queue.poll(b, cx), Poll::Ready(Err(CallFault::Overloaded))));
         assert!(queue.leave(b).is_none());
-        assert!(queue.give(Err(Fault::Deadline)).is_some());
+        assert!(queue.give(Err(CallFault::Deadline)).is_some());
         assert_eq!((queue.len(), queue.first()), (0, None));
-        assert!(queue.give(Err(Fault::Deadline)).is_none(), "nobody waits");
+        assert!(queue.give(Err(CallFault::Deadline)).is_none(), "nobody waits");
         assert!(queue.leave(c).is_none() && queue.given.is_empty(), "nothing is left behind");
     }
 }

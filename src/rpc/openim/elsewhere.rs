@@ -62,9 +62,10 @@ impl Elsewhere {
         }
     }
 
-    /// Makes a call to each.
-    pub(super) fn tell(&self, question: &Question, deadline: Mono) {
-        for (address, channel) in &*self.gateways.borrow() {
+    /// Makes a call to each. Gives how many they are.
+    pub(super) fn tell(&self, question: &Question, deadline: Mono) -> usize {
+        let gateways = self.gateways.borrow();
+        for (address, channel) in &*gateways {
             let (address, channel) = (*address, Rc::clone(channel));
             let call = call_of(question.clone(), deadline);
             monoio::spawn(async move {
@@ -73,6 +74,7 @@ impl Elsewhere {
                 }
             });
         }
+        gateways.len()
     }
 
     pub(super) fn counts(&self) -> ChannelCounts {

@@ -6,6 +6,7 @@
 //! is answered once, at the latest at its deadline; no borrow is held while something is waited for.
 
 mod elsewhere;
+mod tokens;
 mod told;
 
 use std::cell::{Cell, RefCell};
@@ -14,22 +15,27 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::budget::Ration;
-use super::channel::{Call, Channel, ChannelCounts, ChannelLimits, ChannelPlan, Fault, Retry};
+use super::channel::{Call, Channel, ChannelCounts, ChannelLimits, ChannelPlan};
 use super::exchange::Exchange;
-use crate::backend::openim::answers::{Answers, CallFault, Expect};
+use crate::backend::openim::answers::{Answers, Expect};
 use crate::backend::openim::calls::{self, Question};
 use crate::backend::openim::presence::{Presence, Question as StatusQuestion, RenewalTimes};
+use crate::backend::openim::tokens::Tokens;
 use crate::backend::openim::{Service, presence};
 use crate::config::{OpenimConfig, PerService};
 use crate::control::mailbox::ControlAddress;
 use crate::control::news::{DiscoveryState, News};
-use crate::hub::upstream::{PresenceRecord, UpstreamCall, UpstreamError, UpstreamReply, UpstreamRequest};
+use crate::hub::upstream::{
+    CallMetadata, PresenceRecord, UpstreamCall, UpstreamError, UpstreamReply, UpstreamRequest,
+};
 use crate::ids::{CallTicket, ShardId};
 use crate::metrics::{Metric, Tally};
 use crate::shard::clock;
 use crate::time::Mono;
 use crate::wire::compat::Compat;
+use crate::wire::grpc::CallFault;
 use elsewhere::Elsewhere;
+use tokens::TokenDesk;
 use told::Hooks;
 
 /// See the module's documentation. Lives on rpc thread 0; cheap to clone.
@@ -47,6 +53,8 @@ struct Shared {
     channels: PerService<Channel>,
     elsewhere: Elsewhere,
     presence: RefCell<Presence>,
+    /// With OpenIM 3.5, whose gateway judges tokens itself.
+    tokens: Option<TokenDesk>,
     hooks: Hooks,
     discovery: Cell<DiscoveryState>,
 }
@@ -54,6 +62,8 @@ struct Shared {
 /// What the backend is made of.
 pub(super) struct OpenimPlan<'a> {
     pub(super) config: &'a OpenimConfig,
+    /// That tokens are signed with.
+    pub(super) secret: &'a str,
     /// Drawn at start: spreads users over lanes and reconnects over time.
     pub(super) key: [u64; 2],
     /// Where other gateways reach this one.
@@ -72,10 +82,10 @@ struct Asked {
 
 impl Openim {
     pub(super) fn new(plan: OpenimPlan<'_>) -> Self {
-        let OpenimPlan { config, key, own, control, ration } = plan;
+        let OpenimPlan { config, secret, key, own, control, ration } = plan;
         let compat = config.compat;
-        let limits =
-            ChannelLimits { calls_max: config.upstream.in_flight_max as usize, ..ChannelLimits::DEFAULT };
+        let calls_max = config.upstream.in_flight_max as usize;
+        let limits = ChannelLimits { calls_max, ..ChannelLimits::DEFAULT };
         let seed = Cell::new(key[0]);
         let channel = |name: &str| {
             seed.set(seed.get().wrapping_add(key[1] | 1));
@@ -89,6 +99,8 @@ impl Openim {
             push: channel(&names.push),
             gateway: channel(&names.gateway), // never given an instance: the others are asked one by one
         };
+        let tokens =
+            (compat == Compat::V35).then(|| TokenDesk::new(Tokens::new(secret, calls_max), control.clone()));
         let hooks = Hooks::new(compat, config.webhooks.clone(), control);
         let mut presence = presence::PresenceConfig::new(compat, std::process::id(), key);
         presence.webhooks = hooks.wanted();
@@ -102,6 +114,7 @@ impl Openim {
                 channels,
                 elsewhere: Elsewhere::new(own, limits, key, ration),
                 presence: RefCell::new(Presence::new(presence)),
+                tokens,
                 hooks,
                 discovery: Cell::new(DiscoveryState::Loading),
             }),
@@ -117,10 +130,14 @@ impl Openim {
             shared.presence.borrow_mut().ask(clock::now().mono, question);
             return self.go_on(exchange);
         }
+        let deadline = self.deadline(call.deadline);
+        if shared.tokens.as_ref().is_some_and(|tokens| tokens.take(exchange, &call, deadline)) {
+            return;
+        }
         let asked = Asked { shard: call.shard, ticket: call.ticket };
         let question = match calls::question(shared.compat, &call) {
             Ok(question) if question.service == Service::Gateway => {
-                return shared.elsewhere.tell(&question, self.deadline(call.deadline));
+                return self.tell_elsewhere(&call, &question, deadline);
             }
             Ok(question) => question,
             Err(fault) => return self.over(exchange, asked, "", (&Expect::Data, Err(fault))),
@@ -128,10 +145,18 @@ impl Openim {
         let (this, exchange) = (self.clone(), exchange.clone());
         monoio::spawn(async move {
             let (service, expect) = (question.service, question.expect.clone());
-            let question = call_of(question, this.deadline(call.deadline));
-            let answer = this.shared.channels.of(service).call(question).await.map_err(fault_of);
+            let question = call_of(question, deadline);
+            let answer = this.shared.channels.of(service).call(question).await;
             this.over(&exchange, asked, this.shared.names.of(service), (&expect, answer));
         });
+    }
+
+    /// Tells the other gateways of a login here, if there are others.
+    fn tell_elsewhere(&self, login: &UpstreamCall, question: &Question, deadline: Mono) {
+        let (shared, CallMetadata { user, platform, .. }) = (&self.shared, &login.metadata);
+        if shared.elsewhere.tell(question, deadline) > 0 {
+            shared.presence.borrow_mut().told_elsewhere(clock::now().mono, user, *platform);
+        }
     }
 
     /// A call is over: whoever asked hears of it. `target` is what discovery calls the service.
@@ -190,8 +215,11 @@ impl Openim {
             News::Resubscribed => shared.presence.borrow_mut().resubscribed(now),
             News::SubscriptionLost => tracing::warn!("the subscription to online_change is lost"),
             News::OnlineChange { payload } => shared.presence.borrow_mut().online_change(now, &payload),
-            // Asked for with OpenIM 3.5 only.
-            News::TokenStates(answer) => tracing::debug!(?answer, "nobody asked for it"),
+            News::TokenStates(answer) => {
+                if let Some(tokens) = &shared.tokens {
+                    tokens.answered(exchange, &answer);
+                }
+            }
         }
         self.go_on(exchange);
     }
@@ -215,6 +243,9 @@ impl Openim {
     pub(super) fn publish(&self, tally: &mut Tally) {
         let shared = &self.shared;
         shared.presence.borrow().publish(tally);
+        if let Some(tokens) = &shared.tokens {
+            tokens.publish(tally);
+        }
         let mut sum = shared.elsewhere.counts();
         let ready = [
             (Metric::UpstreamReadyAuth, Service::Auth),
@@ -245,21 +276,8 @@ impl Openim {
 }
 
 fn call_of(question: Question, deadline: Mono) -> Call {
-    let retry = match question.retry {
-        calls::Retry::Safe => Retry::Safe,
-        calls::Retry::Never => Retry::Never,
-    };
-    Call { path: question.path, metadata: question.metadata, message: question.message, deadline, retry }
-}
-
-fn fault_of(fault: Fault) -> CallFault {
-    match fault {
-        Fault::Status(status) => CallFault::Status(*status),
-        Fault::Unavailable(text) => CallFault::Unavailable(text),
-        Fault::Deadline => CallFault::Deadline,
-        Fault::Overloaded => CallFault::Overloaded,
-        Fault::Metadata(key) => CallFault::Metadata(key),
-    }
+    let Question { path, metadata, message, retry, .. } = question;
+    Call { path, metadata, message, deadline, retry }
 }
 
 fn add(sum: &mut ChannelCounts, more: &ChannelCounts) {

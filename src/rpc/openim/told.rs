@@ -1,8 +1,8 @@
 //! What presence has to say: requests to the user service, replies and news to the shards, webhooks to the control
 //! thread.
 
-use super::{Exchange, Openim, call_of, fault_of};
-use crate::backend::openim::answers::{Answers, CallFault, Expect};
+use super::{Exchange, Openim, call_of};
+use crate::backend::openim::answers::{Answers, Expect};
 use crate::backend::openim::calls;
 use crate::backend::openim::presence::{Request, RequestFault, WebhookEvent, WebhookKind, Webhooks};
 use crate::config::{WebhookConfig, WebhooksConfig};
@@ -10,6 +10,7 @@ use crate::control::mailbox::ControlAddress;
 use crate::control::webhooks::Webhook;
 use crate::shard::clock;
 use crate::wire::compat::Compat;
+use crate::wire::grpc::CallFault;
 
 impl Openim {
     /// Does what presence wants done now. To be called after whatever it was told, and at each tick.
@@ -42,7 +43,7 @@ impl Openim {
         let shared = &self.shared;
         let Request { id, method, operation_id, body, deadline } = request;
         let question = calls::own_call(shared.compat, method, operation_id, body);
-        let answer = shared.channels.user.call(call_of(question, deadline)).await.map_err(fault_of);
+        let answer = shared.channels.user.call(call_of(question, deadline)).await;
         let answers = Answers { compat: shared.compat, target: &shared.names.user };
         let answer = answer.map_err(|fault| match fault {
             // Of these nothing more will come.

@@ -14,11 +14,12 @@ use http::{HeaderMap, Request, Response};
 use monoio::io::IntoPollIo;
 
 use super::*;
-use crate::rpc::channel::{Call, Channel, ChannelLimits, ChannelPlan, Fault, Ration, Retry};
+use crate::rpc::channel::{Call, Channel, ChannelLimits, ChannelPlan, Ration};
 use crate::rpc::stream::send_all;
 use crate::shard::nudge::Nudge;
 use crate::shard::thread::block_on;
 use crate::shard::turn::Turns;
+use crate::wire::grpc::{CallFault, Retry};
 use crate::wire::grpc::{TIMEOUT_MS_MAX, frame, parse_timeout};
 
 pub(super) const SERVICE: &str = "openim.test.Service";
@@ -286,14 +287,17 @@ pub(super) async fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// A call in a task of its own.
-pub(super) fn start(channel: &Rc<Channel>, call: Call) -> impl Future<Output = Result<Bytes, Fault>> + use<> {
+pub(super) fn start(
+    channel: &Rc<Channel>,
+    call: Call,
+) -> impl Future<Output = Result<Bytes, CallFault>> + use<> {
     let channel = Rc::clone(channel);
     monoio::spawn(async move { channel.call(call).await })
 }
 
-pub(super) fn text_of(result: Result<Bytes, Fault>) -> String {
+pub(super) fn text_of(result: Result<Bytes, CallFault>) -> String {
     match result {
-        Err(Fault::Unavailable(text)) => text.into_string(),
+        Err(CallFault::Unavailable(text)) => text.into_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -341,7 +345,7 @@ fn metadata_is_sent_as_it_is_or_not_at_all() {
         for bad in ["\u{fc}", "a\n", "a\tb", "\u{7f}", "\u{65e5}\u{672c}"] {
             let metadata = vec![("operationid", "op".into()), ("opuserid", bad.into())];
             let refused = channel.call(Call { metadata, ..call_to(ECHO) }).await;
-            assert_eq!(refused, Err(Fault::Metadata("opuserid")), "{bad:?}");
+            assert_eq!(refused, Err(CallFault::Metadata("opuserid")), "{bad:?}");
         }
         assert_eq!((server.seen(), channel.counts().metadata), (seen, 5), "nothing was sent");
     });
@@ -352,7 +356,7 @@ fn what_a_server_answers_comes_through() {
     on_each(|turns| async move {
         let (server, address) = upstream(100);
         let channel = channel(turns, LIMITS, &[address]);
-        assert_eq!(channel.call(call_to(KICKED)).await, Err(Fault::from(kicked())));
+        assert_eq!(channel.call(call_to(KICKED)).await, Err(CallFault::from(kicked())));
         // Path, request, and the status that gRPC makes of it.
         let table: [(&'static str, &'static [u8], i32); 12] = [
             (HTTP, b"400", 13),
@@ -371,7 +375,7 @@ fn what_a_server_answers_comes_through() {
         for (path, message, code) in table {
             let message = Bytes::from_static(message);
             match channel.call(Call { message, ..call_to(path) }).await {
-                Err(Fault::Status(status)) => assert_eq!(status.code, code, "{path} {status:?}"),
+                Err(CallFault::Status(status)) => assert_eq!(status.code, code, "{path} {status:?}"),
                 other => panic!("{path}: {other:?}"),
             }
         }
@@ -390,7 +394,7 @@ fn a_call_ends_at_its_deadline_whatever_the_server_does() {
         until("it is ready", || channel.counts().ready == 1).await;
         let started = clock::now().mono;
         let late = channel.call(Call { deadline: in_ms(500), ..call_to(HOLD) }).await;
-        assert_eq!(late, Err(Fault::Deadline));
+        assert_eq!(late, Err(CallFault::Deadline));
         assert!(clock::now().mono.since_ms(started) >= 500, "not before");
         if server.seen() == 1 {
             until("the server is told", || server.resets.borrow().len() == 1).await;
@@ -398,7 +402,10 @@ fn a_call_ends_at_its_deadline_whatever_the_server_does() {
         }
         let seen = server.seen();
         for past in [Mono(0), started] {
-            assert_eq!(channel.call(Call { deadline: past, ..call_to(ECHO) }).await, Err(Fault::Deadline));
+            assert_eq!(
+                channel.call(Call { deadline: past, ..call_to(ECHO) }).await,
+                Err(CallFault::Deadline)
+            );
         }
         assert_eq!(server.seen(), seen, "nothing is sent that is late already");
         // The end of time is as far away as gRPC can say.

@@ -3,7 +3,8 @@
 use super::channel::*;
 use super::*;
 use crate::limits::GRPC_MESSAGE_BYTES_MAX;
-use crate::rpc::channel::{Call, ChannelLimits, Fault};
+use crate::rpc::channel::{Call, ChannelLimits};
+use crate::wire::grpc::CallFault;
 
 fn with_bytes(path: &'static str, bytes: usize) -> Call {
     Call { message: vec![b'x'; bytes].into(), ..call_to(path) }
@@ -57,7 +58,7 @@ fn calls_and_those_that_wait_are_refused_at_once_above_their_limits() {
         until("one is open", || server.seen() == 1).await;
         calls.extend((0..2).map(|_| start(&channel, call_to(ECHO))));
         until("two wait", || channel.counts().waiting == 2).await;
-        assert_eq!(channel.call(call_to(ECHO)).await, Err(Fault::Overloaded), "no place to wait");
+        assert_eq!(channel.call(call_to(ECHO)).await, Err(CallFault::Overloaded), "no place to wait");
         // One that waits leaves at its deadline, and its place is free.
         let late = channel.counts().deadlines;
         assert_eq!(late, 0);
@@ -72,7 +73,7 @@ fn calls_and_those_that_wait_are_refused_at_once_above_their_limits() {
         until("it is ready", || channel.counts().ready == 1).await;
         calls.extend((0..4).map(|_| start(&channel, call_to(HOLD))));
         until("four are open", || second.seen() == 4).await;
-        assert_eq!(channel.call(call_to(ECHO)).await, Err(Fault::Overloaded), "a fifth");
+        assert_eq!(channel.call(call_to(ECHO)).await, Err(CallFault::Overloaded), "a fifth");
         second.released.set(true);
         for call in calls {
             assert!(call.await.is_ok());
@@ -90,7 +91,7 @@ fn a_call_that_waits_leaves_at_its_deadline_or_when_it_is_dropped() {
         let held = start(&channel, call_to(HOLD));
         until("one is open", || server.seen() == 1).await;
         let late = channel.call(Call { deadline: in_ms(30), ..call_to(ECHO) }).await;
-        assert_eq!((late, channel.counts().waiting), (Err(Fault::Deadline), 0));
+        assert_eq!((late, channel.counts().waiting), (Err(CallFault::Deadline), 0));
         let dropped =
             monoio::time::timeout(std::time::Duration::from_millis(30), channel.call(call_to(ECHO)));
         assert!(dropped.await.is_err());
@@ -113,7 +114,7 @@ fn messages_of_the_greatest_size_pass_both_ways_and_greater_ones_do_not() {
         let seen = server.seen();
         for (path, bytes) in [(ECHO, GRPC_MESSAGE_BYTES_MAX + 1), (HUGE, 1)] {
             match channel.call(with_bytes(path, bytes)).await {
-                Err(Fault::Status(status)) => assert_eq!(status.code, 8, "{path}: {status:?}"),
+                Err(CallFault::Status(status)) => assert_eq!(status.code, 8, "{path}: {status:?}"),
                 other => panic!("{path}: {:?}", other.map(|message| message.len())),
             }
         }
@@ -131,9 +132,17 @@ fn what_calls_hold_together_is_bounded_on_the_way_out_and_back() {
         let held = start(&channel, with_bytes(HOLD, 400));
         until("it is open", || server.seen() == 1).await;
         assert_eq!(channel.counts().held_bytes, 400);
-        assert_eq!(channel.call(with_bytes(ECHO, 601)).await, Err(Fault::Overloaded), "a request too much");
+        assert_eq!(
+            channel.call(with_bytes(ECHO, 601)).await,
+            Err(CallFault::Overloaded),
+            "a request too much"
+        );
         assert_eq!(server.seen(), 1, "it is not sent");
-        assert_eq!(channel.call(with_bytes(ECHO, 300)).await, Err(Fault::Overloaded), "an answer too much");
+        assert_eq!(
+            channel.call(with_bytes(ECHO, 300)).await,
+            Err(CallFault::Overloaded),
+            "an answer too much"
+        );
         // Its answer has a prefix of five bytes.
         assert!(channel.call(with_bytes(ECHO, 297)).await.is_ok());
         server.released.set(true);

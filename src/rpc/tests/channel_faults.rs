@@ -5,7 +5,8 @@ use std::net::TcpStream;
 
 use super::channel::*;
 use super::*;
-use crate::rpc::channel::{Call, ChannelLimits, Fault, Retry};
+use crate::rpc::channel::{Call, ChannelLimits};
+use crate::wire::grpc::{CallFault, Retry};
 
 #[test]
 fn a_refused_call_is_tried_once_more_elsewhere_even_if_it_must_not_be_carried_out_twice() {
@@ -91,7 +92,7 @@ fn an_instance_that_hangs_is_left_alone_and_a_probe_brings_it_back() {
         let start_at = clock::now().mono;
         while channel.counts().breaker_opens == 0 {
             let late = channel.call(Call { deadline: in_ms(20), ..call_to(HOLD) }).await;
-            assert!(matches!(late, Err(Fault::Deadline)), "{late:?}");
+            assert!(matches!(late, Err(CallFault::Deadline)), "{late:?}");
             assert!(clock::now().mono.since_ms(start_at) < PATIENCE_MS, "it never opens");
         }
         // The cool-down is over; the first one who comes is the probe, and the only one.
@@ -138,7 +139,7 @@ fn without_instances_calls_fail_at_once_and_say_so() {
         let channel = channel(turns, LIMITS, &[]);
         let text = text_of(channel.call(call_to(ECHO)).await);
         assert_eq!(text, "openim.test.Service: no instance is known");
-        assert_eq!(channel.call(call_to(ECHO)).await.unwrap_err().into_status("").code, 14);
+        assert_eq!(channel.call(call_to(ECHO)).await.unwrap_err().into_status().code, 14);
     });
 }
 

@@ -8,7 +8,8 @@ use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
 
 use super::channel::*;
 use super::*;
-use crate::rpc::channel::{ChannelLimits, Fault};
+use crate::rpc::channel::ChannelLimits;
+use crate::wire::grpc::CallFault;
 
 #[test]
 fn a_connection_that_is_told_to_go_finishes_its_calls_while_new_ones_go_to_the_next() {
@@ -253,6 +254,6 @@ fn a_call_refused_by_goaway_goes_to_another_instance() {
         assert_eq!((server.seen(), channel.counts().retries), (3, 1));
         peer.unwrap().join().unwrap();
         let late = channel.call(crate::rpc::channel::Call { deadline: Mono(1), ..call_to(ECHO) }).await;
-        assert_eq!(late, Err(Fault::Deadline));
+        assert_eq!(late, Err(CallFault::Deadline));
     });
 }

@@ -1,5 +1,6 @@
 //! `online_change` and token states, from a real Redis.
 
+use pinion::backend::openim::tokens::{Marking, Which};
 use pinion::control::mailbox::Refused;
 use pinion::control::tokens::{TokenAnswer, TokenFault, TokenOrder};
 use pinion::ids::Platform;
@@ -130,8 +131,13 @@ fn read(question: u64, user: &str, deadline: Mono) -> TokenOrder {
     TokenOrder::Read { question, user: user.into(), platform: web(), deadline }
 }
 
-fn kick(user: &str, keep: &str) -> TokenOrder {
-    TokenOrder::Kick { user: user.into(), platform: web(), keep: keep.into(), deadline: later() }
+fn kick(user: &str, which: Which) -> TokenOrder {
+    let marking = Marking { user: user.into(), platform: web(), which };
+    TokenOrder::Kick { marking, deadline: later() }
+}
+
+fn kick_all_but(user: &str, token: &str) -> TokenOrder {
+    kick(user, Which::AllBut(token.into()))
 }
 
 /// Asks, and waits for the answer.
@@ -169,10 +175,16 @@ fn token_states_are_read_and_kicked() {
         |pairs: &[(&str, i64)]| Ok(pairs.iter().map(|&(token, state)| (token.into(), state)).collect());
     assert_eq!(ask(&control, 1, "u1"), pairs(&[("a", 0), ("b", 0), ("c", 3)]));
     assert_eq!(ask(&control, 2, "u2"), pairs(&[]));
-    control.address.tokens(kick("u1", "b")).unwrap();
-    control.address.tokens(kick("u2", "b")).unwrap();
-    control.await_metric(Metric::TokenOrdersOk, 4);
-    assert_eq!(ask(&control, 3, "u1"), pairs(&[("a", 2), ("b", 0), ("c", 2)]));
+    for token in ["a", "elsewhere"] {
+        control.address.tokens(kick("u1", Which::Only(token.into()))).unwrap();
+    }
+    control.address.tokens(kick("u2", Which::Only("a".into()))).unwrap();
+    control.await_metric(Metric::TokenOrdersOk, 5);
+    assert_eq!(ask(&control, 3, "u1"), pairs(&[("a", 2), ("b", 0), ("c", 3)]));
+    control.address.tokens(kick_all_but("u1", "b")).unwrap();
+    control.address.tokens(kick_all_but("u2", "b")).unwrap();
+    control.await_metric(Metric::TokenOrdersOk, 8);
+    assert_eq!(ask(&control, 4, "u1"), pairs(&[("a", 2), ("b", 0), ("c", 2)]));
     let left: i64 = client.call(&["TTL", key])[0].parse().unwrap();
     assert!((1..=1000).contains(&left), "the hash expires as before: {left}");
     assert_eq!(client.call(&["EXISTS", "UID_PID_TOKEN_STATUS:u2:Web"]), ["0"]);
@@ -260,7 +272,7 @@ fn what_was_taken_is_done_before_the_end() {
     let users: Vec<String> = (0..200).map(|n| format!("u{n}")).collect();
     for user in &users {
         client.call(&["HSET", &format!("UID_PID_TOKEN_STATUS:{user}:Web"), "old", "0", "new", "0"]);
-        control.address.tokens(kick(user, "new")).unwrap();
+        control.address.tokens(kick_all_but(user, "new")).unwrap();
     }
     control.end(Leases::Revoke);
     for user in &users {

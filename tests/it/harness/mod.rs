@@ -18,7 +18,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pinion::backend::embedded::token;
+use pinion::backend::token;
 use pinion::ids::Platform;
 use pinion::pb::openim::msggateway::{OnlineBatchPushOneMsgReq, OnlineBatchPushOneMsgResp};
 use pinion::pb::openim::sdkws::MsgData;

@@ -33,7 +33,7 @@ pub const EXCEPTIONS: [Exception; 11] = [
         count: 1,
         reason: "tokio-rustls uses tokio's io traits, as h2 does; no runtime of tokio's is in the tree",
     },
-    word("src/backend/embedded/token_mac.rs", 2, "the name of a type of the JWT library"),
+    word("src/backend/token/mac.rs", 2, "the name of a type of the JWT library"),
     word("src/config/openim/keys.rs", 1, "a section of OpenIM 3.5's configuration (spec 11.3)"),
     word("src/rpc/services/openim.rs", 1, "OpenIM's own text of an error (spec 4.4)"),
 ];

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
-use pinion::backend::embedded::token;
+use pinion::backend::token;
 use pinion::session::handshake::{Judgement, Login, Rules, Strictness, judge};
 use pinion::wire::compat::Compat;
 use pinion::wire::upgrade::{self, AcceptKey, Head};

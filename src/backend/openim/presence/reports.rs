@@ -132,6 +132,17 @@ impl Reports {
         }
     }
 
+    /// Others may have said since that a user left these platforms: those where he is still online are told again.
+    pub(super) fn repeat(&mut self, now: Mono, user: &str, platforms: Platforms) {
+        let Some(at) = self.users.find(user) else { return };
+        let Some(user) = self.users.row_mut(at) else { return };
+        let here = user.online.without(user.online.without(platforms));
+        if !here.is_empty() {
+            user.told = user.told.without(here);
+            self.mark(now, at);
+        }
+    }
+
     /// Others may have said what we did not hear: everybody here is told again.
     pub(super) fn heal(&mut self, now: Mono) {
         self.lanes.iter_mut().for_each(|lane| lane.renewal.heal(now));

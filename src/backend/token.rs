@@ -1,7 +1,9 @@
 //! Login tokens: JWTs as OpenIM's auth service issues and checks them (spec 7.1).
 //!
-//! Not here: which tokens were kicked (`token_states`). No clock: expiry is judged by the caller's `now`, so the
-//! JWT library's own time checks are off. No error carries a token.
+//! Not here: which tokens were kicked (`embedded::token_states`, `openim::tokens`). No clock: expiry is judged by the
+//! caller's `now`, so the JWT library's own time checks are off. No error carries a token.
+
+mod mac;
 
 use std::fmt;
 
@@ -10,10 +12,10 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, Validation};
 use serde::{Deserialize, Serialize};
 
-use super::token_mac::{self, Hs256};
 use crate::hub::upstream::UpstreamError;
 use crate::ids::Platform;
 use crate::time::UnixMs;
+use mac::Hs256;
 
 /// `{"alg":"HS256","typ":"JWT"}`: written in this order by OpenIM, and so by us.
 const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
@@ -111,7 +113,7 @@ pub fn issue(
     let mut token = BASE64_URL_SAFE_NO_PAD.encode(HEADER);
     token.push('.');
     BASE64_URL_SAFE_NO_PAD.encode_string(payload, &mut token);
-    let key = token_mac::encoding_key(secret);
+    let key = mac::encoding_key(secret);
     let signature = jsonwebtoken::crypto::sign(token.as_bytes(), &key, Algorithm::HS256)
         .map_err(|_| IssueFault::Encoding)?;
     token.push('.');
@@ -173,7 +175,7 @@ impl Verifier {
                     && self.hs256.has_signed(signed, &mac)
             }
             _ => {
-                let key = token_mac::decoding_key(&self.secret);
+                let key = mac::decoding_key(&self.secret);
                 jsonwebtoken::decode::<serde::de::IgnoredAny>(token, &key, &signature_only()).is_ok()
             }
         }
@@ -227,7 +229,7 @@ mod tests {
     const SECRET: &str = "openIM123";
 
     fn signed(algorithm: Algorithm, claims: &serde_json::Value) -> String {
-        let key = token_mac::encoding_key(SECRET);
+        let key = mac::encoding_key(SECRET);
         jsonwebtoken::encode(&jsonwebtoken::Header::new(algorithm), claims, &key).unwrap()
     }
 
@@ -260,7 +262,7 @@ mod tests {
     fn the_usual_header_is_judged_as_the_library_judges_it() {
         assert_eq!(BASE64_URL_SAFE_NO_PAD.encode(HEADER), HEADER_PART);
         let (signed, signature) = VECTOR.rsplit_once('.').unwrap();
-        let key = token_mac::decoding_key(SECRET);
+        let key = mac::decoding_key(SECRET);
         for token in [
             VECTOR.to_owned(),
             format!("{signed}."),
