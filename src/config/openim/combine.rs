@@ -8,6 +8,7 @@ use super::super::fault::{Fault, Origin};
 use super::super::machine::Machine;
 use super::super::pem;
 use super::super::settings::Draft;
+use super::super::value::Endpoint;
 use super::super::{Config, Judge};
 use super::{Backend, DiscoveryKind, PerService, RedisMode, members, register_ip};
 use crate::wire::compat::Compat;
@@ -118,6 +119,21 @@ fn discovery(judge: Judge<'_>, machine: &Machine) -> Vec<Fault> {
         ] {
             if addresses.is_empty() {
                 faults.push(judge.fault(key, "needed with discovery.kind static", "10.0.0.1:10200"));
+            }
+        }
+    }
+    if compat == Compat::V35 && discovery.kind == DiscoveryKind::Kubernetes {
+        let names = &discovery.names;
+        for (key, name) in [
+            ("discovery.service_auth", &names.auth),
+            ("discovery.service_user", &names.user),
+            ("discovery.service_msg", &names.msg),
+            ("discovery.service_push", &names.push),
+        ] {
+            if Endpoint::parse(name).is_none() {
+                let why = "with compat v3.5 in Kubernetes a service is called by its name and port, as OpenIM's chart \
+                           has it in rpcRegisterName";
+                faults.push(judge.fault(key, why, "openimserver-openim-rpc-auth:80"));
             }
         }
     }

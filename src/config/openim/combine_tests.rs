@@ -105,7 +105,15 @@ fn combinations_that_cannot_work_are_refused() {
         (&[("discovery.kind", "zookeeper"), ("webhooks.online", "true")], &["discovery.kind"]),
         (
             &[("compat", "v3.5"), ("discovery.kind", "kubernetes")],
-            &["MY_POD_NAME", "MY_POD_NAMESPACE", "MY_MSGGATEWAY_REPLICACOUNT"],
+            &[
+                "discovery.service_auth",
+                "discovery.service_user",
+                "discovery.service_msg",
+                "discovery.service_push",
+                "MY_POD_NAME",
+                "MY_POD_NAMESPACE",
+                "MY_MSGGATEWAY_REPLICACOUNT",
+            ],
         ),
     ] {
         let faults = load_with(flags).unwrap_err();

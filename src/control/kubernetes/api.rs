@@ -123,8 +123,8 @@ impl Dial {
         let path = self.account.join("token");
         let fault = |why: &dyn fmt::Display| Fault::Account(format!("{}: {why}", path.display()));
         let token = read_short(&path).map_err(|error| fault(&error))?;
-        let mut header = HeaderValue::try_from(format!("Bearer {}", token.trim()))
-            .map_err(|_| fault(&"not a token"))?;
+        let mut header =
+            HeaderValue::try_from(format!("Bearer {}", token.trim())).map_err(|_| fault(&"not a token"))?;
         header.set_sensitive(true);
         Ok(header)
     }
@@ -166,7 +166,8 @@ impl<'a> Link<'a> {
     }
 
     async fn ask(&self, request: Request<Empty<Bytes>>) -> Result<Response<Body>, Fault> {
-        let answer = self.client.request(request).await.map_err(|error| Fault::Connect(with_causes(&error)))?;
+        let answer =
+            self.client.request(request).await.map_err(|error| Fault::Connect(with_causes(&error)))?;
         let answer = answer.map(|body| body.map_err(Into::into).boxed_unsync());
         let status = answer.status();
         match status {
@@ -314,7 +315,9 @@ mod tests {
     #[test]
     fn a_token_is_neither_empty_nor_long() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        for (length, good) in [(0, false), (1, true), (KUBERNETES_TOKEN_BYTES, true), (KUBERNETES_TOKEN_BYTES + 1, false)] {
+        for (length, good) in
+            [(0, false), (1, true), (KUBERNETES_TOKEN_BYTES, true), (KUBERNETES_TOKEN_BYTES + 1, false)]
+        {
             fs::write(file.path(), "t".repeat(usize::try_from(length).unwrap())).unwrap();
             assert_eq!(read_short(file.path()).is_ok(), good, "{length}");
         }

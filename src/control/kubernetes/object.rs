@@ -155,7 +155,12 @@ mod tests {
         check(two, "http", &[], 2);
         check("null", "grpc", &[], 0);
         check("[]", "grpc", &[], 0);
-        check(r#"[{"notReadyAddresses":[{"ip":"10.0.0.8"}],"ports":[{"name":"grpc","port":7}]}]"#, "grpc", &[], 0);
+        check(
+            r#"[{"notReadyAddresses":[{"ip":"10.0.0.8"}],"ports":[{"name":"grpc","port":7}]}]"#,
+            "grpc",
+            &[],
+            0,
+        );
         check(r#"[{"addresses":[{"ip":"10.0.0.7"}],"ports":null}]"#, "grpc", &[], 1);
         let subsets = r#"[{"addresses":[{"ip":"10.0.0.7"}],"ports":[{"name":"grpc","port":7}]},
             {"addresses":[{"ip":"10.0.0.8"},{"ip":"host"}],"ports":[{"name":"grpc","port":8}]}]"#;
@@ -183,7 +188,9 @@ mod tests {
 
     #[test]
     fn as_many_as_are_kept_are_taken_and_the_rest_is_counted() {
-        let ips = |n: usize| (0..n).map(|i| format!(r#"{{"ip":"10.0.{}.{}"}}"#, i / 256, i % 256)).collect::<Vec<_>>();
+        let ips = |n: usize| {
+            (0..n).map(|i| format!(r#"{{"ip":"10.0.{}.{}"}}"#, i / 256, i % 256)).collect::<Vec<_>>()
+        };
         for (n, ignored) in [(SERVICE_ENDPOINTS_MAX, 0), (SERVICE_ENDPOINTS_MAX + 1, 1)] {
             let ips = ips(n).join(",");
             let text =
@@ -200,7 +207,8 @@ mod tests {
         let list: List = serde_json::from_str(list).unwrap();
         assert_eq!(list.metadata.resource_version, "42");
         assert!(list.object("auth").is_some() && list.object("msg").is_none());
-        let none: List = serde_json::from_str(r#"{"metadata":{"resourceVersion":"1"},"items":null}"#).unwrap();
+        let none: List =
+            serde_json::from_str(r#"{"metadata":{"resourceVersion":"1"},"items":null}"#).unwrap();
         assert!(none.object("auth").is_none());
         let object = r#"{"metadata":{"name":"auth","resourceVersion":"43"}}"#;
         for (kind, is) in [
@@ -209,7 +217,8 @@ mod tests {
             ("DELETED", matches::<2>),
             ("BOOKMARK", matches::<3>),
         ] {
-            let event: Event = serde_json::from_str(&format!(r#"{{"type":"{kind}","object":{object}}}"#)).unwrap();
+            let event: Event =
+                serde_json::from_str(&format!(r#"{{"type":"{kind}","object":{object}}}"#)).unwrap();
             assert!(is(&event), "{event:?}");
         }
         let gone = r#"{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}"#;

@@ -140,7 +140,12 @@ impl Follower<'_> {
     }
 
     /// Watch after watch, until the object is to be read again.
-    async fn watch(&self, link: &Link<'_>, mut version: String, instances: &mut Instances) -> Result<(), Fault> {
+    async fn watch(
+        &self,
+        link: &Link<'_>,
+        mut version: String,
+        instances: &mut Instances,
+    ) -> Result<(), Fault> {
         let read_again = Instant::now() + recheck(self.watcher.plan.confirmation);
         loop {
             let began = Instant::now();
@@ -168,7 +173,9 @@ impl Follower<'_> {
             Event::Added(object) | Event::Modified(object) => (object, Some(Some(object))),
             Event::Deleted(object) => (object, Some(None)),
             Event::Bookmark(object) => (object, None),
-            Event::Error(status) if status.code == http::StatusCode::GONE.as_u16() => return Err(Fault::Expired),
+            Event::Error(status) if status.code == http::StatusCode::GONE.as_u16() => {
+                return Err(Fault::Expired);
+            }
             Event::Error(status) => {
                 return Err(Fault::Ended(format!("a watch: {} {}", status.code, status.message)));
             }
