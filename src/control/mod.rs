@@ -7,8 +7,8 @@
 //! as one that goes away later.
 //!
 //! - [`plan`]: what to do; [`mailbox`]: how others reach the thread; [`news`]: what it tells.
-//! - `etcd`: endpoints of OpenIM's services, and the own registration; `kubernetes`, `names`: the endpoints where nobody
-//!   registers; `instances`: what is believed of any of them.
+//! - `etcd`: endpoints of OpenIM's services, and the own registration; `kubernetes`, `names`: the endpoints where
+//!   nobody registers; `instances`: what is believed of any of them.
 //! - `redis`, [`tokens`]: `online_change`, and the token states of OpenIM 3.5.
 //! - [`webhooks`]: what OpenIM's callbacks are told.
 

@@ -1,8 +1,8 @@
 //! OpenIM 3.5 in Kubernetes: services and gateways have names with ports, which are looked up again and again, since a
 //! pod that is restarted has another address (spec 10.3).
 //!
-//! What always holds: a name that cannot be looked up keeps its last addresses, because DNS says "no such name" of a pod
-//! that restarts as it does in its own trouble, and to call an address in vain costs little. The lookups of a round are
+//! What always holds: a name that cannot be looked up keeps its last addresses, because the resolver does not tell a
+//! name that is gone from trouble of its own, and to call an address in vain costs little. The lookups of a round are
 //! made side by side, each with a deadline.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -24,8 +24,8 @@ pub const CONTROL_STEADY_MS: u64 = 10_000;
 pub const REGISTRATION_LEASE_MS: u64 = 30_000;
 /// Default: the same of the key that OpenIM's Prometheus discovery reads (spec 11.4).
 pub const PROMETHEUS_LEASE_MS: u64 = 300_000;
-/// Default: after this long the API server of Kubernetes is to end a watch; as long and `CONTROL_CALL_MS` without a byte
-/// of it: the connection is dead.
+/// Default: after this long the API server of Kubernetes is to end a watch; as long and `CONTROL_CALL_MS` without a
+/// byte of it: the connection is dead.
 pub const KUBERNETES_WATCH_MS: u64 = 60_000;
 /// A watch that ended by itself before that: the server is not well, and the next one waits.
 pub const KUBERNETES_WATCH_LEAST_MS: u64 = 1_000;
@@ -36,8 +36,8 @@ pub const KUBERNETES_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 pub const KUBERNETES_TOKEN_BYTES: u64 = 64 * 1024;
 /// Default: names of services are looked up again after this long.
 pub const NAMES_ROUND_MS: u64 = 5_000;
-/// Default: the gateways that answer may differ from `MY_MSGGATEWAY_REPLICACOUNT` for so long, since pods are restarted.
-/// Longer: the node is not ready, and says why.
+/// Default: the gateways that answer may differ from `MY_MSGGATEWAY_REPLICACOUNT` for so long, since pods are
+/// restarted. Longer: the node is not ready, and says why.
 pub const GATEWAYS_DIFFER_MS: u64 = 60_000;
 /// Payloads of `online_change` that wait for the rpc thread. More: all are dropped and counted, and the rpc thread is
 /// told to ask anew, as after a new subscription.

@@ -1,7 +1,7 @@
 //! One connection to the API server of Kubernetes and the two requests over it: read an object, watch it.
 //!
 //! What always holds: each request carries the service account's token as its file has it now (the kubelet changes it
-//! within the hour); each request, each answer and each event is bounded in time or bytes; nothing is sent in plain text.
+//! within the hour); each request, answer and event is bounded in time or bytes; nothing is sent in plain text.
 
 use std::error::Error;
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! Follows the instances of OpenIM's services in Kubernetes, each on its own: reads its object, asks to be told of every
-//! change after that version, and applies changes as they come.
+//! Follows the instances of OpenIM's services in Kubernetes, each on its own: reads its object, asks to be told of
+//! every change after that version, and applies changes as they come.
 //!
 //! What always holds: what is believed comes from the whole object, never from a difference; a version is only ever
 //! given back to the server. While an empty set waits for its confirmation, the object is read again.

@@ -20,7 +20,9 @@ pub(super) fn endpoints(config: &DiscoveryConfig) -> Result<KubernetesPlan, Stri
     let variable = |name: &'static str| {
         let value = env::var(name).ok().filter(|value| !value.is_empty());
         value.ok_or_else(|| {
-            format!("discovery.kind kubernetes: {name} is not set, so this is no pod; use static or etcd outside of one")
+            format!(
+                "discovery.kind kubernetes: {name} is not set, so this is no pod; there use etcd or static"
+            )
         })
     };
     let [host, port] = SERVER_ENV.map(variable);

@@ -55,8 +55,8 @@ impl Ring {
         let lasted = self.differs.is_some_and(|since| now.since_ms(since) >= self.differ_ms);
         lasted.then(|| {
             format!(
-                "MY_MSGGATEWAY_REPLICACOUNT is {expected}, and {answering} gateways answer, this one included: OpenIM's \
-                 push looks for users at gateways that are not there, or not at those that are\n"
+                "MY_MSGGATEWAY_REPLICACOUNT is {expected}, and {answering} gateways answer, this one included: \
+                 OpenIM's push looks for users at gateways that are not there, or not at all that are\n"
             )
         })
     }
