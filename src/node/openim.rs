@@ -45,11 +45,6 @@ pub(super) fn start(
         return Ok(None);
     }
     let openim = &config.openim;
-    if openim.compat == Compat::V35 {
-        return Err("compat v3.5 is not built yet for backend openim: its tokens are in Redis, and the gateway does not \
-                    read them so far; main and patch16 are"
-            .to_owned());
-    }
     let ip = openim.discovery.register_ip;
     let own = SocketAddr::new(ip, grpc.port());
     let hooks = &openim.webhooks;

@@ -67,6 +67,58 @@ fn gateways_find_services_and_each_other() {
 }
 
 #[test]
+fn a_gateway_of_openim_35_counts_those_that_answer() {
+    let anybody = Gateway::start(&[]);
+    let service = anybody.grpc.to_string();
+    let flags = [
+        "--backend=openim",
+        "--compat=v3.5",
+        "--discovery-kind=kubernetes",
+        "--discovery-service-auth",
+        &service,
+        "--discovery-service-user",
+        &service,
+        "--discovery-service-msg",
+        &service,
+        "--discovery-service-push",
+        &service,
+        "--discovery-service-gateway=openimserver-openim-msggateway:88",
+        "--redis-addresses=127.0.0.1:1",
+    ];
+    let start = |replicas: &str, differ: &str| {
+        let spawn = |command: &mut std::process::Command| {
+            command
+                .env("MY_POD_NAME", "openimserver-openim-msggateway-0")
+                .env("MY_POD_NAMESPACE", NAMESPACE)
+                .env("MY_MSGGATEWAY_REPLICACOUNT", replicas)
+                .spawn()
+        };
+        Gateway::start_by(spawn, &[&flags[..], &["--discovery-gateways-differ-ms", differ]].concat())
+    };
+    // Nobody knows the name of the headless service here, so that no other gateway answers.
+    let (alone, one_of_two, patient) = (start("1", "0"), start("2", "0"), start("2", "3600s"));
+    for (gateway, status, part) in [
+        (&alone, 200, "ready"),
+        (&one_of_two, 503, "MY_MSGGATEWAY_REPLICACOUNT is 2, and 1 gateways answer"),
+        (&patient, 200, "ready"),
+    ] {
+        await_ready(gateway, "auth", 1.0);
+        eventually(part, || {
+            let (seen, body) = gateway.get("/readyz").ok()?;
+            (seen == status && body.contains(part)).then_some(())
+        });
+    }
+    eventually("a line in the log", || {
+        let logs = one_of_two.logs();
+        logs.contains("other than MY_MSGGATEWAY_REPLICACOUNT gateways answer").then_some(())
+    });
+    let metric = |kind| one_of_two.metrics().sum("pinion_gateways", &[kind]);
+    eventually("both numbers", || {
+        ((metric("kind=\"expected\""), metric("kind=\"answering\"")) == (2.0, 1.0)).then_some(())
+    });
+}
+
+#[test]
 fn outside_of_a_pod_a_gateway_says_what_is_missing() {
     let mut command = crate::harness::pinion(&[
         "gateway",
