@@ -8,9 +8,10 @@ use super::super::fault::{Fault, Origin};
 use super::super::machine::Machine;
 use super::super::pem;
 use super::super::settings::Draft;
-use super::super::value::Endpoint;
+use super::super::value::{Endpoint, label};
 use super::super::{Config, Judge};
 use super::{Backend, DiscoveryKind, PerService, RedisMode, members, register_ip};
+use crate::backend::openim::Service;
 use crate::wire::compat::Compat;
 
 /// Works out what was left to `auto`, and what `compat` decides.
@@ -208,6 +209,15 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<String> {
             "rpc.listen is {}, and {} is registered: nobody will reach this gateway there",
             config.rpc.listen, discovery.register_ip
         ));
+    }
+    if discovery.kind == DiscoveryKind::Kubernetes && config.openim.compat != Compat::V35 {
+        let impossible = |service: &&Service| label(discovery.names.of(**service)).is_none();
+        warnings.extend(Service::ALL.iter().filter(impossible).map(|service| {
+            let name = discovery.names.of(*service);
+            format!(
+                "{service:?} is called {name}, which no Service of Kubernetes can be: set discovery.service_*"
+            )
+        }));
     }
     if etcd && discovery.etcd.username.is_empty() && !discovery.etcd.password.is_empty() {
         warnings.push("discovery.etcd_password is not used: discovery.etcd_username is empty".to_owned());

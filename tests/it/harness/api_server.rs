@@ -83,10 +83,9 @@ impl ApiServer {
         std::thread::spawn(move || {
             for socket in listener.incoming() {
                 let (Ok(socket), Some(shared)) = (socket, weak.upgrade()) else { break };
-                if shared.lock().mood == Mood::Away {
+                if !shared.lock().takes(&socket) {
                     continue;
                 }
-                shared.lock().open.push(socket.try_clone().unwrap());
                 let session = ServerConnection::new(Arc::clone(&config)).unwrap();
                 std::thread::spawn(move || shared.serve(StreamOwned::new(session, socket)));
             }
@@ -271,6 +270,13 @@ impl Shared {
 }
 
 impl State {
+    /// Whether who comes is served; then it can be cut off.
+    fn takes(&mut self, socket: &TcpStream) -> bool {
+        let takes = self.mood != Mood::Away;
+        self.open.extend(takes.then(|| socket.try_clone().unwrap()));
+        takes
+    }
+
     fn list(&self, line: &str) -> String {
         let items: Vec<&Value> = self.objects.get(&selected(line)).into_iter().collect();
         let metadata = json!({"resourceVersion": self.version.to_string()});
