@@ -170,7 +170,8 @@ fn found(config: &Config) -> String {
             discovery.register_ip
         ),
         DiscoveryKind::Kubernetes if discovery.members.is_empty() => {
-            format!("found by Kubernetes in namespace {}; others find it as {name}", discovery.namespace)
+            let namespace = discovery.namespace.as_deref().unwrap_or("of this pod");
+            format!("found by Kubernetes in namespace {namespace}; others find it as {name}")
         }
         DiscoveryKind::Kubernetes => {
             format!("found by their names in Kubernetes; one of {} gateways", discovery.members.len())

@@ -25,8 +25,8 @@ pub use fault::{Fault, Faults, Origin};
 use load::Judge;
 pub use load::{Loaded, load, text_of};
 pub use openim::{
-    Backend, DiscoveryConfig, DiscoveryKind, EtcdConfig, OpenimConfig, PerService, PresenceConfig,
-    RedisConfig, RedisMode, UpstreamConfig, WebhookConfig, WebhooksConfig,
+    Backend, DiscoveryConfig, DiscoveryKind, EtcdConfig, NAMESPACE_ENV, OpenimConfig, POD_ENV, PerService,
+    PresenceConfig, RedisConfig, RedisMode, UpstreamConfig, WebhookConfig, WebhooksConfig,
 };
 pub use planted::{Planted, PlantedFault, PlantedPush, PlantedUpstream};
 pub use settings::{DEFAULT_SECRET, SETTINGS, Setting, Visibility, setting};

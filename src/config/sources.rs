@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::fault::{Fault, OPENIM_ENV, Origin};
 use super::openim::folder::{self, Surroundings};
-use super::openim::{NAMESPACE_ENV, POD_ENV, REPLICAS_ENV};
+use super::openim::{NAMESPACE_ENV, POD_ENV, REPLICAS_ENV, SERVICE_ACCOUNT};
 use super::settings::{SETTINGS, setting};
 use super::yaml::{self, Grammar};
 use crate::limits::CONFIG_FILE_BYTES;
@@ -29,8 +29,6 @@ pub struct Sources {
 
 /// What begins the names of our own variables.
 const OWN_ENV: &str = "PINION_";
-/// There is one in each pod; OpenIM main looks for it as well (spec 11.1).
-const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 impl Sources {
     /// The environment of this process, and no file or flags.

@@ -7,14 +7,18 @@
 //! as one that goes away later.
 //!
 //! - [`plan`]: what to do; [`mailbox`]: how others reach the thread; [`news`]: what it tells.
-//! - `etcd`: endpoints of OpenIM's services, and the own registration.
+//! - `etcd`: endpoints of OpenIM's services, and the own registration; `kubernetes`, `names`: the endpoints where
+//!   nobody registers; `instances`: what is believed of any of them.
 //! - `redis`, [`tokens`]: `online_change`, and the token states of OpenIM 3.5.
 //! - [`webhooks`]: what OpenIM's callbacks are told.
 
 mod backoff;
 mod counts;
 mod etcd;
+mod instances;
+mod kubernetes;
 pub mod mailbox;
+mod names;
 pub mod news;
 pub mod plan;
 mod redis;
@@ -34,14 +38,16 @@ use self::counts::Counts;
 use self::etcd::link::Dial;
 use self::etcd::registration::Registrar;
 use self::etcd::watch::Watcher;
+use self::instances::Instances;
+use self::kubernetes::watch::Watcher as KubernetesWatcher;
 use self::mailbox::{ControlAddress, ControlThread, Inbox, Post, Wanted};
+use self::names::Resolver;
 use self::news::{Board, DiscoveryState, NewsPost};
-use self::plan::{ControlFault, ControlPlan, Discovery, EtcdPlan, Subscription};
+use self::plan::{ControlFault, ControlPlan, Discovery, EtcdPlan, NamesPlan, Subscription};
 use self::redis::Servers;
 use self::tokens::Keeper;
 use self::webhooks::Sender;
 use crate::backend::openim::Service;
-use crate::cluster::endpoints::{Believed, Endpoints};
 use crate::limits;
 use crate::metrics::{Block, Metric};
 use crate::time::Now;
@@ -60,6 +66,8 @@ struct Parts {
 enum Registry {
     Static(Vec<(Service, Vec<SocketAddr>)>),
     Etcd(Box<EtcdPlan>, Dial),
+    Kubernetes(Box<KubernetesWatcher>),
+    Names(Box<NamesPlan>),
 }
 
 /// Starts the thread. The node is registered only when its owner asks for it ([`ControlThread::register`]).
@@ -91,6 +99,10 @@ fn check(plan: ControlPlan) -> Result<Parts, ControlFault> {
             let dial = Dial::new(&etcd)?;
             Registry::Etcd(etcd, dial)
         }
+        Discovery::Kubernetes(kubernetes) => {
+            Registry::Kubernetes(Box::new(KubernetesWatcher::new(*kubernetes)?))
+        }
+        Discovery::Names(names) => Registry::Names(names),
     };
     let servers = plan.redis.as_ref().map(|redis| Ok((Servers::new(redis)?, redis.subscription)));
     let webhooks = plan.webhooks.as_ref().map(Sender::new);
@@ -156,9 +168,8 @@ async fn discover(registry: Registry, board: &Board, measures: (&Counts, fn() ->
     match registry {
         Registry::Static(services) => {
             for (service, addresses) in services {
-                let mut believed = Believed::new(plan::CONFIRMATION);
-                believed.observe(now().mono, addresses);
-                publish_endpoints(board, counts, service, believed.endpoints());
+                let mut instances = Instances::new("static", service, plan::CONFIRMATION);
+                instances.observe(addresses, (board, counts, now));
             }
             board.discovery(DiscoveryState::Current);
             counts.set(Metric::DiscoveryCurrent, 1);
@@ -185,18 +196,18 @@ async fn discover(registry: Registry, board: &Board, measures: (&Counts, fn() ->
             };
             tokio::join!(watch, keep);
         }
+        Registry::Kubernetes(watcher) => {
+            tokio::select! {
+                () = watcher.watch_always((board, counts, now)) => {}
+                _ = wanted.end() => {}
+            }
+        }
+        Registry::Names(plan) => {
+            let mut resolver = Resolver::new(&plan, (board, counts, now));
+            tokio::select! {
+                () = resolver.look_up_always() => {}
+                _ = wanted.end() => {}
+            }
+        }
     }
-}
-
-/// Posts a new version and shows its size.
-fn publish_endpoints(board: &Board, counts: &Counts, service: Service, endpoints: &Endpoints) {
-    let metric = match service {
-        Service::Auth => Metric::EndpointsAuth,
-        Service::User => Metric::EndpointsUser,
-        Service::Msg => Metric::EndpointsMsg,
-        Service::Push => Metric::EndpointsPush,
-        Service::Gateway => Metric::EndpointsGateway,
-    };
-    counts.set(metric, endpoints.addresses.len() as u64);
-    board.endpoints(service, Arc::new(endpoints.clone()));
 }

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::news::NewsPost;
@@ -35,6 +36,40 @@ pub enum Discovery {
     Static(Vec<(Service, Vec<SocketAddr>)>),
     /// OpenIM's registry since 3.8 (spec 11.1).
     Etcd(Box<EtcdPlan>),
+    /// The endpoints of services in Kubernetes: OpenIM since 3.8 (spec 11.1).
+    Kubernetes(Box<KubernetesPlan>),
+    /// Names that are looked up again and again: OpenIM 3.5 in Kubernetes (spec 10.3).
+    Names(Box<NamesPlan>),
+}
+
+/// How Kubernetes is asked.
+pub struct KubernetesPlan {
+    /// The API server, `https://host:port`.
+    pub server: String,
+    /// The folder of the service account: `token`, which is read for each request, and `ca.crt`, which is read for each
+    /// connection.
+    pub account: PathBuf,
+    /// Where the services are.
+    pub namespace: String,
+    /// The names of the services there, each service at most once, at least one.
+    pub services: Vec<(Service, String)>,
+    /// The name of the port that is called; a dash and a number may follow it.
+    pub port_name: String,
+    /// When a service that had instances is believed to have none.
+    pub confirmation: Confirmation,
+    /// Seconds, at least 1, after which the server is to end a watch, which is then made again; default
+    /// [`WATCH_S`]. A server that is silent for longer is given up.
+    pub watch_s: u32,
+}
+
+/// Which names are looked up.
+pub struct NamesPlan {
+    /// `host:port` each.
+    pub services: Vec<(Service, Vec<String>)>,
+    /// This node's own name, `host:port`: its addresses are no instances.
+    pub own: Option<String>,
+    /// Milliseconds from one round to the next; default `NAMES_ROUND_MS` of `limits`.
+    pub round_ms: u64,
 }
 
 /// How etcd is used.
@@ -167,6 +202,9 @@ pub const PROMETHEUS_LEASE_S: u32 = seconds(limits::PROMETHEUS_LEASE_MS);
 
 /// The default of [`RegistrationPlan::lease_s`].
 pub const REGISTRATION_LEASE_S: u32 = seconds(limits::REGISTRATION_LEASE_MS);
+
+/// The default of [`KubernetesPlan::watch_s`].
+pub const WATCH_S: u32 = seconds(limits::KUBERNETES_WATCH_MS);
 
 #[expect(clippy::cast_possible_truncation, reason = "minutes, not years")]
 const fn seconds(ms: u64) -> u32 {

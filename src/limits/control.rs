@@ -1,4 +1,4 @@
-//! Limits of the control thread: etcd, Redis, webhooks.
+//! Limits of the control thread: etcd, Kubernetes, names, Redis, webhooks.
 
 /// Instances of one service that are kept, in the order of their keys. More: ignored and counted.
 pub const SERVICE_ENDPOINTS_MAX: usize = 1_024;
@@ -24,6 +24,21 @@ pub const CONTROL_STEADY_MS: u64 = 10_000;
 pub const REGISTRATION_LEASE_MS: u64 = 30_000;
 /// Default: the same of the key that OpenIM's Prometheus discovery reads (spec 11.4).
 pub const PROMETHEUS_LEASE_MS: u64 = 300_000;
+/// Default: after this long the API server of Kubernetes is to end a watch; as long and `CONTROL_CALL_MS` without a
+/// byte of it: the connection is dead.
+pub const KUBERNETES_WATCH_MS: u64 = 60_000;
+/// A watch that ended by itself before that: the server is not well, and the next one waits.
+pub const KUBERNETES_WATCH_LEAST_MS: u64 = 1_000;
+/// Bytes of one answer of the API server, and of one event of a watch. A service with a thousand instances, which is
+/// the most that Kubernetes puts into one object, has about 300 KiB. More: the connection is given up.
+pub const KUBERNETES_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of a service account's token; they have one or two KiB. More: no request is made.
+pub const KUBERNETES_TOKEN_BYTES: u64 = 64 * 1024;
+/// Default: names of services are looked up again after this long.
+pub const NAMES_ROUND_MS: u64 = 5_000;
+/// Default: the gateways that answer may differ from `MY_MSGGATEWAY_REPLICACOUNT` for so long, since pods are
+/// restarted. Longer: the node is not ready, and says why.
+pub const GATEWAYS_DIFFER_MS: u64 = 60_000;
 /// Payloads of `online_change` that wait for the rpc thread. More: all are dropped and counted, and the rpc thread is
 /// told to ask anew, as after a new subscription.
 pub const ONLINE_CHANGES_MAX: usize = 4_096;
@@ -51,7 +66,7 @@ pub const WEBHOOKS_IN_FLIGHT_MAX: usize = 2;
 pub const WEBHOOK_LONGEST_MS: u64 = 15_000;
 /// Bytes of a webhook's answer. More: it counts as malformed.
 pub const WEBHOOK_ANSWER_BYTES: usize = 64 * 1024;
-/// Threads that look names up for etcd, Redis and webhooks. More lookups: they wait.
+/// Threads that look names up for etcd, Kubernetes, OpenIM 3.5's services, Redis and webhooks. More lookups: they wait.
 pub const NAME_LOOKUPS_MAX: usize = 4;
 
 const _: () = assert!(TOKEN_CHECKS_MAX < TOKEN_ORDERS_MAX, "a kick finds room beside all checks");

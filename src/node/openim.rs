@@ -1,5 +1,7 @@
 //! What `backend: openim` adds to a node: the control thread, made from the configuration.
 
+mod kubernetes;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -71,10 +73,10 @@ fn discovery(config: &OpenimConfig, own: SocketAddr, metrics: SocketAddr) -> Res
     match discovery.kind {
         DiscoveryKind::Etcd => Ok(Discovery::Etcd(Box::new(etcd(config, own, metrics)?))),
         DiscoveryKind::Static => fixed(discovery).map(Discovery::Static),
-        DiscoveryKind::Kubernetes => {
-            Err("discovery.kind kubernetes is not built yet: name the services in discovery.static_*, or use etcd"
-                .to_owned())
+        DiscoveryKind::Kubernetes if config.compat == Compat::V35 => {
+            Ok(Discovery::Names(Box::new(kubernetes::names(discovery))))
         }
+        DiscoveryKind::Kubernetes => Ok(Discovery::Kubernetes(Box::new(kubernetes::endpoints(discovery)?))),
     }
 }
 

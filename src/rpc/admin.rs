@@ -158,7 +158,7 @@ impl Admin {
     /// Why the node should get no new clients.
     fn not_ready(&self) -> Option<String> {
         let why = self.readiness.not_ready(clock::now().mono);
-        why.or_else(|| self.exchange.lacks_upstream().map(str::to_owned))
+        why.or_else(|| self.exchange.lacks_upstream())
     }
 
     /// What is open to everybody.

@@ -228,11 +228,8 @@ impl Exchange {
     }
 
     /// Why the node should get no new clients, though it runs: nobody could answer them.
-    pub(super) fn lacks_upstream(&self) -> Option<&'static str> {
-        match &self.state.borrow().backend {
-            Backend::Openim(openim) if !openim.has_found() => Some("OpenIM's services were not found yet\n"),
-            _ => None,
-        }
+    pub(super) fn lacks_upstream(&self) -> Option<String> {
+        self.openim()?.lacks()
     }
 
     /// Users of whom the backend was not told all, which the end of the thread should wait for.

@@ -14,7 +14,15 @@ from sysctl import ROOT
 from systemd import cannot_filter, runs_under
 
 HERE = os.path.join(ROOT, "tuning", "kubernetes")
-FILES = ["daemonset.yaml", "statefulset-openim-3.5.yaml", "node-tuning.yaml"]
+GATEWAYS = ["daemonset.yaml", "statefulset-openim-3.5.yaml", "deployment-openim-main.yaml"]
+FILES = [*GATEWAYS, "node-tuning.yaml"]
+# What the kubelet fills in from the pod and its node.
+FIELDS = {
+    "status.hostIP": "192.0.2.1",
+    "status.podIP": "192.0.2.2",
+    "metadata.name": "openimserver-openim-msggateway-0",
+    "metadata.namespace": "im",
+}
 # The oldest that knows preStop's `sleep` without a gate, and the newest that the package carries.
 VERSIONS = ["1.30", "1.34"]
 SECCOMP = os.path.join(HERE, "seccomp-io-uring.json")
@@ -42,7 +50,8 @@ def environment(container):
     """As the kubelet would set it, with something in the place of addresses and secrets."""
     values = {}
     for entry in container["env"]:
-        value = entry.get("value", "192.0.2.1" if entry["name"] == "NODE_IP" else "a-secret-of-some-length")
+        field = entry.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+        value = entry.get("value") or FIELDS.get(field, "a-secret-of-some-length")
         values[entry["name"]] = re.sub(r"\$\((\w+)\)", lambda name: values[name.group(1)], value)
     return values
 
@@ -77,6 +86,25 @@ def resources(name):
             assert given["limits"]["cpu"].isdigit(), given
 
 
+def role():
+    """The role names the services that the gateway asks for, and its pod has the account that is bound to it."""
+    found = {document["kind"]: document for document in documents("deployment-openim-main.yaml")}
+    (rule,) = found["Role"]["rules"]
+    equal((rule["apiGroups"], rule["resources"]), ([""], ["endpoints"]), "what may be read")
+    equal(set(rule["verbs"]), {"list", "watch"}, "verbs")
+    pod = found["Deployment"]["spec"]["template"]["spec"]
+    shown = subprocess.run(
+        [BINARY, "check", "--print-config"], env=environment(pod["containers"][0]), capture_output=True, text=True,
+        timeout=30, check=False,
+    ).stdout
+    names = set(re.findall(r'^discovery\.service_(?!account)\w+\W+([\w-]+)', shown, re.M))
+    equal(set(rule["resourceNames"]), names, "services")
+    account = found["ServiceAccount"]["metadata"]["name"]
+    equal(pod["serviceAccountName"], account, "whose pod it is")
+    equal([subject["name"] for subject in found["RoleBinding"]["subjects"]], [account], "who may")
+    equal(found["RoleBinding"]["roleRef"]["name"], found["Role"]["metadata"]["name"], "what")
+
+
 def containerfile():
     with open(os.path.join(HERE, "Containerfile"), encoding="utf-8") as file:
         text = file.read()
@@ -104,9 +132,10 @@ def seccomp():
 def run(checks):
     for name in FILES:
         checks.run(f"kubernetes {name}: schemas of {' and '.join(VERSIONS)}", lambda n=name: schemas(n))
-    for name in FILES[:2]:
+    for name in GATEWAYS:
         checks.run(f"kubernetes {name}: the gateway takes its settings", lambda n=name: settings(n))
         checks.run(f"kubernetes {name}: resources", lambda n=name: resources(n))
+    checks.run("kubernetes deployment-openim-main.yaml: what it may read is what it asks for", role)
     checks.run("kubernetes Containerfile: toolchain and sources", containerfile)
     checks.run("kubernetes seccomp-io-uring.json: what it names", seccomp)
     name = "kubernetes seccomp-io-uring.json: the gateway runs on io_uring under it"

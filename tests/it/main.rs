@@ -20,6 +20,7 @@ mod doctor;
 mod harness;
 mod hostile;
 mod inside;
+mod kubernetes;
 mod leak;
 mod login;
 mod openim;

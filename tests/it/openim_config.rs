@@ -139,27 +139,3 @@ fn a_token_is_made_with_the_secret_of_the_folder() {
     let now = pinion::shard::clock::now().unix;
     pinion::backend::token::verify("sesame-of-patch16", out.trim(), now).unwrap();
 }
-
-#[test]
-fn what_is_not_built_yet_is_refused_by_name() {
-    for (flags, why) in [
-        (
-            &[
-                "--compat=v3.5",
-                "--discovery-kind=static",
-                "--discovery-static-auth=127.0.0.1:1",
-                "--discovery-static-user=127.0.0.1:1",
-                "--discovery-static-msg=127.0.0.1:1",
-                "--discovery-static-push=127.0.0.1:1",
-            ][..],
-            "compat v3.5 is not built yet",
-        ),
-        (&["--discovery-kind", "kubernetes"][..], "discovery.kind kubernetes is not built yet"),
-    ] {
-        let ports = ["--websocket-port=0", "--rpc-listen=127.0.0.1:0", "--http-listen=127.0.0.1:0"];
-        let args = [&["gateway", "--backend", "openim"][..], flags, &ports[..]].concat();
-        let (code, _, err) = texts(&run(pinion(&args)));
-        assert_eq!(code, 1, "{err}");
-        assert!(err.contains(why), "{err}");
-    }
-}

@@ -8,8 +8,10 @@ use super::super::fault::{Fault, Origin};
 use super::super::machine::Machine;
 use super::super::pem;
 use super::super::settings::Draft;
+use super::super::value::{Endpoint, label};
 use super::super::{Config, Judge};
 use super::{Backend, DiscoveryKind, PerService, RedisMode, members, register_ip};
+use crate::backend::openim::Service;
 use crate::wire::compat::Compat;
 
 /// Works out what was left to `auto`, and what `compat` decides.
@@ -126,6 +128,21 @@ fn discovery(judge: Judge<'_>, machine: &Machine) -> Vec<Fault> {
             }
         }
     }
+    if compat == Compat::V35 && discovery.kind == DiscoveryKind::Kubernetes {
+        let names = &discovery.names;
+        for (key, name) in [
+            ("discovery.service_auth", &names.auth),
+            ("discovery.service_user", &names.user),
+            ("discovery.service_msg", &names.msg),
+            ("discovery.service_push", &names.push),
+        ] {
+            if Endpoint::parse(name).is_none() {
+                let why = "with compat v3.5 in Kubernetes a service is called by its name and port, as OpenIM's chart \
+                           has it in rpcRegisterName";
+                faults.push(judge.fault(key, why, "openimserver-openim-rpc-auth:80"));
+            }
+        }
+    }
     let found = judge.config.rpc.listen.ip().is_unspecified()
         && judge.is_silent("discovery.register_ip")
         && register_ip(None, &machine.interfaces).is_none();
@@ -197,6 +214,15 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<String> {
             "rpc.listen is {}, and {} is registered: nobody will reach this gateway there",
             config.rpc.listen, discovery.register_ip
         ));
+    }
+    if discovery.kind == DiscoveryKind::Kubernetes && config.openim.compat != Compat::V35 {
+        let impossible = |service: &&Service| label(discovery.names.of(**service)).is_none();
+        warnings.extend(Service::ALL.iter().filter(impossible).map(|service| {
+            let name = discovery.names.of(*service);
+            format!(
+                "{service:?} is called {name}, which no Service of Kubernetes can be: set discovery.service_*"
+            )
+        }));
     }
     if etcd && discovery.etcd.username.is_empty() && !discovery.etcd.password.is_empty() {
         warnings.push("discovery.etcd_password is not used: discovery.etcd_username is empty".to_owned());

@@ -105,7 +105,15 @@ fn combinations_that_cannot_work_are_refused() {
         (&[("discovery.kind", "zookeeper"), ("webhooks.online", "true")], &["discovery.kind"]),
         (
             &[("compat", "v3.5"), ("discovery.kind", "kubernetes")],
-            &["MY_POD_NAME", "MY_POD_NAMESPACE", "MY_MSGGATEWAY_REPLICACOUNT"],
+            &[
+                "discovery.service_auth",
+                "discovery.service_user",
+                "discovery.service_msg",
+                "discovery.service_push",
+                "MY_POD_NAME",
+                "MY_POD_NAMESPACE",
+                "MY_MSGGATEWAY_REPLICACOUNT",
+            ],
         ),
     ] {
         let faults = load_with(flags).unwrap_err();
@@ -119,6 +127,12 @@ fn combinations_that_cannot_work_are_refused() {
         );
     }
     load_with(&[("redis.mode", "cluster")]).unwrap();
+    let warned = |compat| {
+        let loaded = load_with(&[("compat", compat), ("discovery.kind", "kubernetes")]).unwrap();
+        loaded.warnings.iter().filter(|w| w.contains("no Service of Kubernetes")).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(warned("main"), Vec::<String>::new());
+    assert_eq!(warned("patch16").len(), 1, "messageGateway: {:?}", warned("patch16"));
     load_with(&[("webhooks.online", "true"), ("webhooks.url", "http://hooks")]).unwrap();
     let password = load_with(&[("discovery.etcd_password", "p")]).unwrap();
     assert!(

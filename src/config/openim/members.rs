@@ -9,9 +9,9 @@ use crate::limits::REPLICAS_MAX;
 /// The variable with the number of gateways.
 pub(in crate::config) const REPLICAS_ENV: &str = "MY_MSGGATEWAY_REPLICACOUNT";
 /// The variable with the name of this pod.
-pub(in crate::config) const POD_ENV: &str = "MY_POD_NAME";
+pub const POD_ENV: &str = "MY_POD_NAME";
 /// The variable with its namespace.
-pub(in crate::config) const NAMESPACE_ENV: &str = "MY_POD_NAMESPACE";
+pub const NAMESPACE_ENV: &str = "MY_POD_NAMESPACE";
 /// What the register name of OpenIM's chart says if it says nothing.
 const PORT_DEFAULT: u16 = 88;
 /// What the chart calls the stateful set, behind the name of the release.

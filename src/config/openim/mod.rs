@@ -20,14 +20,18 @@ mod tests;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+pub(super) use members::REPLICAS_ENV;
 pub use members::members;
-pub(super) use members::{NAMESPACE_ENV, POD_ENV, REPLICAS_ENV};
+pub use members::{NAMESPACE_ENV, POD_ENV};
 pub use register::{Interface, interfaces, register_ip};
 
 use super::value::{Endpoint, Secret};
 use crate::backend::openim::Service;
 use crate::limits;
 use crate::wire::compat::Compat;
+
+/// Where the kubelet puts the service account of a pod. OpenIM main looks for it as well (spec 11.1).
+pub(super) const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// `backend`: who answers what clients ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,10 +78,15 @@ pub struct DiscoveryConfig {
     pub kind: DiscoveryKind,
     /// `discovery.etcd_*`.
     pub etcd: EtcdConfig,
-    /// `discovery.namespace` of Kubernetes, default `default`.
-    pub namespace: String,
-    /// `discovery.port_name`: the name that an endpoint's port must have, default `grpc` (spec trap 34).
+    /// `discovery.namespace` of Kubernetes; `None` (default): the one of this pod.
+    pub namespace: Option<String>,
+    /// `discovery.port_name`: the name that an endpoint's port must have, default `grpc` (spec trap 34); a dash and a
+    /// number may follow it there.
     pub port_name: String,
+    /// `discovery.service_account`: the folder with `token` and `ca.crt`, default where the kubelet puts it.
+    pub service_account: PathBuf,
+    /// `discovery.gateways_differ_ms`, default [`limits::GATEWAYS_DIFFER_MS`]. Counts with `members` only.
+    pub gateways_differ_ms: u64,
     /// `discovery.static_*`. With kind static each service but the other gateways has at least one.
     pub fixed: PerService<Vec<Endpoint>>,
     /// `discovery.service_*`, default by `compat` (spec 11.1).
@@ -99,7 +108,7 @@ pub struct DiscoveryConfig {
 pub enum DiscoveryKind {
     /// Keys under a lease.
     Etcd,
-    /// Endpoints of services; OpenIM 3.5: names of services and of the pods of a stateful set.
+    /// Endpoints of services; OpenIM 3.5: names of services, and the headless service of a stateful set.
     Kubernetes,
     /// Lists in the configuration.
     Static,
@@ -304,8 +313,10 @@ impl Default for OpenimConfig {
                     cert: None,
                     key: None,
                 },
-                namespace: "default".to_owned(),
+                namespace: None,
                 port_name: "grpc".to_owned(),
+                service_account: PathBuf::from(SERVICE_ACCOUNT),
+                gateways_differ_ms: limits::GATEWAYS_DIFFER_MS,
                 fixed: PerService::default(),
                 names: PerService::names(Compat::Main),
                 members: Vec::new(),

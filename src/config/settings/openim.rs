@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{AUTO, Setting, Visibility, auto, name_of, named, path, path_text};
-use crate::config::openim::{DiscoveryKind, EtcdConfig, RedisMode};
+use crate::config::openim::{DiscoveryKind, EtcdConfig, RedisMode, SERVICE_ACCOUNT};
 use crate::config::value::{Endpoint, Secret, boolean, label, millis, number, optional, web_url, word};
 use crate::limits;
 use crate::wire::compat::Compat;
@@ -161,21 +161,39 @@ pub(super) const OPENIM: &[Setting] = &[
     ),
     setting!(
         "discovery.namespace",
-        "default",
-        "a name of Kubernetes: lower-case letters, digits and dashes",
+        "",
+        "a name of Kubernetes (lower-case letters, digits and dashes), or nothing: the pod's own",
         "openim",
         "Namespace of OpenIM's services in Kubernetes",
-        |d, t| d.config.openim.discovery.namespace = label(t)?,
-        |c| c.openim.discovery.namespace
+        |d, t| d.config.openim.discovery.namespace = optional(t, label)?,
+        |c| c.openim.discovery.namespace.clone().unwrap_or_default()
     ),
     setting!(
         "discovery.port_name",
         "grpc",
         "a name of Kubernetes: lower-case letters, digits and dashes",
         "grpc-10140",
-        "Name that the gRPC port of a service has in Kubernetes",
+        "Name that the gRPC port of a service has in Kubernetes; grpc stands for grpc-10320 too",
         |d, t| d.config.openim.discovery.port_name = label(t)?,
         |c| c.openim.discovery.port_name
+    ),
+    setting!(
+        "discovery.service_account",
+        SERVICE_ACCOUNT,
+        "a folder",
+        "/run/secrets/gateway",
+        "Folder with the token (read again for each request) and ca.crt of the pod's service account",
+        |d, t| d.config.openim.discovery.service_account = path(t)?,
+        |c| c.openim.discovery.service_account.display()
+    ),
+    setting!(
+        "discovery.gateways_differ_ms",
+        "60s",
+        "a time from 0 to 3600s (plain number = milliseconds)",
+        "120s",
+        "OpenIM 3.5 in Kubernetes: not ready after other than MY_MSGGATEWAY_REPLICACOUNT gateways answer this long",
+        |d, t| d.config.openim.discovery.gateways_differ_ms = millis(t, 0..=3_600_000)?,
+        |c| c.openim.discovery.gateways_differ_ms
     ),
     setting!(
         "discovery.static_auth",

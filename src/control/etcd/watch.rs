@@ -15,12 +15,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::link::{Dial, Fault, Link};
 use super::value::{prefix, prefix_end, read_endpoint};
 use crate::backend::openim::Service;
-use crate::cluster::endpoints::{Believed, Confirmation, Observation};
 use crate::control::backoff::Backoff;
 use crate::control::counts::Counts;
+use crate::control::instances::{Instances, Surroundings, recheck};
 use crate::control::news::{Board, DiscoveryState};
 use crate::control::plan::EtcdPlan;
-use crate::control::publish_endpoints;
 use crate::limits::SERVICE_ENDPOINTS_MAX;
 use crate::metrics::Metric;
 use crate::pb::etcd;
@@ -40,17 +39,13 @@ pub(in crate::control) struct Watcher<'a> {
 
 /// One service.
 struct Watched {
-    service: Service,
     prefix: Vec<u8>,
     /// The revision that was read; older changes are in it.
     revision: i64,
     /// By key; at most `SERVICE_ENDPOINTS_MAX`.
     found: BTreeMap<Vec<u8>, std::net::SocketAddr>,
-    believed: Believed,
+    instances: Instances,
 }
-
-/// What a task of `control` posts to, counts in and reads the time from.
-type Surroundings<'a> = (&'a Board, &'a Counts, fn() -> Now);
 
 impl<'a> Watcher<'a> {
     pub(in crate::control) fn new(
@@ -60,11 +55,10 @@ impl<'a> Watcher<'a> {
         (board, counts, now): Surroundings<'a>,
     ) -> Self {
         let watched = |(service, name): &(Service, String)| Watched {
-            service: *service,
             prefix: prefix(&plan.root, name),
             revision: 0,
             found: BTreeMap::new(),
-            believed: Believed::new(plan.confirmation),
+            instances: Instances::new("etcd", *service, plan.confirmation),
         };
         let services = plan.services.iter().map(watched).collect();
         Self { services, own_key, recheck: recheck(plan.confirmation), dial, board, counts, now }
@@ -111,7 +105,7 @@ impl<'a> Watcher<'a> {
         look.notify_one();
         let mut read_again = Instant::now() + self.recheck;
         loop {
-            let in_doubt = self.services.iter().any(|watched| watched.believed.is_in_doubt());
+            let in_doubt = self.services.iter().any(|watched| watched.instances.are_in_doubt());
             tokio::select! {
                 change = changes.message() => match change? {
                     Some(change) => self.apply(change, look)?,
@@ -185,31 +179,8 @@ impl<'a> Watcher<'a> {
     /// Shows what is there now to what is believed.
     fn observe(&mut self, n: usize) {
         let Some(watched) = self.services.get_mut(n) else { return };
-        let service = watched.service;
         let addresses = watched.found.values().copied().collect();
-        match watched.believed.observe((self.now)().mono, addresses) {
-            Observation::Unchanged => return,
-            Observation::Held => {
-                self.counts.count(Metric::EndpointsHeld);
-                let kept = watched.believed.endpoints().addresses.len();
-                tracing::warn!(
-                    ?service,
-                    kept,
-                    "etcd: all instances are gone; not believed before it is confirmed"
-                );
-                return;
-            }
-            Observation::Halved => {
-                self.counts.count(Metric::EndpointsHalved);
-                let left = watched.believed.endpoints().addresses.len();
-                tracing::warn!(?service, left, "etcd: half of the instances or more went at once");
-            }
-            Observation::Changed => {
-                let instances = watched.believed.endpoints().addresses.len();
-                tracing::info!(?service, instances, "etcd: instances changed");
-            }
-        }
-        publish_endpoints(self.board, self.counts, service, watched.believed.endpoints());
+        watched.instances.observe(addresses, (self.board, self.counts, self.now));
     }
 }
 
@@ -238,10 +209,4 @@ impl Watched {
             }
         }
     }
-}
-
-/// How often to read while an empty set waits: so that the last observation that is needed comes when it is due.
-fn recheck(confirmation: Confirmation) -> Duration {
-    let pauses = confirmation.observations.saturating_sub(1).max(1);
-    Duration::from_millis((confirmation.over_ms / u64::from(pauses)).max(50))
 }

@@ -77,6 +77,11 @@ impl Elsewhere {
         gateways.len()
     }
 
+    /// Those that can be called now.
+    pub(super) fn ready(&self) -> usize {
+        self.gateways.borrow().values().map(|channel| channel.counts().ready).sum()
+    }
+
     pub(super) fn counts(&self) -> ChannelCounts {
         let mut sum = *self.past.borrow();
         self.gateways.borrow().values().for_each(|channel| add(&mut sum, &channel.counts()));

@@ -6,8 +6,9 @@
 //! is answered once, at the latest at its deadline; no borrow is held while something is waited for.
 
 mod elsewhere;
-mod tokens;
+mod ring;
 mod told;
+mod tokens;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -35,8 +36,9 @@ use crate::time::Mono;
 use crate::wire::compat::Compat;
 use crate::wire::grpc::CallFault;
 use elsewhere::Elsewhere;
-use tokens::TokenDesk;
+use ring::{Ring, Turn};
 use told::Hooks;
+use tokens::TokenDesk;
 
 /// See the module's documentation. Lives on rpc thread 0; cheap to clone.
 #[derive(Clone)]
@@ -52,6 +54,8 @@ struct Shared {
     /// One for each service that is asked.
     channels: PerService<Channel>,
     elsewhere: Elsewhere,
+    /// OpenIM 3.5 in Kubernetes.
+    ring: RefCell<Option<Ring>>,
     presence: RefCell<Presence>,
     /// With OpenIM 3.5, whose gateway judges tokens itself.
     tokens: Option<TokenDesk>,
@@ -113,6 +117,11 @@ impl Openim {
                 names: names.clone(),
                 channels,
                 elsewhere: Elsewhere::new(own, limits, key, ration),
+                ring: RefCell::new(Ring::new(
+                    config.discovery.members.len(),
+                    config.discovery.gateways_differ_ms,
+                    clock::now().mono,
+                )),
                 presence: RefCell::new(Presence::new(presence)),
                 tokens,
                 hooks,
@@ -234,9 +243,30 @@ impl Openim {
         self.shared.presence.borrow().untold()
     }
 
-    /// Whether the services were found at least once.
-    pub(super) fn has_found(&self) -> bool {
-        self.shared.discovery.get() != DiscoveryState::Loading
+    /// Why nobody could answer new clients, or not all pushes reach them; `None`: all is well.
+    pub(super) fn lacks(&self) -> Option<String> {
+        if self.shared.discovery.get() == DiscoveryState::Loading {
+            return Some("OpenIM's services were not found yet\n".to_owned());
+        }
+        self.shared.ring.borrow().and_then(|ring| ring.fault(clock::now().mono))
+    }
+
+    /// Looks how many gateways answer, and publishes it.
+    fn publish_ring(&self, tally: &mut Tally) {
+        let Some(ring) = &mut *self.shared.ring.borrow_mut() else { return };
+        let turn = ring.observe(clock::now().mono, self.shared.elsewhere.ready());
+        let (expected, answering) = ring.counts();
+        tally.set(Metric::GatewaysExpected, expected as u64);
+        tally.set(Metric::GatewaysAnswering, answering as u64);
+        match turn {
+            Some(Turn::Differs) => {
+                tracing::error!(expected, answering, "other than MY_MSGGATEWAY_REPLICACOUNT gateways answer");
+            }
+            Some(Turn::Agrees) => {
+                tracing::info!(expected, "as many gateways answer as MY_MSGGATEWAY_REPLICACOUNT says");
+            }
+            None => {}
+        }
     }
 
     /// Writes what it holds and did into the thread's counts.
@@ -246,6 +276,7 @@ impl Openim {
         if let Some(tokens) = &shared.tokens {
             tokens.publish(tally);
         }
+        self.publish_ring(tally);
         let mut sum = shared.elsewhere.counts();
         let ready = [
             (Metric::UpstreamReadyAuth, Service::Auth),

@@ -14,6 +14,7 @@ mod openim;
 mod push;
 mod push_limits;
 mod raw;
+mod ring;
 mod standard;
 mod streaming;
 mod upstream;
@@ -33,6 +34,7 @@ use crate::admission::NodeState;
 use crate::config::{
     AuthConfig, Driver, LogConfig, RecordConfig, RecordMode, RpcConfig, ShardsConfig, WebsocketConfig,
 };
+use crate::control::plan::{ControlPlan, Discovery};
 use crate::hub::follow::Page;
 use crate::hub::mail::{
     DeviceOutcome, DeviceStatus, DeviceVerdict, Look, PushPart, RecipientVerdict, RpcOutcome, ShardMail,
@@ -121,6 +123,7 @@ impl Node {
         let start = RpcStart {
             id: RpcId(0),
             cpu: None,
+            openim: (config.backend == crate::config::Backend::Openim).then(without_control),
             config: Arc::new(config),
             driver,
             inbox,
@@ -128,7 +131,6 @@ impl Node {
             ownership: ownership(),
             admission,
             grpc,
-            openim: None,
             http: Some(http),
             block: Arc::clone(&block),
             blocks: vec![("0".to_owned(), clients()), ("rpc0".to_owned(), block)],
@@ -199,6 +201,20 @@ impl Drop for Node {
             thread.join().unwrap();
         }
     }
+}
+
+/// A control thread that ends at once: its news come from the test.
+fn without_control() -> UpstreamStart {
+    let plan = ControlPlan {
+        discovery: Discovery::Static(Vec::new()),
+        redis: None,
+        webhooks: None,
+        news: Box::new(|_| Ok(())),
+        now: clock::now,
+        block: Arc::default(),
+    };
+    let (control, _) = crate::control::spawn(plan).unwrap();
+    UpstreamStart { own: "127.0.0.1:1".parse().unwrap(), control }
 }
 
 fn ownership() -> Ownership {

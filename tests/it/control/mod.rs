@@ -1,6 +1,8 @@
-//! The control thread against a real etcd, a real Redis and an HTTP server (`scripts/servers.sh` installs them).
+//! The control thread against a real etcd, a real Redis and an HTTP server (`scripts/servers.sh` installs them), and a
+//! stand-in for the API server of Kubernetes.
 
 mod etcd;
+mod kubernetes;
 mod redis;
 mod registration;
 mod servers;

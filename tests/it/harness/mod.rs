@@ -3,6 +3,7 @@
 //! The driver is chosen by `PINION_TEST_DRIVER` (`epoll`, `io_uring`; default: the gateway's own choice), so that the
 //! same tests run on both. Nothing here sleeps to synchronise: [`eventually`] waits for a condition with a deadline.
 
+mod api_server;
 pub mod authority;
 mod client;
 mod elsewhere;
@@ -27,6 +28,7 @@ use pinion::shard::clock;
 use prost::Message;
 use rustix::process::{Pid, Signal, kill_process};
 
+pub use api_server::{ApiServer, Mood, NAMESPACE};
 pub use client::{Client, Frame, Options, text_message};
 pub use elsewhere::{Elsewhere, own_address};
 pub use metrics::{LEVELS, Metrics};

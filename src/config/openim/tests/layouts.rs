@@ -158,7 +158,7 @@ fn flag_beats_env_beats_our_file_beats_imenv_beats_the_folder() {
 fn imenv_overrides_what_is_there_only() {
     let env = [("IMENV_REDIS_ADDRESS", "r:1"), ("IMENV_DISCOVERY_KUBERNETES_NAMESPACE", "elsewhere")];
     let loaded = load_from(&sources(&fixture(PATCH16), &env, &[])).unwrap();
-    check(&loaded, &[("redis.addresses", "r:1"), ("discovery.namespace", "default")]);
+    check(&loaded, &[("redis.addresses", "r:1"), ("discovery.namespace", "")]);
     let note = loaded.notes.iter().find(|note| note.contains("override nothing")).unwrap();
     assert!(note.contains("IMENV_DISCOVERY_KUBERNETES_NAMESPACE") && !note.contains("REDIS"), "{note}");
     let bad = [("IMENV_REDIS_REDISMODE", "ring")];
