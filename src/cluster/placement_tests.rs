@@ -1,0 +1,1 @@
+//! Tests of placement: vectors that another language reproduces, movement, weights, the order of alternatives.
