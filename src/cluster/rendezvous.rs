@@ -49,6 +49,11 @@ impl Key {
         let step = |h: u64, byte: u8| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         Self(mix(text.bytes().fold(0xcbf2_9ce4_8422_2325, step)))
     }
+
+    /// As a number.
+    pub fn value(self) -> u64 {
+        self.0
+    }
 }
 
 impl Score {
@@ -81,7 +86,7 @@ fn mix(z: u64) -> u64 {
 }
 
 /// `-log2(hash / 2^64)` in units of 2^-32, from 1 to 2^38.
-fn cost(hash: u64) -> u64 {
+pub(super) fn cost(hash: u64) -> u64 {
     let hash = hash.max(1);
     let zeros = hash.leading_zeros();
     let mut x = hash << zeros; // from 2^63 up
