@@ -12,6 +12,7 @@ pub mod acceptor;
 pub mod batch;
 pub mod endpoints;
 pub mod fields;
+pub mod members;
 mod parts;
 pub mod placement;
 pub mod rendezvous;
