@@ -97,16 +97,14 @@ impl MemberList {
         let mut words = line.split_whitespace();
         match words.next().unwrap_or_default() {
             "placement" => self.scheme(words.next().unwrap_or_default(), words.next()),
-            "pods" => {
-                Pods::read(words)?.names().try_for_each(|name| self.add(listed(&name, [].into_iter())?))
-            }
+            "pods" => Pods::read(words)?.names().try_for_each(|name| self.add_pod(&name)),
             first => self.add(self.checked(listed(first, words)?)?),
         }
     }
 
     /// The members in placement, in the order of the file.
     pub fn active(&self) -> impl Iterator<Item = &Listed> {
-        self.members.iter().filter(|listed| listed.member.state == MemberState::Active)
+        self.members.iter().filter(|listed| listed.is_active())
     }
 
     /// The list as a view of the first epoch.
@@ -152,6 +150,15 @@ impl MemberList {
         Ok(listed)
     }
 
+    /// With rendezvous hashing the port of a pod is where it is dialled and nothing else.
+    fn add_pod(&mut self, name: &str) -> Result<(), String> {
+        let mut pod = listed(name, std::iter::empty())?;
+        if self.scheme == Scheme::Rendezvous && pod.hashed != pod.member.node_id.as_str() {
+            pod.member.rpc_addr = std::mem::replace(&mut pod.hashed, pod.member.node_id.to_string());
+        }
+        self.add(pod)
+    }
+
     fn add(&mut self, listed: Listed) -> Result<(), String> {
         let node_id = &listed.member.node_id;
         if self.members.iter().any(|other| other.member.node_id == *node_id) {
@@ -167,6 +174,13 @@ impl MemberList {
         }
         self.members.push(listed);
         Ok(())
+    }
+}
+
+impl Listed {
+    /// Whether it is in placement.
+    pub fn is_active(&self) -> bool {
+        self.member.state == MemberState::Active
     }
 }
 

@@ -10,6 +10,7 @@
 
 pub mod acceptor;
 pub mod batch;
+pub mod compare;
 pub mod endpoints;
 pub mod fields;
 pub mod members;
