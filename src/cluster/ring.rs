@@ -5,8 +5,6 @@
 //! points the member that was added last has it. What is hashed is a string and nothing else: which node it stands
 //! for, and where that is dialled, is not known here.
 
-use flate2::Crc;
-
 /// Points of each member (spec 10.4).
 const POINTS_PER_MEMBER: usize = 20;
 
@@ -61,10 +59,31 @@ impl Ring {
     }
 }
 
+/// CRC-32 (IEEE 802.3, reflected) byte by byte: strings of a few bytes gain nothing from a library's wide steps.
 fn hash(text: &str) -> u32 {
-    let mut crc = Crc::new();
-    crc.update(text.as_bytes());
-    crc.sum()
+    let step = |crc: u32, byte: u8| {
+        let [low, ..] = crc.to_le_bytes();
+        (crc >> 8) ^ CRC_TABLE.get(usize::from(low ^ byte)).copied().unwrap_or_default() // 256 entries
+    };
+    !text.bytes().fold(u32::MAX, step)
+}
+
+const CRC_TABLE: [u32; 256] = crc_table();
+
+#[expect(clippy::indexing_slicing, reason = "computed by the compiler, which refuses what is out of bounds")]
+const fn crc_table() -> [u32; 256] {
+    let mut table = [0; 256];
+    let mut byte = 0_u32;
+    while byte < 256 {
+        let (mut crc, mut bit) = (byte, 0);
+        while bit < 8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+            bit += 1;
+        }
+        table[byte as usize] = crc;
+        byte += 1;
+    }
+    table
 }
 
 #[cfg(test)]
