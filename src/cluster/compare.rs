@@ -80,12 +80,16 @@ pub struct NodeLoad {
 
 impl Difference {
     /// Compares where `users` are.
-    pub fn of<'a>(first: &MemberList, second: &MemberList, users: impl Iterator<Item = &'a str>) -> Self {
+    pub fn of<U: AsRef<str>>(
+        first: &MemberList,
+        second: &MemberList,
+        users: impl Iterator<Item = U>,
+    ) -> Self {
         let (a, b) = (first.homes(), second.homes());
         let (mut count, mut elsewhere) = (0, 0);
         for user in users {
             count += 1;
-            elsewhere += usize::from(a.home(user) != b.home(user));
+            elsewhere += usize::from(a.home(user.as_ref()) != b.home(user.as_ref()));
         }
         Self { users: count, elsewhere, reasons: reasons(first, second) }
     }
@@ -98,14 +102,18 @@ impl Difference {
 
 impl Rehearsal {
     /// What becomes of `users` when `before` is replaced by `after`.
-    pub fn of<'a>(before: &MemberList, after: &MemberList, users: impl Iterator<Item = &'a str>) -> Self {
+    pub fn of<U: AsRef<str>>(
+        before: &MemberList,
+        after: &MemberList,
+        users: impl Iterator<Item = U>,
+    ) -> Self {
         let (was, will) = (before.homes(), after.homes());
         let nodes = before.active().chain(after.active()).map(|listed| listed.member.node_id.clone());
         let mut loads: BTreeMap<NodeId, NodeLoad> = nodes.map(|node| (node, NodeLoad::default())).collect();
         let (mut count, mut moved) = (0, 0);
         for user in users {
             count += 1;
-            let (from, to) = (was.home(user), will.home(user));
+            let (from, to) = (was.home(user.as_ref()), will.home(user.as_ref()));
             moved += usize::from(from != to);
             if let Some(load) = from.and_then(|node| loads.get_mut(node)) {
                 load.before += 1;

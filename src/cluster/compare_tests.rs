@@ -11,7 +11,7 @@ fn list(text: &str) -> MemberList {
 }
 
 fn difference(first: &str, second: &str, count: usize) -> Difference {
-    Difference::of(&list(first), &list(second), users(count).iter().map(String::as_str))
+    Difference::of(&list(first), &list(second), users(count).iter())
 }
 
 /// The gateways of incident 2 as one side sees them.
@@ -87,9 +87,7 @@ fn what_moves_users_is_named_and_what_does_not_is_not() {
 #[test]
 fn a_rehearsal_counts_who_moves_and_where_to() {
     let names = users(20_000);
-    let rehearse = |before: &str, after: &str| {
-        Rehearsal::of(&list(before), &list(after), names.iter().map(String::as_str))
-    };
+    let rehearse = |before: &str, after: &str| Rehearsal::of(&list(before), &list(after), names.iter());
     let joined = rehearse("a\nb\nc\n", "a\nb\nc\nd\n");
     let of = |rehearsal: &Rehearsal, name: &str| rehearsal.loads[&NodeId::new(name).unwrap()];
     let new = of(&joined, "d");
@@ -113,7 +111,7 @@ fn a_rehearsal_counts_who_moves_and_where_to() {
 fn the_peak_of_openims_ring_is_seen() {
     let names = users(100_000);
     let ring = list("placement openim-ring\npods openimserver namespace=default replicas=5\n");
-    let rehearsal = Rehearsal::of(&ring, &ring, names.iter().map(String::as_str));
+    let rehearsal = Rehearsal::of(&ring, &ring, names.iter());
     let (node, times) = rehearsal.peak().unwrap();
     assert!(node.as_str().contains("gateway-4.") && (2.36..2.38).contains(&times), "{node} {times}");
     assert_eq!(rehearsal.moved, 0);

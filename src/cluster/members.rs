@@ -15,7 +15,7 @@
 
 use std::fmt;
 
-use super::placement::{Algorithm, Placement};
+use super::placement::{Algorithm, Fingerprint, Placement};
 use super::ring::Ring;
 use super::view::{Epoch, Member, MemberState, NodeId, View, Weight};
 use crate::limits::{MEMBERS_MAX, WEIGHT_MAX};
@@ -110,6 +110,12 @@ impl MemberList {
     /// The list as a view of the first epoch.
     pub fn view(&self) -> View {
         View::new(Epoch(1), self.members.iter().map(|listed| listed.member.clone()).collect())
+    }
+
+    /// The fingerprint of its placement; `None` for the ring, where nodes compare their key rule and not its strings.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        (self.scheme == Scheme::Rendezvous)
+            .then(|| self.view().placement(&Algorithm::Rendezvous).fingerprint())
     }
 
     /// Where its users are.

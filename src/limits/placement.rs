@@ -23,3 +23,10 @@ pub const ASSIGN_BACKOFF_FIRST_MS: u64 = 1_000;
 pub const ASSIGN_BACKOFF_MS: u64 = 60_000;
 /// Default: a node that is filled to so many thousandths is named after the others.
 pub const ASSIGN_FULL_PERMILLE_MAX: u16 = 900;
+
+/// Bytes of a file with members or rules. Larger: refused.
+pub const ROUTE_FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes of a file with user ids for `pinion route`. Larger: refused.
+pub const ROUTE_USERS_BYTES: u64 = 1024 * 1024 * 1024;
+/// Users that `pinion route` makes up. More: refused.
+pub const ROUTE_USERS_MAX: u64 = 100_000_000;
