@@ -142,7 +142,7 @@ impl Policy {
         let Some((cluster, open)) =
             cluster.map(|cluster| (cluster, open(cluster.view))).filter(|(_, o)| !o.is_empty())
         else {
-            return self.from_fallback(request);
+            return self.fallback_answer(request);
         };
         let mut passed_over = Vec::new();
         let mut decided = Decided::Placement;
@@ -177,7 +177,7 @@ impl Policy {
     }
 
     /// The static list, in an order that is the user's own, so that it spreads them.
-    fn from_fallback<'a>(&'a self, request: &Request<'_>) -> Option<Assignment<'a>> {
+    fn fallback_answer<'a>(&'a self, request: &Request<'_>) -> Option<Assignment<'a>> {
         let user = Key::new(request.user);
         let score = |url: &str| Score::new(user, Key::new(url), Weight::default());
         let mut urls: Vec<&str> = self.fallback.iter().map(String::as_str).collect();

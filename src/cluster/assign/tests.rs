@@ -97,6 +97,9 @@ fn who_is_full_goes_behind_who_is_not() {
     assert_eq!(full(&[0, 1, 2], 1000), (vec![0, 1, 2], Home::First), "nobody is refused");
 }
 
+/// User, platform, labels; the rule that decides, and the nodes that it leaves.
+type Case<'a> = (&'a str, i64, &'a [(&'a str, &'a str)], Option<&'a str>, &'a [&'a str]);
+
 #[test]
 fn the_first_rule_that_fits_and_has_nodes_decides() {
     let rules = "\
@@ -110,7 +113,7 @@ eu     label.region=eu                  -> label.region=eu
     let us = [("region", "us")];
     let eu = [("region", "eu"), ("tenant", "acme")];
     #[rustfmt::skip]
-    let cases: &[(&str, i64, &[(&str, &str)], Option<&str>, &[&str])] = &[
+    let cases: &[Case] = &[
         ("boss",   1, &[], Some("staff"), &["d"]),
         ("bosses", 1, &[], None, &["a", "b", "c", "d"]),
         ("qa-7",   1, &eu, Some("staff"), &["d"]),
