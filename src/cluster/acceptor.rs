@@ -81,8 +81,8 @@ impl Acceptor {
         self.doubt.is_some()
     }
 
-    /// The source is another one (etcd's cluster id changed): its epochs start anew, its first view has to be confirmed,
-    /// and every node registers again once it is.
+    /// The source is another one (etcd's cluster id changed): its epochs start anew, its first view has to be
+    /// confirmed, and every node registers again once it is.
     pub fn source_changed(&mut self) {
         (self.newest, self.doubt) = (Epoch::default(), None);
         if self.view.is_some() {

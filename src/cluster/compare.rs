@@ -1,4 +1,4 @@
-//! What two member lists make of the same users, and what a change of one list would do. Pure; `pinion route` prints it.
+//! What two member lists make of the same users, and what a change of one list would do. Pure: `pinion route` prints.
 //!
 //! Two sides that route by different lists look for a user at different nodes. With OpenIM's ring that is incident 2:
 //! the push asks a gateway that does not have him. Between Pinion's nodes it costs a message, since the node that is

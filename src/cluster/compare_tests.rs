@@ -30,7 +30,8 @@ fn incident_2_two_rings_that_hash_different_strings() {
         let [Reason::Port { nodes, first, second }] = &found.reasons[..] else {
             panic!("{:?}", found.reasons)
         };
-        let host = "openimserver-openim-msggateway-0.openimserver-openim-msggateway-headless.openim-lin.svc.cluster.local";
+        let set = "openimserver-openim-msggateway";
+        let host = &*format!("{set}-0.{set}-headless.openim-lin.svc.cluster.local");
         assert_eq!((*nodes, first.as_str(), second.as_str()), (replicas, &*format!("{host}:88"), host));
     }
 }
