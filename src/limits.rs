@@ -2,18 +2,20 @@
 //! default here.
 //!
 //! A constant ends in its unit (`_BYTES`, `_MS`) or in `_MAX`; `tests/it/tidy.rs` checks it. Those of one part
-//! are in a file of their own: `channel`, `config`, `control`, `embedded`, `presence`.
+//! are in a file of their own: `channel`, `config`, `control`, `embedded`, `placement`, `presence`.
 
 mod channel;
 mod config;
 mod control;
 mod embedded;
+mod placement;
 mod presence;
 
 pub use channel::*;
 pub use config::*;
 pub use control::*;
 pub use embedded::*;
+pub use placement::*;
 pub use presence::*;
 
 // ---- handshake -----------------------------------------------------------------------------------------------

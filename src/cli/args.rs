@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::{doctor, plan, replay, rpc, shards, trace, version, who};
+use super::{doctor, plan, replay, route, rpc, shards, trace, version, who};
 use crate::config::{CONFIG_ENV, Planted, PlantedFault, PlantedPush, PlantedUpstream, SETTINGS, Sources};
 
 pub(super) const PRINT_CONFIG: &str = "print-config";
@@ -34,6 +34,7 @@ pub(super) fn command() -> Command {
         .subcommand(listen())
         .subcommand(push())
         .subcommand(replay::command())
+        .subcommand(route::command())
         .subcommand(who::command())
         .subcommand(trace::command())
         .subcommand(shards::command())
@@ -126,7 +127,8 @@ pub(super) fn sources(matches: &ArgMatches) -> Sources {
     sources
 }
 
-fn platform() -> Arg {
+/// `--platform`.
+pub(super) fn platform() -> Arg {
     Arg::new("platform").long("platform").value_name("ID|NAME").value_parser(platform_value)
 }
 

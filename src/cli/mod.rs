@@ -2,8 +2,8 @@
 //!
 //! `args` derives flags from the settings table; one file per command; `client` and `frames` are the gateway's own wire
 //! code from the client's side; `admin` asks a running gateway over its admin port, `rpc` finds the way to its gRPC
-//! port; `doctor` judges the host, `plan` computes what one needs. Not here: what runs once a gateway is configured
-//! (`node`).
+//! port; `doctor` judges the host, `plan` computes what one needs, `route` says where users
+//! belong. Not here: what runs once a gateway is configured (`node`).
 //!
 //! Exit codes: 0 as asked, 1 it did not work out (each command says what), 2 the input was wrong; `doctor` has 3 and 4
 //! as well.
@@ -21,6 +21,7 @@ mod output;
 mod plan;
 mod push;
 mod replay;
+mod route;
 mod rpc;
 mod shards;
 mod token;
@@ -56,6 +57,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("listen", matches)) => listen::run(matches),
         Some(("push", matches)) => push::run(matches),
         Some(("replay", matches)) => replay::run(matches),
+        Some(("route", matches)) => route::run(matches),
         Some(("who", matches)) => who::run(matches),
         Some(("trace", matches)) => trace::run(matches),
         Some(("shards", matches)) => shards::run(matches),

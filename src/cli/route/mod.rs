@@ -1,0 +1,239 @@
+//! `pinion route`: where a user belongs, whether two member lists agree about it, and what a change would do.
+//!
+//! `text` prints. Lists come from files (`cluster/members` has their form); a running node does not tell its members.
+
+mod text;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use super::who;
+use super::{EXIT_FAILED, EXIT_USAGE, args, fail, output};
+use crate::cluster::assign::{Cluster, Policy, Request, rules};
+use crate::cluster::compare::{Difference, Rehearsal};
+use crate::cluster::members::{LineFault, MemberList, Scheme};
+use crate::cluster::placement::Algorithm;
+use crate::cluster::view::{Member, NodeId};
+use crate::ids::Platform;
+use crate::limits::{ROUTE_FILE_BYTES, ROUTE_USERS_BYTES, ROUTE_USERS_MAX};
+
+const FORM: &str = "\
+A member list has one member per line, NODE [weight=N] [state=STATE] [rpc=HOST:PORT] [ws=URL] [label.NAME=VALUE].
+`placement openim-ring` as its first line: what stands first in a line is the string that OpenIM's ring hashes, and
+`pods RELEASE namespace=NS replicas=N [port=88|none]` stands for the gateways of OpenIM 3.5 on Kubernetes.";
+
+/// The command line.
+pub(super) fn command() -> Command {
+    Command::new("route")
+        .about("Say where users belong, compare two member lists, rehearse a change")
+        .after_help(FORM)
+        .subcommand_required(true)
+        .subcommand(
+            Command::new("where")
+                .about("The home of a user, who follows, and which rule of the assign API decides")
+                .arg(who::user())
+                .arg(members())
+                .arg(path("rules", "Rules of the assign API").long("rules"))
+                .arg(args::platform().help("Platform of the client, for the rules"))
+                .arg(
+                    Arg::new("label")
+                        .long("label")
+                        .value_name("NAME=VALUE")
+                        .action(ArgAction::Append)
+                        .value_parser(label)
+                        .help("Label of the request, for the rules"),
+                ),
+        )
+        .subcommand(
+            Command::new("diff")
+                .about("Share of users that two lists look for at different nodes, and why (incident 2)")
+                .after_help("Ends with 0 if no user differs, 1 if some do, 2 if a list is wrong.")
+                .arg(path("a", "Members as one side sees them").value_name("A").required(true))
+                .arg(path("b", "Members as the other side sees them").value_name("B").required(true))
+                .args(users()),
+        )
+        .subcommand(
+            Command::new("rehearse")
+                .about("Users that a change would move, and the load of each node after it")
+                .arg(members())
+                .arg(changed("add", "\"NODE [weight=N]\"", "Add a member; a line of the list"))
+                .arg(changed("remove", "NODE", "Take a member out of placement"))
+                .args(users()),
+        )
+}
+
+fn path(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).value_name("FILE").value_parser(value_parser!(PathBuf)).help(help)
+}
+
+fn members() -> Arg {
+    path("members", "Member list").long("members").required(true)
+}
+
+fn changed(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).action(ArgAction::Append).help(help)
+}
+
+fn users() -> [Arg; 2] {
+    [
+        Arg::new("users")
+            .long("users")
+            .value_name("N")
+            .default_value("100000")
+            .value_parser(value_parser!(u64).range(1..=ROUTE_USERS_MAX))
+            .help("Look at user0, user1, .. so many"),
+        path("users-file", "Look at these users, one id per line").long("users-file").conflicts_with("users"),
+    ]
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty());
+    pair.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| "expected NAME=VALUE".to_owned())
+}
+
+/// Runs the command: 0 done and alike, 1 the lists differ, 2 the input was wrong.
+pub(super) fn run(matches: &ArgMatches) -> ExitCode {
+    let done = match matches.subcommand() {
+        Some(("where", matches)) => where_is(matches),
+        Some(("diff", matches)) => diff(matches),
+        Some(("rehearse", matches)) => rehearse(matches),
+        _ => Err("write pinion route where, diff or rehearse".to_owned()), // clap requires one
+    };
+    match done {
+        Ok((text, code)) => {
+            output::print(&text);
+            ExitCode::from(code)
+        }
+        Err(why) => fail(EXIT_USAGE, &why),
+    }
+}
+
+/// What a command prints and how it ends.
+type Done = Result<(String, u8), String>;
+
+fn where_is(matches: &ArgMatches) -> Done {
+    let user = matches.get_one::<String>("user").map(String::as_str).unwrap_or_default();
+    let list = list(named(matches, "members")?)?;
+    let mut said = text::home(&list, user);
+    if let Some(rules) = matches.get_one::<PathBuf>("rules") {
+        if list.scheme != Scheme::Rendezvous {
+            return Err(
+                "--rules: the assign API places by rendezvous; take out `placement openim-ring`".to_owned()
+            );
+        }
+        let rules = rules::parse(&read(rules, ROUTE_FILE_BYTES)?).map_err(|faults| told(rules, &faults))?;
+        let policy = Policy { rules, ..Policy::default() };
+        let labels: Vec<_> = matches.get_many("label").unwrap_or_default().cloned().collect();
+        let request =
+            Request { user, platform: matches.get_one::<Platform>("platform").copied(), labels: &labels };
+        let (view, loads) = (list.view(), std::collections::BTreeMap::new());
+        let placement = view.placement(&Algorithm::Rendezvous);
+        let cluster = Cluster { view: &view, placement: &placement, loads: &loads };
+        said += &text::assignment(policy.decide(&request, Some(cluster)).as_ref());
+    }
+    Ok((said, 0))
+}
+
+fn diff(matches: &ArgMatches) -> Done {
+    let (first, second) = (named(matches, "a")?, named(matches, "b")?);
+    let (a, b) = (list(first)?, list(second)?);
+    let users = Users::of(matches)?;
+    let difference = Difference::of(&a, &b, users.ids());
+    let said =
+        text::sides([(first, &a), (second, &b)]) + &text::difference(&difference, &users.name(), [&a, &b]);
+    Ok((said, if difference.elsewhere == 0 { 0 } else { EXIT_FAILED }))
+}
+
+fn rehearse(matches: &ArgMatches) -> Done {
+    let before = list(named(matches, "members")?)?;
+    let all = |name: &str| matches.get_many::<String>(name).unwrap_or_default();
+    let mut after = before.clone();
+    for line in all("add") {
+        after.take(line).map_err(|why| format!("--add {line:?}: {why}"))?;
+    }
+    for name in all("remove") {
+        let known = |member: &Member| member.node_id.as_str() == name;
+        let count = after.members.len();
+        after.members.retain(|listed| !known(&listed.member) && listed.hashed != *name);
+        if after.members.len() == count {
+            let names: Vec<&NodeId> = after.members.iter().map(|listed| &listed.member.node_id).collect();
+            return Err(format!("--remove {name}: no such member; there are {names:?}"));
+        }
+    }
+    if after == before {
+        return Err("nothing to rehearse; give --add \"NODE [weight=N]\" or --remove NODE".to_owned());
+    }
+    let users = Users::of(matches)?;
+    let rehearsal = Rehearsal::of(&before, &after, users.ids());
+    Ok((text::rehearsal(&rehearsal, &users.name()), 0))
+}
+
+/// Whom a command looks at.
+enum Users {
+    /// `user0` and so on.
+    Numbered(u64),
+    /// Out of a file.
+    Listed(PathBuf, Vec<String>),
+}
+
+impl Users {
+    fn of(matches: &ArgMatches) -> Result<Self, String> {
+        let Some(path) = matches.get_one::<PathBuf>("users-file") else {
+            return Ok(Self::Numbered(matches.get_one("users").copied().unwrap_or(1)));
+        };
+        let text = read(path, ROUTE_USERS_BYTES)?;
+        let ids: Vec<String> = text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        if ids.is_empty() {
+            return Err(format!("{}: no user; write one id per line", path.display()));
+        }
+        Ok(Self::Listed(path.clone(), ids))
+    }
+
+    fn ids(&self) -> Box<dyn Iterator<Item = String> + '_> {
+        match self {
+            Self::Numbered(count) => Box::new((0..*count).map(|n| format!("user{n}"))),
+            Self::Listed(_, ids) => Box::new(ids.iter().cloned()),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Numbered(count) => format!("user0 to user{}", count - 1),
+            Self::Listed(path, _) => format!("users of {}", path.display()),
+        }
+    }
+}
+
+fn named<'a>(matches: &'a ArgMatches, name: &str) -> Result<&'a Path, String> {
+    matches.get_one::<PathBuf>(name).map(PathBuf::as_path).ok_or_else(|| format!("which file? {name}"))
+}
+
+fn list(path: &Path) -> Result<MemberList, String> {
+    let text = read(path, ROUTE_FILE_BYTES).map_err(|why| {
+        let is_address = path.to_string_lossy().contains("://") || path.to_string_lossy().contains(':');
+        let hint = "; a running node does not tell its members: write them into a file";
+        format!("{why}{}", if is_address { hint } else { "" })
+    })?;
+    MemberList::parse(&text).map_err(|faults| told(path, &faults))
+}
+
+fn read(path: &Path, bytes_max: u64) -> Result<String, String> {
+    let said = |error: std::io::Error| format!("{}: {error}", path.display());
+    let bytes = std::fs::metadata(path).map_err(said)?.len();
+    if bytes > bytes_max {
+        return Err(format!("{}: {bytes} bytes, at most {bytes_max} are read", path.display()));
+    }
+    std::fs::read_to_string(path).map_err(said)
+}
+
+/// All faults of a file, a line each.
+fn told(path: &Path, faults: &[LineFault]) -> String {
+    let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {fault}", path.display())).collect();
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! Which nodes a client is told to dial: the decision behind `GET /v1/assign?userID=U&platformID=P`. Pure.
+//!
+//! Rules come first, in their order (`rules`): the first that fits the request and has an active node names the
+//! candidates; without one every active node is a candidate. Among them the user's home stands first and the nodes that
+//! would be it next follow; a node that is nearly full goes behind those that are not. The HTTP side, its limits and
+//! what measures load are not here. What always holds: only active members with an address are handed out; the same
+//! question gets the same answer as long as view, loads and rules are the same; nobody is refused as long as one such
+//! member is there or the static list names one.
+
+pub mod rules;
+
+use std::collections::BTreeMap;
+
+use self::rules::Rule;
+use super::placement::{Algorithm, Placement};
+use super::rendezvous::{Key, Score};
+use super::view::{Member, NodeId, View, Weight};
+use crate::ids::Platform;
+use crate::limits;
+
+/// What a client asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// `userID`.
+    pub user: &'a str,
+    /// `platformID`; `None`: not given.
+    pub platform: Option<Platform>,
+    /// Region, tenant and the like, as `name, value`.
+    pub labels: &'a [(String, String)],
+}
+
+/// How requests are decided. The same on every node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// In the order in which they are tried.
+    pub rules: Vec<Rule>,
+    /// URLs to hand out when no member is known. Empty: there is no answer then.
+    pub fallback: Vec<String>,
+    /// A node filled to so many thousandths goes behind the others; 1 to 1000, default 900.
+    pub full_permille: u16,
+    /// How long an answer may be kept, in ms; default 30 000.
+    pub ttl_ms: u64,
+    /// What the client does when its connection is lost.
+    pub backoff: Backoff,
+}
+
+/// Before attempt n (from 0) a client waits `min(first_ms * (factor_percent / 100)^n, most_ms)`, of which it takes
+/// `jitter_percent` off at random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// Before the first attempt; default 1000.
+    pub first_ms: u64,
+    /// At most; default 60 000.
+    pub most_ms: u64,
+    /// Growth, 100 or more; default 200.
+    pub factor_percent: u32,
+    /// 0 to 100; default 50.
+    pub jitter_percent: u32,
+}
+
+/// What is known of the cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Cluster<'a> {
+    /// Who is there.
+    pub view: &'a View,
+    /// Where users belong in it.
+    pub placement: &'a Placement,
+    /// Thousandths of what a node can hold that are in use. Missing: not known, and not full.
+    pub loads: &'a BTreeMap<NodeId, u16>,
+}
+
+/// What a client is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment<'a> {
+    /// What to dial: the first, then at most two alternatives, each once.
+    pub urls: Vec<&'a str>,
+    /// What decided.
+    pub decided: Decided<'a>,
+    /// Whether the user's home went behind others because it is nearly full.
+    pub home: Home,
+    /// Rules that fit and were passed over because none of their nodes is active, in order.
+    pub passed_over: Vec<&'a str>,
+    /// How long this may be kept, in ms.
+    pub ttl_ms: u64,
+    /// For lost connections.
+    pub backoff: Backoff,
+}
+
+/// What decided an assignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decided<'a> {
+    /// No rule: the placement among all active nodes.
+    Placement,
+    /// The rule of that name.
+    Rule(&'a str),
+    /// The static list, since no active member with an address is known.
+    Fallback,
+}
+
+/// Where the user's home stands in an assignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// It is the first.
+    First,
+    /// It is nearly full and others are not.
+    Full,
+    /// A rule leaves it out, or it has no address, or none is known: the connection will be a stray.
+    Elsewhere,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            first_ms: limits::ASSIGN_BACKOFF_FIRST_MS,
+            most_ms: limits::ASSIGN_BACKOFF_MS,
+            factor_percent: 200,
+            jitter_percent: 50,
+        }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            rules: Vec::new(),
+            fallback: Vec::new(),
+            full_permille: limits::ASSIGN_FULL_PERMILLE_MAX,
+            ttl_ms: limits::ASSIGN_TTL_MS,
+            backoff: Backoff::default(),
+        }
+    }
+}
+
+impl Policy {
+    /// Decides. `cluster` is `None` as long as the membership was never read; a view that is no longer fresh is better
+    /// than none. `None`: nobody can be named.
+    pub fn decide<'a>(
+        &'a self,
+        request: &Request<'_>,
+        cluster: Option<Cluster<'a>>,
+    ) -> Option<Assignment<'a>> {
+        let Some((cluster, open)) =
+            cluster.map(|cluster| (cluster, open(cluster.view))).filter(|(_, o)| !o.is_empty())
+        else {
+            return self.fallback_answer(request);
+        };
+        let mut passed_over = Vec::new();
+        let mut decided = Decided::Placement;
+        let mut order = None;
+        for rule in self.rules.iter().filter(|rule| rule.fits(request)) {
+            let candidates = rule.candidates(&open);
+            if candidates.is_empty() {
+                passed_over.push(rule.name.as_str());
+                continue;
+            }
+            decided = Decided::Rule(&rule.name);
+            order = Some(Placement::of(candidates, &Algorithm::Rendezvous));
+            break;
+        }
+        let placement = order.as_ref().unwrap_or(cluster.placement);
+        let ranked = placement.ranked(request.user, usize::MAX).into_iter();
+        let ranked: Vec<&'a Member> =
+            ranked.filter_map(|node_id| open.iter().copied().find(|m| m.node_id == *node_id)).collect();
+        let full = |member: &Member| {
+            cluster.loads.get(&member.node_id).is_some_and(|load| *load >= self.full_permille)
+        };
+        let (crowded, mut nodes): (Vec<&Member>, Vec<&Member>) =
+            ranked.into_iter().partition(|member| full(member));
+        nodes.extend(crowded);
+        let home = match (cluster.placement.home(request.user), nodes.first()) {
+            (Some(home), Some(first)) if *home == first.node_id => Home::First,
+            (Some(home), _) if nodes.iter().any(|m| m.node_id == *home && full(m)) => Home::Full,
+            _ => Home::Elsewhere,
+        };
+        let urls = first_urls(nodes.into_iter().map(|member| member.ws_url.as_str()));
+        Some(Assignment { urls, decided, home, passed_over, ttl_ms: self.ttl_ms, backoff: self.backoff })
+    }
+
+    /// The static list, in an order that is the user's own, so that it spreads them.
+    fn fallback_answer<'a>(&'a self, request: &Request<'_>) -> Option<Assignment<'a>> {
+        let user = Key::new(request.user);
+        let score = |url: &str| Score::new(user, Key::new(url), Weight::default());
+        let mut urls: Vec<&str> = self.fallback.iter().map(String::as_str).collect();
+        urls.sort_by(|a, b| score(a).order(score(b)).then(a.cmp(b)));
+        let urls = first_urls(urls.into_iter());
+        (!urls.is_empty()).then(|| Assignment {
+            urls,
+            decided: Decided::Fallback,
+            home: Home::Elsewhere,
+            passed_over: Vec::new(),
+            ttl_ms: self.ttl_ms.min(limits::ASSIGN_STATIC_TTL_MS),
+            backoff: self.backoff,
+        })
+    }
+}
+
+/// The members that clients may be sent to.
+fn open(view: &View) -> Vec<&Member> {
+    view.active().filter(|member| !member.ws_url.is_empty()).collect()
+}
+
+fn first_urls<'a>(urls: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut first: Vec<&str> = Vec::new();
+    for url in urls {
+        if first.len() > limits::ASSIGN_ALTERNATIVES_MAX {
+            break;
+        }
+        if !first.contains(&url) {
+            first.push(url);
+        }
+    }
+    first
+}
+
+#[cfg(test)]
+mod tests;
