@@ -1,4 +1,4 @@
-"""The gateway in a deployment of OpenIM 3.5 (`compat: v3.5`): it judges tokens itself, by a real Redis, and its services
+"""The gateway in a deployment of OpenIM 3.5 (`compat: v3.5`): it judges tokens itself, by a real Redis; its services
 and the other gateways stand in its configuration. Users are gob_client.py's. Services are the stand-in's."""
 
 import contextlib

@@ -65,8 +65,8 @@ class Auth:
         await self.world.store.set_token_states(user, platform, kicked)
 
     async def make_token(self, user, platform, ttl_seconds=None, policy=None):
-        """As getUserToken does: older tokens go as the policy says, with 3.5 none. Admins' tokens are not kept, but with
-        3.5. A ttl below zero makes an expired one."""
+        """As getUserToken does: older tokens go as the policy says, with 3.5 none. Admins' tokens are kept by 3.5 only.
+        A ttl below zero makes an expired one."""
         ttl = EXPIRE_DAYS * DAY_SECONDS if ttl_seconds is None else ttl_seconds
         states = await self.world.store.token_states(user, platform)
         token = self._another(user, platform, ttl, states)

@@ -165,7 +165,9 @@ def oldest(checks, old, redis):
     def status():
         client = Client(old, "v3.5")
         key = f"ONLINE_STATUS:{zlib.crc32(b'tessa') % 501}"
-        for platform, value, status, platforms in [(WEB, 1, 1, [5]), (IOS, 1, 1, [5, 1]), (WEB, 0, 1, [1]), (IOS, 0, 0, [])]:
+        for platform, value, status, platforms in [
+            (WEB, 1, 1, [5]), (IOS, 1, 1, [5, 1]), (WEB, 0, 1, [1]), (IOS, 0, 0, []),
+        ]:
             wanted = json.dumps({"userID": "tessa", "status": status, "platformIDs": platforms}, separators=(",", ":"))
             request = services.SetUserStatusReq(userID="tessa", platformID=platform, status=value)
             client.call("user", "setUserStatus", request, services.Empty)
