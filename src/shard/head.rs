@@ -213,7 +213,7 @@ fn decide(door: &Door, guest: &mut Guest, (source, head): &(Source, Head)) -> Re
     if proxied && !meet_client(door, guest, (*source, head)) {
         return Err(No::over(Metric::HandshakeAddressFull));
     }
-    match judge(head, door.plan.rules) {
+    match judge(head, door.plan.rules.get()) {
         Judgement::Login(login) if proxied => Ok(login),
         Judgement::Login(mut login) => {
             login.forwarded_for = None; // nobody that is asked has said it
