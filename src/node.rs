@@ -2,8 +2,8 @@
 //!
 //! `threads` starts them and waits until they are ready, `openim` makes the control thread of `backend: openim`;
 //! `drain` ends them; `reload` changes what may change meanwhile; `logging` is the process's log; `supervisor` tells
-//! systemd. Everything here runs on the main thread, which is the only one that may block. Not here: what the threads do (`shard`, `rpc`), and
-//! what is printed (`cli`).
+//! systemd. Everything here runs on the main thread, which is the only one that may block. Not here: what the threads
+//! do (`shard`, `rpc`), and what is printed (`cli`).
 
 mod drain;
 mod logging;
@@ -111,7 +111,8 @@ pub struct PlantedStall {
 }
 
 impl Node {
-    /// Starts everything; when it returns, clients are served. `sources` are where `config` came from, to be read again.
+    /// Starts everything; when it returns, clients are served. `sources` say where `config` came from: a reload reads
+    /// them again.
     ///
     /// # Errors
     /// What went wrong, in words for the operator. Threads that run already end with the process.

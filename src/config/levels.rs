@@ -57,8 +57,8 @@ impl fmt::Display for BadDirective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "`{}` is no log directive: write a level (off, error, warn, info, debug or trace), and behind it, joined by \
-             commas, exceptions like pinion::rpc=debug",
+            "`{}` is no log directive: write a level (off, error, warn, info, debug or trace), and behind it, joined \
+             by commas, exceptions like pinion::rpc=debug",
             self.0
         )
     }

@@ -15,6 +15,13 @@ pub struct Change {
     pub values: Option<(String, String)>,
 }
 
+impl Change {
+    /// The value before and the new one; `None`: a secret.
+    pub fn values(&self) -> Option<(&str, &str)> {
+        self.values.as_ref().map(|(old, new)| (old.as_str(), new.as_str()))
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.values {

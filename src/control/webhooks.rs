@@ -160,7 +160,10 @@ pub(super) async fn send_always(
             webhook = webhooks.recv(), if open && under_way.len() < WEBHOOKS_IN_FLIGHT_MAX => match webhook {
                 Some(webhook) => {
                     let sender = hooks.borrow().clone();
-                    under_way.extend(sender.map(|sender| sender.send(webhook, counts)));
+                    match sender {
+                        Some(sender) => under_way.push(sender.send(webhook, counts)),
+                        None => counts.count(Metric::WebhooksUnwanted),
+                    }
                 }
                 None => open = false,
             },

@@ -5,8 +5,6 @@
 //! named, each time, until the node is started again. What always holds: no connection is ended, and no secret is
 //! shown.
 
-use std::sync::Arc;
-
 use super::logging::{LogLevels, Logging};
 use super::{Node, NodeState, openim};
 use crate::config::machine::Machine;
@@ -116,20 +114,14 @@ impl Node {
     /// Hands the policies to the threads that have not got them yet. A lane that is full is tried again.
     pub(super) fn tell_policies(&mut self) {
         let Reload { untold, last, counts, .. } = &mut self.reload;
-        if !untold.shards.is_empty() {
-            let policy = Arc::new(ShardPolicy::of(last));
-            untold.shards.retain(|&n| {
-                let mail = || Control::Policy(Arc::clone(&policy));
-                self.shards.get(n).is_some_and(|shard| shard.address.control(mail()).is_err())
-            });
-        }
-        if !untold.rpcs.is_empty() {
-            let policy = Arc::new(RpcPolicy::of(last));
-            untold.rpcs.retain(|&n| {
-                let news = MainNews::Reloaded { policy: Arc::clone(&policy), counts: *counts };
-                self.rpcs.get(n).is_some_and(|rpc| rpc.address.post(RpcMail::Main(Box::new(news))).is_err())
-            });
-        }
+        untold.shards.retain(|&n| {
+            let mail = Control::Policy(Box::new(ShardPolicy::of(last)));
+            self.shards.get(n).is_some_and(|shard| shard.address.control(mail).is_err())
+        });
+        untold.rpcs.retain(|&n| {
+            let news = MainNews::Reloaded { policy: Box::new(RpcPolicy::of(last)), counts: *counts };
+            self.rpcs.get(n).is_some_and(|rpc| rpc.address.post(RpcMail::Main(Box::new(news))).is_err())
+        });
     }
 
     /// Carries out an order of the admin port, which is on rpc thread 0.
@@ -164,10 +156,12 @@ fn say(outcome: &Result<Changes, String>) {
     match outcome {
         Ok(changes) => {
             for change in &changes.applied {
-                tracing::info!(key = change.key, %change, "in force");
+                let (old, new) = change.values().unzip();
+                tracing::info!(key = change.key, old, new, "in force");
             }
             for change in &changes.pending {
-                tracing::warn!(key = change.key, %change, "not in force: needs a restart");
+                let (old, new) = change.values().unzip();
+                tracing::warn!(key = change.key, old, new, "not in force: needs a restart");
             }
             for warning in &changes.warnings {
                 tracing::warn!("{warning}");

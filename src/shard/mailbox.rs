@@ -41,7 +41,7 @@ pub enum Control {
     /// Stop accepting (accept until EAGAIN first), answer what is in flight, close all by the deadline, then end.
     Drain(Mono),
     /// Go by this from now on.
-    Policy(Arc<ShardPolicy>),
+    Policy(Box<ShardPolicy>),
     /// Test switch (`--plant-stall`): busy-loop for so many milliseconds.
     Stall(u64),
 }

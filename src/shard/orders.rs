@@ -1,8 +1,6 @@
 //! What operators order of a running node over its admin port, and what comes of it. The main thread carries orders
 //! out: it alone may read files. Between it and the rpc threads they travel as mail; nobody waits with a thread.
 
-use std::sync::Arc;
-
 use crate::config::policy::RpcPolicy;
 
 /// An order.
@@ -20,7 +18,7 @@ pub enum MainNews {
     /// The configuration was read again.
     Reloaded {
         /// To go by from now on.
-        policy: Arc<RpcPolicy>,
+        policy: Box<RpcPolicy>,
         /// For `/metrics` of rpc thread 0.
         counts: ReloadCounts,
     },
