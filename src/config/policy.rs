@@ -135,7 +135,7 @@ mod tests {
     }
 
     /// What a setting that is not at its default may be, among them something for each.
-    const TEXTS: [&str; 13] = [
+    const TEXTS: [&str; 16] = [
         "7",
         "77",
         "7s",
@@ -149,6 +149,9 @@ mod tests {
         "127.0.0.1:7",
         "off",
         "task",
+        "epoll",
+        "77s",
+        "5MiB",
     ];
 
     /// All defaults but for one setting.

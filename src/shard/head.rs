@@ -220,6 +220,7 @@ fn decide(door: &Door, guest: &mut Guest, (source, head): &(Source, Head)) -> Re
             Ok(login)
         }
         Judgement::Refuse(refusal) => {
+            tracing::debug!(peer = %guest.peer, client = %guest.client, code = refusal.code, "bad login arguments");
             Err(No::answered(Metric::HandshakeArgs, upgrade::refused(&refusal.json())))
         }
         Judgement::Redirect(location) => Err(No::answered(Metric::HandshakeArgs, upgrade::moved(&location))),
