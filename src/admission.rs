@@ -15,7 +15,10 @@ use crate::time::Mono;
 /// Counts connections of the whole node against its limits, and says what the node is doing.
 #[derive(Debug)]
 pub struct Admission {
-    limits: AdmissionLimits,
+    connections_max: AtomicU32,
+    /// Does not change: whether addresses are counted at all is decided at start.
+    address_connections_max: u32,
+    accepts_per_second_max: AtomicU32,
     open: AtomicU32,
     state: AtomicU32,
     addresses: Addresses,
@@ -92,7 +95,9 @@ impl Admission {
             counts: (0..slots).map(|_| AtomicU32::new(0)).collect(),
         };
         Self {
-            limits,
+            connections_max: AtomicU32::new(limits.connections_max),
+            address_connections_max: limits.address_connections_max,
+            accepts_per_second_max: AtomicU32::new(limits.accepts_per_second_max),
             open: AtomicU32::new(0),
             state: AtomicU32::new(0),
             addresses,
@@ -104,7 +109,7 @@ impl Admission {
     #[must_use]
     pub fn enter(&self) -> bool {
         let before = self.open.fetch_add(1, Ordering::Relaxed);
-        if before < self.limits.connections_max {
+        if before < self.connections_max() {
             return true;
         }
         self.open.fetch_sub(1, Ordering::Relaxed);
@@ -124,7 +129,13 @@ impl Admission {
 
     /// Places there are.
     pub fn connections_max(&self) -> u32 {
-        self.limits.connections_max
+        self.connections_max.load(Ordering::Relaxed)
+    }
+
+    /// Changes the limits of the node; who is in stays. Called by the main thread only.
+    pub fn set_limits(&self, connections_max: u32, accepts_per_second_max: u32) {
+        self.connections_max.store(connections_max, Ordering::Relaxed);
+        self.accepts_per_second_max.store(accepts_per_second_max, Ordering::Relaxed);
     }
 
     /// Takes a place for a connection of this address; all of an IPv6 /64 count as one.
@@ -134,7 +145,7 @@ impl Admission {
             return AddressVerdict::Free;
         };
         let before = count.fetch_add(1, Ordering::Relaxed);
-        if before < self.limits.address_connections_max {
+        if before < self.address_connections_max {
             return AddressVerdict::Counted(place);
         }
         count.fetch_sub(1, Ordering::Relaxed);
@@ -153,7 +164,7 @@ impl Admission {
     #[must_use]
     pub fn may_accept(&self, now: Mono) -> bool {
         const SECOND_NS: u64 = 1_000_000_000;
-        let rate = u64::from(self.limits.accepts_per_second_max);
+        let rate = u64::from(self.accepts_per_second_max.load(Ordering::Relaxed));
         if rate == 0 {
             return true;
         }

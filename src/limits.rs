@@ -408,6 +408,8 @@ pub const DRAIN_GRACE_MS: u64 = 2_000;
 pub const START_DEADLINE_MS: u64 = 15_000;
 /// News waiting for the main thread. More: dropped (each thread has few to tell).
 pub const NODE_EVENTS_MAX: usize = 8_192;
+/// The main thread carries an operator's order out within this time. Later: the operator is told to read the log.
+pub const ORDER_MS: u64 = 5_000;
 /// Lines waiting for the log writer. More: dropped and counted.
 pub const LOG_LINES_MAX: usize = 16_384;
 /// Default of `record.bytes_max`: a recording stops there.

@@ -247,7 +247,12 @@ metrics! {
     WebhooksFailed Counter "pinion_webhooks_total" ("outcome" = "failed") "Webhooks by outcome.";
     WebhooksLate Counter "pinion_webhooks_total" ("outcome" = "timeout") "Webhooks by outcome.";
     WebhooksDropped Counter "pinion_webhooks_total" ("outcome" = "queue_full") "Webhooks by outcome.";
+    WebhooksUnwanted Counter "pinion_webhooks_total" ("outcome" = "turned_off") "Webhooks by outcome.";
     NewsDeferred Counter "pinion_control_news_deferred_total" "Times that the rpc thread had no room for news of the control thread.";
+    ReloadsApplied Counter "pinion_reloads_total" ("outcome" = "applied") "Times that the configuration was read again.";
+    ReloadsUnchanged Counter "pinion_reloads_total" ("outcome" = "unchanged") "Times that the configuration was read again.";
+    ReloadsRefused Counter "pinion_reloads_total" ("outcome" = "refused") "Times that the configuration was read again.";
+    SettingsPending Gauge "pinion_settings_pending_restart" "Settings whose new value counts after a restart only.";
     HttpRequests Counter "pinion_http_requests_total" "Admin HTTP requests.";
     HttpRefused Counter "pinion_http_refused_total" "Admin HTTP requests refused: too long, too slow or malformed.";
     HttpDenied Counter "pinion_http_denied_total" "Admin HTTP requests of callers who may not ask (no or wrong token).";

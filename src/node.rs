@@ -1,12 +1,14 @@
 //! One node: builds mailboxes, listeners and threads, watches them, and takes them down.
 //!
 //! `threads` starts them and waits until they are ready, `openim` makes the control thread of `backend: openim`;
-//! `drain` ends them; `supervisor` tells systemd. Everything here
-//! runs on the main thread, which is the only one that may block. Not here: what the threads do (`shard`, `rpc`), and
-//! what is printed (`cli`).
+//! `drain` ends them; `reload` changes what may change meanwhile; `logging` is the process's log; `supervisor` tells
+//! systemd. Everything here runs on the main thread, which is the only one that may block. Not here: what the threads
+//! do (`shard`, `rpc`), and what is printed (`cli`).
 
 mod drain;
+mod logging;
 mod openim;
+mod reload;
 mod supervisor;
 mod threads;
 mod watch;
@@ -17,15 +19,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
-use tracing_appender::non_blocking::ErrorCounter;
 
+pub use self::logging::Logging;
+use self::reload::Reload;
 use self::supervisor::Supervisor;
 use crate::admission::{Admission, NodeState};
 use crate::config::layout::Layout;
 use crate::config::machine::Machine;
-use crate::config::{Config, Driver, Engine};
+use crate::config::{Config, Driver, Engine, Sources};
 use crate::ids::ShardId;
 use crate::limits::STALL_WATCH_MS;
 use crate::shard::mailbox::{Control, RpcAddress, ShardAddress};
@@ -90,6 +93,7 @@ pub struct Node {
     /// Out only while it reports.
     watcher: Option<Watcher>,
     supervisor: Supervisor,
+    reload: Reload,
     /// The shard that stalled for longer than `stall.abort_ms`.
     condemned: Option<ShardId>,
     planted: Option<PlantedStall>,
@@ -107,23 +111,24 @@ pub struct PlantedStall {
 }
 
 impl Node {
-    /// Starts everything; when it returns, clients are served. `dropped_log_lines` is shown in `/metrics`.
+    /// Starts everything; when it returns, clients are served. `sources` say where `config` came from: a reload reads
+    /// them again.
     ///
     /// # Errors
     /// What went wrong, in words for the operator. Threads that run already end with the process.
-    pub fn start(
-        config: &Config,
-        machine: &Machine,
-        dropped_log_lines: ErrorCounter,
-    ) -> Result<Self, String> {
+    pub fn start(config: &Config, sources: Sources, logging: &Logging) -> Result<Self, String> {
         // First of all, so that a signal during the start is not lost and the default action does not cut it short.
-        let signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| format!("cannot catch signals: {e}"))?;
+        let signals =
+            Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|e| format!("cannot catch signals: {e}"))?;
         stall_trace::install().map_err(|e| format!("cannot prepare backtraces of stalled shards: {e}"))?;
         let (driver, driver_reason) = choose_driver(config.shards.driver, probe_io_uring)?;
         let (engine, engine_reason) = choose_engine(config.shards.engine, driver, probe_ring_engine)?;
+        let machine = Machine::probe();
+        let given = config;
         let mut config = config.clone();
         config.websocket.address = claim_websocket(&config)?;
-        let started = threads::start(Arc::new(config), machine, Base { driver, engine }, dropped_log_lines)?;
+        let reload = Reload::new(given, sources, machine.clone(), logging);
+        let started = threads::start(Arc::new(config), &machine, Base { driver, engine }, logging.dropped())?;
         let stall_abort_ms = started.config.stall_abort_ms;
         let facts = Facts {
             websocket: started.websocket,
@@ -146,6 +151,7 @@ impl Node {
             signals,
             watcher: Some(Watcher::new(started.watched, stall_abort_ms)),
             supervisor: Supervisor::from_env(),
+            reload,
             condemned: None,
             planted: None,
             stalls: false,
@@ -187,10 +193,11 @@ impl Node {
     /// # Errors
     /// A thread failed, or the node could not be drained in time.
     pub fn run(mut self) -> Result<(), Failure> {
-        self.supervisor.ready(&format!("clients on {}, {} shards", self.facts.websocket, self.shards.len()));
+        self.supervisor.ready(&self.status());
         loop {
             match self.events.recv_timeout(Duration::from_millis(STALL_WATCH_MS)) {
                 Ok(NodeEvent::Failed(why)) => return Err(Failure::Said(why)),
+                Ok(NodeEvent::Order { ticket, order }) => self.order(ticket, order),
                 Ok(event) => tracing::debug!(?event, "unexpected news"),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
@@ -198,16 +205,36 @@ impl Node {
                 }
             }
             self.watch()?;
+            self.tell_policies();
             let signals: Vec<i32> = self.signals.pending().collect();
             if signals.contains(&SIGUSR2) {
                 self.stall();
             }
-            if let Some(signal) = signals.into_iter().find(|signal| *signal != SIGUSR2) {
-                tracing::info!(signal, deadline_ms = self.config.drain_deadline_ms, "draining");
+            if let Some(signal) = signals.iter().find(|signal| is_end(**signal)) {
+                let deadline_ms = self.reload.policy().drain_deadline_ms;
+                tracing::info!(signal, deadline_ms, "draining");
                 return self.drain();
+            }
+            if signals.contains(&SIGHUP) {
+                // What came of it is in the log; nobody waits for an answer.
+                drop(self.reload());
             }
         }
     }
+
+    /// One line for systemd.
+    fn status(&self) -> String {
+        let pending = match self.reload.pending() {
+            0 => String::new(),
+            n => format!(", {n} settings wait for a restart"),
+        };
+        format!("clients on {}, {} shards{pending}", self.facts.websocket, self.shards.len())
+    }
+}
+
+/// Whether a signal asks for the end.
+fn is_end(signal: i32) -> bool {
+    ![SIGUSR2, SIGHUP].contains(&signal)
 }
 
 /// Decides on the driver, and says why.

@@ -1,5 +1,5 @@
-//! Asking a running gateway over its admin port: what `pinion who`, `trace` and `shards` share, and how they show
-//! sizes, times and tables.
+//! Asking a running gateway over its admin port: what `pinion who`, `trace`, `shards`, `reload` and `log-level` share,
+//! and how they show sizes, times and tables.
 //!
 //! One request per connection, as the gateway serves them; every wait has a deadline.
 
@@ -75,6 +75,16 @@ impl Gateway {
 
     /// The text that a path answers with.
     pub(super) fn get(&self, path: &str) -> Result<String, Failed> {
+        self.request("GET", path)
+    }
+
+    /// The text that an order is answered with.
+    pub(super) fn post(&self, path: &str) -> Result<String, Failed> {
+        self.request("POST", path)
+    }
+
+    fn request(&self, method: &str, path: &str) -> Result<String, Failed> {
+        let length = if method == "POST" { "Content-Length: 0\r\n" } else { "" };
         let unreachable = |why: String| Failed::Unreachable(self.host.clone(), why);
         let mut socket = dial(&self.host).map_err(unreachable)?;
         let token = match &self.token {
@@ -84,8 +94,10 @@ impl Gateway {
             Some(_) => return Err(Failed::Refused("a token has no blanks and no special characters".into())),
             None => String::new(),
         };
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{token}Connection: close\r\n\r\n", self.host);
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\n{token}{length}Connection: close\r\n\r\n",
+            self.host
+        );
         let mut answer = Vec::new();
         let deadline = Some(Duration::from_millis(ADMIN_ANSWER_MS));
         socket

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::{doctor, plan, replay, route, rpc, shards, trace, version, who};
-use crate::config::{CONFIG_ENV, Planted, PlantedFault, PlantedPush, PlantedUpstream, SETTINGS, Sources};
+use super::{doctor, orders, plan, replay, route, rpc, shards, trace, version, who};
+use crate::config::{
+    CONFIG_ENV, Planted, PlantedFault, PlantedPush, PlantedUpstream, Reload, SETTINGS, Sources,
+};
 
 pub(super) const PRINT_CONFIG: &str = "print-config";
 pub(super) const PLANT_STALL: &str = "plant-stall";
@@ -38,6 +40,8 @@ pub(super) fn command() -> Command {
         .subcommand(who::command())
         .subcommand(trace::command())
         .subcommand(shards::command())
+        .subcommand(orders::reload_command())
+        .subcommand(orders::log_level_command())
         .subcommand(doctor::command())
         .subcommand(plan::command())
 }
@@ -101,8 +105,17 @@ fn with_settings(command: Command) -> Command {
             .long(setting.flag_name())
             .value_name("VALUE")
             .allow_negative_numbers(true)
-            .help_heading("Settings (flag over environment over file)")
-            .help(format!("{} [default: {}] [env: {}]", setting.doc, setting.default, setting.env_name()));
+            .help_heading("Settings (flag over environment over file; [reloads] = SIGHUP is enough)")
+            .help(format!(
+                "{} [default: {}] [env: {}]{}",
+                setting.doc,
+                setting.default,
+                setting.env_name(),
+                match setting.reload {
+                    Reload::Live => " [reloads]",
+                    Reload::Restart => "",
+                }
+            ));
         match setting.key {
             "openim.config_dir" => flag.visible_alias("openim-config"),
             // As OpenIM's own gateway has it.
@@ -270,6 +283,8 @@ mod tests {
             &["pinion", "trace", "u", "--for", "30"],
             &["pinion", "trace", "u", "--for", "11m"],
             &["pinion", "trace", "u", "--count", "0"],
+            &["pinion", "log-level", "info", "debug"],
+            &["pinion", "reload", "now"],
             &["pinion", "serve"],
         ] {
             let error = command().try_get_matches_from(arguments).unwrap_err();

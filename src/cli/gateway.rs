@@ -4,11 +4,10 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 
-use super::logging::Logging;
 use super::{EXIT_FAILED, args, banner, fail, load, output};
-use crate::config::Loaded;
-use crate::config::machine::{Machine, raise_open_files, refuse_huge_pages};
-use crate::node::{Failure, Node, PlantedStall};
+use crate::config::machine::{raise_open_files, refuse_huge_pages};
+use crate::config::{Loaded, Sources};
+use crate::node::{Failure, Logging, Node, PlantedStall};
 
 /// Runs the command.
 pub(super) fn run(matches: &ArgMatches) -> ExitCode {
@@ -23,13 +22,13 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
     loaded.config.planted = args::planted(matches);
     let stall = matches.get_one::<(u16, u64)>(args::PLANT_STALL);
     let stall = stall.map(|&(shard, milliseconds)| PlantedStall { shard, milliseconds });
-    match serve(&loaded, stall) {
+    match serve(&loaded, args::sources(matches), stall) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(EXIT_FAILED, &why),
     }
 }
 
-fn serve(loaded: &Loaded, stall: Option<PlantedStall>) -> Result<(), String> {
+fn serve(loaded: &Loaded, sources: Sources, stall: Option<PlantedStall>) -> Result<(), String> {
     let files = raise_open_files().map_err(|e| format!("cannot raise the open-file limit: {e}"))?;
     let logging = Logging::start(&loaded.config.log)?;
     for warning in &loaded.warnings {
@@ -40,7 +39,7 @@ fn serve(loaded: &Loaded, stall: Option<PlantedStall>) -> Result<(), String> {
     {
         tracing::warn!(%error, "memory may come in huge pages");
     }
-    let mut node = Node::start(&loaded.config, &Machine::probe(), logging.dropped())?;
+    let mut node = Node::start(&loaded.config, sources, &logging)?;
     // Before "ready": whoever waits for that may send the signal at once.
     if let Some(stall) = stall {
         node.plant(stall)?;

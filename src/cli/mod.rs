@@ -16,7 +16,7 @@ mod doctor;
 mod frames;
 mod gateway;
 mod listen;
-mod logging;
+mod orders;
 mod output;
 mod plan;
 mod push;
@@ -61,6 +61,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("who", matches)) => who::run(matches),
         Some(("trace", matches)) => trace::run(matches),
         Some(("shards", matches)) => shards::run(matches),
+        Some(("reload", matches)) => orders::reload(matches),
+        Some(("log-level", matches)) => orders::log_level(matches),
         Some(("doctor", matches)) => doctor::run(matches),
         Some(("plan", matches)) => plan::run(matches),
         // The parser knows no other command; an answer costs less than a proof.

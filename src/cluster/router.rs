@@ -277,7 +277,7 @@ impl Router {
             ShardMail::RemoteLogin(login) => Some(login.ticket),
             ShardMail::OnlineStatus(status) => Some(status.ticket),
             ShardMail::Look(look) => Some(look.ticket),
-            ShardMail::PresenceNews(_) | ShardMail::CancelPush(_) => None,
+            ShardMail::PresenceNews(_) | ShardMail::CancelPush(_) | ShardMail::Policy(_) => None,
         };
         let Some(gather) = ticket.and_then(|t| self.gathers.get_mut(t.slot)) else {
             return;

@@ -2,19 +2,23 @@
 //!
 //! `settings` is the one table that everything derives from; `sources` collects texts from file (`yaml`), environment
 //! and flags; `load` turns them into a [`Config`] or into every [`Fault`] at once; `machine` reads what the machine
-//! allows and `layout` decides threads and CPUs from it; `tls` and `pem` read certificates. No command line is parsed
-//! here (that is `cli`). `openim` has what `backend: openim` needs, and reads OpenIM's own configuration folder.
+//! allows and `layout` decides threads and CPUs from it; `tls` and `pem` read certificates. `policy` is what may change
+//! while the gateway runs, `reload` what a new configuration changes; `openim` has what `backend: openim` needs, and
+//! reads OpenIM's own configuration folder. No command line is parsed here (that is `cli`).
 
 #[cfg(test)]
 #[path = "../../tests/it/harness/authority.rs"]
 pub(crate) mod authority;
 mod fault;
 pub mod layout;
+pub mod levels;
 mod load;
 pub mod machine;
 pub mod openim;
 pub mod pem;
 mod planted;
+pub mod policy;
+pub mod reload;
 mod settings;
 mod sources;
 pub mod tls;
@@ -29,7 +33,7 @@ pub use openim::{
     PresenceConfig, RedisConfig, RedisMode, UpstreamConfig, WebhookConfig, WebhooksConfig,
 };
 pub use planted::{Planted, PlantedFault, PlantedPush, PlantedUpstream};
-pub use settings::{DEFAULT_SECRET, SETTINGS, Setting, Visibility, setting};
+pub use settings::{DEFAULT_SECRET, Reload, SETTINGS, Setting, Visibility, setting};
 pub use sources::{CONFIG_ENV, Sources};
 pub use value::{Endpoint, Secret, Token};
 
@@ -292,7 +296,7 @@ pub enum RecordMode {
 /// `log.*`.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
-    /// `log.level`: error, warn, info (default), debug or trace.
+    /// `log.level`, as [`levels::Levels`] reads it; default info.
     pub level: String,
     /// `log.format`: `text` (default) or `json`.
     pub json: bool,

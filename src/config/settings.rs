@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use super::levels::Levels;
 use super::value::{Token, boolean, bytes, key_pair, millis, names, number, optional};
 use super::{
     AdmissionConfig, AuthConfig, Backend, Config, Driver, Engine, LogConfig, OpenimConfig, PerService,
@@ -35,6 +36,8 @@ pub struct Setting {
     pub example: &'static str,
     /// Whether the value may be shown.
     pub visibility: Visibility,
+    /// When another value counts.
+    pub reload: Reload,
     /// Parses and stores; `None`: not what was expected.
     pub(super) apply: fn(&mut Draft, &str) -> Option<()>,
     /// The value in force.
@@ -48,6 +51,15 @@ pub enum Visibility {
     Public,
     /// Never; shown as `(set)`, unless there is none.
     Secret,
+}
+
+/// When another value of a setting counts, once the configuration is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// At once, see [`super::policy`].
+    Live,
+    /// After a restart: the gateway goes on with the old one and says so.
+    Restart,
 }
 
 impl Setting {
@@ -198,7 +210,6 @@ const DRIVERS: [(&str, Driver); 3] =
     [("auto", Driver::Auto), ("io_uring", Driver::IoUring), ("epoll", Driver::Epoll)];
 const RECORD_MODES: [(&str, RecordMode); 3] =
     [("off", RecordMode::Off), ("shape", RecordMode::Shape), ("full", RecordMode::Full)];
-const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 const LOG_USERS: [(&str, UserNames); 2] = [("plain", UserNames::Plain), ("hashed", UserNames::Hashed)];
 const LOG_FORMATS: [(&str, bool); 2] = [("text", false), ("json", true)];
 
@@ -207,17 +218,19 @@ fn name_of<T: PartialEq + Copy>(value: T, table: &[(&str, T)]) -> String {
     name.unwrap_or_default().to_owned()
 }
 
-/// Builds an entry: key, doc, default, expected, example, how it is stored, how it is shown.
+/// Builds an entry: key, doc, default, expected, example, how it is stored, how it is shown; `Secret` if it is one,
+/// `Live` if another value counts without a restart.
 macro_rules! setting {
     ($key:literal, $default:expr, $expected:expr, $example:literal, $doc:literal,
-     |$draft:ident, $text:ident| $apply:expr, |$config:ident| $show:expr $(, $visibility:ident)?) => {
+     |$draft:ident, $text:ident| $apply:expr, |$config:ident| $show:expr $(, $mark:ident)*) => {
         Setting {
             key: $key,
             doc: $doc,
             default: $default,
             expected: $expected,
             example: $example,
-            visibility: setting!(@visibility $($visibility)?),
+            visibility: setting!(@visibility $($mark)*),
+            reload: setting!(@reload $($mark)*),
             apply: |$draft, $text| {
                 $apply;
                 Some(())
@@ -225,8 +238,11 @@ macro_rules! setting {
             show: |$config| $show.to_string(),
         }
     };
-    (@visibility) => { Visibility::Public };
-    (@visibility Secret) => { Visibility::Secret };
+    (@visibility Secret $($mark:ident)*) => { Visibility::Secret };
+    (@visibility $($mark:ident)*) => { Visibility::Public };
+    (@reload Live) => { Reload::Live };
+    (@reload Secret Live) => { Reload::Live };
+    (@reload $($mark:ident)*) => { Reload::Restart };
 }
 
 mod openim;
@@ -282,7 +298,8 @@ const GATEWAY: &[Setting] = &[
         "50000",
         "Most client connections of the node; auto = 100000, or what the open-file limit allows less a reserve",
         |d, t| d.connections_max = auto(t, |t| number(t, 1..=4_000_000))?,
-        |c| c.websocket.connections_max
+        |c| c.websocket.connections_max,
+        Live
     ),
     setting!(
         "websocket.shard_connections_max",
@@ -309,7 +326,8 @@ const GATEWAY: &[Setting] = &[
         "5000",
         "Connections that the node accepts per second; more get 503",
         |d, t| d.config.admission.accepts_per_second_max = number(t, 0..=1_000_000)?,
-        |c| c.admission.accepts_per_second_max
+        |c| c.admission.accepts_per_second_max,
+        Live
     ),
     setting!(
         "websocket.proxies",
@@ -336,7 +354,8 @@ const GATEWAY: &[Setting] = &[
         "4096",
         "Request heads that a shard reads at once; more wait to be accepted",
         |d, t| d.config.websocket.handshakes_max = number(t, 1..=100_000)?,
-        |c| c.websocket.handshakes_max
+        |c| c.websocket.handshakes_max,
+        Live
     ),
     setting!(
         "websocket.send_buffer_bytes",
@@ -382,7 +401,8 @@ const GATEWAY: &[Setting] = &[
         "256",
         "gRPC connections of an rpc thread; more are closed",
         |d, t| d.config.rpc.limits.connections_max = number(t, 1..=100_000)?,
-        |c| c.rpc.limits.connections_max
+        |c| c.rpc.limits.connections_max,
+        Live
     ),
     setting!(
         "rpc.address_connections_max",
@@ -391,7 +411,8 @@ const GATEWAY: &[Setting] = &[
         "64",
         "gRPC connections of one source address and rpc thread; more are closed",
         |d, t| d.config.rpc.limits.address_connections_max = number(t, 0..=100_000)?,
-        |c| c.rpc.limits.address_connections_max
+        |c| c.rpc.limits.address_connections_max,
+        Live
     ),
     setting!(
         "rpc.streams_max",
@@ -400,7 +421,8 @@ const GATEWAY: &[Setting] = &[
         "256",
         "Calls that one gRPC connection has open; more are refused with REFUSED_STREAM",
         |d, t| d.config.rpc.limits.streams_max = number(t, 1..=65_536)?,
-        |c| c.rpc.limits.streams_max
+        |c| c.rpc.limits.streams_max,
+        Live
     ),
     setting!(
         "rpc.header_list_bytes",
@@ -409,7 +431,8 @@ const GATEWAY: &[Setting] = &[
         "32KiB",
         "Metadata of one gRPC call; more gets HTTP status 431",
         |d, t| d.config.rpc.limits.header_list_bytes = u32::try_from(size(t, 1 << 10, 1 << 20)?).ok()?,
-        |c| c.rpc.limits.header_list_bytes
+        |c| c.rpc.limits.header_list_bytes,
+        Live
     ),
     setting!(
         "rpc.send_buffer_bytes",
@@ -418,7 +441,8 @@ const GATEWAY: &[Setting] = &[
         "256KiB",
         "Bytes of an answer buffered for a gRPC caller that does not read",
         |d, t| d.config.rpc.limits.send_buffer_bytes = size(t, 16 << 10, 16 << 20)?,
-        |c| c.rpc.limits.send_buffer_bytes
+        |c| c.rpc.limits.send_buffer_bytes,
+        Live
     ),
     setting!(
         "rpc.send_deadline_ms",
@@ -427,7 +451,8 @@ const GATEWAY: &[Setting] = &[
         "5s",
         "A gRPC connection that takes no byte of what waits for it for so long is closed",
         |d, t| d.config.rpc.limits.send_deadline_ms = millis(t, 100..=600_000)?,
-        |c| c.rpc.limits.send_deadline_ms
+        |c| c.rpc.limits.send_deadline_ms,
+        Live
     ),
     setting!(
         "rpc.control_frames_per_s",
@@ -436,7 +461,8 @@ const GATEWAY: &[Setting] = &[
         "5000",
         "HTTP/2 frames of a gRPC connection that are no work (PING, SETTINGS ..); beyond a burst it is closed",
         |d, t| d.config.rpc.limits.control_frames_per_s = number(t, 10..=limits::H2_RATE_MAX)?,
-        |c| c.rpc.limits.control_frames_per_s
+        |c| c.rpc.limits.control_frames_per_s,
+        Live
     ),
     setting!(
         "rpc.resets_per_s",
@@ -445,7 +471,8 @@ const GATEWAY: &[Setting] = &[
         "1000",
         "Calls that a gRPC connection cancels; beyond a burst it is closed",
         |d, t| d.config.rpc.limits.resets_per_s = number(t, 10..=limits::H2_RATE_MAX)?,
-        |c| c.rpc.limits.resets_per_s
+        |c| c.rpc.limits.resets_per_s,
+        Live
     ),
     setting!(
         "rpc.allow",
@@ -454,7 +481,8 @@ const GATEWAY: &[Setting] = &[
         "10.0.0.0/8,2001:db8::/32",
         "Who may connect to the gRPC port; others are cut before a byte is read",
         |d, t| d.config.rpc.allow = networks(t, ANY_SOURCE, limits::RPC_NETWORKS_MAX)?,
-        |c| networks_text(&c.rpc.allow, ANY_SOURCE)
+        |c| networks_text(&c.rpc.allow, ANY_SOURCE),
+        Live
     ),
     setting!(
         "rpc.token",
@@ -464,7 +492,8 @@ const GATEWAY: &[Setting] = &[
         "What gRPC callers must send as bearer token (health checks need none); readable on the way without TLS",
         |d, t| d.config.rpc.token = optional(t, Token::parse)?,
         |c| c.rpc.token.as_ref().map(Token::secret).unwrap_or_default(),
-        Secret
+        Secret,
+        Live
     ),
     setting!(
         "rpc.tls_cert",
@@ -473,16 +502,18 @@ const GATEWAY: &[Setting] = &[
         "/etc/pinion/tls.crt",
         "The gateway's certificate, then those between it and its CA; gRPC is then served over TLS only",
         |d, t| d.config.rpc.tls_cert = optional(t, path)?,
-        |c| path_text(c.rpc.tls_cert.as_ref())
+        |c| path_text(c.rpc.tls_cert.as_ref()),
+        Live
     ),
     setting!(
         "rpc.tls_key",
         "",
         "the path of a PEM file, or nothing",
         "/etc/pinion/tls.key",
-        "The private key of rpc.tls_cert, not encrypted; the files are read at start only",
+        "The private key of rpc.tls_cert, not encrypted; the files are read at start and at each reload",
         |d, t| d.config.rpc.tls_key = optional(t, path)?,
-        |c| path_text(c.rpc.tls_key.as_ref())
+        |c| path_text(c.rpc.tls_key.as_ref()),
+        Live
     ),
     setting!(
         "rpc.tls_client_ca",
@@ -491,7 +522,8 @@ const GATEWAY: &[Setting] = &[
         "/etc/pinion/clients-ca.crt",
         "gRPC callers must show a certificate signed by one of these CAs; empty: none is asked for",
         |d, t| d.config.rpc.tls_client_ca = optional(t, path)?,
-        |c| path_text(c.rpc.tls_client_ca.as_ref())
+        |c| path_text(c.rpc.tls_client_ca.as_ref()),
+        Live
     ),
     setting!(
         "http.listen",
@@ -510,7 +542,8 @@ const GATEWAY: &[Setting] = &[
         "What callers from other machines send as bearer token to ask /v1/*; without one they are refused",
         |d, t| d.config.http_token = optional(t, Token::parse)?,
         |c| c.http_token.as_ref().map(Token::secret).unwrap_or_default(),
-        Secret
+        Secret,
+        Live
     ),
     setting!(
         "shards.count",
@@ -593,7 +626,8 @@ const GATEWAY: &[Setting] = &[
         "imAdmin",
         "Who may ask for the online status of users over gRPC",
         |d, t| d.config.auth.admin_users = names(t)?,
-        |c| c.auth.admin_users.join(",")
+        |c| c.auth.admin_users.join(","),
+        Live
     ),
     setting!(
         "login.policy",
@@ -602,7 +636,8 @@ const GATEWAY: &[Setting] = &[
         "1",
         "Which older logins a login ends (OpenIM's multiLogin.policy)",
         |d, t| d.config.login_policy = named(t, &[("0", 0), ("1", 1), ("4", 4), ("5", 5)])?,
-        |c| c.login_policy
+        |c| c.login_policy,
+        Live
     ),
     setting!(
         "login.lenient",
@@ -611,7 +646,8 @@ const GATEWAY: &[Setting] = &[
         "false",
         "Accept logins without operationID and isBackground, as OpenIM did up to 3.8.3-patch.13",
         |d, t| d.config.lenient = boolean(t)?,
-        |c| c.lenient
+        |c| c.lenient,
+        Live
     ),
     setting!(
         "login.connections_per_user_max",
@@ -620,7 +656,8 @@ const GATEWAY: &[Setting] = &[
         "64",
         "Most connections of one user that a login leaves; more get 503",
         |d, t| d.config.admission.user_connections_max = number(t, 1..=100_000)?,
-        |c| c.admission.user_connections_max
+        |c| c.admission.user_connections_max,
+        Live
     ),
     setting!(
         "login.spread_ms",
@@ -629,7 +666,8 @@ const GATEWAY: &[Setting] = &[
         "2s",
         "In a storm of logins a 101 waits a random time, at most this",
         |d, t| d.config.admission.spread_ms = millis(t, 0..=5_000)?,
-        |c| c.admission.spread_ms
+        |c| c.admission.spread_ms,
+        Live
     ),
     setting!(
         "login.spread_above_per_second",
@@ -638,7 +676,8 @@ const GATEWAY: &[Setting] = &[
         "2000",
         "Logins per second and shard that are no storm",
         |d, t| d.config.admission.spread_above_per_second = number(t, 1..=1_000_000)?,
-        |c| c.admission.spread_above_per_second
+        |c| c.admission.spread_above_per_second,
+        Live
     ),
     setting!(
         "outbox.bytes_max",
@@ -647,7 +686,8 @@ const GATEWAY: &[Setting] = &[
         "2MiB",
         "Bytes that may wait for one connection; more: it is closed as a slow consumer",
         |d, t| d.config.outbox_bytes_max = size(t, limits::FRAME_SENT_BYTES_MAX + 1024, 64 << 20)?,
-        |c| c.outbox_bytes_max
+        |c| c.outbox_bytes_max,
+        Live
     ),
     setting!(
         "outbox.frames_max",
@@ -656,7 +696,8 @@ const GATEWAY: &[Setting] = &[
         "256",
         "Frames that may wait for one connection; more: it is closed as a slow consumer",
         |d, t| d.config.outbox_frames_max = number(t, 16..=65_536)?,
-        |c| c.outbox_frames_max
+        |c| c.outbox_frames_max,
+        Live
     ),
     setting!(
         "outbox.shard_bytes_max",
@@ -674,7 +715,8 @@ const GATEWAY: &[Setting] = &[
         "1000",
         "Frames of one connection per second, 4 seconds' worth in a burst; more: it is closed",
         |d, t| d.config.rates.frames = number(t, 10..=1_000_000)?,
-        |c| c.rates.frames
+        |c| c.rates.frames,
+        Live
     ),
     setting!(
         "requests.bytes_per_s",
@@ -683,7 +725,8 @@ const GATEWAY: &[Setting] = &[
         "4MiB",
         "Bytes from one connection per second, 4 seconds' worth in a burst; more: it is closed",
         |d, t| d.config.rates.bytes = rate(t, 64 << 10)?,
-        |c| c.rates.bytes
+        |c| c.rates.bytes,
+        Live
     ),
     setting!(
         "requests.inflated_bytes_per_s",
@@ -692,7 +735,8 @@ const GATEWAY: &[Setting] = &[
         "16MiB",
         "As requests.bytes_per_s, after gunzip",
         |d, t| d.config.rates.inflated = rate(t, 1 << 20)?,
-        |c| c.rates.inflated
+        |c| c.rates.inflated,
+        Live
     ),
     setting!(
         "requests.calls_per_s",
@@ -701,7 +745,8 @@ const GATEWAY: &[Setting] = &[
         "500",
         "Requests of one connection that upstream must answer, per second; more get an error at once",
         |d, t| d.config.rates.calls = number(t, 1..=1_000_000)?,
-        |c| c.rates.calls
+        |c| c.rates.calls,
+        Live
     ),
     setting!(
         "drain.deadline_ms",
@@ -710,7 +755,8 @@ const GATEWAY: &[Setting] = &[
         "10s",
         "After SIGTERM all connections are closed within this time",
         |d, t| d.config.drain_deadline_ms = millis(t, 0..=3_600_000)?,
-        |c| c.drain_deadline_ms
+        |c| c.drain_deadline_ms,
+        Live
     ),
     setting!(
         "stall.abort_ms",
@@ -719,7 +765,8 @@ const GATEWAY: &[Setting] = &[
         "15s",
         "A shard that does not turn for so long ends the process, for the supervisor to restart",
         |d, t| d.config.stall_abort_ms = millis(t, 2 * limits::STALL_REPORT_MS..=3_600_000)?,
-        |c| c.stall_abort_ms
+        |c| c.stall_abort_ms,
+        Live
     ),
     setting!(
         "record.mode",
@@ -751,11 +798,12 @@ const GATEWAY: &[Setting] = &[
     setting!(
         "log.level",
         "info",
-        "`error`, `warn`, `info`, `debug` or `trace`",
-        "info",
+        "`off`, `error`, `warn`, `info`, `debug` or `trace`; behind it, joined by commas, exceptions like pinion::rpc=debug",
+        "info,pinion::rpc=debug",
         "Least severe lines that are logged",
-        |d, t| d.config.log.level = LOG_LEVELS.iter().find(|l| **l == t)?.to_string(),
-        |c| c.log.level
+        |d, t| d.config.log.level = Levels::parse(t).ok()?.text,
+        |c| c.log.level,
+        Live
     ),
     setting!(
         "log.format",
@@ -773,7 +821,8 @@ const GATEWAY: &[Setting] = &[
         "hashed",
         "How users appear in the log; hashed: with a key drawn at start",
         |d, t| d.config.log.users = named(t, &LOG_USERS)?,
-        |c| name_of(c.log.users, &LOG_USERS)
+        |c| name_of(c.log.users, &LOG_USERS),
+        Live
     ),
 ];
 

@@ -1,6 +1,6 @@
 //! TLS of the gRPC port: `rpc.tls_cert`, `rpc.tls_key` and `rpc.tls_client_ca` to what rustls works with.
 //!
-//! The files are read once, at start (and by `pinion check`); new ones need a restart. What always holds: TLS 1.2 or
+//! The files are read at start and at each reload (and by `pinion check`). What always holds: TLS 1.2 or
 //! 1.3, HTTP/2 by ALPN, and with a client CA nobody without a certificate of its gets in. Sessions are not resumed:
 //! callers keep their connections, and a cache would be a lock on the rpc threads.
 
@@ -26,6 +26,15 @@ const CLIENT_CA: &str = "rpc.tls_client_ca";
 /// What the gRPC port shows and asks of callers. Cheap to clone; nothing of it is shown.
 #[derive(Clone)]
 pub struct Tls(pub Arc<ServerConfig>);
+
+impl PartialEq for Tls {
+    /// Files that were read again count as others.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Tls {}
 
 #[cfg(test)]
 impl Tls {

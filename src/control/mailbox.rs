@@ -15,8 +15,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::counts::Counts;
+use super::plan::{ControlFault, WebhookPlan};
 use super::tokens::TokenOrder;
-use super::webhooks::Webhook;
+use super::webhooks::{Sender as WebhookSender, Webhook};
 use crate::limits;
 use crate::metrics::Metric;
 
@@ -45,6 +46,7 @@ pub(super) struct Inbox {
 /// The running thread, for its owner.
 pub struct ControlThread {
     wanted: watch::Sender<Want>,
+    webhooks: watch::Sender<Hooks>,
     thread: JoinHandle<()>,
 }
 
@@ -65,6 +67,9 @@ pub enum Leases {
     /// Left: the keys go with their leases, if nobody takes them over.
     Leave,
 }
+
+/// Where webhooks go; `None`: nowhere, they are dropped.
+pub(super) type Hooks = Option<Arc<WebhookSender>>;
 
 /// What the owner wants of the thread now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,8 +126,22 @@ fn send<T>(lane: &mpsc::Sender<T>, order: T, refused: &AtomicU64) -> Result<(), 
 }
 
 impl ControlThread {
-    pub(super) fn new(wanted: watch::Sender<Want>, thread: JoinHandle<()>) -> Self {
-        Self { wanted, thread }
+    pub(super) fn new(
+        wanted: watch::Sender<Want>,
+        webhooks: watch::Sender<Hooks>,
+        thread: JoinHandle<()>,
+    ) -> Self {
+        Self { wanted, webhooks, thread }
+    }
+
+    /// From now on webhooks go elsewhere; those under way are not disturbed.
+    ///
+    /// # Errors
+    /// The plan cannot be carried out; all is as before.
+    pub fn set_webhooks(&self, plan: Option<WebhookPlan>) -> Result<(), ControlFault> {
+        let sender = plan.as_ref().map(WebhookSender::new).transpose()?;
+        self.webhooks.send_replace(sender.map(Arc::new));
+        Ok(())
     }
 
     /// From now on the node is to be in the registry. Idempotent.

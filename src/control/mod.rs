@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, sleep_until};
 
 use self::counts::Counts;
@@ -40,7 +40,7 @@ use self::etcd::registration::Registrar;
 use self::etcd::watch::Watcher;
 use self::instances::Instances;
 use self::kubernetes::watch::Watcher as KubernetesWatcher;
-use self::mailbox::{ControlAddress, ControlThread, Inbox, Post, Wanted};
+use self::mailbox::{ControlAddress, ControlThread, Hooks, Inbox, Post, Wanted};
 use self::names::Resolver;
 use self::news::{Board, DiscoveryState, NewsPost};
 use self::plan::{ControlFault, ControlPlan, Discovery, EtcdPlan, NamesPlan, Subscription};
@@ -56,7 +56,7 @@ use crate::time::Now;
 struct Parts {
     registry: Registry,
     servers: Option<(Servers, Subscription)>,
-    webhooks: Option<Sender>,
+    webhooks: watch::Receiver<Hooks>,
     news: NewsPost,
     now: fn() -> Now,
     block: Arc<Block>,
@@ -75,7 +75,9 @@ enum Registry {
 /// # Errors
 /// The plan cannot be carried out, whatever the servers answer: a bad address or certificate.
 pub fn spawn(plan: ControlPlan) -> Result<(ControlAddress, ControlThread), ControlFault> {
-    let parts = check(plan)?;
+    let (hooks, webhooks) =
+        watch::channel(plan.webhooks.as_ref().map(Sender::new).transpose()?.map(Arc::new));
+    let parts = check(plan, webhooks)?;
     let (address, want, inbox) = mailbox::mailbox();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -89,10 +91,10 @@ pub fn spawn(plan: ControlPlan) -> Result<(ControlAddress, ControlThread), Contr
         runtime.shutdown_background();
     };
     let thread = thread::Builder::new().name("control".into()).spawn(body).map_err(ControlFault::System)?;
-    Ok((address, ControlThread::new(want, thread)))
+    Ok((address, ControlThread::new(want, hooks, thread)))
 }
 
-fn check(plan: ControlPlan) -> Result<Parts, ControlFault> {
+fn check(plan: ControlPlan, webhooks: watch::Receiver<Hooks>) -> Result<Parts, ControlFault> {
     let registry = match plan.discovery {
         Discovery::Static(services) => Registry::Static(services),
         Discovery::Etcd(etcd) => {
@@ -105,11 +107,10 @@ fn check(plan: ControlPlan) -> Result<Parts, ControlFault> {
         Discovery::Names(names) => Registry::Names(names),
     };
     let servers = plan.redis.as_ref().map(|redis| Ok((Servers::new(redis)?, redis.subscription)));
-    let webhooks = plan.webhooks.as_ref().map(Sender::new);
     Ok(Parts {
         registry,
         servers: servers.transpose()?,
-        webhooks: webhooks.transpose()?,
+        webhooks,
         news: plan.news,
         now: plan.now,
         block: plan.block,
@@ -122,7 +123,6 @@ async fn run(parts: Parts, inbox: Inbox) {
     let board = Board::new(parts.news, counts.clone());
     let Inbox { webhooks, tokens, wanted, post } = inbox;
     let (servers, subscription) = parts.servers.unzip();
-    let sender = parts.webhooks.as_ref();
     let keeper = servers.as_ref().map(|servers| Keeper::new(servers, &board, &counts, parts.now));
     let background = async {
         tokio::join!(
@@ -137,7 +137,7 @@ async fn run(parts: Parts, inbox: Inbox) {
         tokio::join!(
             end.end(),
             discover(parts.registry, &board, (&counts, parts.now), wanted.clone()),
-            webhooks::send_always(sender, webhooks, wanted.clone(), &counts),
+            webhooks::send_always(&parts.webhooks, webhooks, wanted.clone(), &counts),
             tokens::serve_always(keeper.as_ref(), tokens, wanted.clone()),
         )
     };

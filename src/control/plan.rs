@@ -20,7 +20,7 @@ pub struct ControlPlan {
     pub discovery: Discovery,
     /// `None`: nobody listens to `online_change`, and orders about tokens are refused.
     pub redis: Option<RedisPlan>,
-    /// `None`: webhooks are refused.
+    /// `None`: webhooks are dropped, until [`super::mailbox::ControlThread::set_webhooks`] says where they go.
     pub webhooks: Option<WebhookPlan>,
     /// Where news go. Called on the control thread; must not wait.
     pub news: NewsPost,

@@ -3,6 +3,7 @@
 //! What always holds: at most `WEBHOOKS_IN_FLIGHT_MAX` are under way, each ends at its timeout, and of an answer at
 //! most `WEBHOOK_ANSWER_BYTES` are read. The HTTP status is not looked at; redirects are not followed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,13 +18,14 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::counts::Counts;
-use super::mailbox::Wanted;
+use super::mailbox::{Hooks, Wanted};
 use super::plan::{ControlFault, WebhookPlan};
 use super::roots::roots;
-use crate::limits::{WEBHOOK_ANSWER_BYTES, WEBHOOK_LONGEST_MS, WEBHOOKS_IN_FLIGHT_MAX};
+use crate::limits::{WEBHOOK_ANSWER_BYTES, WEBHOOK_TIMEOUT_MS_MAX, WEBHOOKS_IN_FLIGHT_MAX};
 use crate::metrics::Metric;
 
 /// A webhook to be sent.
@@ -35,7 +37,7 @@ pub struct Webhook {
     pub operation_id: String,
     /// The JSON text.
     pub body: Bytes,
-    /// From the first byte to the last of the answer, in milliseconds; at most `WEBHOOK_LONGEST_MS`.
+    /// From the first byte to the last of the answer, in milliseconds; at most `WEBHOOK_TIMEOUT_MS_MAX`.
     pub timeout_ms: u64,
 }
 
@@ -100,9 +102,9 @@ impl Sender {
         Ok(Self { client, url: plan.url.clone() })
     }
 
-    async fn send(&self, webhook: Webhook, counts: &Counts) {
+    async fn send(self: Arc<Self>, webhook: Webhook, counts: &Counts) {
         let command = webhook.command;
-        let within = Duration::from_millis(webhook.timeout_ms.min(WEBHOOK_LONGEST_MS));
+        let within = Duration::from_millis(webhook.timeout_ms.min(WEBHOOK_TIMEOUT_MS_MAX));
         let outcome = timeout(within, self.post(webhook)).await.unwrap_or(Outcome::Late);
         if outcome != Outcome::Ok {
             tracing::debug!(command, ?outcome, "webhook");
@@ -143,21 +145,26 @@ impl Sender {
     }
 }
 
-/// Sends until the end is wanted, then what was taken.
+/// Sends until the end is wanted, then what was taken; each to where webhooks go when it is taken.
 pub(super) async fn send_always(
-    sender: Option<&Sender>,
+    hooks: &watch::Receiver<Hooks>,
     mut webhooks: Receiver<Webhook>,
     mut wanted: Wanted,
     counts: &Counts,
 ) {
-    let Some(sender) = sender else { return };
     let mut under_way = FuturesUnordered::new();
     let mut open = true;
     let mut ending = false;
     while open || !under_way.is_empty() {
         tokio::select! {
             webhook = webhooks.recv(), if open && under_way.len() < WEBHOOKS_IN_FLIGHT_MAX => match webhook {
-                Some(webhook) => under_way.push(sender.send(webhook, counts)),
+                Some(webhook) => {
+                    let sender = hooks.borrow().clone();
+                    match sender {
+                        Some(sender) => under_way.push(sender.send(webhook, counts)),
+                        None => counts.count(Metric::WebhooksUnwanted),
+                    }
+                }
                 None => open = false,
             },
             Some(()) = under_way.next(), if !under_way.is_empty() => {}

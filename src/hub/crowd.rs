@@ -46,6 +46,11 @@ impl Spread {
         Self { plan, level: 0, at: Mono(0), random: plan.seed }
     }
 
+    /// Goes by another plan; what the bucket holds and the random numbers stay.
+    pub(super) fn adopt(&mut self, plan: SpreadPlan) {
+        self.plan = plan;
+    }
+
     /// Counts a login; gives the milliseconds that it waits.
     pub(super) fn delay_ms(&mut self, now: Mono) -> u64 {
         if self.plan.ms_max == 0 {

@@ -17,6 +17,10 @@ use crate::time::Now;
 pub struct Ended {
     /// The connection.
     pub conn: ConnId,
+    /// OpenIM's name of it: `connid` in calls and verdicts.
+    pub connection_id: Box<str>,
+    /// Of its login; empty once the login was good: it is not kept.
+    pub operation_id: Box<str>,
     /// Its user; for a login that was refused, the user that it claimed to be.
     pub user: Box<str>,
     /// Its platform.
@@ -50,8 +54,17 @@ impl Hub {
             return self.tally.count(Metric::EndedDropped);
         }
         let (tick, ledger) = (Tick::of(now.mono), &session.ledger);
+        let connection_id = session.connection_id_hex();
+        let (user, operation_id) = match session.credentials {
+            Credentials::Login(login) => (login.user, login.operation_id),
+            Credentials::Departed(departed) => (departed.user, "".into()),
+            Credentials::Identity(_) => Default::default(), // not before it left its user's list
+        };
         self.ended.push_back(Ended {
             conn,
+            connection_id,
+            operation_id,
+            user,
             platform: session.platform,
             peer: ledger.peer(),
             reason: session.reason.unwrap_or(Disconnect::Internal), // every freed session has one, see `audit`
@@ -61,11 +74,6 @@ impl Hub {
             bytes_unsent: ledger.bytes_unsent,
             last_frame: ledger.last_frame,
             heard_ms: tick.since_ms(session.heard),
-            user: match session.credentials {
-                Credentials::Login(login) => login.user,
-                Credentials::Departed(departed) => departed.user,
-                Credentials::Identity(_) => "".into(), // not before it left its user's list
-            },
         });
     }
 }

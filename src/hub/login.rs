@@ -5,7 +5,7 @@
 
 use super::calls::Pending;
 use super::follow::{What, cut};
-use super::login_policy::{self, Existing, Invalidation};
+use super::login_policy::{self, Existing, Invalidation, LoginPolicy};
 use super::upstream::{CallMetadata, UpstreamCall, UpstreamOutcome, UpstreamRequest};
 use super::{Accepted, Effect, Hub, Kind, Note};
 use crate::ids::{ConnId, Platform};
@@ -243,8 +243,9 @@ impl Hub {
     /// its own token with every version: a gateway that is told of its own login, because it is known under another
     /// address, must not end it.
     pub(super) fn spares(&self, token: &str, new: &NewLogin<'_>) -> bool {
-        let kicks = self.config.kicks_same_token && new.place == LoginPlace::Here;
-        token == new.token && !kicks
+        // Policy 4 is newer than 3.5, and so is all of it.
+        let kicks = self.config.kicks_same_token && self.config.login_policy != LoginPolicy::OnePerClass;
+        token == new.token && !(kicks && new.place == LoginPlace::Here)
     }
 
     /// Asks upstream for something whose answer nobody waits for.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::hub::policy::HubPolicy;
 use crate::hub::sight::Sight;
 use crate::hub::upstream::UserPlatforms;
 use crate::ids::{Platform, RpcTicket, SourceId, Text};
@@ -30,6 +31,8 @@ pub enum ShardMail {
     OnlineStatus(Box<OnlineStatusMail>),
     /// Control lane.
     Look(Box<LookMail>),
+    /// Control lane: what the hub goes by from now on.
+    Policy(Box<HubPolicy>),
 }
 
 /// One push to those of its recipients that this shard owns.

@@ -28,6 +28,7 @@ impl Hub {
             ShardMail::RemoteLogin(login) => self.remote_login(now, &login),
             ShardMail::OnlineStatus(status) => self.online_status(&status),
             ShardMail::Look(look) => self.look(now, &look),
+            ShardMail::Policy(policy) => self.adopt(&policy),
         }
     }
 

@@ -25,6 +25,7 @@ mod login;
 pub mod login_policy;
 pub mod mail;
 mod mailroom;
+pub mod policy;
 mod presence;
 mod push;
 pub mod push_frame;

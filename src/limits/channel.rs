@@ -1,6 +1,7 @@
 //! Limits of the channels to upstream services (`rpc/channel`): defaults of its `ChannelLimits`.
 
-/// Calls of one channel (one service, one rpc thread) that are open or wait. More: Overloaded, at once.
+/// Default of `upstream.in_flight_max`: calls of one channel (one service, one rpc thread) that are open or wait. More:
+/// Overloaded, at once.
 pub const CHANNEL_CALLS_MAX: usize = 8_192;
 /// Those of them that wait for an instance to have room. More: Overloaded, at once.
 pub const CHANNEL_WAITING_MAX: usize = 4_096;

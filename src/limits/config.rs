@@ -10,8 +10,8 @@ pub const OPENIM_INDEX_MAX: u16 = 1_024;
 pub const NOTE_KEYS_MAX: usize = 6;
 /// Default of `webhooks.*_timeout_ms` (spec 11.3). Later: the webhook counts as failed.
 pub const WEBHOOK_TIMEOUT_MS: u64 = 5_000;
-/// Most that `webhooks.*_timeout_ms` can be: OpenIM's client gives up then, whatever is configured (spec 11.6). A
-/// larger number in OpenIM's folder counts as this.
+/// Most that `webhooks.*_timeout_ms` can be, and longest that a webhook may take: OpenIM's client gives up then,
+/// whatever is configured (spec 11.6). A larger number in OpenIM's folder counts as this.
 pub const WEBHOOK_TIMEOUT_MS_MAX: u64 = 15_000;
 /// Default of `presence.renewal_ms` (spec 9.1): users whose last record is this old are reported again.
 pub const PRESENCE_RENEWAL_INTERVAL_MS: u64 = 600_000;
@@ -19,5 +19,3 @@ pub const PRESENCE_RENEWAL_INTERVAL_MS: u64 = 600_000;
 pub const PRESENCE_RENEWAL_MS_MAX: u64 = 840_000;
 /// Default of `presence.batch_wait_ms` (spec 9.1): a record waits so long for others to share its call.
 pub const PRESENCE_BATCH_WAIT_MS: u64 = 1_000;
-/// Default of `upstream.in_flight_max`: calls of one rpc thread that wait for one service. More: an error at once.
-pub const UPSTREAM_IN_FLIGHT_MAX: u32 = 8_192;

@@ -62,8 +62,6 @@ pub const USER_TOKENS_MAX: usize = 4_096;
 pub const WEBHOOKS_MAX: usize = 100;
 /// Webhooks under way; OpenIM's number of workers.
 pub const WEBHOOKS_IN_FLIGHT_MAX: usize = 2;
-/// Longest that a webhook may take, whatever its own timeout says (spec 11.6).
-pub const WEBHOOK_LONGEST_MS: u64 = 15_000;
 /// Bytes of a webhook's answer. More: it counts as malformed.
 pub const WEBHOOK_ANSWER_BYTES: usize = 64 * 1024;
 /// Threads that look names up for etcd, Kubernetes, OpenIM 3.5's services, Redis and webhooks. More lookups: they wait.

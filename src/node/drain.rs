@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
 
-use super::{Failure, Node, NodeState};
+use super::{Failure, Node, NodeState, is_end};
 use crate::control::mailbox::Leases;
 use crate::limits::{DRAIN_GRACE_MS, STALL_WATCH_MS};
 use crate::shard::mailbox::{Control, RpcMail};
@@ -31,7 +31,7 @@ impl Node {
     }
 
     fn drain_shards(&mut self) -> Result<(), Failure> {
-        let mut deadline = clock::now().mono.plus_ms(self.config.drain_deadline_ms);
+        let mut deadline = clock::now().mono.plus_ms(self.reload.policy().drain_deadline_ms);
         // Taken out of the accept group by the shards themselves, after they have emptied the accept queue.
         self.shards.iter_mut().for_each(|shard| shard.listener = None);
         let mut untold: Vec<usize> = (0..self.shards.len()).collect();
@@ -44,13 +44,14 @@ impl Node {
                     open -= 1;
                 }
                 Ok(NodeEvent::Failed(why)) => return Err(Failure::Said(why)),
+                Ok(NodeEvent::Order { ticket, order }) => self.order(ticket, order),
                 Ok(event) => tracing::debug!(?event, "unexpected news"),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.watch()?;
             let now = clock::now().mono;
-            if self.signals.pending().next().is_some() && deadline > now {
+            if self.signals.pending().any(is_end) && deadline > now {
                 tracing::warn!("second signal: closing everything now");
                 deadline = now;
                 untold = (0..self.shards.len()).collect();

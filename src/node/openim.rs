@@ -47,25 +47,35 @@ pub(super) fn start(
     let openim = &config.openim;
     let ip = openim.discovery.register_ip;
     let own = SocketAddr::new(ip, grpc.port());
-    let hooks = &openim.webhooks;
-    let wants_hooks = [hooks.online, hooks.offline, hooks.kick_off].iter().any(|hook| hook.enabled);
     let post = move |news: News| {
         rpc.post(RpcMail::News(Box::new(news))).map_err(|mail| match mail {
             RpcMail::News(news) => *news,
             _ => News::SubscriptionLost, // only its own kind of mail comes back
         })
     };
-    let hook_authorities = hooks.ca.as_deref().map(read).transpose()?;
     let plan = ControlPlan {
         discovery: discovery(openim, own, SocketAddr::new(ip, http.port()))?,
         redis: Some(redis(openim)),
-        webhooks: wants_hooks.then(|| WebhookPlan { url: hooks.url.clone(), authorities: hook_authorities }),
+        webhooks: webhooks(config)?,
         news: Box::new(post),
         now: clock::now,
         block,
     };
     let (address, thread) = control::spawn(plan).map_err(|fault| fault.to_string())?;
     Ok(Some(Control { thread, address, own }))
+}
+
+/// Where webhooks go, if any is sent.
+///
+/// # Errors
+/// `webhooks.ca` cannot be read, in words for the operator.
+pub(super) fn webhooks(config: &Config) -> Result<Option<WebhookPlan>, String> {
+    let hooks = &config.openim.webhooks;
+    if ![hooks.online, hooks.offline, hooks.kick_off].iter().any(|hook| hook.enabled) {
+        return Ok(None);
+    }
+    let authorities = hooks.ca.as_deref().map(read).transpose()?;
+    Ok(Some(WebhookPlan { url: hooks.url.clone(), authorities }))
 }
 
 fn discovery(config: &OpenimConfig, own: SocketAddr, metrics: SocketAddr) -> Result<Discovery, String> {

@@ -1,4 +1,4 @@
-//! What systemd is told (`Type=notify`, sd_notify(3)): ready, stopping, and that all shards turn.
+//! What systemd is told (`Type=notify`, sd_notify(3)): ready, reloading, stopping, and that all shards turn.
 //!
 //! The watchdog is fed by the watcher of the heartbeats and only while every shard turns, so that systemd sees a shard
 //! that is stuck and not only a process that is gone. Without `NOTIFY_SOCKET` nothing is sent. A message that cannot be
@@ -35,6 +35,15 @@ impl Supervisor {
     /// Clients are served.
     pub(super) fn ready(&mut self, status: &str) {
         self.tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    }
+
+    /// The configuration is read again; [`Supervisor::ready`] follows.
+    pub(super) fn reloading(&mut self) {
+        // systemd asks for both in one message: which reload this is the start of.
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => self.tell(&[NotifyState::Reloading, now]),
+            Err(error) => tracing::warn!(%error, "systemd is not told of the reload"),
+        }
     }
 
     /// A drain has begun.

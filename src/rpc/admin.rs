@@ -4,6 +4,7 @@
 //! Trusted to be reachable by operators only (loopback unless told otherwise), yet bounded in connections, bytes and
 //! time all the same.
 
+use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,8 +25,10 @@ use super::bearer::Bearer;
 use super::bounded::{Bounded, Bounds, Excess};
 use super::exchange::Exchange;
 use super::exposition;
+use super::orders::Orders;
 use super::readiness::Readiness;
 use super::verbs::{self, Verb};
+use crate::config::policy::RpcPolicy;
 use crate::limits::{ACCEPT_PAUSE_MS, ADMIN_CONNECTIONS_MAX, ADMIN_REQUEST_BYTES, ADMIN_REQUEST_MS};
 use crate::metrics::{Block, Metric};
 use crate::shard::clock;
@@ -39,7 +42,9 @@ pub(super) struct Admin {
     /// The blocks with the value of their `shard` label.
     pub(super) blocks: Vec<(String, Arc<Block>)>,
     /// `http.token`.
-    pub(super) token: Option<Bearer>,
+    pub(super) token: RefCell<Option<Bearer>>,
+    /// For the main thread.
+    pub(super) orders: Orders,
 }
 
 /// An answer: status, content type, body.
@@ -99,7 +104,8 @@ async fn serve(stream: TcpStream, peer: SocketAddr, admin: &Admin) {
         }
     };
     bounds.extend(clock::now().mono.plus_ms(ADMIN_REQUEST_MS));
-    if let Err(error) = codec.send_and_flush(response(answer)).await {
+    let allowed = request.and_then(Result::ok).map_or("GET", |request| allowed(request.uri().path()));
+    if let Err(error) = codec.send_and_flush(response(answer, allowed)).await {
         tracing::debug!(%error, "admin answer");
     }
     let closed: Result<(), _> = Sink::<Response>::close(&mut codec).await;
@@ -108,7 +114,12 @@ async fn serve(stream: TcpStream, peer: SocketAddr, admin: &Admin) {
     }
 }
 
-fn response((status, content_type, body): Answer) -> Response {
+/// Methods of a path.
+fn allowed(path: &str) -> &'static str {
+    Verb::of(path).map_or("GET", Verb::methods)
+}
+
+fn response((status, content_type, body): Answer, allowed: &'static str) -> Response {
     let mut response = Response::new(Payload::Fixed(FixedPayload::new(Bytes::from(body))));
     *response.status_mut() = status;
     *response.version_mut() = Version::HTTP_11;
@@ -116,7 +127,7 @@ fn response((status, content_type, body): Answer) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     match status {
-        StatusCode::METHOD_NOT_ALLOWED => headers.insert(header::ALLOW, HeaderValue::from_static("GET")),
+        StatusCode::METHOD_NOT_ALLOWED => headers.insert(header::ALLOW, HeaderValue::from_static(allowed)),
         StatusCode::UNAUTHORIZED => {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
         }
@@ -126,21 +137,34 @@ fn response((status, content_type, body): Answer) -> Response {
 }
 
 impl Admin {
+    /// Goes by another policy from now on.
+    pub(super) fn adopt(&self, policy: &RpcPolicy) {
+        self.token.replace(policy.http_token.as_ref().map(Bearer::of));
+    }
+
     async fn answer<B>(&self, request: &Request<B>, peer: SocketAddr) -> Answer {
         let path = request.uri().path();
         if path.starts_with("/v1/") {
             let sent = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-            if let Err(denial) = access::judge(peer, sent, self.token.as_ref()) {
+            if let Err(denial) = access::judge(peer, sent, self.token.borrow().as_ref()) {
                 return self.deny(peer, denial);
             }
         }
         let verb = Verb::of(path);
         let known = verb.is_some() || matches!(path, "/healthz" | "/readyz" | "/metrics");
-        if known && request.method() != Method::GET {
-            return (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n".to_owned());
+        let methods = allowed(path);
+        if known && !methods.split(", ").any(|method| method == request.method().as_str()) {
+            return (StatusCode::METHOD_NOT_ALLOWED, TEXT, format!("only {methods}\n"));
+        }
+        if request.method() != Method::GET && request.headers().contains_key(header::ORIGIN) {
+            // A page that an operator looks at is a caller on his machine.
+            return (StatusCode::FORBIDDEN, TEXT, "403: orders are not taken from web pages\n".to_owned());
         }
         match verb {
-            Some(verb) => verbs::answer(self, verb, request.uri().query().unwrap_or_default()).await,
+            Some(verb) => {
+                let query = request.uri().query().unwrap_or_default();
+                verbs::answer(self, (verb, request.method()), query).await
+            }
             None => self.state(path),
         }
     }
@@ -174,7 +198,8 @@ impl Admin {
                 Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
             },
             _ => {
-                let known = "/healthz, /readyz, /metrics, /v1/who, /v1/trace, /v1/shards";
+                let known =
+                    "/healthz, /readyz, /metrics, /v1/who, /v1/trace, /v1/shards, /v1/reload, /v1/log-level";
                 (StatusCode::NOT_FOUND, TEXT, format!("try one of {known}\n"))
             }
         }

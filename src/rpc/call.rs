@@ -4,6 +4,7 @@
 //! check, the call itself. What always holds: a call ends with an answer, a status or a reset, within its deadline; a
 //! caller that gave up stops its work.
 
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -22,6 +23,7 @@ use super::metadata::{CallHead, Refusal};
 use super::readiness::Readiness;
 use super::services::{self, Catalog, Method, Streaming, Unary};
 use super::stream::{Inbound, Outbound, send_all};
+use crate::config::policy::RpcPolicy;
 use crate::limits::STREAM_SEND_DEADLINE_MS;
 use crate::metrics::{Block, Metric};
 use crate::shard::clock;
@@ -39,12 +41,32 @@ pub(super) struct Service {
     pub(super) blocks: Vec<(String, Arc<Block>)>,
     /// Which services are offered.
     pub(super) catalog: Catalog,
-    /// `auth.admin_users`.
-    pub(super) admins: Vec<String>,
-    /// Who may connect and call.
-    pub(super) gate: Gate,
+    /// What may change while it runs. Taken out for one step at a time.
+    pub(super) live: RefCell<Rc<Live>>,
     /// What the health service answers from.
     pub(super) readiness: Readiness,
+}
+
+/// What of a [`Service`] may change while it runs.
+pub(super) struct Live {
+    /// Who may connect and call.
+    pub(super) gate: Gate,
+    /// `auth.admin_users`.
+    pub(super) admins: Vec<String>,
+}
+
+impl Live {
+    /// As configured.
+    pub(super) fn of(policy: &RpcPolicy) -> Self {
+        Self { gate: Gate::of(policy), admins: policy.admins.clone() }
+    }
+}
+
+impl Service {
+    /// What is in force now.
+    pub(super) fn live(&self) -> Rc<Live> {
+        Rc::clone(&self.live.borrow())
+    }
 }
 
 /// How a call ended early.

@@ -19,6 +19,7 @@ use slab::Slab;
 use super::openim::Openim;
 use super::upstream::{Embedded, Work};
 use crate::cluster::router::{Busy, Mails, Outcome, Progress, Router};
+use crate::config::policy::RpcPolicy;
 use crate::hub::mail::ShardMail;
 use crate::hub::upstream::{UpstreamReply, UserPlatforms};
 use crate::ids::{RpcTicket, ShardId, SourceId};
@@ -27,6 +28,7 @@ use crate::metrics::{Block, Metric};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, LaneDepths, RpcInbox, RpcMail, ShardAddress};
 use crate::shard::nudge::Nudge;
+use crate::shard::orders::ReloadCounts;
 use crate::time::Mono;
 use crate::wire::grpc::{Status, code};
 
@@ -178,6 +180,7 @@ impl Exchange {
                 }
                 return;
             }
+            RpcMail::Main(_) => {} // the thread's reader keeps it (`run.rs`)
             RpcMail::Drain(deadline) => {
                 state.drain = Some(deadline);
                 if let Backend::Openim(openim) = &state.backend {
@@ -206,6 +209,23 @@ impl Exchange {
         if let Some(openim) = self.openim() {
             openim.go_on(self);
         }
+    }
+
+    /// Goes by another policy from now on.
+    pub(super) fn adopt(&self, policy: &RpcPolicy) {
+        if let Some(openim) = self.openim() {
+            openim.adopt(policy);
+        }
+    }
+
+    /// Shows what came of reloads.
+    pub(super) fn show_reloads(&self, counts: &ReloadCounts) {
+        let mut state = self.state.borrow_mut();
+        let tally = state.router.tally();
+        tally.set(Metric::ReloadsApplied, counts.applied);
+        tally.set(Metric::ReloadsUnchanged, counts.unchanged);
+        tally.set(Metric::ReloadsRefused, counts.refused);
+        tally.set(Metric::SettingsPending, counts.pending);
     }
 
     fn openim(&self) -> Option<Openim> {

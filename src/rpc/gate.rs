@@ -17,7 +17,7 @@ use super::bearer::{Bearer, Sent};
 use super::call::Service;
 use super::metadata::Refusal;
 use super::tls::{Acceptor, MaybeTls, Paced};
-use crate::config::RpcConfig;
+use crate::config::policy::RpcPolicy;
 use crate::limits::H2_HANDSHAKE_MS;
 use crate::metrics::Metric;
 use crate::session::handshake::origin::Network;
@@ -27,7 +27,7 @@ use crate::wire::grpc::{Status, code};
 /// Calls to this service need no token.
 const HEALTH: &str = "/grpc.health.v1.Health/";
 
-/// What is asked of callers. One per rpc thread.
+/// What is asked of callers. One per rpc thread, and another one after each reload.
 pub(super) struct Gate {
     /// None: all.
     allow: Vec<Network>,
@@ -37,11 +37,11 @@ pub(super) struct Gate {
 
 impl Gate {
     /// As configured.
-    pub(super) fn of(config: &RpcConfig) -> Self {
+    pub(super) fn of(policy: &RpcPolicy) -> Self {
         Self {
-            allow: config.allow.clone(),
-            tls: config.tls.clone().map(|tls| Acceptor::new(tls.0)),
-            token: config.token.as_ref().map(Bearer::of),
+            allow: policy.allow.clone(),
+            tls: policy.tls.clone().map(|tls| Acceptor::new(tls.0)),
+            token: policy.token.as_ref().map(Bearer::of),
         }
     }
 
@@ -73,7 +73,8 @@ pub(super) async fn open(service: &Service, stream: TcpStream, turns: &Turns) ->
             return None;
         }
     };
-    let Some(acceptor) = &service.gate.tls else {
+    let live = service.live();
+    let Some(acceptor) = &live.gate.tls else {
         return Some(MaybeTls::Plain(stream));
     };
     let deadline = Duration::from_millis(H2_HANDSHAKE_MS);
@@ -91,7 +92,7 @@ pub(super) async fn open(service: &Service, stream: TcpStream, turns: &Turns) ->
 
 /// Judges the head of a call by its token.
 pub(super) fn judge(service: &Service, head: &request::Parts) -> Result<(), Refusal> {
-    let text = match service.gate.sent(head) {
+    let text = match service.live().gate.sent(head) {
         Sent::Right => return Ok(()),
         _ if head.uri.path().starts_with(HEALTH) => return Ok(()),
         Sent::Nothing => {

@@ -23,6 +23,7 @@ mod gate;
 pub mod inside;
 mod metadata;
 mod openim;
+mod orders;
 mod planted;
 mod readiness;
 mod run;

@@ -1,5 +1,6 @@
 //! An rpc thread from start to end: its tasks, its ticker, its drain.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -12,11 +13,11 @@ use rustix::net::Shutdown;
 use super::admin::{self, Admin};
 use super::bearer::Bearer;
 use super::budget::Ration;
-use super::call::Service;
+use super::call::{Live, Service};
 use super::exchange::{Backend, Exchange};
 use super::exposition::{self, Sources};
-use super::gate::Gate;
 use super::openim::{Openim, OpenimPlan};
+use super::orders::Orders;
 use super::readiness::Readiness;
 use super::server::{self, Server};
 use super::services::Catalog;
@@ -24,11 +25,13 @@ use super::upstream::Embedded;
 use super::{RpcStart, UpstreamStart};
 use crate::cluster::router::Router;
 use crate::cluster::view::View;
+use crate::config::policy::RpcPolicy;
 use crate::ids::{RpcId, SourceId};
 use crate::limits::{LANE_BATCH_MAX, RPC_CALLS_MAX, RPC_TICK_MS};
 use crate::shard::NodeEvent;
 use crate::shard::clock;
-use crate::shard::mailbox::RpcInbox;
+use crate::shard::mailbox::{RpcInbox, RpcMail};
+use crate::shard::orders::MainNews;
 use crate::shard::turn::Turns;
 
 /// Sources of pushes are named by thread and count; count 0 is the embedded backend.
@@ -58,6 +61,7 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
             config: &start.config.openim,
             secret: &start.config.auth.secret,
             key: start.config.shards.owner_key,
+            shown: start.config.log.users,
             own,
             control,
             ration: Rc::clone(&ration),
@@ -67,21 +71,26 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
     let exchange = Exchange::new(router, start.shards, backend, source);
     let inbox = Rc::new(start.inbox);
     let doorbell = TcpStream::from_std(std::net::TcpStream::from(inbox.doorbell_fd()?))?;
-    monoio::spawn(read_mail(Rc::clone(&inbox), doorbell, exchange.clone(), turns.clone()));
-
     let readiness = Readiness { admission: start.admission, pulses: start.pulses };
+    let policy = RpcPolicy::of(&start.config);
     let service = Rc::new(Service {
         exchange: exchange.clone(),
         turns: turns.clone(),
         blocks: start.blocks.clone(),
         catalog: Catalog::new(&start.config.rpc),
         readiness: readiness.clone(),
-        admins: start.config.auth.admin_users.clone(),
-        gate: Gate::of(&start.config.rpc),
+        live: RefCell::new(Rc::new(Live::of(&policy))),
     });
-    let server = Server::new(service, start.config.rpc.limits, turns.clone(), ration);
+    let server = Server::new(service, policy.limits, turns.clone(), ration);
     let (grpc, mut listeners) = (start.grpc.try_clone()?, Vec::new());
     monoio::spawn(server::accept(start.grpc, Rc::clone(&server)));
+    let orders = Orders::new(start.events.clone());
+    let mut reader = Reader {
+        inbox: Rc::clone(&inbox),
+        exchange: exchange.clone(),
+        server: Rc::clone(&server),
+        admin: None,
+    };
     if let Some(http) = start.http {
         listeners.push(http.try_clone()?);
         let sources = Sources {
@@ -93,11 +102,15 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
             exchange: exchange.clone(),
             readiness,
             blocks: start.blocks,
-            token: start.config.http_token.as_ref().map(Bearer::of),
+            token: RefCell::new(policy.http_token.as_ref().map(Bearer::of)),
+            orders,
             registry: exposition::registry(sources),
         };
-        monoio::spawn(admin::accept(http, Rc::new(admin), turns));
+        let admin = Rc::new(admin);
+        reader.admin = Some(Rc::clone(&admin));
+        monoio::spawn(admin::accept(http, admin, turns.clone()));
     }
+    monoio::spawn(reader.read_always(doorbell, turns));
     if let Err(error) = start.events.try_send(NodeEvent::RpcReady(start.id)) {
         tracing::error!(%error, "main does not listen");
     }
@@ -138,24 +151,53 @@ fn stop_accepting(listener: &TcpListener) {
     }
 }
 
-/// Takes mail in batches, then sleeps at the doorbell.
-async fn read_mail(inbox: Rc<RpcInbox>, doorbell: TcpStream, exchange: Exchange, turns: Turns) {
-    loop {
-        for _ in 0..LANE_BATCH_MAX {
-            match inbox.next() {
-                Some(mail) => exchange.mail(mail),
-                None => break,
+/// Who reads the thread's mail, and who gets what.
+struct Reader {
+    inbox: Rc<RpcInbox>,
+    exchange: Exchange,
+    server: Rc<Server>,
+    /// Thread 0 only.
+    admin: Option<Rc<Admin>>,
+}
+
+impl Reader {
+    /// Takes mail in batches, then sleeps at the doorbell.
+    async fn read_always(self, doorbell: TcpStream, turns: Turns) {
+        let inbox = &self.inbox;
+        loop {
+            for _ in 0..LANE_BATCH_MAX {
+                match inbox.next() {
+                    Some(RpcMail::Main(news)) => self.hear(*news),
+                    Some(mail) => self.exchange.mail(mail),
+                    None => break,
+                }
             }
+            if !inbox.prepare_sleep() {
+                turns.turn().await;
+                continue;
+            }
+            if let Err(error) = doorbell.readable(false).await {
+                // Must not become a busy loop.
+                tracing::error!(%error, "the doorbell cannot be waited for");
+                monoio::time::sleep(Duration::from_millis(RPC_TICK_MS)).await;
+            }
+            inbox.woken();
         }
-        if !inbox.prepare_sleep() {
-            turns.turn().await;
-            continue;
+    }
+
+    /// What the main thread tells.
+    fn hear(&self, news: MainNews) {
+        match (news, &self.admin) {
+            (MainNews::Reloaded { policy, counts }, admin) => {
+                self.server.adopt(&policy);
+                self.exchange.adopt(&policy);
+                if let Some(admin) = admin {
+                    admin.adopt(&policy);
+                    self.exchange.show_reloads(&counts);
+                }
+            }
+            (MainNews::Answer { ticket, answer }, Some(admin)) => admin.orders.answered(ticket, answer),
+            (MainNews::Answer { .. }, None) => {} // orders come from thread 0
         }
-        if let Err(error) = doorbell.readable(false).await {
-            // Must not become a busy loop.
-            tracing::error!(%error, "the doorbell cannot be waited for");
-            monoio::time::sleep(Duration::from_millis(RPC_TICK_MS)).await;
-        }
-        inbox.woken();
     }
 }

@@ -4,7 +4,7 @@
 //! no new calls, finishes those it has, and ends; a caller that breaks a rule loses its connection, and nobody else
 //! notices. Dead peers are the kernel's business: keep-alive probes and TCP_USER_TIMEOUT, set on the listener.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener};
@@ -21,11 +21,12 @@ use monoio::net::{TcpListener, TcpStream};
 use rustix::net::{SocketFlags, acceptfrom_with};
 
 use super::budget::{Budgeted, Ration, Verdict};
-use super::call::{self, Service};
+use super::call::{self, Live, Service};
 use super::conduct::Cut;
 use super::exchange::ConnectionPlace;
 use super::gate;
 use crate::config::RpcLimits;
+use crate::config::policy::RpcPolicy;
 use crate::limits;
 use crate::metrics::Metric;
 use crate::shard::turn::Turns;
@@ -33,7 +34,8 @@ use crate::shard::turn::Turns;
 /// What all gRPC connections of a thread share.
 pub(super) struct Server {
     service: Rc<Service>,
-    limits: RpcLimits,
+    /// Other limits count for the next connection.
+    limits: Cell<RpcLimits>,
     turns: Turns,
     ration: Rc<Ration>,
     /// Open connections by source; at most as many entries as connections.
@@ -43,7 +45,13 @@ pub(super) struct Server {
 impl Server {
     /// `ration` is what all connections of the thread may read in a turn.
     pub(super) fn new(service: Rc<Service>, limits: RpcLimits, turns: Turns, ration: Rc<Ration>) -> Rc<Self> {
-        Rc::new(Self { service, limits, turns, ration, addresses: RefCell::default() })
+        Rc::new(Self { service, limits: Cell::new(limits), turns, ration, addresses: RefCell::default() })
+    }
+
+    /// Goes by another policy from now on: who may connect and call, and for new connections what they may take.
+    pub(super) fn adopt(&self, policy: &RpcPolicy) {
+        self.limits.set(policy.limits);
+        self.service.live.replace(Rc::new(Live::of(policy)));
     }
 
     fn count(&self, metric: Metric) {
@@ -91,10 +99,10 @@ pub(super) fn accept_waiting(listener: &StdTcpListener, server: &Rc<Server>) {
 
 /// Serves a connection, or closes it at once.
 fn receive(server: &Rc<Server>, stream: TcpStream, peer: SocketAddr) {
-    if !server.service.gate.lets_in(peer) {
+    if !server.service.live().gate.lets_in(peer) {
         return server.count(Metric::RpcForeign);
     }
-    let Some(place) = server.service.exchange.enter_connection(server.limits.connections_max) else {
+    let Some(place) = server.service.exchange.enter_connection(server.limits.get().connections_max) else {
         return server.count(Metric::RpcRefusedFull);
     };
     match AddressPlace::enter(server, peer.ip().to_canonical()) {
@@ -114,7 +122,7 @@ struct AddressPlace {
 impl AddressPlace {
     /// `None`: the address has as many as it may.
     fn enter(server: &Rc<Server>, address: IpAddr) -> Option<Self> {
-        let most = server.limits.address_connections_max;
+        let most = server.limits.get().address_connections_max;
         let mut addresses = server.addresses.borrow_mut();
         let open = addresses.entry(address).or_default();
         if most > 0 && *open >= most {
@@ -143,9 +151,10 @@ async fn serve(stream: TcpStream, place: ConnectionPlace, address: AddressPlace)
     let Some(stream) = gate::open(&server.service, stream, &server.turns).await else {
         return;
     };
-    let stream = Budgeted::new(stream, Rc::clone(&server.ration), &server.limits);
+    let limits_now = server.limits.get();
+    let stream = Budgeted::new(stream, Rc::clone(&server.ration), &limits_now);
     let verdict = stream.verdict();
-    let handshake = builder(&server.limits).handshake::<_, Bytes>(stream);
+    let handshake = builder(&limits_now).handshake::<_, Bytes>(stream);
     match monoio::time::timeout(Duration::from_millis(limits::H2_HANDSHAKE_MS), handshake).await {
         Ok(Ok(mut connection)) => {
             let end = serve_calls(&mut connection, server, &place, &verdict).await;

@@ -1,9 +1,12 @@
-//! The verbs of operators on the admin port: `/v1/who`, `/v1/trace` and `/v1/shards`. Answers are JSON, refusals text.
+//! The verbs of operators on the admin port. Answers are JSON but for that of `/v1/log-level`; refusals are text.
 //!
+//! `reload` and `log-level` are orders to the main thread; what changes something is a POST.
 //! `who` and `trace` ask the user's owner shard through its control lane, as a gRPC call does, and are answered within
 //! `CONTROL_DEADLINE_MS`. Who may ask is `access.rs`; the words of the answers are `hub::sight` and `inside`.
 
-use http::StatusCode;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
 use serde::Serialize;
 
 use super::admin::{Admin, Answer, TEXT};
@@ -12,9 +15,10 @@ use crate::cluster::router::Outcome;
 use crate::hub::mail::Look;
 use crate::hub::sight::Sight;
 use crate::ids::Text;
-use crate::limits::{CONTROL_DEADLINE_MS, TRACE_FOR_MS, TRACES_MAX};
+use crate::limits::{CONTROL_DEADLINE_MS, ORDER_MS, TRACE_FOR_MS, TRACES_MAX};
 use crate::metrics::Block;
 use crate::shard::clock;
+use crate::shard::orders::Order;
 
 const JSON: &str = "application/json";
 
@@ -27,6 +31,10 @@ pub(super) enum Verb {
     Trace,
     /// `/v1/shards`
     Shards,
+    /// `/v1/reload`
+    Reload,
+    /// `/v1/log-level` says it, a POST to `/v1/log-level?directives=D` sets it.
+    LogLevel,
 }
 
 impl Verb {
@@ -36,15 +44,33 @@ impl Verb {
             "/v1/who" => Some(Self::Who),
             "/v1/trace" => Some(Self::Trace),
             "/v1/shards" => Some(Self::Shards),
+            "/v1/reload" => Some(Self::Reload),
+            "/v1/log-level" => Some(Self::LogLevel),
             _ => None,
+        }
+    }
+
+    /// The methods that it takes, as the header `Allow` names them.
+    pub(super) fn methods(self) -> &'static str {
+        match self {
+            Self::Who | Self::Trace | Self::Shards => "GET",
+            Self::Reload => "POST",
+            Self::LogLevel => "GET, POST",
         }
     }
 }
 
-/// Carries out a verb. The caller may.
-pub(super) async fn answer(admin: &Admin, verb: Verb, query: &str) -> Answer {
+/// Carries out a verb. The caller may, and the method is one of the verb's.
+pub(super) async fn answer(admin: &Admin, (verb, method): (Verb, &Method), query: &str) -> Answer {
     let asked = match verb {
         Verb::Shards => return json(&node(admin)),
+        Verb::Reload => return order(admin, JSON, Order::Reload).await,
+        Verb::LogLevel if *method == Method::GET => return order(admin, TEXT, Order::LogLevel(None)).await,
+        Verb::LogLevel => match argument(query, "directives") {
+            Ok(Some(text)) => return order(admin, TEXT, Order::LogLevel(Some(text))).await,
+            Ok(None) => Err("400: which levels? ?directives=info,pinion::rpc=debug".to_owned()),
+            Err(why) => Err(why),
+        },
         Verb::Who => user(query).map(|user| (user, Look::Who)),
         Verb::Trace => user(query).and_then(|user| Ok((user, look_of_trace(query)?))),
     };
@@ -80,6 +106,21 @@ async fn ask(admin: &Admin, user: Text, look: Look) -> Answer {
         ),
         // The router checks that an answer is of the kind that was asked for.
         _ => refusal(StatusCode::INTERNAL_SERVER_ERROR, "an answer of the wrong kind"),
+    }
+}
+
+/// Has the main thread do something.
+async fn order(admin: &Admin, content_type: &'static str, order: Order) -> Answer {
+    let Some(placed) = admin.orders.place(order) else {
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, "the main thread has too much to hear; try again");
+    };
+    match monoio::time::timeout(Duration::from_millis(ORDER_MS), placed).await {
+        Ok(Ok(text)) => (StatusCode::OK, content_type, text + "\n"),
+        Ok(Err(why)) => refusal(StatusCode::BAD_REQUEST, &why),
+        Err(_) => refusal(
+            StatusCode::GATEWAY_TIMEOUT,
+            &format!("not done within {ORDER_MS} ms; the log says what comes of it"),
+        ),
     }
 }
 

@@ -17,6 +17,7 @@ use super::pulse::Pulse;
 use super::socket::Socket;
 use crate::admission::{AddressPlace, AddressVerdict, Admission};
 use crate::arena::Arena;
+use crate::config::policy::ShardPolicy;
 use crate::ids::{Ownership, ShardId, SlotId};
 use crate::limits::{HAND_OVER_LANE_MAX, LISTEN_QUEUE_MAX};
 use crate::metrics::{DESCRIPTIONS, Metric, Tally};
@@ -32,10 +33,12 @@ pub(super) struct DoorPlan {
     pub(super) shards: Vec<ShardAddress>,
     pub(super) admission: Arc<Admission>,
     pub(super) pulse: Arc<Pulse>,
-    pub(super) rules: Rules,
+    /// Another value counts for the next head.
+    pub(super) rules: Cell<Rules>,
     /// Whose word about a client's address is believed.
     pub(super) proxies: Proxies,
-    pub(super) handshakes_max: usize,
+    /// Another value counts for the next accept.
+    pub(super) handshakes_max: Cell<usize>,
 }
 
 /// See the module's documentation.
@@ -143,6 +146,14 @@ impl Drop for Place {
 }
 
 impl Door {
+    /// Goes by other rules from now on. Heads that are being read are judged by them, too.
+    pub(super) fn adopt(&self, policy: &ShardPolicy) {
+        let rules = Rules { strictness: policy.strictness, ..self.plan.rules.get() };
+        self.plan.rules.set(rules);
+        self.plan.handshakes_max.set(policy.handshakes_max);
+        self.room.ring();
+    }
+
     /// A door without a listener. It rings `nudge` when somebody has arrived.
     pub(super) fn new(plan: DoorPlan, nudge: Nudge) -> Self {
         Self {
@@ -161,7 +172,7 @@ impl Door {
     pub(super) fn begin(&self, socket: &Rc<Socket>, stage: Stage, deadline: Mono) -> Option<SlotId> {
         let mut handshakes = self.handshakes.borrow_mut();
         // The accept loop stops at the limit; what hand-overs and a drain add must end somewhere too.
-        if handshakes.len() >= 2 * self.plan.handshakes_max + ADDED_BY_DRAIN_MAX {
+        if handshakes.len() >= 2 * self.plan.handshakes_max.get() + ADDED_BY_DRAIN_MAX {
             return None;
         }
         let socket = Rc::clone(socket);
@@ -215,7 +226,7 @@ impl Door {
 
     /// Whether another connection may be accepted.
     pub(super) fn has_room_now(&self) -> bool {
-        self.handshakes() < self.plan.handshakes_max
+        self.handshakes() < self.plan.handshakes_max.get()
     }
 
     /// Waits until another connection may be accepted.

@@ -3,20 +3,16 @@
 //!
 //! The log is bounded and lossy, so a storm of closes costs lines and not time.
 
-use sha1::{Digest, Sha1};
-
-use crate::config::UserNames;
+use super::names::Names;
 use crate::hub::ended::Ended;
 use crate::ids::ShardId;
 use crate::session::disconnect::Fault;
 
-/// How users appear in the log.
+/// Says it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Farewell {
     pub(super) shard: ShardId,
-    pub(super) names: UserNames,
-    /// What names are hashed with: drawn at start, so hashes of two runs cannot be compared.
-    pub(super) key: [u64; 2],
+    pub(super) names: Names,
 }
 
 impl Farewell {
@@ -28,7 +24,9 @@ impl Farewell {
                 tracing::$log!(
                     shard = self.shard.0,
                     conn = %ended.conn,
-                    user = %self.name(&ended.user),
+                    connection_id = %ended.connection_id,
+                    operation_id = %ended.operation_id,
+                    user = %self.names.name(&ended.user),
                     platform = ended.platform.name(),
                     peer = %ended.peer,
                     reason = terms.label,
@@ -48,38 +46,5 @@ impl Farewell {
             Fault::Client | Fault::Node => line!(info),
             Fault::None => line!(debug),
         }
-    }
-
-    /// A user id as the log may show it.
-    fn name(&self, user: &str) -> String {
-        match self.names {
-            UserNames::Plain => user.to_owned(),
-            UserNames::Hashed => {
-                let [a, b] = self.key;
-                let mut hash = Sha1::new();
-                hash.update(a.to_be_bytes());
-                hash.update(b.to_be_bytes());
-                hash.update(user);
-                let sum = hash.finalize();
-                sum.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hashed_names_tell_users_apart_and_do_not_show_them() {
-        let farewell = |names, key| Farewell { shard: ShardId(0), names, key };
-        let hashed = farewell(UserNames::Hashed, [1, 2]);
-        assert_eq!(farewell(UserNames::Plain, [1, 2]).name("alice"), "alice");
-        assert_eq!(hashed.name("alice"), hashed.name("alice"));
-        assert_eq!(hashed.name("alice").len(), 16);
-        assert_ne!(hashed.name("alice"), hashed.name("bob"));
-        assert_ne!(hashed.name("alice"), farewell(UserNames::Hashed, [1, 3]).name("alice"));
-        assert!(!hashed.name("alice").contains("alice"));
     }
 }

@@ -213,13 +213,14 @@ fn decide(door: &Door, guest: &mut Guest, (source, head): &(Source, Head)) -> Re
     if proxied && !meet_client(door, guest, (*source, head)) {
         return Err(No::over(Metric::HandshakeAddressFull));
     }
-    match judge(head, door.plan.rules) {
+    match judge(head, door.plan.rules.get()) {
         Judgement::Login(login) if proxied => Ok(login),
         Judgement::Login(mut login) => {
             login.forwarded_for = None; // nobody that is asked has said it
             Ok(login)
         }
         Judgement::Refuse(refusal) => {
+            tracing::debug!(peer = %guest.peer, client = %guest.client, code = refusal.code, "bad login arguments");
             Err(No::answered(Metric::HandshakeArgs, upgrade::refused(&refusal.json())))
         }
         Judgement::Redirect(location) => Err(No::answered(Metric::HandshakeArgs, upgrade::moved(&location))),

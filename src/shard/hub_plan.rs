@@ -1,49 +1,46 @@
 //! What a shard tells its hub and its door at start: the node's configuration, cut to what they need.
 
+use crate::config::policy::ShardPolicy;
 use crate::config::{Backend, Config, PlantedPush};
-use crate::hub::login_policy::LoginPolicy;
 use crate::hub::{HubConfig, SpreadPlan};
 use crate::ids::ShardId;
 use crate::limits;
-use crate::session::handshake::{Rules, Strictness};
+use crate::session::handshake::Rules;
 use crate::wire::compat::Compat;
 
 /// The plan of one shard's hub.
 pub(super) fn hub_config(shard: ShardId, config: &Config) -> HubConfig {
     let [a, b] = config.shards.owner_key;
+    let policy = ShardPolicy::of(config).hub;
     let spread = SpreadPlan {
-        above_per_second: config.admission.spread_above_per_second,
-        ms_max: config.admission.spread_ms,
+        above_per_second: policy.spread_above_per_second,
+        ms_max: policy.spread_ms_max,
         // Recordings show it, so it is a hash of the key and not a part of it.
         seed: ahash::RandomState::with_seeds(a, b, 0x7370_7265, 0x6164).hash_one(shard.0),
     };
-    // A `Config` is valid by construction; 1 is OpenIM's default.
-    let login_policy = LoginPolicy::from_number(config.login_policy).unwrap_or(LoginPolicy::OnePerPlatform);
     HubConfig {
         shard,
         connections_max: config.admission.shard_connections_max,
-        user_connections_max: config.admission.user_connections_max,
+        user_connections_max: policy.user_connections_max,
         spread,
-        login_policy,
-        outbox_bytes_max: config.outbox_bytes_max,
-        outbox_frames_max: config.outbox_frames_max,
+        login_policy: policy.login_policy,
+        outbox_bytes_max: policy.outbox_bytes_max,
+        outbox_frames_max: policy.outbox_frames_max,
         shard_outbox_bytes_max: config.shard_outbox_bytes_max,
-        rates: config.rates,
+        rates: policy.rates,
         push_slice: match config.planted.push {
             None => limits::PUSH_SLICE_MAX,
             Some(PlantedPush::Unsliced) => usize::MAX,
         },
         announces_logins: config.backend == Backend::Openim,
-        // Policy 4 is newer than 3.5, and so is all of it.
-        kicks_same_token: stands_in_for(config) == Compat::V35 && login_policy != LoginPolicy::OnePerClass,
+        kicks_same_token: stands_in_for(config) == Compat::V35,
         hash_seed: a ^ b.rotate_left(32) ^ u64::from(shard.0),
     }
 }
 
 /// By which rules logins are judged.
 pub(super) fn login_rules(config: &Config) -> Rules {
-    let strictness = if config.lenient { Strictness::Lenient } else { Strictness::Strict };
-    Rules { compat: stands_in_for(config), strictness }
+    Rules { compat: stands_in_for(config), strictness: ShardPolicy::of(config).strictness }
 }
 
 /// The embedded backend is as the newest OpenIM.

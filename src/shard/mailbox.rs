@@ -21,6 +21,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use super::bell::EventBell;
 use super::doorbell::{Doorbell, Inlet, Outlet};
 use crate::admission::AddressPlace;
+use crate::config::policy::ShardPolicy;
 use crate::hub::mail::ShardMail;
 use crate::hub::upstream::UpstreamReply;
 use crate::limits;
@@ -39,6 +40,8 @@ pub enum Control {
     Listen(TcpListener),
     /// Stop accepting (accept until EAGAIN first), answer what is in flight, close all by the deadline, then end.
     Drain(Mono),
+    /// Go by this from now on.
+    Policy(Box<ShardPolicy>),
     /// Test switch (`--plant-stall`): busy-loop for so many milliseconds.
     Stall(u64),
 }

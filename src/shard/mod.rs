@@ -18,7 +18,9 @@ mod head;
 mod hub_plan;
 mod listener;
 pub mod mailbox;
+pub mod names;
 pub mod nudge;
+pub mod orders;
 mod outcomes;
 mod planted;
 mod presence;
@@ -108,6 +110,13 @@ pub enum NodeEvent {
     RpcReady(crate::ids::RpcId),
     /// After `Control::Drain`: the last connection of the shard is gone, its thread ends.
     ShardDrained(ShardId),
+    /// An operator wants something, and waits for `MainNews::Answer`.
+    Order {
+        /// Goes back with the answer.
+        ticket: u64,
+        /// What.
+        order: orders::Order,
+    },
     /// A thread cannot go on.
     Failed(String),
 }

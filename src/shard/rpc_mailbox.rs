@@ -3,7 +3,7 @@
 //! Not here: how many mails are taken in a turn. What always holds: nobody waits here; a lane keeps the order of each
 //! sender. The lanes, in the order in which they are read:
 //!
-//! - *control*: drain. Full: the mail comes back.
+//! - *control*: drain, and news of the main thread. Full: the mail comes back.
 //! - *outcomes*: verdicts. A call takes its ticket (at most `RPC_CALLS_MAX` of one thread) before it is mailed, so
 //!   `RPC_CALLS_MAX` slots per shard hold one answer to every open call. Pushes that are answered in parts may need
 //!   more: the mail comes back, and its shard keeps it until there is room (`outcomes.rs`).
@@ -28,6 +28,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::bell::EventBell;
 use super::doorbell::{Doorbell, Inlet};
 use super::mailbox::{count, next};
+use super::orders::MainNews;
 use crate::control::news::News;
 use crate::hub::mail::RpcOutcome;
 use crate::hub::upstream::{PresenceRecord, UpstreamCall};
@@ -54,6 +55,8 @@ pub enum RpcMail {
     Presence(Box<PresenceRecord>),
     /// What the control thread tells.
     News(Box<News>),
+    /// From the main thread.
+    Main(Box<MainNews>),
     /// End: GOAWAY, finish open calls until the deadline, then end the thread.
     Drain(Mono),
 }
@@ -69,6 +72,13 @@ struct Verdict {
 const _: () = assert!(size_of::<RpcMail>() <= 32);
 const _: () = assert!(size_of::<Verdict>() <= 24);
 
+/// What the main thread sends.
+#[derive(Debug)]
+enum FromMain {
+    News(Box<MainNews>),
+    Drain(Mono),
+}
+
 /// How shards and main reach an rpc thread. Cheap to clone. Never blocks.
 #[derive(Clone, Debug)]
 pub struct RpcAddress {
@@ -78,7 +88,7 @@ pub struct RpcAddress {
 /// An rpc thread's own end. Dropping it drops what waits; later mail comes back to its sender.
 #[derive(Debug)]
 pub struct RpcInbox {
-    control: Receiver<Mono>,
+    control: Receiver<FromMain>,
     outcomes: Receiver<Verdict>,
     calls: Receiver<Box<UpstreamCall>>,
     notices: Receiver<Box<UpstreamCall>>,
@@ -90,7 +100,7 @@ pub struct RpcInbox {
 /// What senders and reader share.
 #[derive(Debug)]
 struct RpcPost {
-    control: Sender<Mono>,
+    control: Sender<FromMain>,
     outcomes: Sender<Verdict>,
     calls: Sender<Box<UpstreamCall>>,
     notices: Sender<Box<UpstreamCall>>,
@@ -144,7 +154,10 @@ impl RpcAddress {
                 return bell.send(&post.presence, record).map_err(RpcMail::Presence);
             }
             RpcMail::News(news) => return bell.send(&post.news, news).map_err(RpcMail::News),
-            RpcMail::Drain(deadline) => bell.send(&post.control, deadline).map_err(RpcMail::Drain),
+            RpcMail::Main(news) => bell.send(&post.control, FromMain::News(news)).map_err(RpcMail::from),
+            RpcMail::Drain(deadline) => {
+                bell.send(&post.control, FromMain::Drain(deadline)).map_err(RpcMail::from)
+            }
             RpcMail::Call(call) => {
                 let lane = if call.ticket.is_some() { &post.calls } else { &post.notices };
                 bell.send(lane, call).map_err(RpcMail::Call)
@@ -168,7 +181,7 @@ impl RpcInbox {
     /// The oldest mail of the first lane that has one; the order of the lanes is in the module's documentation. How
     /// many are taken before other work gets its turn is the caller's business.
     pub fn next(&self) -> Option<RpcMail> {
-        let control = || next(&self.control).map(RpcMail::Drain);
+        let control = || next(&self.control).map(RpcMail::from);
         control()
             .or_else(|| next(&self.outcomes).map(RpcMail::from))
             .or_else(|| next(&self.calls).map(RpcMail::Call))
@@ -228,6 +241,15 @@ impl From<Verdict> for RpcMail {
     fn from(verdict: Verdict) -> Self {
         let Verdict { shard, ticket, outcome } = verdict;
         Self::Outcome { shard, ticket, outcome }
+    }
+}
+
+impl From<FromMain> for RpcMail {
+    fn from(mail: FromMain) -> Self {
+        match mail {
+            FromMain::News(news) => Self::Main(news),
+            FromMain::Drain(deadline) => Self::Drain(deadline),
+        }
     }
 }
 

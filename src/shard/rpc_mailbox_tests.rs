@@ -40,6 +40,7 @@ fn presence() -> RpcMail {
 fn letter(mail: &RpcMail) -> char {
     match mail {
         RpcMail::Drain(_) => 'd',
+        RpcMail::Main(_) => 'm',
         RpcMail::Outcome { .. } => 'o',
         RpcMail::Call(call) if call.ticket.is_some() => 'c',
         RpcMail::Call(_) => 'n',
@@ -71,7 +72,7 @@ fn lanes_are_read_in_their_order_and_each_in_its_own() {
         .filter_map(|mail| match mail {
             RpcMail::Outcome { ticket, .. } => Some(ticket.slot.index),
             RpcMail::Call(call) => call.ticket.map(|ticket| ticket.0.index),
-            RpcMail::Presence(_) | RpcMail::News(_) | RpcMail::Drain(_) => None,
+            RpcMail::Presence(_) | RpcMail::News(_) | RpcMail::Main(_) | RpcMail::Drain(_) => None,
         })
         .collect();
     assert_eq!(slots, [1, 2, 1, 2]);

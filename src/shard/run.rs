@@ -18,6 +18,7 @@ use super::farewell::Farewell;
 use super::head::{self, No};
 use super::hub_plan::{hub_config, login_rules};
 use super::mailbox::{Control, HandOver, RpcAddress, RpcMail, ShardInbox};
+use super::names::Names;
 use super::nudge::Nudge;
 use super::outcomes::Outcomes;
 use super::planted::{Faults, Unregister};
@@ -31,6 +32,8 @@ use super::welcome::Welcome;
 use super::{NodeEvent, ShardStart, acceptor, clock};
 use crate::admission::Admission;
 use crate::backend::embedded::TokenCheck;
+use crate::config::policy::ShardPolicy;
+use crate::hub::mail::ShardMail;
 use crate::hub::upstream::{UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply};
 use crate::hub::{Accepted, Effect, Hub, Input};
 use crate::ids::{ConnId, ShardId};
@@ -117,8 +120,8 @@ impl Loop {
                 admission: Arc::clone(&start.admission),
                 pulse: Arc::clone(&start.pulse),
                 proxies: start.config.admission.proxies.clone(),
-                rules: login_rules(&start.config),
-                handshakes_max: start.config.websocket.handshakes_max,
+                rules: Cell::new(login_rules(&start.config)),
+                handshakes_max: Cell::new(start.config.websocket.handshakes_max),
             },
             nudge.clone(),
         );
@@ -131,8 +134,7 @@ impl Loop {
             welcome: Welcome::new(),
             farewell: Farewell {
                 shard: start.id,
-                names: start.config.log.users,
-                key: start.config.shards.owner_key,
+                names: Names { kind: start.config.log.users, key: start.config.shards.owner_key },
             },
             alarm: Alarm::start(start.inbox.doorbell_fd()?, nudge.clone())?,
             inbox: start.inbox,
@@ -250,9 +252,17 @@ impl Loop {
                     acceptor::drain(&self.door);
                     self.hub.input(self.now, Input::Drain(deadline));
                 }
+                Control::Policy(policy) => self.adopt(&policy),
                 Control::Stall(ms) => stall(&self.pulse, ms),
             }
         }
+    }
+
+    /// Goes by another policy from now on; ends no connection.
+    fn adopt(&mut self, policy: &ShardPolicy) {
+        self.hub.input(self.now, Input::Mail(ShardMail::Policy(Box::new(policy.hub))));
+        self.door.adopt(policy);
+        self.farewell.names.kind = policy.names;
     }
 
     fn read_pushes(&mut self) {

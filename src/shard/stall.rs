@@ -149,6 +149,11 @@ impl Watcher {
         self.watched.iter().all(|(_, standing)| *standing == Standing::Turning)
     }
 
+    /// Asks for an abort after another time from now on.
+    pub fn set_abort_ms(&mut self, abort_ms: u64) {
+        self.abort_ms = abort_ms;
+    }
+
     /// What is new since the last check. Changes nothing but the watcher's own notes.
     pub fn check(&mut self, now: Mono) -> Vec<Finding> {
         // Held up for half of what it waits for, the watcher cannot tell a stalled shard from a stopped process.

@@ -5,13 +5,21 @@ use std::os::unix::fs::PermissionsExt;
 use pinion::pb::openim::sdkws::GetMaxSeqReq;
 use rustix::process::Signal;
 
-use crate::harness::{Gateway, pinion, run, texts};
+use crate::harness::{Gateway, eventually, pinion, run, texts};
 
 /// Runs a gateway that records, with a login, a request, a push and a kick, and gives the recording.
 fn record(mode: &str, dir: &std::path::Path) -> (String, String) {
     let dir_text = dir.display().to_string();
-    let flags = ["--shards-count", "1", "--record-mode", mode, "--record-dir", &dir_text];
+    let file = dir.join("pinion.yaml");
+    std::fs::write(&file, "login.policy: 0\n").unwrap();
+    let config = file.display().to_string();
+    let flags =
+        ["--config", &config, "--shards-count", "1", "--record-mode", mode, "--record-dir", &dir_text];
     let mut gateway = Gateway::start(&flags);
+    // Under the first policy nobody would be kicked below: a replay must change it, too.
+    std::fs::write(&file, "login.policy: 1\n").unwrap();
+    gateway.signal(Signal::HUP);
+    eventually("the reload", || gateway.logs().contains("configuration reloaded").then_some(()));
     let token = gateway.token("alice", 1);
     let options = crate::harness::Options::default();
     let mut alice = crate::harness::Client::connect(gateway.websocket, "alice", 1, &token, &options).unwrap();

@@ -48,13 +48,17 @@ impl Heard {
 }
 
 #[test]
-fn systemd_hears_ready_the_watchdog_and_the_stop() {
+fn systemd_hears_ready_the_watchdog_a_reload_and_the_stop() {
     let (heard, mut gateway) = Heard::gateway("200000", &["--shards-count", "1"]);
     let ready = heard.until("READY=1");
     assert!(ready.contains("STATUS=clients on 127.0.0.1:"), "{ready}");
     for _ in 0..3 {
         heard.until("WATCHDOG=1");
     }
+    gateway.signal(Signal::HUP);
+    let reloading = heard.until("RELOADING=1");
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    heard.until("READY=1");
     gateway.signal(Signal::TERM);
     heard.until("STOPPING=1");
     assert!(gateway.wait().success());

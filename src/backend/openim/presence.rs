@@ -110,6 +110,17 @@ impl Presence {
         Self { config, reports, statuses, webhooks, moves, operations: 0, invalid: 0 }
     }
 
+    /// Tells other changes by webhook from now on; those that wait are still told.
+    pub fn set_webhooks(&mut self, webhooks: Webhooks) {
+        self.config.webhooks = webhooks;
+        match webhooks {
+            Webhooks::ChangesAndRenewals => {
+                self.reports.renewed.get_or_insert_default();
+            }
+            Webhooks::Off | Webhooks::Changes => self.reports.renewed = None,
+        }
+    }
+
     /// A user's connections here have changed. `marks` are connections that came or left, the newest last; without
     /// them webhooks have an empty `connID`.
     pub fn record(&mut self, now: Now, record: &PresenceRecord, marks: &[ConnectionMark]) {

@@ -275,8 +275,8 @@ pub struct UpstreamConfig {
     /// `upstream.deadline_ms` of one call, default [`limits::UPSTREAM_DEADLINE_MS`].
     pub deadline_ms: u64,
     /// `upstream.in_flight_max`: calls of one rpc thread that wait for one service, default
-    /// [`limits::UPSTREAM_IN_FLIGHT_MAX`].
-    pub in_flight_max: u32,
+    /// [`limits::CHANNEL_CALLS_MAX`].
+    pub in_flight_max: usize,
 }
 
 impl OpenimConfig {
@@ -347,7 +347,7 @@ impl Default for OpenimConfig {
             },
             upstream: UpstreamConfig {
                 deadline_ms: limits::UPSTREAM_DEADLINE_MS,
-                in_flight_max: limits::UPSTREAM_IN_FLIGHT_MAX,
+                in_flight_max: limits::CHANNEL_CALLS_MAX,
             },
             config_dir: None,
             index: 0,

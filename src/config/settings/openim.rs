@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{AUTO, Setting, Visibility, auto, name_of, named, path, path_text};
+use super::{AUTO, Reload, Setting, Visibility, auto, name_of, named, path, path_text};
 use crate::config::openim::{DiscoveryKind, EtcdConfig, RedisMode, SERVICE_ACCOUNT};
 use crate::config::value::{Endpoint, Secret, boolean, label, millis, number, optional, web_url, word};
 use crate::limits;
@@ -384,7 +384,8 @@ pub(super) const OPENIM: &[Setting] = &[
         "http://127.0.0.1:10006/callbackExample",
         "Where webhooks are sent; the name of the event is added as last part of the path",
         |d, t| d.config.openim.webhooks.url = web_url_or_none(t)?,
-        |c| c.openim.webhooks.url
+        |c| c.openim.webhooks.url,
+        Live
     ),
     setting!(
         "webhooks.ca",
@@ -393,7 +394,8 @@ pub(super) const OPENIM: &[Setting] = &[
         "/etc/pinion/hooks-ca.crt",
         "Who signs the certificate of an https:// receiver; nothing: whom the system trusts",
         |d, t| d.config.openim.webhooks.ca = optional(t, path)?,
-        |c| path_text(c.openim.webhooks.ca.as_ref())
+        |c| path_text(c.openim.webhooks.ca.as_ref()),
+        Live
     ),
     setting!(
         "webhooks.renewals",
@@ -402,7 +404,8 @@ pub(super) const OPENIM: &[Setting] = &[
         "false",
         "Send the webhook for users who are online again whenever their presence is renewed, as OpenIM does",
         |d, t| d.config.openim.webhooks.renewals = boolean(t)?,
-        |c| c.openim.webhooks.renewals
+        |c| c.openim.webhooks.renewals,
+        Live
     ),
     setting!(
         "webhooks.online",
@@ -411,7 +414,8 @@ pub(super) const OPENIM: &[Setting] = &[
         "true",
         "Send a webhook for each platform on which a user is online",
         |d, t| d.config.openim.webhooks.online.enabled = boolean(t)?,
-        |c| c.openim.webhooks.online.enabled
+        |c| c.openim.webhooks.online.enabled,
+        Live
     ),
     setting!(
         "webhooks.online_timeout_ms",
@@ -420,7 +424,8 @@ pub(super) const OPENIM: &[Setting] = &[
         "5s",
         "An answer that takes longer is a failure",
         |d, t| d.config.openim.webhooks.online.timeout_ms = timeout(t)?,
-        |c| c.openim.webhooks.online.timeout_ms
+        |c| c.openim.webhooks.online.timeout_ms,
+        Live
     ),
     setting!(
         "webhooks.offline",
@@ -429,7 +434,8 @@ pub(super) const OPENIM: &[Setting] = &[
         "true",
         "Send a webhook for each platform that a user has left",
         |d, t| d.config.openim.webhooks.offline.enabled = boolean(t)?,
-        |c| c.openim.webhooks.offline.enabled
+        |c| c.openim.webhooks.offline.enabled,
+        Live
     ),
     setting!(
         "webhooks.offline_timeout_ms",
@@ -438,7 +444,8 @@ pub(super) const OPENIM: &[Setting] = &[
         "5s",
         "As webhooks.online_timeout_ms",
         |d, t| d.config.openim.webhooks.offline.timeout_ms = timeout(t)?,
-        |c| c.openim.webhooks.offline.timeout_ms
+        |c| c.openim.webhooks.offline.timeout_ms,
+        Live
     ),
     setting!(
         "webhooks.kick_off",
@@ -447,7 +454,8 @@ pub(super) const OPENIM: &[Setting] = &[
         "true",
         "Send a webhook when a user was kicked",
         |d, t| d.config.openim.webhooks.kick_off.enabled = boolean(t)?,
-        |c| c.openim.webhooks.kick_off.enabled
+        |c| c.openim.webhooks.kick_off.enabled,
+        Live
     ),
     setting!(
         "webhooks.kick_off_timeout_ms",
@@ -456,7 +464,8 @@ pub(super) const OPENIM: &[Setting] = &[
         "5s",
         "As webhooks.online_timeout_ms",
         |d, t| d.config.openim.webhooks.kick_off.timeout_ms = timeout(t)?,
-        |c| c.openim.webhooks.kick_off.timeout_ms
+        |c| c.openim.webhooks.kick_off.timeout_ms,
+        Live
     ),
     setting!(
         "presence.renewal_ms",
@@ -483,7 +492,8 @@ pub(super) const OPENIM: &[Setting] = &[
         "5s",
         "A call of a service that took longer is answered with an error",
         |d, t| d.config.openim.upstream.deadline_ms = millis(t, 100..=60_000)?,
-        |c| c.openim.upstream.deadline_ms
+        |c| c.openim.upstream.deadline_ms,
+        Live
     ),
     setting!(
         "upstream.in_flight_max",

@@ -23,7 +23,8 @@ use crate::backend::openim::calls::{self, Question};
 use crate::backend::openim::presence::{Presence, Question as StatusQuestion, RenewalTimes};
 use crate::backend::openim::tokens::Tokens;
 use crate::backend::openim::{Service, presence};
-use crate::config::{OpenimConfig, PerService};
+use crate::config::policy::RpcPolicy;
+use crate::config::{OpenimConfig, PerService, UserNames};
 use crate::control::mailbox::ControlAddress;
 use crate::control::news::{DiscoveryState, News};
 use crate::hub::upstream::{
@@ -32,6 +33,7 @@ use crate::hub::upstream::{
 use crate::ids::{CallTicket, ShardId};
 use crate::metrics::{Metric, Tally};
 use crate::shard::clock;
+use crate::shard::names::Names;
 use crate::time::Mono;
 use crate::wire::compat::Compat;
 use crate::wire::grpc::CallFault;
@@ -48,7 +50,8 @@ pub(super) struct Openim {
 
 struct Shared {
     compat: Compat,
-    deadline_ms: u64,
+    /// `upstream.deadline_ms`.
+    deadline_ms: Cell<u64>,
     /// As discovery knows the services: clients of main read it when one is down.
     names: PerService<String>,
     /// One for each service that is asked.
@@ -61,6 +64,8 @@ struct Shared {
     tokens: Option<TokenDesk>,
     hooks: Hooks,
     discovery: Cell<DiscoveryState>,
+    /// How users appear in the log.
+    shown: Cell<Names>,
 }
 
 /// What the backend is made of.
@@ -68,8 +73,10 @@ pub(super) struct OpenimPlan<'a> {
     pub(super) config: &'a OpenimConfig,
     /// That tokens are signed with.
     pub(super) secret: &'a str,
-    /// Drawn at start: spreads users over lanes and reconnects over time.
+    /// Drawn at start: spreads users over lanes and reconnects over time, and hashes them for the log.
     pub(super) key: [u64; 2],
+    /// `log.users`.
+    pub(super) shown: UserNames,
     /// Where other gateways reach this one.
     pub(super) own: std::net::SocketAddr,
     pub(super) control: ControlAddress,
@@ -77,18 +84,18 @@ pub(super) struct OpenimPlan<'a> {
     pub(super) ration: Rc<Ration>,
 }
 
-/// Who waits for an answer, if anybody does.
-#[derive(Clone, Copy)]
+/// Who waits for an answer, if anybody does, and on whose behalf.
 struct Asked {
     shard: ShardId,
     ticket: Option<CallTicket>,
+    metadata: CallMetadata,
 }
 
 impl Openim {
     pub(super) fn new(plan: OpenimPlan<'_>) -> Self {
-        let OpenimPlan { config, secret, key, own, control, ration } = plan;
+        let OpenimPlan { config, secret, key, shown, own, control, ration } = plan;
         let compat = config.compat;
-        let calls_max = config.upstream.in_flight_max as usize;
+        let calls_max = config.upstream.in_flight_max;
         let limits = ChannelLimits { calls_max, ..ChannelLimits::DEFAULT };
         let seed = Cell::new(key[0]);
         let channel = |name: &str| {
@@ -113,7 +120,7 @@ impl Openim {
         Self {
             shared: Rc::new(Shared {
                 compat,
-                deadline_ms: config.upstream.deadline_ms,
+                deadline_ms: Cell::new(config.upstream.deadline_ms),
                 names: names.clone(),
                 channels,
                 elsewhere: Elsewhere::new(own, limits, key, ration),
@@ -126,6 +133,7 @@ impl Openim {
                 tokens,
                 hooks,
                 discovery: Cell::new(DiscoveryState::Loading),
+                shown: Cell::new(Names { kind: shown, key }),
             }),
         }
     }
@@ -143,7 +151,7 @@ impl Openim {
         if shared.tokens.as_ref().is_some_and(|tokens| tokens.take(exchange, &call, deadline)) {
             return;
         }
-        let asked = Asked { shard: call.shard, ticket: call.ticket };
+        let asked = Asked { shard: call.shard, ticket: call.ticket, metadata: call.metadata.clone() };
         let question = match calls::question(shared.compat, &call) {
             Ok(question) if question.service == Service::Gateway => {
                 return self.tell_elsewhere(&call, &question, deadline);
@@ -177,21 +185,33 @@ impl Openim {
         (expect, answer): (&Expect, Result<Bytes, CallFault>),
     ) {
         let answers = Answers { compat: self.shared.compat, target };
-        match (asked.ticket, answer) {
-            (Some(ticket), answer) => {
-                let outcome = answers.outcome(expect, answer);
-                exchange.reply(asked.shard, UpstreamReply { ticket, outcome });
-            }
-            (None, Ok(_)) => {}
-            (None, Err(fault)) => {
-                let UpstreamError { code, message, .. } = answers.error(expect, fault);
-                tracing::warn!(target, code, %message, "a call that nobody waits for failed");
-            }
+        if let Err(fault) = &answer {
+            self.say_failed(&asked, fault, (target, &answers.error(expect, fault.clone())));
+        }
+        if let Some(ticket) = asked.ticket {
+            let outcome = answers.outcome(expect, answer);
+            exchange.reply(asked.shard, UpstreamReply { ticket, outcome });
+        }
+    }
+
+    /// What OpenIM says no to is its daily business; that it does not answer, or that nobody hears of it, is not.
+    fn say_failed(&self, asked: &Asked, fault: &CallFault, (target, error): (&str, &UpstreamError)) {
+        let CallMetadata { operation_id, user, connection_id, .. } = &asked.metadata;
+        let (user, code, message) = (self.shared.shown.get().name(user), error.code, &error.message);
+        macro_rules! line {
+            ($log:ident) => {
+                tracing::$log!(%operation_id, user, %connection_id, target, code, %message, "an upstream call failed")
+            };
+        }
+        match (asked.ticket, fault) {
+            (None, _) => line!(warn),
+            (Some(_), CallFault::Status(_)) => line!(debug),
+            (Some(_), _) => line!(info),
         }
     }
 
     fn deadline(&self, asked: Mono) -> Mono {
-        asked.min(clock::now().mono.plus_ms(self.shared.deadline_ms))
+        asked.min(clock::now().mono.plus_ms(self.shared.deadline_ms.get()))
     }
 
     /// Takes the presence record of a user.
@@ -231,6 +251,15 @@ impl Openim {
             }
         }
         self.go_on(exchange);
+    }
+
+    /// Goes by another policy from now on.
+    pub(super) fn adopt(&self, policy: &RpcPolicy) {
+        let Shared { deadline_ms, hooks, presence, shown, .. } = &*self.shared;
+        shown.set(Names { kind: policy.names, ..shown.get() });
+        deadline_ms.set(policy.upstream_deadline_ms);
+        hooks.config.replace(policy.webhooks.clone());
+        presence.borrow_mut().set_webhooks(hooks.wanted());
     }
 
     /// All sockets are closed: everybody who was online here is told as offline, until the deadline.

@@ -1,6 +1,8 @@
 //! What presence has to say: requests to the user service, replies and news to the shards, webhooks to the control
 //! thread.
 
+use std::cell::RefCell;
+
 use super::{Exchange, Openim, call_of};
 use crate::backend::openim::answers::{Answers, Expect};
 use crate::backend::openim::calls;
@@ -42,7 +44,7 @@ impl Openim {
     async fn request(&self, request: Request) {
         let shared = &self.shared;
         let Request { id, method, operation_id, body, deadline } = request;
-        let question = calls::own_call(shared.compat, method, operation_id, body);
+        let question = calls::own_call(shared.compat, method, operation_id.clone(), body);
         let answer = shared.channels.user.call(call_of(question, deadline)).await;
         let answers = Answers { compat: shared.compat, target: &shared.names.user };
         let answer = answer.map_err(|fault| match fault {
@@ -53,7 +55,7 @@ impl Openim {
             CallFault::Unavailable(_) | CallFault::Deadline => RequestFault::Unknown,
         });
         if let Err(fault) = &answer {
-            tracing::warn!(?method, ?fault, "the user service does not take presence");
+            tracing::warn!(%operation_id, ?method, ?fault, "the user service does not take presence");
         }
         shared.presence.borrow_mut().answered(clock::now().mono, id, answer);
     }
@@ -62,17 +64,18 @@ impl Openim {
 /// Which webhooks are wanted, and the way to whoever posts them.
 pub(super) struct Hooks {
     compat: Compat,
-    config: WebhooksConfig,
+    /// As configured last.
+    pub(super) config: RefCell<WebhooksConfig>,
     control: ControlAddress,
 }
 
 impl Hooks {
     pub(super) fn new(compat: Compat, config: WebhooksConfig, control: ControlAddress) -> Self {
-        Self { compat, config, control }
+        Self { compat, config: RefCell::new(config), control }
     }
 
     pub(super) fn wanted(&self) -> Webhooks {
-        let WebhooksConfig { online, offline, kick_off, renewals, .. } = &self.config;
+        let WebhooksConfig { online, offline, kick_off, renewals, .. } = &*self.config.borrow();
         match ([online, offline, kick_off].iter().any(|hook| hook.enabled), renewals) {
             (false, _) => Webhooks::Off,
             (true, false) => Webhooks::Changes,
@@ -82,10 +85,11 @@ impl Hooks {
 
     /// What finds no room is dropped, as upstream does; the control thread counts it.
     fn post(&self, event: &WebhookEvent) {
+        let config = self.config.borrow();
         let WebhookConfig { enabled, timeout_ms } = match event.kind {
-            WebhookKind::Online => self.config.online,
-            WebhookKind::Offline => self.config.offline,
-            WebhookKind::KickOff => self.config.kick_off,
+            WebhookKind::Online => config.online,
+            WebhookKind::Offline => config.offline,
+            WebhookKind::KickOff => config.kick_off,
         };
         if !enabled {
             return;

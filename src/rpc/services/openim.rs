@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::{legacy, push_answer};
 use crate::cluster::fields::Malformed;
 use crate::cluster::request::{KickRequest, LoginRequest, OnePushRequest, PushRequest, StatusRequest};
-use crate::cluster::router::{Outcome, Push, RemoteLogin, To};
-use crate::hub::mail::{DeviceStatus, PushBody, PushRules};
+use crate::cluster::router::{Outcome, Push, PushResult, RemoteLogin, To};
+use crate::hub::mail::{DeviceOutcome, DeviceStatus, DeviceVerdict, PushBody, PushRules};
 use crate::ids::Text;
 use crate::metrics::Metric;
 use crate::pb::openim::msggateway as pb;
@@ -90,6 +90,7 @@ async fn push(service: &Service, call: Call, dialect: Dialect) -> Result<Bytes, 
     let request = PushRequest::decode(call.message).map_err(|f| undecodable(service, f))?;
     let metadata = Metadata::read(&call.headers, dialect)?;
     let (msg_data, facts, users) = request.check().map_err(Status::args)?;
+    let said = tracing::enabled!(tracing::Level::DEBUG).then(|| metadata.operation_id.clone());
     let mut body = PushBody {
         operation_id: metadata.operation_id,
         conversation: facts.conversation(),
@@ -105,18 +106,46 @@ async fn push(service: &Service, call: Call, dialect: Dialect) -> Result<Bytes, 
         deadline: call.deadline,
     };
     match service.exchange.ask(|router| router.push(push))?.await {
-        Outcome::Push(results) => push_answer::encode(&results, dialect),
+        Outcome::Push(results) => {
+            said.into_iter().for_each(|operation_id| say_undelivered(&operation_id, &results));
+            push_answer::encode(&results, dialect)
+        }
         other => Err(failed(&other)),
+    }
+}
+
+/// One line for a push that did not get into the outbox of each user that it was for.
+fn say_undelivered(operation_id: &str, results: &[PushResult]) {
+    let (mut not_reached, mut not_here, mut not_taken) = (0, 0, 0);
+    for result in results {
+        match result.devices.as_deref() {
+            None => not_reached += 1,
+            Some([]) => not_here += 1,
+            Some(devices) => {
+                let taken = |device: &DeviceVerdict| {
+                    matches!(device.outcome, DeviceOutcome::Written | DeviceOutcome::Queued)
+                };
+                not_taken += u64::from(!devices.iter().any(taken));
+            }
+        }
+    }
+    if not_reached + not_here + not_taken > 0 {
+        let users = results.len();
+        tracing::debug!(operation_id, users, not_reached, not_here, not_taken, "push not delivered to all");
     }
 }
 
 /// Spec 4.5.
 async fn kick(service: &Service, call: Call, dialect: Dialect) -> Result<Bytes, Status> {
     let request = KickRequest::decode(call.message).map_err(|f| undecodable(service, f))?;
-    Metadata::read(&call.headers, dialect)?;
+    let metadata = Metadata::read(&call.headers, dialect)?;
     let (platform, users) = request.check().map_err(Status::args)?;
     match service.exchange.ask(|router| router.kick(call.deadline, platform, &users))?.await {
-        Outcome::Kicked(_) => encode(&pb::KickUserOfflineResp {}),
+        Outcome::Kicked(connections) => {
+            let (operation_id, platform) = (metadata.operation_id.as_str(), platform.name());
+            tracing::info!(operation_id, platform, users = users.len(), connections, "users kicked");
+            encode(&pb::KickUserOfflineResp {})
+        }
         other => Err(failed(&other)),
     }
 }
@@ -140,7 +169,8 @@ async fn online_status(service: &Service, call: Call, dialect: Dialect) -> Resul
 
 /// Spec 4.4 and 6.2: P16's rule or MAIN's marker. The port is taken on trust (spec trap 24).
 fn is_admin(service: &Service, metadata: &Metadata) -> bool {
-    let listed = |user: &Text| service.admins.iter().any(|admin| admin == user.as_str());
+    let live = service.live();
+    let listed = |user: &Text| live.admins.iter().any(|admin| admin == user.as_str());
     metadata.temp_admin || metadata.user.as_ref().is_some_and(listed)
 }
 

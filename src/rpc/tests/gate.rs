@@ -11,6 +11,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use super::grpc::{PUSH, push_request};
 use super::*;
 use crate::config::authority::{Authority, When};
+use crate::config::policy::RpcPolicy;
 use crate::config::tls::Tls;
 use crate::config::{Token, pem};
 use crate::limits::{H2_HANDSHAKE_MS, RPC_CONNECTIONS_MAX};
@@ -93,7 +94,8 @@ fn the_networks_decide_whatever_the_form_of_an_address() {
         (&["2001:db8::/32", "127.0.0.1"], "127.0.0.2", false),
         (&["fe80::/10"], "fe80::1", true),
     ] {
-        let gate = Gate::of(&RpcConfig { allow: networks(allow), ..defaults() });
+        let policy = RpcPolicy { allow: networks(allow), ..RpcPolicy::of(&config()) };
+        let gate = Gate::of(&policy);
         let peer = SocketAddr::new(peer.parse().unwrap(), 9);
         assert_eq!(gate.lets_in(peer), want, "{allow:?} {peer}");
     }

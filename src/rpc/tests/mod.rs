@@ -351,7 +351,7 @@ fn answer(shard: ShardId, mail: &ShardMail, rpc: &RpcAddress) {
             (status.ticket, RpcOutcome::OnlineStatus(found.collect()))
         }
         ShardMail::Look(look) => (look.ticket, RpcOutcome::Sight(sight(shard, &look.user, look.look))),
-        ShardMail::PresenceNews(_) | ShardMail::CancelPush(_) => return,
+        ShardMail::PresenceNews(_) | ShardMail::CancelPush(_) | ShardMail::Policy(_) => return,
     };
     let outcome = Box::new(outcome);
     rpc.post(RpcMail::Outcome { shard, ticket, outcome }).unwrap();

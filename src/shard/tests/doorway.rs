@@ -1,5 +1,6 @@
 //! The door's deadlines, with a clock that the test chooses.
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
@@ -28,9 +29,9 @@ fn door(admission: &Arc<Admission>) -> Rc<Door> {
         shards: Vec::new(),
         admission: Arc::clone(admission),
         pulse: Arc::new(Pulse::default()),
-        rules: Rules { compat: Compat::Main, strictness: Strictness::Strict },
+        rules: Cell::new(Rules { compat: Compat::Main, strictness: Strictness::Strict }),
         proxies: Proxies::NONE,
-        handshakes_max: 10,
+        handshakes_max: Cell::new(10),
     };
     Rc::new(Door::new(plan, Nudge::default()))
 }

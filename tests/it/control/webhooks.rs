@@ -170,6 +170,34 @@ fn two_are_under_way_and_the_newest_beyond_the_queue_is_dropped() {
 }
 
 #[test]
+fn after_a_change_they_go_elsewhere_or_nowhere() {
+    let ((first, old_calls), (second, new_calls)) = (receiver(), receiver());
+    let control = Control::start(|_| {});
+    let go_to = |address: Option<SocketAddr>| {
+        let plan = address.map(|at| WebhookPlan { url: format!("http://{at}"), authorities: None });
+        control.thread.as_ref().unwrap().set_webhooks(plan).unwrap();
+    };
+    let sent = |calls: &Receiver<Call>, body| {
+        control.address.webhook(webhook(body)).unwrap();
+        let call = calls.recv_timeout(DEADLINE).unwrap();
+        assert_eq!(call.body, body);
+        call.answer("{}");
+    };
+    go_to(Some(first));
+    sent(&old_calls, r#"{"n":1}"#);
+    go_to(Some(second));
+    sent(&new_calls, r#"{"n":2}"#);
+    go_to(None);
+    control.address.webhook(webhook(r#"{"n":3}"#)).unwrap();
+    control.await_metric(Metric::WebhooksUnwanted, 1);
+    let bad = WebhookPlan { url: "nowhere".into(), authorities: None };
+    assert!(control.thread.as_ref().unwrap().set_webhooks(Some(bad)).is_err());
+    go_to(Some(second));
+    sent(&new_calls, r#"{"n":4}"#);
+    assert!(old_calls.try_recv().is_err());
+}
+
+#[test]
 fn the_end_does_not_wait_for_a_receiver_that_hangs() {
     let (address, calls) = receiver();
     let mut control = start(format!("http://{address}"));
