@@ -170,7 +170,7 @@ impl Hub {
             self.notify(now, metadata, UpstreamRequest::LoginElsewhere { token });
         }
         self.registry.link(conn, &user);
-        self.presence.mark(&user, None);
+        self.presence.came(&user, platform.id());
         self.tally.count(Metric::HandshakeOk);
         self.trace.note(Note::Registered, &[conn.0.index.into()]);
         self.follow.begins(&user, conn);
@@ -236,6 +236,12 @@ impl Hub {
     /// Takes a connection out of its user's list and puts it in the kick queue.
     pub(super) fn evict(&mut self, now: Now, conn: ConnId) {
         self.follow.note(now, conn, || What::Kicked);
+        if self.config.names_connections
+            && let Some(session) = self.registry.session(conn)
+            && let Some(user) = self.registry.user_of(session)
+        {
+            self.presence.kicked(user, session.platform.id());
+        }
         self.leave_user(conn);
         self.queues.push(&mut self.registry.sessions, Kind::Kick, conn, Tick::of(now.mono));
     }

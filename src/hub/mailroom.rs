@@ -60,6 +60,9 @@ impl Hub {
     /// Spec 4.6: the policy of a login on another gateway, applied to the connections here.
     fn remote_login(&mut self, now: Now, login: &RemoteLoginMail) {
         let (user, token) = (login.user.as_str(), login.token.as_str());
+        if self.config.announces_logins {
+            self.presence.elsewhere(user, login.platform.id());
+        }
         self.apply_policy(now, NewLogin { user, platform: login.platform, token }, |_| {
             // Connection id and op user are empty for remote jobs (spec 6.1).
             metadata(&login.operation_id, "", login.platform, "".into())

@@ -33,6 +33,7 @@ pub(super) fn hub_config(shard: ShardId, config: &Config) -> HubConfig {
             Some(PlantedPush::Unsliced) => usize::MAX,
         },
         announces_logins: config.backend == Backend::Openim,
+        names_connections: config.backend == Backend::Openim && config.openim.webhooks.any(),
         hash_seed: a ^ b.rotate_left(32) ^ u64::from(shard.0),
     }
 }

@@ -151,6 +151,7 @@ impl Plan {
             rates: Default::default(),
             push_slice: limits::PUSH_SLICE_MAX,
             announces_logins: false,
+            names_connections: false,
             hash_seed: self.seed ^ 0x5eed,
         }
     }

@@ -60,6 +60,7 @@ pub fn config() -> HubConfig {
         rates: Default::default(),
         push_slice: limits::PUSH_SLICE_MAX,
         announces_logins: false,
+        names_connections: false,
         hash_seed: 1,
     }
 }

@@ -52,6 +52,7 @@ fn config(connections_max: u32) -> HubConfig {
         rates: Default::default(),
         push_slice: limits::PUSH_SLICE_MAX,
         announces_logins: false,
+        names_connections: false,
         hash_seed: 1,
     }
 }

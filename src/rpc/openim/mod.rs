@@ -162,7 +162,7 @@ impl Openim {
 
     /// Takes the presence record of a user.
     pub(super) fn presence(&self, exchange: &Exchange, record: &PresenceRecord) {
-        self.shared.presence.borrow_mut().record(clock::now(), record, &[]);
+        self.shared.presence.borrow_mut().record(clock::now(), record);
         self.go_on(exchange);
     }
 
@@ -188,7 +188,10 @@ impl Openim {
             }
             News::Registration(state) => tracing::info!(?state, "registration"),
             News::Resubscribed => shared.presence.borrow_mut().resubscribed(now),
-            News::SubscriptionLost => tracing::warn!("the subscription to online_change is lost"),
+            News::SubscriptionLost => {
+                tracing::warn!("the subscription to online_change is lost");
+                shared.presence.borrow_mut().subscription_lost();
+            }
             News::OnlineChange { payload } => shared.presence.borrow_mut().online_change(now, &payload),
             // Asked for with OpenIM 3.5 only.
             News::TokenStates(answer) => tracing::debug!(?answer, "nobody asked for it"),

@@ -71,8 +71,7 @@ impl Hooks {
     }
 
     pub(super) fn wanted(&self) -> Webhooks {
-        let WebhooksConfig { online, offline, kick_off, renewals, .. } = &self.config;
-        match ([online, offline, kick_off].iter().any(|hook| hook.enabled), renewals) {
+        match (self.config.any(), self.config.renewals) {
             (false, _) => Webhooks::Off,
             (true, false) => Webhooks::Changes,
             (true, true) => Webhooks::ChangesAndRenewals,

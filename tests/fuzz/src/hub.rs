@@ -166,6 +166,7 @@ impl Rig {
             rates: Default::default(),
             push_slice: limits::PUSH_SLICE_MAX,
             announces_logins: false,
+            names_connections: false,
             hash_seed: u64::from(policy),
         });
         Self {

@@ -229,7 +229,9 @@ impl World {
         let now = self.at();
         let gateway = &mut self.gateways[n];
         let online = gateway.open.iter().filter(|(u, _)| *u == user).map(|(_, platform)| *platform).collect();
-        gateway.presence.record(now, &PresenceRecord { user: name(user), online, offline }, &[]);
+        gateway
+            .presence
+            .record(now, &PresenceRecord { user: name(user), online, offline, ..Default::default() });
     }
 
     /// One thing that happens to clients, subscriptions or gateways.
@@ -373,7 +375,10 @@ fn with_openim_3_5_the_last_word_is_true_whatever_was_lost() {
                     }
                 };
                 let online = open.iter().filter(|(u, _)| *u == spot.0).map(|(_, p)| *p).collect();
-                presence.record(now, &PresenceRecord { user: name(spot.0), online, offline }, &[]);
+                presence.record(
+                    now,
+                    &PresenceRecord { user: name(spot.0), online, offline, ..Default::default() },
+                );
             }
             while let Some(((due, _), _)) = events.first_key_value()
                 && *due <= at
