@@ -303,6 +303,8 @@ impl Presence {
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod moves;
+#[cfg(test)]
 mod status_tests;
 #[cfg(test)]
 mod tests;

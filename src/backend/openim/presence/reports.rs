@@ -222,6 +222,12 @@ impl Reports {
         self.users.len() - self.lanes.iter().map(|lane| lane.idle.len()).sum::<usize>()
     }
 
+    /// Users of whom something is to be told, and is not on its way.
+    #[cfg(test)]
+    pub(super) fn dirty(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.dirty.len()).sum()
+    }
+
     /// Users who are online here.
     pub(super) fn online(&self) -> usize {
         self.users.len() - self.departed
