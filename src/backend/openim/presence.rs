@@ -301,6 +301,8 @@ impl Presence {
 }
 
 #[cfg(test)]
+mod handover_tests;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod moves;
