@@ -385,8 +385,18 @@ def crashed(checks):
             stored(deployment, "returns", LINUX)
             reached(deployment, back, "welcome back")
 
+        def pushed_offline():
+            """Spec trap 30: a push that still takes him for online finds him nowhere, and decides on an offline push."""
+            users = deployment.standin.ask("push_presence")["users"]
+            equal(users.get("gone"), [LINUX], "push hears of no expiry")
+            sent = deployment.standin.ask("send", sender="sender", recipient="gone", text="while away")
+            ours = lambda: [p for p in deployment.standin.ask("pushes")["pushes"] if p["clientMsgID"] == sent["clientMsgID"]]
+            until(lambda: ours() and ours()[0]["offline"] is not None, lambda: f"undecided: {ours()}")
+            assert "gone" in json.dumps(ours()[0]["offline"]), f"no offline push: {ours()}"
+
         name = "fleet patch16: kill -9 of A"
         checks.run(f"{name}: pushes to users of B go on", goes_on)
         checks.run(f"{name}: who returns on B is online and reached", returned)
         checks.run(f"{name}: who does not goes offline at the expiry", lambda: stored(deployment, "gone"))
+        checks.run(f"{name}: a push to him becomes an offline push", pushed_offline)
         checks.run(f"{name}: its key leaves etcd with its lease", lambda: found(deployment, [b.grpc]))

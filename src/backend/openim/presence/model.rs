@@ -300,6 +300,7 @@ fn name(user: u32) -> Box<str> {
     format!("user{user}").into()
 }
 
+/// Spec trap 28: users with connections at several gateways, whose records say only what is at their own.
 #[test]
 fn after_quiet_time_redis_says_what_is_true_whatever_was_lost() {
     let mut repairs = 0;
@@ -333,6 +334,7 @@ fn after_quiet_time_redis_says_what_is_true_whatever_was_lost() {
     );
 }
 
+/// Spec trap 32.
 #[test]
 fn a_drain_leaves_nobody_online_whatever_is_lost() {
     for seed in 100..116 {

@@ -318,6 +318,7 @@ fn those_who_left_are_remembered_up_to_the_limit() {
     assert_eq!(presence.reports.users.len(), 0);
 }
 
+/// Spec trap 32.
 #[test]
 fn the_end_takes_everybody_offline_without_delay() {
     let mut config = config();
@@ -394,6 +395,7 @@ fn with_openim_3_5_calls_in_flight_are_bounded() {
     assert_eq!(calls, usize::from(limits::PRESENCE_LEGACY_LANES_MAX));
 }
 
+/// Spec trap 31.
 #[test]
 fn webhooks_tell_each_change_once_and_renewals_only_if_asked_to() {
     for (webhooks, renewed) in [(Webhooks::Off, 0), (Webhooks::Changes, 0), (Webhooks::ChangesAndRenewals, 2)]
