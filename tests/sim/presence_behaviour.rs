@@ -93,8 +93,9 @@ fn records_name_the_connections_that_are_there_and_the_one_that_left() {
 /// By a login here, by one on another gateway, by `KickUserOffline` (spec 11.6: the webhook that OpenIM never sends).
 #[test]
 fn each_kick_is_named_once_however_it_came() {
-    type Kick = fn(&mut Rig);
-    let table: [(Kick, &[i32], &[(i32, LoginPlace)]); 3] = [
+    /// Who does it; who is online then; which logins are told.
+    type Row = (fn(&mut Rig), &'static [i32], &'static [(i32, LoginPlace)]);
+    let table: [Row; 3] = [
         (login_here, &[IOS], &[(IOS, LoginPlace::Here)]),
         (login_elsewhere, &[], &[(IOS, LoginPlace::Elsewhere)]),
         (kick_call, &[], &[]),

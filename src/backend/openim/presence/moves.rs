@@ -7,7 +7,7 @@
 use super::*;
 use crate::hub::upstream::LoginPlace;
 use crate::limits;
-use crate::pb::openim::user::SetUserOnlineStatusReq;
+use crate::pb::openim::user::{SetUserOnlineStatusReq, UserOnlineStatus};
 
 const USER: &str = "u";
 const LINUX: i32 = 7;
@@ -61,15 +61,29 @@ enum Event {
     Hear(usize),
 }
 
+/// What a gateway says of him.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    online: bool,
+    offline: bool,
+}
+
+/// A request on its way.
+struct Flight {
+    said: Vec<Said>,
+    id: Option<RequestId>,
+    is_carried_out: bool,
+    left: u64,
+}
+
 struct Gateway {
     kind: Kind,
     presence: Presence,
     is_up: bool,
     open: usize,
-    /// OpenIM's: online and offline of records that wait.
-    records: Vec<(bool, bool)>,
-    /// Of its request: what is told, whether it was carried out, when it left.
-    flight: Option<(Vec<(bool, bool)>, Option<RequestId>, bool, u64)>,
+    /// OpenIM's: records that wait.
+    records: Vec<Said>,
+    flight: Option<Flight>,
     /// When the login was of which it has not heard yet.
     news: Vec<u64>,
     heard: Vec<bool>,
@@ -120,26 +134,27 @@ impl Scene {
         let gateway = &mut self.gateways[n];
         let kicked = self.policy == Policy::Kicks && gateway.open > 0;
         gateway.open = if kicked { 1 } else { gateway.open + 1 };
-        self.tell(n, kicked, Some(LoginPlace::Here));
+        self.tell(n, usize::from(kicked), Some(LoginPlace::Here));
     }
 
     fn leave(&mut self, n: usize) {
         if self.gateways[n].open > 0 {
             self.gateways[n].open -= 1;
-            self.tell(n, true, None);
+            self.tell(n, 1, None);
         }
     }
 
-    fn tell(&mut self, n: usize, left: bool, login: Option<LoginPlace>) {
+    /// So many connections have left.
+    fn tell(&mut self, n: usize, left: usize, login: Option<LoginPlace>) {
         let now = Now { mono: Mono(self.now), unix: UnixMs(0) };
         let gateway = &mut self.gateways[n];
         if gateway.kind == Kind::Openim {
-            return gateway.records.push((gateway.open > 0, left));
+            return gateway.records.push(Said { online: gateway.open > 0, offline: left > 0 });
         }
         let record = PresenceRecord {
             user: USER.into(),
             online: vec![LINUX; gateway.open],
-            offline: vec![LINUX; usize::from(left)],
+            offline: vec![LINUX; left],
             logins: login.map(|place| (LINUX, place)).into_iter().collect(),
             connections: None,
         };
@@ -151,9 +166,9 @@ impl Scene {
         let mut events = Vec::new();
         for (n, gateway) in self.gateways.iter().enumerate().filter(|(_, gateway)| gateway.is_up) {
             let late = |since: u64| self.now - since >= ON_THE_WAY_MS;
-            if let Some((.., carried_out, since)) = &gateway.flight {
-                let event = if *carried_out { Event::Answer(n) } else { Event::Apply(n) };
-                if late(*since) {
+            if let Some(flight) = &gateway.flight {
+                let event = if flight.is_carried_out { Event::Answer(n) } else { Event::Apply(n) };
+                if late(flight.left) {
                     return vec![event];
                 }
                 events.push(event);
@@ -204,13 +219,13 @@ impl Scene {
                     self.gateways[n].open = 0;
                 }
                 if kicked || self.gateways[n].kind == Kind::Pinion {
-                    self.tell(n, kicked, Some(LoginPlace::Elsewhere));
+                    self.tell(n, usize::from(kicked), Some(LoginPlace::Elsewhere));
                 }
             }
             Event::Send(n) => self.send(n),
             Event::Apply(n) => self.apply(n),
             Event::Answer(n) => {
-                if let Some((_, Some(id), ..)) = self.gateways[n].flight.take() {
+                if let Some(id) = self.gateways[n].flight.take().and_then(|flight| flight.id) {
                     self.gateways[n].presence.answered(Mono(self.now), id, Ok(Bytes::new()));
                 }
             }
@@ -222,7 +237,7 @@ impl Scene {
                     gateway.presence.online_change(Mono(self.now), payload.as_bytes());
                     while gateway.presence.next_news().is_some() {}
                 } else if !is_stored && gateway.open > 0 {
-                    gateway.records.push((true, false));
+                    gateway.records.push(Said { online: true, offline: false });
                 }
             }
         }
@@ -238,20 +253,27 @@ impl Scene {
             next(self.now)
         });
         let gateway = &mut self.gateways[n];
-        if let Some(request) = request {
-            let body = SetUserOnlineStatusReq::decode(request.body).unwrap();
-            let told = body.status.iter().map(|s| (!s.online.is_empty(), !s.offline.is_empty())).collect();
-            gateway.flight = Some((told, Some(request.id), false, self.now));
-        } else if !gateway.records.is_empty() {
-            gateway.flight = Some((std::mem::take(&mut gateway.records), None, false, self.now));
+        let (said, id) = match request {
+            Some(request) => {
+                let body = SetUserOnlineStatusReq::decode(request.body).unwrap();
+                let said = |s: &UserOnlineStatus| Said {
+                    online: !s.online.is_empty(),
+                    offline: !s.offline.is_empty(),
+                };
+                (body.status.iter().map(said).collect(), Some(request.id))
+            }
+            None => (std::mem::take(&mut gateway.records), None),
+        };
+        if !said.is_empty() {
+            gateway.flight = Some(Flight { said, id, is_carried_out: false, left: self.now });
         }
     }
 
     /// The script of spec 9.2.
     fn apply(&mut self, n: usize) {
-        let Some((told, _, carried_out, _)) = &mut self.gateways[n].flight else { return };
-        *carried_out = true;
-        for (online, offline) in told.clone() {
+        let Some(flight) = &mut self.gateways[n].flight else { return };
+        flight.is_carried_out = true;
+        for Said { online, offline } in flight.said.clone() {
             let before = self.is_stored;
             self.is_stored = online || before && !offline;
             if before != self.is_stored || before && offline {
