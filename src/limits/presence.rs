@@ -2,7 +2,8 @@
 
 /// Users in one setUserOnlineStatus (upstream's number, spec 9.1). More: the next request.
 pub const PRESENCE_BATCH_MAX: usize = 100;
-/// Default of `presence.batch_wait_ms`: a user's change is told at the latest so long after it came, if the requests before it are answered (spec 9.1).
+/// Default of `presence.batch_wait_ms`: a user's change is told at the latest so long after it came, if the requests
+/// before it are answered (spec 9.1).
 pub const PRESENCE_FLUSH_MS: u64 = 1_000;
 /// Lanes: setUserOnlineStatus requests in flight at once (upstream's number, spec 9.1). More: they wait.
 pub const PRESENCE_LANES_MAX: u8 = 4;

@@ -2,7 +2,8 @@
 //!
 //! One user, one platform, the sorted set of Redis, two gateways of which one may be OpenIM's. What is tried: logins,
 //! their news on the way to the other gateway, kicks, requests, their answers, `online_change`. An order is a list of
-//! choices; each is run from the start, and where there are too many, some of them. Faults of the way (lost calls, deafness) are in `model.rs`.
+//! choices; each is run from the start, and where there are too many, some of them. Faults of the way (lost calls,
+//! deafness) are in `model.rs`.
 
 use super::*;
 use crate::hub::upstream::LoginPlace;
