@@ -280,6 +280,7 @@ metrics! {
     PresenceLate Counter "pinion_presence_late_total" "Answers of the user service that came after their deadline.";
     PresenceRenewals Counter "pinion_presence_renewals_total" "Users told again because they stay.";
     PresenceRepairs Counter "pinion_presence_repairs_total" "Messages of others that lacked a user who is online here.";
+    PresenceHandedOver Counter "pinion_presence_handed_over_total" "Leavings that were not told because the user had logged in at another gateway.";
     PresenceEchoes Counter "pinion_presence_echoes_total" "Users told once more after a request of unknown fate or a second repair.";
     PresenceDeparted Counter "pinion_presence_departed_forgotten_total" "Users whose leaving was not told because too many waited.";
     PresenceMovesForgotten Counter "pinion_presence_moves_forgotten_total" "Logins that were not told once more: too many waited (OpenIM 3.5).";

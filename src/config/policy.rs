@@ -4,7 +4,7 @@
 //! What always holds: exactly the settings that are marked [`Reload::Live`](super::Reload::Live) are in here; a test
 //! changes each of them.
 
-use super::{Config, RpcLimits, Tls, Token, UserNames, WebhooksConfig};
+use super::{Backend, Config, RpcLimits, Tls, Token, UserNames, WebhooksConfig};
 use crate::hub::login_policy::LoginPolicy;
 use crate::hub::policy::HubPolicy;
 use crate::session::handshake::Strictness;
@@ -37,6 +37,7 @@ impl ShardPolicy {
                 outbox_bytes_max: config.outbox_bytes_max,
                 outbox_frames_max: config.outbox_frames_max,
                 rates: config.rates,
+                names_connections: config.backend == Backend::Openim && config.openim.webhooks.any(),
             },
             strictness: if config.lenient { Strictness::Lenient } else { Strictness::Strict },
             handshakes_max: config.websocket.handshakes_max,

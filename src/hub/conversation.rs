@@ -79,6 +79,9 @@ mod tests {
             (4, "sys", "admin", "", Notification, "n_admin_sys"),
             (0, "u1", "u2", "g1", Chat, ""),
             (5, "u1", "u2", "g1", Notification, ""),
+            // Spec trap 29: two pairs of users, one key.
+            (1, "a_b", "c", "", Chat, "si_a_b_c"),
+            (1, "a", "b_c", "", Chat, "si_a_b_c"),
             (-1, "u1", "u2", "g1", Chat, ""),
         ];
         for (session_type, sender, receiver, group, kind, key) in table {

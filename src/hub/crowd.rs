@@ -10,8 +10,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::login::{LoginPlace, NewLogin};
+use super::login::NewLogin;
 use super::login_policy::{self, Existing};
+use super::upstream::LoginPlace;
 use super::{Hub, Kind};
 use crate::ids::ConnId;
 use crate::limits;

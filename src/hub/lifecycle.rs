@@ -5,6 +5,7 @@
 
 use super::follow::What;
 use super::mail::DeviceOutcome;
+use super::presence;
 use super::queues::is_queued;
 use super::{Effect, Hub, Kind, Note};
 use crate::ids::{ConnId, Platform};
@@ -104,9 +105,11 @@ impl Hub {
 
     /// From here on no push, kick or status call sees the connection.
     pub(super) fn leave_user(&mut self, conn: ConnId) {
-        let platform = self.registry.session(conn).map(|s| s.platform);
-        if let (Some(user), Some(platform)) = (self.registry.unlink(conn), platform) {
-            self.presence.mark(&user, Some(platform.id()));
+        if let Some(user) = self.registry.unlink(conn) {
+            if let Some(session) = self.registry.session(conn) {
+                let mark = self.config.names_connections.then(|| presence::mark(session));
+                self.presence.left(&user, session.platform.id(), mark);
+            }
             if let Some(session) = self.registry.session_mut(conn) {
                 session.credentials = Credentials::Departed(Box::new(Departed { user }));
             }

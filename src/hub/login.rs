@@ -6,7 +6,7 @@
 use super::calls::Pending;
 use super::follow::{What, cut};
 use super::login_policy::{self, Existing, Invalidation, LoginPolicy};
-use super::upstream::{CallMetadata, UpstreamCall, UpstreamOutcome, UpstreamRequest};
+use super::upstream::{CallMetadata, LoginPlace, UpstreamCall, UpstreamOutcome, UpstreamRequest};
 use super::{Accepted, Effect, Hub, Kind, Note};
 use crate::ids::{ConnId, Platform};
 use crate::limits;
@@ -28,14 +28,6 @@ pub(super) struct NewLogin<'a> {
     pub(super) platform: Platform,
     pub(super) token: &'a str,
     pub(super) place: LoginPlace,
-}
-
-/// Where a login takes place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LoginPlace {
-    Here,
-    /// On another gateway.
-    Elsewhere,
 }
 
 impl Hub {
@@ -183,7 +175,7 @@ impl Hub {
             self.notify(now, metadata, UpstreamRequest::LoginElsewhere { token });
         }
         self.registry.link(conn, &user);
-        self.presence.mark(&user, None);
+        self.presence.came(&user, platform.id());
         self.tally.count(Metric::HandshakeOk);
         self.trace.note(Note::Registered, &[conn.0.index.into()]);
         self.follow.begins(&user, conn);
@@ -258,6 +250,12 @@ impl Hub {
     /// Takes a connection out of its user's list and puts it in the kick queue.
     pub(super) fn evict(&mut self, now: Now, conn: ConnId) {
         self.follow.note(now, conn, || What::Kicked);
+        if self.config.names_connections
+            && let Some(session) = self.registry.session(conn)
+            && let Some(user) = self.registry.user_of(session)
+        {
+            self.presence.kicked(user, session.platform.id());
+        }
         self.leave_user(conn);
         self.queues.push(&mut self.registry.sessions, Kind::Kick, conn, Tick::of(now.mono));
     }

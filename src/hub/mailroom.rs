@@ -1,11 +1,11 @@
 //! Mail from the rpc threads: kicks, logins elsewhere, status, presence news. Each is answered in the same call.
 
 use super::dispatch::{SUBSCRIBE, tips};
-use super::login::{LoginPlace, NewLogin, metadata};
+use super::login::{NewLogin, metadata};
 use super::mail::{
     DeviceStatus, KickMail, OnlineStatusMail, RemoteLoginMail, RpcOutcome, ShardMail, UserStatus,
 };
-use super::upstream::UserPlatforms;
+use super::upstream::{LoginPlace, UserPlatforms};
 use super::{Effect, Hub};
 use crate::ids::{ConnId, RpcTicket};
 use crate::metrics::Metric;
@@ -61,6 +61,9 @@ impl Hub {
     /// Spec 4.6: the policy of a login on another gateway, applied to the connections here.
     fn remote_login(&mut self, now: Now, login: &RemoteLoginMail) {
         let (user, token) = (login.user.as_str(), login.token.as_str());
+        if self.config.announces_logins {
+            self.presence.elsewhere(user, login.platform.id());
+        }
         let place = LoginPlace::Elsewhere;
         self.apply_policy(now, NewLogin { user, platform: login.platform, token, place }, |_| {
             // Connection id and op user are empty for remote jobs (spec 6.1).

@@ -110,6 +110,9 @@ pub struct HubConfig {
     /// Whether a login here ends older ones with its own token, too, where the policy says so: 3.5 (spec 8.3).
     #[serde(default)]
     pub kicks_same_token: bool,
+    /// Whether presence records name connections ([`upstream::ConnectionNews`]).
+    #[serde(default)]
+    pub names_connections: bool,
     /// Keyed hashing of user ids: drawn at start, given in tests.
     pub hash_seed: u64,
 }
@@ -380,12 +383,16 @@ impl Hub {
 
     /// The next presence record, computed when it is taken (a dirty set, not a queue of events).
     pub fn next_presence(&mut self) -> Option<PresenceRecord> {
-        let (user, offline) = self.presence.pop()?;
+        let mut record = self.presence.pop()?;
         if let Some(recorder) = &mut self.recorder {
             recorder.presence();
         }
-        let online = self.registry.connections(&user).map(|(_, session)| session.platform.id()).collect();
-        let record = PresenceRecord { user, online, offline };
+        let sessions = || self.registry.connections(&record.user).map(|(_, session)| session);
+        record.online = sessions().map(|session| session.platform.id()).collect();
+        if self.config.names_connections {
+            let here = sessions().map(presence::mark).collect();
+            record.connections.get_or_insert_default().here = here;
+        }
         self.trace.note(Note::Presence, &[record.online.len() as u64, record.offline.len() as u64]);
         Some(record)
     }
@@ -446,6 +453,7 @@ impl Hub {
         tally.set(M::HeldBytes, self.held.bytes() as u64);
         tally.set(M::SubscriptionTargets, self.subscriptions.targets() as u64);
         tally.set(M::PresenceForgotten, self.presence.forgotten);
+        tally.set(M::WebhooksForgotten, self.presence.kicks_forgotten);
         for (kind, depth, age, high) in [
             (Kind::Unregister, M::UnregisterDepth, M::UnregisterAge, M::UnregisterHigh),
             (Kind::Kick, M::KickDepth, M::KickAge, M::KickHigh),

@@ -23,6 +23,9 @@ pub struct HubPolicy {
     pub outbox_frames_max: usize,
     /// What a connection asked for before counts against the new rates.
     pub rates: Rates,
+    /// Counts for connections that come or leave from now on.
+    #[serde(default)]
+    pub names_connections: bool,
 }
 
 impl Hub {
@@ -37,6 +40,7 @@ impl Hub {
         config.outbox_bytes_max = policy.outbox_bytes_max.min(config.shard_outbox_bytes_max);
         config.outbox_frames_max = policy.outbox_frames_max;
         config.rates = policy.rates;
+        config.names_connections = policy.names_connections;
         self.spread.adopt(config.spread);
     }
 }

@@ -160,7 +160,7 @@ impl UpstreamError {
 
 /// What a user's connections on this shard look like now, after a change (spec 9.1). Level-triggered: it says what
 /// is, and which platforms have gone since the last record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PresenceRecord {
     /// The user.
     pub user: Box<str>,
@@ -168,4 +168,39 @@ pub struct PresenceRecord {
     pub online: Vec<i32>,
     /// Platform ids of removed connections.
     pub offline: Vec<i32>,
+    /// Platform ids of logins since the last record, and where the newest of each was.
+    pub logins: Vec<(i32, LoginPlace)>,
+    /// For webhooks; `None` unless they are wanted.
+    pub connections: Option<Box<ConnectionNews>>,
+}
+
+/// Where a user has logged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LoginPlace {
+    /// On this gateway.
+    Here,
+    /// On another one, which said so (spec 4.6).
+    Elsewhere,
+}
+
+/// The connections behind a record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionNews {
+    /// Those that there are, the newest last.
+    pub here: Vec<ConnectionMark>,
+    /// The newest of each platform that left.
+    pub left: Vec<ConnectionMark>,
+    /// Platform ids of those that were kicked, each kick once; at most `limits::KICKS_PER_RECORD_MAX`.
+    pub kicked: Vec<i32>,
+}
+
+/// What webhooks say of a connection (spec 11.6).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionMark {
+    /// Its platform id.
+    pub platform: i32,
+    /// Its `connID`.
+    pub connection_id: Box<str>,
+    /// Whether its app is in the background (`isAppBackground`).
+    pub background: bool,
 }

@@ -13,9 +13,5 @@ pub const WEBHOOK_TIMEOUT_MS: u64 = 5_000;
 /// Most that `webhooks.*_timeout_ms` can be, and longest that a webhook may take: OpenIM's client gives up then,
 /// whatever is configured (spec 11.6). A larger number in OpenIM's folder counts as this.
 pub const WEBHOOK_TIMEOUT_MS_MAX: u64 = 15_000;
-/// Default of `presence.renewal_ms` (spec 9.1): users whose last record is this old are reported again.
-pub const PRESENCE_RENEWAL_INTERVAL_MS: u64 = 600_000;
 /// Most that `presence.renewal_ms` can be: records live 1800 s in Redis, and the gap between two is below twice this.
 pub const PRESENCE_RENEWAL_MS_MAX: u64 = 840_000;
-/// Default of `presence.batch_wait_ms` (spec 9.1): a record waits so long for others to share its call.
-pub const PRESENCE_BATCH_WAIT_MS: u64 = 1_000;

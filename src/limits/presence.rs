@@ -2,7 +2,8 @@
 
 /// Users in one setUserOnlineStatus (upstream's number, spec 9.1). More: the next request.
 pub const PRESENCE_BATCH_MAX: usize = 100;
-/// A user's change is told at the latest so long after it came, if the requests before it are answered (spec 9.1).
+/// Default of `presence.batch_wait_ms`: a user's change is told at the latest so long after it came, if the requests
+/// before it are answered (spec 9.1).
 pub const PRESENCE_FLUSH_MS: u64 = 1_000;
 /// Lanes: setUserOnlineStatus requests in flight at once (upstream's number, spec 9.1). More: they wait.
 pub const PRESENCE_LANES_MAX: u8 = 4;
@@ -21,17 +22,22 @@ pub const PRESENCE_SETTLE_MS: u64 = 10_000;
 pub const PRESENCE_MOVED_MS: u64 = 3_000;
 /// Logins that wait for it. More: the newest is not told again, and counted.
 pub const PRESENCE_MOVED_MAX: usize = 100_000;
-/// A user who is online is told again so long after he was told last (spec 9.1) ...
+/// Default of `presence.renewal_ms`: a user who is online is told again so long after he was told last (spec 9.1) ...
 pub const PRESENCE_RENEW_MS: u64 = 600_000;
 /// ... and at the latest after so long: the renewals of users who came together are spread over the time between.
 pub const PRESENCE_RENEW_LATEST_MS: u64 = 900_000;
 /// What the user service forgets by itself (spec 9.2).
 pub const PRESENCE_EXPIRY_MS: u64 = 1_800_000;
+/// Whose last record is older than this may be handed over: nothing that was said of him here can come after what the
+/// gateway says at which he is now. Longer than the news of his login there can be on the way.
+pub const PRESENCE_STEADY_MS: u64 = 12_000;
 /// After a gap in `online_change` everybody here is told again, spread over so long.
 pub const PRESENCE_HEAL_MS: u64 = 60_000;
 /// Users without a connection here whose leaving is still to be told. More: the one who leaves is forgotten and
 /// counted; the user service forgets him after `PRESENCE_EXPIRY_MS`.
 pub const PRESENCE_DEPARTED_MAX: usize = 131_072;
+/// Kicks of one user that a record names for webhooks, of which one is told per kick. More: not told, and counted.
+pub const KICKS_PER_RECORD_MAX: usize = 64;
 /// Webhooks that wait to be posted. More: the new one is dropped and counted (upstream: 100, spec 11.6).
 pub const WEBHOOKS_WAITING_MAX: usize = 16_384;
 /// Users in the cache of statuses. More: the one asked for longest ago is forgotten (upstream: 2 097 152, spec 9.3).
@@ -56,5 +62,7 @@ const _: () = assert!(
     PRESENCE_RENEW_LATEST_MS + 2 * PRESENCE_DEADLINE_MS + PRESENCE_BACKOFF_MS + PRESENCE_FLUSH_MS < 1_200_000,
     "two records of a user are less than 20 minutes apart, as upstream's"
 );
+const _: () =
+    assert!(PRESENCE_STEADY_MS > super::UPSTREAM_DEADLINE_MS && PRESENCE_STEADY_MS > PRESENCE_SETTLE_MS);
 const _: () =
     assert!(PRESENCE_RENEW_MS / 2 * 3 == PRESENCE_RENEW_LATEST_MS && 1_200_000 < PRESENCE_EXPIRY_MS);

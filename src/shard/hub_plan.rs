@@ -34,6 +34,7 @@ pub(super) fn hub_config(shard: ShardId, config: &Config) -> HubConfig {
         },
         announces_logins: config.backend == Backend::Openim,
         kicks_same_token: stands_in_for(config) == Compat::V35,
+        names_connections: policy.names_connections,
         hash_seed: a ^ b.rotate_left(32) ^ u64::from(shard.0),
     }
 }

@@ -136,6 +136,7 @@ mod tests {
             push_slice: crate::limits::PUSH_SLICE_MAX,
             announces_logins: false,
             kicks_same_token: false,
+            names_connections: false,
             hash_seed: 1,
             user_connections_max: 1,
             spread: SpreadPlan { above_per_second: 1, ms_max: 0, seed: 1 },

@@ -80,8 +80,12 @@ mod tests {
     use crate::shard::mailbox::{RpcInbox, rpc_mailbox};
 
     fn records(users: std::ops::Range<usize>) -> VecDeque<PresenceRecord> {
-        let record =
-            |user: usize| PresenceRecord { user: user.to_string().into(), online: vec![], offline: vec![] };
+        let record = |user: usize| PresenceRecord {
+            user: user.to_string().into(),
+            online: vec![],
+            offline: vec![],
+            ..Default::default()
+        };
         users.map(record).collect()
     }
 

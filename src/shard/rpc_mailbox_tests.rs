@@ -33,7 +33,12 @@ fn outcome(index: usize) -> RpcMail {
 }
 
 fn presence() -> RpcMail {
-    RpcMail::Presence(Box::new(PresenceRecord { user: "u".into(), online: vec![1], offline: vec![] }))
+    RpcMail::Presence(Box::new(PresenceRecord {
+        user: "u".into(),
+        online: vec![1],
+        offline: vec![],
+        ..Default::default()
+    }))
 }
 
 /// One letter per kind of mail.

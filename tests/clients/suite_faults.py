@@ -10,6 +10,7 @@ What always holds: `witness` and `peer` are logged in before the first fault and
 import base64
 import contextlib
 import json
+import re
 import threading
 import time
 import urllib.request
@@ -37,6 +38,7 @@ QUICK = ["--page-retry-seconds", "0.1", "--lease-seconds", "3"]
 # Keys of a webhook's body, in order (spec 11.6).
 COMMON_KEYS = ["callbackCommand", "operationID", "platformID", "platform", "userID", "seq"]
 ONLINE_KEYS, OFFLINE_KEYS = [*COMMON_KEYS, "isAppBackground", "connID"], [*COMMON_KEYS, "connID"]
+KICK_OFF = "callbackAfterUserKickOffCommand"
 
 
 def run(checks, _gateway, _api):
@@ -46,7 +48,7 @@ def run(checks, _gateway, _api):
         gateway = stack.enter_context(OpenimGateway(
             deployment, 2, "--upstream-deadline-ms", str(UPSTREAM_DEADLINE_SECONDS * 1000),
             "--webhooks-url", receiver.url, "--webhooks-online", "true",
-            "--webhooks-offline", "true",
+            "--webhooks-offline", "true", "--webhooks-kick-off", "true",
         ))
         until(gateway.ready, lambda: "not ready:\n" + "\n".join(gateway.lines[-20:]))
         api = stack.enter_context(PushApi(gateway.grpc))
@@ -402,9 +404,29 @@ def webhooks(checks, scene, receiver):
             equal(hook["path"], f"/callback/{command}", "path")
             equal(hook["type"], "application/json; charset=utf-8", "type")
             equal(hook["operation"], body["operationID"], "operationID of header and body")
-            equal((body["callbackCommand"], body["platformID"], body["platform"], body["userID"], body["connID"]),
-                  (command, WEB, "Web", user, ""), "body")
+            equal((body["callbackCommand"], body["platformID"], body["platform"], body["userID"]),
+                  (command, WEB, "Web", user), "body")
+            assert re.fullmatch("[0-9a-f]{32}", body["connID"]), f"{body}"
             assert began <= body["seq"] <= int(time.time() * 1000), f"{body}"
         equal(dict(online["body"])["isAppBackground"], False, "isAppBackground")
+        equal(dict(online["body"])["connID"], dict(offline["body"])["connID"], "connID of the same connection")
+
+    def kicked():
+        """By a newer login and by a forced logout: each kick once (OpenIM defines this webhook and never sends it)."""
+        user = scene.name("hooked-and-kicked")
+        kicks = lambda: [hook for hook in receiver.of(user) if hook["path"] == f"/callback/{KICK_OFF}"]
+        with JsonClient(scene.gateway, user, WEB):
+            with JsonClient(scene.gateway, user, WEB):
+                until(lambda: len(kicks()) == 1, lambda: f"{receiver.of(user)}")
+                scene.deployment.standin.ask("force_logout", user=user, platform=WEB)
+                until(lambda: len(kicks()) == 2, lambda: f"{receiver.of(user)}")
+        # It is told after the kicks (posts may overtake one another).
+        until(lambda: any("Offline" in hook["path"] for hook in receiver.of(user)), lambda: f"{receiver.of(user)}")
+        equal(len(kicks()), 2, "kicks")
+        for kick in kicks():
+            equal([key for key, _ in kick["body"]], COMMON_KEYS, "keys in order")
+            body = dict(kick["body"])
+            equal((body["callbackCommand"], body["platformID"], body["platform"]), (KICK_OFF, WEB, "Web"), "body")
 
     checks.run("faults: webhooks: online and offline, as OpenIM's receivers know them", told)
+    checks.run("faults: webhooks: each kick is told once", kicked)

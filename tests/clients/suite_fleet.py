@@ -3,6 +3,8 @@ Pinions and beside a gateway of OpenIM's behaviour. Services are the stand-in's,
 
 import contextlib
 import json
+import threading
+import time
 
 from checks import equal, until
 from listener import LINUX, WEB, Listener
@@ -12,6 +14,13 @@ from suite_openim import NATIVE, Deployment, OpenimGateway
 KICKED = 2
 TOKEN_KICKED = 1506
 MOVERS, MOVES = 30, 5
+WANDERERS = 8
+# `limits::PRESENCE_STEADY_MS` and a second: whose last record is older is handed over without a gap.
+STEADY_SECONDS = 13
+# A push each, to all of them, and after the moves until what the old gateway would say of them has been said.
+PUSH_SECONDS, AFTER_SECONDS = 0.2, 3
+# A text that has not come after so long is waited for no longer.
+ARRIVAL_SECONDS = 5
 # Long enough that a user is seen online first on a loaded machine, short enough to be waited for.
 ONLINE_SECONDS = 12
 ALL_SERVICES = "auth,user,msg,push"
@@ -19,8 +28,9 @@ ALL_SERVICES = "auth,user,msg,push"
 
 def run(checks, _gateway, api):
     for compat in ("patch16", "main"):
-        with fleet(compat) as (deployment, a, b):
+        with fleet(compat) as (deployment, a, b), contextlib.ExitStack() as opened:
             name = f"fleet {compat}"
+            wanderers = Wanderers(deployment, opened, a) if compat == "patch16" else None
             checks.run(f"{name}: both gateways are found under one name", lambda: found(deployment, [a.grpc, b.grpc]))
             checks.run(f"{name}: a login on B kicks the same platform on A", lambda: kicked_across(deployment, a, b))
             checks.run(f"{name}: a forced logout kicks and refuses with 1506", lambda: forced_out(deployment, a, b))
@@ -28,6 +38,8 @@ def run(checks, _gateway, api):
                 checks.run(f"{name}: {MOVERS} users move {MOVES} times", lambda: movers(deployment, (a, b)))
                 between_sdks(checks, name, (a, b), NATIVE, LINUX, api)
                 between_sdks(checks, name, (a, b), "js", WEB, api)
+                checks.run(f"{name}: no push is lost to {WANDERERS} users who move to B", lambda: wanderers.move_to(b))
+                checks.run(f"{name}: pushes to {WANDERERS} users who move on at once", lambda: wanderers.hurry(a, b))
         mixed(checks, compat)
     crashed(checks)
 
@@ -146,6 +158,105 @@ def movers(deployment, gateways):
         for n, user in enumerate(users):
             is_at(deployment, user, (gateways[(n + MOVES) % 2].grpc, LINUX))
             stored(deployment, user, LINUX)
+
+
+class Wanderers:
+    """Users who get a push again and again while they move. A text is settled if it was sent while its user was not
+    moving, and must arrive once; what is sent during a move may find nobody or two connections."""
+
+    def __init__(self, deployment, opened, gateway):
+        self.deployment, self.opened = deployment, opened
+        self.users = [f"wanderer-{n}" for n in range(WANDERERS)]
+        self.listeners = {user: [opened.enter_context(Listener(gateway, user))] for user in self.users}
+        self.moving = set()
+        self.lock = threading.Lock()
+        self.number = 0
+        self.settled = {user: [] for user in self.users}
+        self.between = {user: [] for user in self.users}
+        for user in self.users:
+            stored(deployment, user, LINUX)
+        self.since = time.monotonic()
+
+    def move_to(self, gateway):
+        """Who has been there for a while is never offline in Redis, so no settled push may be lost."""
+        until(lambda: time.monotonic() - self.since >= STEADY_SECONDS, lambda: "")
+        first = self.deployment.standin.ask("presence")["entries"][-1]["call"] + 1
+        with self.pushing():
+            for user in self.users:
+                self.move(user, gateway)
+            end = time.monotonic() + AFTER_SECONDS
+            until(lambda: time.monotonic() >= end, lambda: "")
+        self.report("steady", lost_max=0)
+        entries = [e for e in self.deployment.standin.ask("presence", since=first)["entries"] if e["user"] in self.users]
+        left = [entry for entry in entries if entry["offline"]]
+        assert not left, f"told as offline: {left}"
+
+    def hurry(self, *gateways):
+        """Who moves again within seconds is told as offline, which the repair mends; then all arrives again."""
+        with self.pushing():
+            for n in range(MOVES):
+                for user in self.users:
+                    self.move(user, gateways[n % len(gateways)])
+        self.report("hurried", lost_max=len(self.users) * MOVES)
+        for user in self.users:
+            stored(self.deployment, user, LINUX)
+            text = f"{user} has arrived"
+            self.deployment.standin.ask("send", sender="sender", recipient=user, text=text)
+            until(lambda: text in self.texts(user), lambda: f"{user} does not get {text!r}")
+
+    def move(self, user, gateway):
+        with self.lock:
+            self.moving.add(user)
+        # What was sent before the move must not meet it. What is lost is counted at the end.
+        with contextlib.suppress(TimeoutError):
+            until(lambda: set(self.settled[user]) <= set(self.texts(user)), lambda: "", ARRIVAL_SECONDS)
+        before = self.listeners[user][-1]
+        self.listeners[user].append(self.opened.enter_context(Listener(gateway, user)))
+        ended(before)
+        self.moving.discard(user)
+
+    @contextlib.contextmanager
+    def pushing(self):
+        """Meanwhile each user gets a text again and again."""
+        self.settled, self.between = ({user: [] for user in self.users} for _ in range(2))
+        over = threading.Event()
+        pusher = threading.Thread(target=self.push, args=(over,))
+        pusher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            pusher.join()
+
+    def push(self, over):
+        while not over.wait(PUSH_SECONDS):
+            for user in self.users:
+                self.number += 1
+                text = f"text {self.number}"
+                with self.lock:
+                    (self.between if user in self.moving else self.settled)[user].append(text)
+                    self.deployment.standin.ask("send", sender="sender", recipient=user, text=text)
+
+    def texts(self, user):
+        return [text for listener in self.listeners[user] for text in listener.texts()]
+
+    def report(self, name, lost_max):
+        """Waits for what is on its way."""
+        sent = {text for user in self.users for text in self.settled[user]}
+        came = lambda: [text for user in self.users for text in self.texts(user)]
+        lost = lambda: sent - set(came())
+        decided = lambda: all(push["offline"] is not None for push in self.deployment.standin.ask("pushes")["pushes"])
+        until(decided, lambda: "push has not decided on all messages")
+        with contextlib.suppress(TimeoutError):
+            until(lambda: not lost(), lambda: "", ARRIVAL_SECONDS)
+        between = {text for user in self.users for text in self.between[user]}
+        got = came()
+        doubled = [text for text in sent if got.count(text) > 1]
+        print(f"  {name}: {len(sent)} settled pushes, {len(lost())} lost, {len(doubled)} doubled; {len(between)} during "
+              f"moves, {len(between - set(got))} lost, {sum(got.count(t) > 1 for t in between)} doubled")
+        assert len(lost()) <= lost_max, f"lost: {sorted(lost())[:5]}"
+        assert not doubled, f"doubled: {doubled[:5]}"
+        assert sent, "nothing was pushed"
 
 
 def between_sdks(checks, name, gateways, kind, platform, api):
@@ -274,8 +385,18 @@ def crashed(checks):
             stored(deployment, "returns", LINUX)
             reached(deployment, back, "welcome back")
 
+        def pushed_offline():
+            """Spec trap 30: a push that still takes him for online finds him nowhere, and decides on an offline push."""
+            users = deployment.standin.ask("push_presence")["users"]
+            equal(users.get("gone"), [LINUX], "push hears of no expiry")
+            sent = deployment.standin.ask("send", sender="sender", recipient="gone", text="while away")
+            ours = lambda: [p for p in deployment.standin.ask("pushes")["pushes"] if p["clientMsgID"] == sent["clientMsgID"]]
+            until(lambda: ours() and ours()[0]["offline"] is not None, lambda: f"undecided: {ours()}")
+            assert "gone" in json.dumps(ours()[0]["offline"]), f"no offline push: {ours()}"
+
         name = "fleet patch16: kill -9 of A"
         checks.run(f"{name}: pushes to users of B go on", goes_on)
         checks.run(f"{name}: who returns on B is online and reached", returned)
         checks.run(f"{name}: who does not goes offline at the expiry", lambda: stored(deployment, "gone"))
+        checks.run(f"{name}: a push to him becomes an offline push", pushed_offline)
         checks.run(f"{name}: its key leaves etcd with its lease", lambda: found(deployment, [b.grpc]))

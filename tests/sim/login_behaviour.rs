@@ -207,6 +207,7 @@ fn the_second_login_of_a_platform_kicks_the_first_and_invalidates_its_token() {
     assert_eq!(rig.status("u")[0].devices.len(), 1);
 }
 
+/// Spec trap 26.
 #[test]
 fn the_same_token_may_be_there_twice() {
     let mut rig = Rig::new(config());

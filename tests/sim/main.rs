@@ -33,6 +33,7 @@ mod login_behaviour;
 mod plan;
 mod planted;
 mod policy_behaviour;
+mod presence_behaviour;
 mod push_behaviour;
 mod push_together;
 mod pushes;

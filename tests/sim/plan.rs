@@ -152,6 +152,7 @@ impl Plan {
             push_slice: limits::PUSH_SLICE_MAX,
             announces_logins: false,
             kicks_same_token: false,
+            names_connections: false,
             hash_seed: self.seed ^ 0x5eed,
         }
     }

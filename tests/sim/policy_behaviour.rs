@@ -82,6 +82,7 @@ fn told(policy: u8, new: Platform, kicked: usize) -> Option<UpstreamRequest> {
     })
 }
 
+/// Also spec trap 27: policy 5 asks to end the tokens of the new platform only, whatever else is kicked.
 #[test]
 fn each_policy_kicks_whom_it_says_here_and_from_afar() {
     for policy in POLICIES {
@@ -124,6 +125,7 @@ fn each_policy_kicks_whom_it_says_here_and_from_afar() {
     }
 }
 
+/// Spec trap 26.
 #[test]
 fn the_same_token_kicks_nobody_and_is_preserved() {
     for policy in POLICIES {

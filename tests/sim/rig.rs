@@ -61,6 +61,7 @@ pub fn config() -> HubConfig {
         push_slice: limits::PUSH_SLICE_MAX,
         announces_logins: false,
         kicks_same_token: false,
+        names_connections: false,
         hash_seed: 1,
     }
 }

@@ -53,6 +53,7 @@ fn config(connections_max: u32) -> HubConfig {
         push_slice: limits::PUSH_SLICE_MAX,
         announces_logins: false,
         kicks_same_token: false,
+        names_connections: false,
         hash_seed: 1,
     }
 }

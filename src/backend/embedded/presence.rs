@@ -72,7 +72,12 @@ mod tests {
             (0, &[], None),
         ];
         for (step, (shard, online, news)) in table.into_iter().enumerate() {
-            let record = PresenceRecord { user: "u".into(), online: online.to_vec(), offline: vec![] };
+            let record = PresenceRecord {
+                user: "u".into(),
+                online: online.to_vec(),
+                offline: vec![],
+                ..Default::default()
+            };
             let got = presence.record(&record, ShardId(shard));
             assert_eq!(got.map(|n| n.platforms), news.map(<[i32]>::to_vec), "step {step}");
         }

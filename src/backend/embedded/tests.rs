@@ -275,7 +275,8 @@ fn tokens_log_in_until_a_kick_ends_them() {
 #[test]
 fn statuses_come_in_the_order_asked_with_duplicates() {
     let mut backend = backend(HistoryLimits::default());
-    let record = PresenceRecord { user: "b".into(), online: vec![7, 5], offline: vec![] };
+    let record =
+        PresenceRecord { user: "b".into(), online: vec![7, 5], offline: vec![], ..Default::default() };
     assert!(backend.presence(now(), &record, ShardId(1)).is_some());
     let users = ["a", "b", "b"].map(Box::from).to_vec();
     let platforms =
@@ -293,7 +294,7 @@ fn statuses_come_in_the_order_asked_with_duplicates() {
 #[test]
 fn a_state_that_was_written_out_and_read_back_goes_on_the_same() {
     let mut first = trimmed();
-    let record = PresenceRecord { user: "b".into(), online: vec![7], offline: vec![] };
+    let record = PresenceRecord { user: "b".into(), online: vec![7], offline: vec![], ..Default::default() };
     first.presence(now(), &record, ShardId(1));
     let token = token::issue(SECRET, "u", Platform::WEB, now().unix, 100).unwrap();
     ask(&mut first, "", UpstreamRequest::ParseToken { token: token.into() });

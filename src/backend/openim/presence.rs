@@ -14,6 +14,7 @@
 //! Memory of a user who is online: 64 bytes in the table, 5 to 12 in its index, and his id (an allocation of its own):
 //! about 100 bytes, 10 MB for 100 000 users. Renewal needs no more than that. A cached status: the same, 48 + 12 + id.
 
+mod change;
 mod config;
 mod lane;
 mod moves;
@@ -31,12 +32,13 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::calls::{self, UserMethod};
-use crate::hub::upstream::{PresenceRecord, UpstreamError, UpstreamReply, UserPlatforms};
+use crate::hub::upstream::{ConnectionMark, PresenceRecord, UpstreamError, UpstreamReply, UserPlatforms};
 use crate::ids::{Platform, ShardId};
 use crate::metrics::{Metric, Tally};
 use crate::pb::openim::user::{GetUserStatusReq, GetUserStatusResp};
 use crate::time::{Mono, Now, UnixMs};
 use crate::wire::compat::Compat;
+use change::Change;
 pub use config::{PresenceConfig, ReportTimes, StatusTimes, Webhooks};
 use moves::Moves;
 pub use platforms::Platforms;
@@ -45,7 +47,7 @@ use reports::{Manner, Reports, Told};
 pub use statuses::Question;
 use statuses::Statuses;
 use webhooks::WebhookQueue;
-pub use webhooks::{ConnectionMark, WebhookEvent, WebhookKind};
+pub use webhooks::{WebhookEvent, WebhookKind};
 
 /// Names a request until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,19 +123,21 @@ impl Presence {
         }
     }
 
-    /// A user's connections here have changed. `marks` are connections that came or left, the newest last; without
-    /// them webhooks have an empty `connID`.
-    pub fn record(&mut self, now: Now, record: &PresenceRecord, marks: &[ConnectionMark]) {
-        let (online, gone) = (Platforms::of(&record.online), Platforms::of(&record.offline));
-        let (before, online) = self.reports.record(now.mono, &record.user, online, gone);
+    /// A user's connections here have changed, or he has logged in elsewhere. A record that names no connections has
+    /// webhooks with an empty `connID`, and none of kicks.
+    pub fn record(&mut self, now: Now, record: &PresenceRecord) {
+        let (before, online) = self.reports.record(now.mono, &record.user, Change::of(record));
         if self.config.webhooks == Webhooks::Off {
             return;
         }
-        let came = (WebhookKind::Online, online.without(before));
-        let left = (WebhookKind::Offline, before.without(online));
-        for (kind, platforms) in [left, came] {
-            self.hook(now.unix, kind, (&record.user, platforms), marks);
+        let (here, gone, kicked): (&[_], &[_], &[_]) =
+            record.connections.as_ref().map_or((&[], &[], &[]), |c| (&c.here, &c.left, &c.kicked));
+        let user = &*record.user;
+        for platform in kicked {
+            self.hook(now.unix, WebhookKind::KickOff, (user, Platforms::of(&[*platform])), &[]);
         }
+        self.hook(now.unix, WebhookKind::Offline, (user, before.without(online)), gone);
+        self.hook(now.unix, WebhookKind::Online, (user, online.without(before)), here);
     }
 
     /// The other gateways were told of a login here: it may be the end of one there. With 3.5, which has no
@@ -141,14 +145,6 @@ impl Presence {
     pub fn told_elsewhere(&mut self, now: Mono, user: &str, platform: Platform) {
         if self.config.compat == Compat::V35 {
             self.moves.push(now, user, Platforms::of(&[platform.id()]));
-        }
-    }
-
-    /// A connection was kicked: a webhook.
-    pub fn kicked(&mut self, now: UnixMs, user: &str, platform: Platform) {
-        if self.config.webhooks != Webhooks::Off {
-            let platforms = Platforms::of(&[platform.id()]);
-            self.hook(now, WebhookKind::KickOff, (user, platforms), &[]);
         }
     }
 
@@ -161,6 +157,11 @@ impl Presence {
             }
             None => self.invalid += 1,
         }
+    }
+
+    /// From here on `online_change` is not heard, until [`Presence::resubscribed`].
+    pub fn subscription_lost(&mut self) {
+        self.reports.take_back();
     }
 
     /// The subscription to `online_change` stands again: what was said meanwhile was not heard. What is cached is
@@ -264,6 +265,7 @@ impl Presence {
             (Metric::PresenceRenewals, told.renewals),
             (Metric::PresenceRepairs, told.repairs),
             (Metric::PresenceEchoes, told.echoes),
+            (Metric::PresenceHandedOver, told.handed_over),
             (Metric::PresenceDeparted, told.forgotten),
             (Metric::PresenceMovesForgotten, self.moves.forgotten),
             (Metric::OnlineChangeInvalid, self.invalid),
@@ -325,7 +327,11 @@ impl Presence {
 }
 
 #[cfg(test)]
+mod handover_tests;
+#[cfg(test)]
 mod model;
+#[cfg(test)]
+mod moves_tests;
 #[cfg(test)]
 mod status_tests;
 #[cfg(test)]

@@ -250,6 +250,13 @@ pub struct WebhooksConfig {
     pub kick_off: WebhookConfig,
 }
 
+impl WebhooksConfig {
+    /// Whether one of them is sent.
+    pub fn any(&self) -> bool {
+        [self.online, self.offline, self.kick_off].iter().any(|hook| hook.enabled)
+    }
+}
+
 /// One webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WebhookConfig {
@@ -263,9 +270,9 @@ pub struct WebhookConfig {
 /// `presence.*` (spec 9.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PresenceConfig {
-    /// `presence.renewal_ms`, default [`limits::PRESENCE_RENEWAL_INTERVAL_MS`].
+    /// `presence.renewal_ms`, default [`limits::PRESENCE_RENEW_MS`].
     pub renewal_ms: u64,
-    /// `presence.batch_wait_ms`, default [`limits::PRESENCE_BATCH_WAIT_MS`].
+    /// `presence.batch_wait_ms`, default [`limits::PRESENCE_FLUSH_MS`].
     pub batch_wait_ms: u64,
 }
 
@@ -342,8 +349,8 @@ impl Default for OpenimConfig {
                 kick_off: webhook,
             },
             presence: PresenceConfig {
-                renewal_ms: limits::PRESENCE_RENEWAL_INTERVAL_MS,
-                batch_wait_ms: limits::PRESENCE_BATCH_WAIT_MS,
+                renewal_ms: limits::PRESENCE_RENEW_MS,
+                batch_wait_ms: limits::PRESENCE_FLUSH_MS,
             },
             upstream: UpstreamConfig {
                 deadline_ms: limits::UPSTREAM_DEADLINE_MS,

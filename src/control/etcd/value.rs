@@ -58,6 +58,7 @@ pub(super) fn read_endpoint(value: &[u8]) -> Option<SocketAddr> {
 mod tests {
     use super::*;
 
+    /// Spec trap 35: Go resolvers ignore any other form.
     #[test]
     fn keys_and_values_are_those_of_the_vectors() {
         let address = "10.0.0.7:10140".parse().unwrap();

@@ -7,8 +7,8 @@
 
 mod elsewhere;
 mod ring;
-mod told;
 mod tokens;
+mod told;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -39,8 +39,8 @@ use crate::wire::compat::Compat;
 use crate::wire::grpc::CallFault;
 use elsewhere::Elsewhere;
 use ring::{Ring, Turn};
-use told::Hooks;
 use tokens::TokenDesk;
+use told::Hooks;
 
 /// See the module's documentation. Lives on rpc thread 0; cheap to clone.
 #[derive(Clone)]
@@ -216,7 +216,7 @@ impl Openim {
 
     /// Takes the presence record of a user.
     pub(super) fn presence(&self, exchange: &Exchange, record: &PresenceRecord) {
-        self.shared.presence.borrow_mut().record(clock::now(), record, &[]);
+        self.shared.presence.borrow_mut().record(clock::now(), record);
         self.go_on(exchange);
     }
 
@@ -242,7 +242,10 @@ impl Openim {
             }
             News::Registration(state) => tracing::info!(?state, "registration"),
             News::Resubscribed => shared.presence.borrow_mut().resubscribed(now),
-            News::SubscriptionLost => tracing::warn!("the subscription to online_change is lost"),
+            News::SubscriptionLost => {
+                tracing::warn!("the subscription to online_change is lost");
+                shared.presence.borrow_mut().subscription_lost();
+            }
             News::OnlineChange { payload } => shared.presence.borrow_mut().online_change(now, &payload),
             News::TokenStates(answer) => {
                 if let Some(tokens) = &shared.tokens {

@@ -75,8 +75,8 @@ impl Hooks {
     }
 
     pub(super) fn wanted(&self) -> Webhooks {
-        let WebhooksConfig { online, offline, kick_off, renewals, .. } = &*self.config.borrow();
-        match ([online, offline, kick_off].iter().any(|hook| hook.enabled), renewals) {
+        let config = self.config.borrow();
+        match (config.any(), config.renewals) {
             (false, _) => Webhooks::Off,
             (true, false) => Webhooks::Changes,
             (true, true) => Webhooks::ChangesAndRenewals,

@@ -82,7 +82,8 @@ fn a_sent_message_is_pushed_to_the_owners_of_both_users_without_a_ticket() {
 #[test]
 fn presence_reaches_every_shard() {
     on_each_driver(Shards::Absent, |node| {
-        let record = PresenceRecord { user: "u1".into(), online: vec![1], offline: Vec::new() };
+        let record =
+            PresenceRecord { user: "u1".into(), online: vec![1], offline: Vec::new(), ..Default::default() };
         node.rpc.post(RpcMail::Presence(Box::new(record))).unwrap();
         for inbox in &node.inboxes {
             let news = UserPlatforms { user: "u1".into(), platforms: vec![1] };

@@ -1,8 +1,7 @@
 //! A hub in the hands of the fuzzer: operations in any order that the shard's contract allows (`pinion::hub`), with the
 //! tables audited after each.
 //!
-//! What is checked besides: a connection is closed once, an answer that somebody waits for comes once, what waits stays
-//! within its bound, and in the end everything is gone.
+//! Checked besides: one close per connection, one answer per ticket, what waits is bounded, in the end all is gone.
 
 use std::collections::{HashMap, HashSet};
 
@@ -167,6 +166,7 @@ impl Rig {
             push_slice: limits::PUSH_SLICE_MAX,
             announces_logins: false,
             kicks_same_token: false,
+            names_connections: false,
             hash_seed: u64::from(policy),
         });
         Self {

@@ -31,6 +31,7 @@ fn register(etcd: &Etcd, control: &Control) -> String {
     etcd.get(KEY).expect("registered").1
 }
 
+/// Spec trap 35.
 #[test]
 fn a_node_registers_when_told_and_leaves_when_told() {
     let etcd = Etcd::start();
@@ -59,6 +60,7 @@ fn a_node_registers_when_told_and_leaves_when_told() {
     assert_eq!((etcd.get(KEY), etcd.get(PROMETHEUS_KEY)), (None, None));
 }
 
+/// Spec trap 35: the end of the lease takes the key away.
 #[test]
 fn a_node_that_ends_without_a_word_goes_with_its_lease() {
     let etcd = Etcd::start();

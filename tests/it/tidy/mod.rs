@@ -9,6 +9,7 @@ mod layers;
 mod planted;
 mod rules;
 mod source;
+mod traps;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -49,6 +49,8 @@ pub struct ReportTimes {
     pub backoff_ms: u64,
     /// See [`limits::PRESENCE_SETTLE_MS`].
     pub settle_ms: u64,
+    /// See [`limits::PRESENCE_STEADY_MS`].
+    pub steady_ms: u64,
     /// See [`limits::PRESENCE_DEPARTED_MAX`].
     pub departed_max: usize,
     /// When users who stay are told again. Not used with OpenIM 3.5, whose hash has no score per user (spec 9.6).
@@ -92,6 +94,7 @@ impl PresenceConfig {
             backoff_first_ms: limits::PRESENCE_BACKOFF_FIRST_MS,
             backoff_ms: limits::PRESENCE_BACKOFF_MS,
             settle_ms: limits::PRESENCE_SETTLE_MS,
+            steady_ms: limits::PRESENCE_STEADY_MS,
             departed_max: limits::PRESENCE_DEPARTED_MAX,
             renewal: RenewalTimes::after(limits::PRESENCE_RENEW_MS),
         };

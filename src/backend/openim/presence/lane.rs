@@ -36,8 +36,12 @@ pub(super) struct User {
     /// Told by a request whose fate is unknown: it may still be carried out, after the one that follows. So these
     /// platforms are told again when that can no longer be. Also those of a repair that came too soon.
     pub(super) echo: Platforms,
+    /// Where he has logged in on another gateway since he did here.
+    pub(super) elsewhere: Platforms,
     pub(super) lane: u8,
     pub(super) place: Place,
+    /// When something came to be told of him, all had been told for `steady_ms`.
+    pub(super) was_steady: bool,
     /// He changed while he was in flight.
     pub(super) again: bool,
 }
@@ -67,8 +71,10 @@ impl User {
             offline: Platforms::NONE,
             told: Platforms::NONE,
             echo: Platforms::NONE,
+            elsewhere: Platforms::NONE,
             lane,
             place: Place::Out,
+            was_steady: false,
             again: false,
         }
     }
@@ -119,6 +125,8 @@ pub(super) struct Lane {
     /// Users in the next request.
     pub(super) size: usize,
     pub(super) renewal: Renewal,
+    /// A repair does not wait for a full batch.
+    pub(super) is_urgent: bool,
 }
 
 impl Lane {
@@ -132,6 +140,7 @@ impl Lane {
             not_before: Mono(0),
             size,
             renewal,
+            is_urgent: false,
         }
     }
 

@@ -229,7 +229,9 @@ impl World {
         let now = self.at();
         let gateway = &mut self.gateways[n];
         let online = gateway.open.iter().filter(|(u, _)| *u == user).map(|(_, platform)| *platform).collect();
-        gateway.presence.record(now, &PresenceRecord { user: name(user), online, offline }, &[]);
+        gateway
+            .presence
+            .record(now, &PresenceRecord { user: name(user), online, offline, ..Default::default() });
     }
 
     /// One thing that happens to clients, subscriptions or gateways.
@@ -298,6 +300,7 @@ fn name(user: u32) -> Box<str> {
     format!("user{user}").into()
 }
 
+/// Spec trap 28: users with connections at several gateways, whose records say only what is at their own.
 #[test]
 fn after_quiet_time_redis_says_what_is_true_whatever_was_lost() {
     let mut repairs = 0;
@@ -331,6 +334,7 @@ fn after_quiet_time_redis_says_what_is_true_whatever_was_lost() {
     );
 }
 
+/// Spec trap 32.
 #[test]
 fn a_drain_leaves_nobody_online_whatever_is_lost() {
     for seed in 100..116 {
@@ -373,7 +377,10 @@ fn with_openim_3_5_the_last_word_is_true_whatever_was_lost() {
                     }
                 };
                 let online = open.iter().filter(|(u, _)| *u == spot.0).map(|(_, p)| *p).collect();
-                presence.record(now, &PresenceRecord { user: name(spot.0), online, offline }, &[]);
+                presence.record(
+                    now,
+                    &PresenceRecord { user: name(spot.0), online, offline, ..Default::default() },
+                );
             }
             while let Some(((due, _), _)) = events.first_key_value()
                 && *due <= at

@@ -52,7 +52,7 @@ mod tests {
             ("u1", Some(("u1", &[]))),
             ("11:5:5:用户", Some(("用户", &[5, 11]))),
             ("5:7", Some(("7", &[5]))),
-            // Trap 29: `a:b` and `1:b` are user ids.
+            // Spec trap 29: `a:b` and `1:b` are user ids.
             ("5:a:b", None),
             ("a:b", None),
             ("5:1:b", Some(("b", &[1, 5]))),

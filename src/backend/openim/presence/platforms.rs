@@ -33,6 +33,12 @@ impl Platforms {
         Self(self.0 | other.0)
     }
 
+    /// What is in both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// What is in `self` and not in `other`.
     #[must_use]
     pub fn without(self, other: Self) -> Self {

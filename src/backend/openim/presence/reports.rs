@@ -3,6 +3,11 @@
 //! What always holds: a user is in exactly one place ([`Place`]); he is in at most one request, so that what is told
 //! of him arrives in order; what was told in vain is merged under what came meanwhile and told again.
 //!
+//! A user who has logged in elsewhere on the same platform is handed over: that he leaves here is not told, which would
+//! take away what the other gateway has said of him (spec 9.2), and its word is the last one. That is so if nothing
+//! was said of him here since before that login: his last record is older than the news of a login can be
+//! (`steady_ms`). It is true until `online_change` says that he is gone there.
+//!
 //! A request that timed out may be carried out after its successor. What followed it is therefore told once more,
 //! `settle_ms` later. A refused request says nothing of the users behind the one it stopped at (spec 5.2): it is
 //! halved until the one that is refused stands alone, who then goes to the end of the queue.
@@ -10,12 +15,14 @@
 use bytes::Bytes;
 use prost::Message;
 
+use super::change::Change;
 use super::config::ReportTimes;
 use super::lane::{Flight, Lane, Place, Sent, User};
 use super::platforms::Platforms;
 use super::renewal::Renewal;
 use super::table::Table;
 use crate::pb::openim::user::{SetUserOnlineStatusReq, SetUserStatusReq, UserOnlineStatus};
+use crate::random::draw;
 use crate::time::Mono;
 
 /// Whether a request says all of many users, or one change of one (OpenIM 3.5).
@@ -45,6 +52,8 @@ pub(super) struct ReportCounts {
     pub(super) renewals: u64,
     pub(super) repairs: u64,
     pub(super) echoes: u64,
+    /// Leavings that were not told.
+    pub(super) handed_over: u64,
     pub(super) forgotten: u64,
 }
 
@@ -83,17 +92,14 @@ impl Reports {
         }
     }
 
-    /// A user is online at `online` now and has left `gone`. Gives where he was and where he is.
-    pub(super) fn record(
-        &mut self,
-        now: Mono,
-        user: &str,
-        online: Platforms,
-        gone: Platforms,
-    ) -> (Platforms, Platforms) {
-        // In the drain all sockets are closed: a record that says otherwise was overtaken by the end.
-        let (online, gone) =
-            if self.drain.is_some() { (Platforms::NONE, gone.or(online)) } else { (online, gone) };
+    /// A user has changed. Gives where he was and where he is.
+    pub(super) fn record(&mut self, now: Mono, user: &str, mut change: Change) -> (Platforms, Platforms) {
+        if self.drain.is_some() {
+            // All sockets are closed: a record that says otherwise was overtaken by the end.
+            change.gone = change.gone.or(change.online);
+            change.online = Platforms::NONE;
+        }
+        let Change { online, gone, .. } = change;
         let found = self.users.find(user);
         if found.is_none() && online.or(gone).is_empty() {
             return (Platforms::NONE, online);
@@ -101,8 +107,17 @@ impl Reports {
         let Some(at) = found.or_else(|| self.insert(now, user)) else {
             return (Platforms::NONE, online);
         };
+        let handed_over = self.hand_over(now, at, &change);
         let before = self.set_online(at, online, gone);
-        self.mark(now, at);
+        if let Some(user) = self.users.row_mut(at) {
+            self.counts.handed_over += u64::from(!user.offline.and(handed_over).is_empty());
+            user.offline = user.offline.without(handed_over);
+            user.told = user.told.without(handed_over);
+        }
+        // News of a login elsewhere alone are nothing to tell.
+        if before != online || !gone.is_empty() || change.elsewhere.is_empty() {
+            self.mark(now, at);
+        }
         let out = self.users.row(at).is_none_or(|user| user.place == Place::Out);
         if online.is_empty() && self.departed > self.times.departed_max && !out {
             self.counts.forgotten += 1;
@@ -111,19 +126,26 @@ impl Reports {
         (before, online)
     }
 
-    /// Somebody said that a user is online at `seen` only. Told otherwise if he is here too (spec 9.4), at most once
-    /// per `settle_ms` at once, and once more after that time.
+    /// Somebody said that a user is online at `seen` only. Told otherwise if he is here too (spec 9.4): without waiting
+    /// for others, since until then nobody pushes to him, at most once per `settle_ms`, and once more after that time.
     pub(super) fn repair(&mut self, now: Mono, user: &str, seen: Platforms) {
         let Some(at) = self.users.find(user) else { return };
         let Some(user) = self.users.row_mut(at) else { return };
         let missing = user.online.without(seen);
-        if missing.is_empty() || user.place == Place::Dirty || self.manner == Manner::OneByOne {
+        if missing.is_empty() || self.manner == Manner::OneByOne {
             return;
         }
-        self.counts.repairs += 1;
+        user.elsewhere = user.elsewhere.without(missing);
+        let is_dirty = user.place == Place::Dirty;
+        self.counts.repairs += u64::from(!is_dirty);
         if now >= user.repair_after {
             user.repair_after = now.plus_ms(self.times.settle_ms);
-            self.mark(now, at);
+            if let Some(lane) = self.lanes.get_mut(usize::from(user.lane)) {
+                lane.is_urgent = true;
+            }
+            return self.mark(now, at);
+        }
+        if is_dirty {
             return;
         }
         user.echo = user.echo.or(missing);
@@ -145,7 +167,17 @@ impl Reports {
 
     /// Others may have said what we did not hear: everybody here is told again.
     pub(super) fn heal(&mut self, now: Mono) {
+        self.take_back();
         self.lanes.iter_mut().for_each(|lane| lane.renewal.heal(now));
+    }
+
+    /// Who is here is this gateway's again, wherever else he has logged in: whether he leaves there is not heard.
+    pub(super) fn take_back(&mut self) {
+        for at in 0..self.users.positions() {
+            if let Some(user) = self.users.row_mut(at) {
+                user.elsewhere = Platforms::NONE;
+            }
+        }
     }
 
     /// From here on nobody is online here. `left` hears who was, and where.
@@ -201,6 +233,12 @@ impl Reports {
         self.users.len() - self.lanes.iter().map(|lane| lane.idle.len()).sum::<usize>()
     }
 
+    /// Users of whom something is to be told, and is not on its way.
+    #[cfg(test)]
+    pub(super) fn dirty(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.dirty.len()).sum()
+    }
+
     /// Users who are online here.
     pub(super) fn online(&self) -> usize {
         self.users.len() - self.departed
@@ -212,6 +250,23 @@ impl Reports {
         self.departed += 1;
         self.shift(now, at, Place::Dirty);
         Some(at)
+    }
+
+    /// Where what he leaves is told by another gateway.
+    fn hand_over(&mut self, now: Mono, at: u32, change: &Change) -> Platforms {
+        let (steady_ms, manner) = (self.times.steady_ms, self.manner);
+        let Some(user) = self.users.row_mut(at) else { return Platforms::NONE };
+        let is_rested = user.place == Place::Idle && now.since_ms(user.since) >= steady_ms;
+        let is_steady = is_rested || user.place == Place::Dirty && user.was_steady;
+        let elsewhere = user.elsewhere.without(change.here).or(change.elsewhere);
+        // Who stays here is handed over only if all is told of him and it would be heard that he is gone there.
+        let stays = if is_rested && manner == Manner::Batches { elsewhere } else { Platforms::NONE };
+        let known = user.elsewhere.without(change.here).without(change.elsewhere);
+        user.elsewhere = known.or(stays).and(change.online);
+        if !change.here.is_empty() {
+            user.repair_after = now;
+        }
+        if is_steady { elsewhere.without(change.online) } else { Platforms::NONE }
     }
 
     /// Gives where he was online.
@@ -240,6 +295,7 @@ impl Reports {
     fn shift(&mut self, now: Mono, at: u32, to: Place) {
         let Some(user) = self.users.row_mut(at) else { return };
         let from = std::mem::replace(&mut user.place, to);
+        user.was_steady = from == Place::Idle && now.since_ms(user.since) >= self.times.steady_ms;
         if to != Place::Out {
             user.since = now;
         }
@@ -313,13 +369,16 @@ impl Reports {
         let first = lane.dirty.first().and_then(|at| self.users.row(at));
         first.is_some_and(|first| {
             let waited = now.since_ms(first.since) >= self.times.flush_ms;
-            waited || lane.dirty.len() >= lane.size || self.drain.is_some()
+            waited || lane.is_urgent || lane.dirty.len() >= lane.size || self.drain.is_some()
         })
     }
 
     /// Takes the users of the next request out of the dirty ones.
     fn load(&mut self, now: Mono, lane: usize) -> Vec<Sent> {
-        let size = self.lanes.get(lane).map_or(0, |lane| lane.size);
+        let size = self.lanes.get_mut(lane).map_or(0, |lane| {
+            lane.is_urgent = false;
+            lane.size
+        });
         let mut sent = Vec::with_capacity(size);
         while sent.len() < size {
             let Some(at) = self.lanes.get(lane).and_then(|lane| lane.dirty.first()) else { break };
@@ -443,15 +502,6 @@ impl Reports {
         let doubled = self.times.backoff_first_ms.saturating_mul(1 << failures.min(20));
         let most = if self.drain.is_some() { self.times.backoff_first_ms } else { self.times.backoff_ms };
         let half = doubled.min(most) / 2;
-        half + self.draw() % (half + 1)
-    }
-
-    /// `SplitMix64` (Steele, Lea, Flood 2014).
-    fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        half + draw(&mut self.random) % (half + 1)
     }
 }

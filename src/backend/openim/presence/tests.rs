@@ -1,6 +1,7 @@
 //! Tests of what is told to the user service: when, in which order, how often.
 
 use super::*;
+use crate::hub::upstream::ConnectionNews;
 use crate::limits;
 use crate::pb::openim::user::{SetUserOnlineStatusReq, SetUserStatusReq, UserOnlineStatus};
 
@@ -17,7 +18,12 @@ fn at(ms: u64) -> Now {
 }
 
 fn record(user: &str, online: &[i32], offline: &[i32]) -> PresenceRecord {
-    PresenceRecord { user: user.into(), online: online.to_vec(), offline: offline.to_vec() }
+    PresenceRecord {
+        user: user.into(),
+        online: online.to_vec(),
+        offline: offline.to_vec(),
+        ..Default::default()
+    }
 }
 
 /// What a request says: user, online, offline.
@@ -57,7 +63,7 @@ fn bytes_are_those_of_the_vector() {
     assert_eq!(hex(&request.encode_to_vec()), "0a0b0a0275311a020505220101");
     // The same by way of a record: platforms are a set.
     let mut presence = Presence::new(config());
-    presence.record(at(0), &record("u1", &[5, 5], &[1]), &[]);
+    presence.record(at(0), &record("u1", &[5, 5], &[1]));
     let request = presence.next_request(at(1_000)).unwrap();
     assert_eq!(hex(&request.body), "0a0a0a0275311a0105220101");
     assert_eq!((request.method, &*request.operation_id), (UserMethod::SetUserOnlineStatus, "p_7_1"));
@@ -67,15 +73,15 @@ fn bytes_are_those_of_the_vector() {
 #[test]
 fn a_change_waits_a_second_or_for_a_full_batch() {
     let mut presence = Presence::new(config());
-    presence.record(at(5), &record("u0", &[5], &[]), &[]);
+    presence.record(at(5), &record("u0", &[5], &[]));
     assert_eq!(presence.next_request(at(1_004)), None);
     assert_eq!(tell(&mut presence, 1_005), [line("u0", &[5], &[])]);
     for n in 1..limits::PRESENCE_BATCH_MAX {
-        presence.record(at(2_000), &record(&format!("u{n}"), &[1], &[]), &[]);
+        presence.record(at(2_000), &record(&format!("u{n}"), &[1], &[]));
     }
     assert_eq!(presence.next_request(at(2_000)), None);
-    presence.record(at(2_001), &record("one more", &[1], &[]), &[]);
-    presence.record(at(2_001), &record("too many", &[1], &[]), &[]);
+    presence.record(at(2_001), &record("one more", &[1], &[]));
+    presence.record(at(2_001), &record("too many", &[1], &[]));
     let request = presence.next_request(at(2_001)).unwrap();
     assert_eq!((lines(&request).len(), &*request.operation_id), (limits::PRESENCE_BATCH_MAX, "p_7_2"));
     assert_eq!(presence.next_request(at(3_000)), None, "the lane has its request in flight");
@@ -91,10 +97,10 @@ fn lanes_are_in_flight_side_by_side_and_a_user_keeps_his() {
     config.reports.lanes = 4;
     let mut presence = Presence::new(config);
     let users: Vec<String> = (0..40).map(|n| format!("u{n}")).collect();
-    users.iter().for_each(|user| presence.record(at(0), &record(user, &[1], &[]), &[]));
+    users.iter().for_each(|user| presence.record(at(0), &record(user, &[1], &[])));
     let first: Vec<Request> = std::iter::from_fn(|| presence.next_request(at(1_000))).collect();
     assert_eq!((first.len(), first.iter().map(|r| lines(r).len()).sum::<usize>()), (4, 40));
-    users.iter().for_each(|user| presence.record(at(1_000), &record(user, &[5], &[1]), &[]));
+    users.iter().for_each(|user| presence.record(at(1_000), &record(user, &[5], &[1])));
     assert_eq!(presence.next_request(at(2_000)), None, "everybody is in flight");
     presence.answered(Mono(2_000), first[2].id, Ok(Bytes::new()));
     let again = presence.next_request(at(3_000)).unwrap();
@@ -117,10 +123,10 @@ fn what_was_told_in_vain_is_merged_under_what_came_meanwhile() {
     for fault in [refused(), RequestFault::Unknown] {
         for (online, offline, meanwhile, expected) in &table {
             let mut presence = Presence::new(config());
-            presence.record(at(0), &record("u", online, offline), &[]);
+            presence.record(at(0), &record("u", online, offline));
             let request = presence.next_request(at(1_000)).unwrap();
             for (online, offline) in *meanwhile {
-                presence.record(at(1_500), &record("u", online, offline), &[]);
+                presence.record(at(1_500), &record("u", online, offline));
             }
             assert_eq!(presence.next_request(at(2_500)), None);
             presence.answered(Mono(2_500), request.id, Err(fault.clone()));
@@ -133,7 +139,7 @@ fn what_was_told_in_vain_is_merged_under_what_came_meanwhile() {
 #[test]
 fn a_request_without_an_answer_ends_at_its_deadline_and_its_late_answer_is_counted() {
     let mut presence = Presence::new(config());
-    presence.record(at(0), &record("u", &[], &[5]), &[]);
+    presence.record(at(0), &record("u", &[], &[5]));
     let request = presence.next_request(at(1_000)).unwrap();
     let end = 1_000 + limits::PRESENCE_DEADLINE_MS;
     assert_eq!(presence.next_request(at(end - 1)), None);
@@ -153,7 +159,7 @@ fn a_request_without_an_answer_ends_at_its_deadline_and_its_late_answer_is_count
 #[test]
 fn waits_after_failures_double_up_to_the_longest_and_are_random_by_half() {
     let mut presence = Presence::new(config());
-    presence.record(at(0), &record("u", &[5], &[]), &[]);
+    presence.record(at(0), &record("u", &[5], &[]));
     let mut now = 1_000;
     let mut most = limits::PRESENCE_BACKOFF_FIRST_MS;
     for _ in 0..12 {
@@ -171,7 +177,7 @@ fn waits_after_failures_double_up_to_the_longest_and_are_random_by_half() {
 fn a_user_who_is_refused_keeps_nobody_waiting_for_ever() {
     let mut presence = Presence::new(config());
     for n in 0..100 {
-        presence.record(at(0), &record(&format!("u{n}"), &[5], &[]), &[]);
+        presence.record(at(0), &record(&format!("u{n}"), &[5], &[]));
     }
     let mut told = std::collections::BTreeSet::new();
     for tick in 0..200 {
@@ -192,7 +198,7 @@ fn renewals_are_spread_and_never_too_late() {
     let mut presence = Presence::new(config());
     let mut told: BTreeMap<String, u64> = BTreeMap::new();
     for n in 0..2_000 {
-        presence.record(at(0), &record(&format!("u{n}"), &[5], &[]), &[]);
+        presence.record(at(0), &record(&format!("u{n}"), &[5], &[]));
     }
     let mut per_minute: BTreeMap<u64, usize> = BTreeMap::new();
     let mut longest = 0;
@@ -219,7 +225,7 @@ fn renewals_are_spread_and_never_too_late() {
 #[test]
 fn a_repair_is_made_at_once_and_then_at_its_rate() {
     let mut presence = Presence::new(config());
-    presence.record(at(0), &record("u", &[1, 5], &[]), &[]);
+    presence.record(at(0), &record("u", &[1, 5], &[]));
     presence.online_change(Mono(1), b"u");
     assert_eq!(presence.reports.counts.repairs, 0, "it will be told anyway");
     tell(&mut presence, 1_000);
@@ -246,7 +252,7 @@ fn a_second_repair_waits_but_is_not_lost() {
     // It comes when all is told, or while the first one is in flight.
     for answered in [3_000, 5_000] {
         let mut presence = Presence::new(config());
-        presence.record(at(0), &record("u", &[5], &[]), &[]);
+        presence.record(at(0), &record("u", &[5], &[]));
         tell(&mut presence, 1_000);
         presence.online_change(Mono(2_000), b"u");
         let request = presence.next_request(at(3_000)).unwrap();
@@ -267,7 +273,7 @@ fn a_second_repair_waits_but_is_not_lost() {
 #[test]
 fn a_repair_during_the_flight_is_told_after_it() {
     let mut presence = Presence::new(config());
-    presence.record(at(0), &record("u", &[5], &[]), &[]);
+    presence.record(at(0), &record("u", &[5], &[]));
     let request = presence.next_request(at(1_000)).unwrap();
     presence.online_change(Mono(1_100), b"u");
     presence.answered(Mono(1_200), request.id, Ok(Bytes::new()));
@@ -279,7 +285,7 @@ fn a_repair_during_the_flight_is_told_after_it() {
 fn after_a_gap_in_the_messages_everybody_here_is_told_again_spread_over_time() {
     let mut presence = Presence::new(config());
     for n in 0..1_000 {
-        presence.record(at(0), &record(&format!("u{n}"), &[5], &[]), &[]);
+        presence.record(at(0), &record(&format!("u{n}"), &[5], &[]));
     }
     (0..10).for_each(|_| drop(tell(&mut presence, 1_000)));
     presence.resubscribed(Mono(100_000));
@@ -303,24 +309,25 @@ fn those_who_left_are_remembered_up_to_the_limit() {
     config.reports.departed_max = 3;
     let mut presence = Presence::new(config);
     let users = ["a", "b", "c", "d", "e"];
-    users.iter().for_each(|user| presence.record(at(0), &record(user, &[5], &[]), &[]));
+    users.iter().for_each(|user| presence.record(at(0), &record(user, &[5], &[])));
     tell(&mut presence, 1_000);
-    users.iter().for_each(|user| presence.record(at(2_000), &record(user, &[], &[5]), &[]));
+    users.iter().for_each(|user| presence.record(at(2_000), &record(user, &[], &[5])));
     assert_eq!((presence.reports.counts.forgotten, presence.untold()), (2, 3));
     let told = tell(&mut presence, 3_000);
     assert_eq!(told, ["a", "b", "c"].map(|user| line(user, &[], &[5])));
     assert_eq!(presence.reports.users.len(), 0);
 }
 
+/// Spec trap 32.
 #[test]
 fn the_end_takes_everybody_offline_without_delay() {
     let mut config = config();
     config.webhooks = Webhooks::Changes;
     let mut presence = Presence::new(config);
-    presence.record(at(0), &record("told", &[1, 5], &[]), &[]);
+    presence.record(at(0), &record("told", &[1, 5], &[]));
     tell(&mut presence, 1_000);
-    presence.record(at(1_500), &record("untold", &[2], &[]), &[]);
-    presence.record(at(1_500), &record("moving", &[2], &[3]), &[]);
+    presence.record(at(1_500), &record("untold", &[2], &[]));
+    presence.record(at(1_500), &record("moving", &[2], &[3]));
     let in_flight = presence.next_request(at(2_500)).unwrap();
     while presence.next_webhook().is_some() {}
     presence.final_offline(at(2_600), Mono(10_000));
@@ -328,7 +335,7 @@ fn the_end_takes_everybody_offline_without_delay() {
     assert_eq!(left, [1, 5, 2, 2].map(|platform| (WebhookKind::Offline, platform)));
     assert_eq!(presence.untold(), 3);
     // A record that the end has overtaken.
-    presence.record(at(2_600), &record("overtaken", &[5], &[]), &[]);
+    presence.record(at(2_600), &record("overtaken", &[5], &[]));
     presence.answered(Mono(2_600), in_flight.id, Err(refused()));
     let wait = 2_600 + limits::PRESENCE_BACKOFF_FIRST_MS;
     let mut told = Vec::new();
@@ -345,7 +352,7 @@ fn the_end_takes_everybody_offline_without_delay() {
 #[test]
 fn the_end_gives_up_at_its_deadline() {
     let mut presence = Presence::new(config());
-    presence.record(at(0), &record("u", &[5], &[]), &[]);
+    presence.record(at(0), &record("u", &[5], &[]));
     presence.final_offline(at(0), Mono(1_000));
     let request = presence.next_request(at(0)).unwrap();
     presence.answered(Mono(999), request.id, Err(refused()));
@@ -371,14 +378,14 @@ fn with_openim_3_5_who_may_have_come_from_elsewhere_is_told_once_more() {
     // The other gateways hear of a login before its record comes.
     presence.told_elsewhere(Mono(0), "u", Platform::WEB);
     presence.told_elsewhere(Mono(0), "w", Platform::IOS);
-    presence.record(at(1), &record("u", &[5, 1], &[]), &[]);
+    presence.record(at(1), &record("u", &[5, 1], &[]));
     assert_eq!(legacy_calls(&mut presence, 1), [("u".to_owned(), 1, 1), web.clone()]);
     assert_eq!(legacy_calls(&mut presence, limits::PRESENCE_MOVED_MS - 1), []);
     assert_eq!(legacy_calls(&mut presence, limits::PRESENCE_MOVED_MS), [web], "one platform, once");
     assert_eq!(legacy_calls(&mut presence, 5_000_000), []);
     // Who has left is not brought back, and is not said to have left once more: he may be elsewhere.
     presence.told_elsewhere(Mono(5_000_000), "u", Platform::WEB);
-    presence.record(at(5_000_001), &record("u", &[1], &[5]), &[]);
+    presence.record(at(5_000_001), &record("u", &[1], &[5]));
     assert_eq!(legacy_calls(&mut presence, 5_000_001), [("u".to_owned(), 0, 5)]);
     assert_eq!(legacy_calls(&mut presence, 6_000_000), []);
     // The newer ones hear what the others say.
@@ -390,15 +397,15 @@ fn with_openim_3_5_who_may_have_come_from_elsewhere_is_told_once_more() {
 #[test]
 fn with_openim_3_5_each_change_is_a_call_of_its_own() {
     let mut presence = Presence::new(PresenceConfig::new(Compat::V35, PID, [1, 2]));
-    presence.record(at(0), &record("u", &[1, 5], &[]), &[]);
+    presence.record(at(0), &record("u", &[1, 5], &[]));
     let (calls, call) = (legacy_calls, |status, platform| ("u".to_owned(), status, platform));
     assert_eq!(calls(&mut presence, 0), [call(1, 1), call(1, 5)]);
-    presence.record(at(10), &record("u", &[5, 2], &[1]), &[]);
+    presence.record(at(10), &record("u", &[5, 2], &[1]));
     assert_eq!(calls(&mut presence, 10), [call(0, 1), call(1, 2)]);
-    presence.record(at(20), &record("u", &[5, 2, 2], &[]), &[]);
+    presence.record(at(20), &record("u", &[5, 2, 2], &[]));
     presence.online_change(Mono(20), b"u");
     assert_eq!(calls(&mut presence, 5_000_000), [], "no repairs, no renewals");
-    presence.record(at(5_000_000), &record("u", &[], &[2, 5]), &[]);
+    presence.record(at(5_000_000), &record("u", &[], &[2, 5]));
     assert_eq!(calls(&mut presence, 5_000_000), [call(0, 2), call(0, 5)]);
     assert_eq!(presence.reports.users.len(), 0);
 }
@@ -407,26 +414,36 @@ fn with_openim_3_5_each_change_is_a_call_of_its_own() {
 fn with_openim_3_5_calls_in_flight_are_bounded() {
     let mut presence = Presence::new(PresenceConfig::new(Compat::V35, PID, [1, 2]));
     for n in 0..1_000 {
-        presence.record(at(0), &record(&format!("u{n}"), &[5], &[]), &[]);
+        presence.record(at(0), &record(&format!("u{n}"), &[5], &[]));
     }
     let calls = std::iter::from_fn(|| presence.next_request(at(0))).count();
     assert_eq!(calls, usize::from(limits::PRESENCE_LEGACY_LANES_MAX));
 }
 
+/// Spec trap 31.
 #[test]
 fn webhooks_tell_each_change_once_and_renewals_only_if_asked_to() {
     for (webhooks, renewed) in [(Webhooks::Off, 0), (Webhooks::Changes, 0), (Webhooks::ChangesAndRenewals, 2)]
     {
         let mut presence = Presence::new(PresenceConfig { webhooks, ..config() });
-        let mark = |platform, id: &str| ConnectionMark {
-            platform,
-            connection_id: id.into(),
-            background: platform == 5,
+        let mark = |(platform, id): &(i32, &str)| ConnectionMark {
+            platform: *platform,
+            connection_id: (*id).into(),
+            background: *platform == 5,
         };
-        presence.record(at(9), &record("u", &[1, 5, 5], &[2]), &[mark(5, "old"), mark(5, "new")]);
-        presence.record(at(10), &record("u", &[1, 5], &[5]), &[mark(5, "left")]);
-        presence.record(at(11), &record("u", &[1, 2], &[5]), &[mark(5, "gone"), mark(2, "two")]);
-        presence.kicked(UnixMs(12), "u", Platform::WEB);
+        let named = |record, here: &[(i32, &str)], left: &[(i32, &str)], kicked: &[i32]| PresenceRecord {
+            connections: Some(Box::new(ConnectionNews {
+                here: here.iter().map(mark).collect(),
+                left: left.iter().map(mark).collect(),
+                kicked: kicked.to_vec(),
+            })),
+            ..record
+        };
+        let came = named(record("u", &[1, 5, 5], &[2]), &[(5, "old"), (5, "new")], &[], &[]);
+        presence.record(at(9), &came);
+        presence.record(at(10), &named(record("u", &[1, 5], &[5]), &[(5, "new")], &[(5, "old")], &[]));
+        let kicked = named(record("u", &[1, 2], &[5]), &[(2, "two")], &[(5, "new")], &[5, 5]);
+        presence.record(at(11), &kicked);
         let mut hooks = || -> Vec<(WebhookKind, i32, String, bool)> {
             let events = std::iter::from_fn(|| presence.next_webhook());
             events.map(|e| (e.kind, e.platform, e.connection_id.into(), e.background)).collect()
@@ -434,9 +451,10 @@ fn webhooks_tell_each_change_once_and_renewals_only_if_asked_to() {
         let expected = [
             (WebhookKind::Online, 1, String::new(), false),
             (WebhookKind::Online, 5, "new".to_owned(), true),
-            (WebhookKind::Offline, 5, "gone".to_owned(), true),
-            (WebhookKind::Online, 2, "two".to_owned(), false),
             (WebhookKind::KickOff, 5, String::new(), false),
+            (WebhookKind::KickOff, 5, String::new(), false),
+            (WebhookKind::Offline, 5, "new".to_owned(), true),
+            (WebhookKind::Online, 2, "two".to_owned(), false),
         ];
         let all = if webhooks == Webhooks::Off { 0 } else { expected.len() };
         assert_eq!(hooks(), expected[..all]);
@@ -473,10 +491,10 @@ fn a_user_costs_what_the_module_says() {
 #[test]
 fn what_was_done_can_be_seen() {
     let mut presence = Presence::new(config());
-    presence.record(at(0), &record("u", &[5], &[]), &[]);
-    presence.record(at(0), &record("v", &[5], &[]), &[]);
+    presence.record(at(0), &record("u", &[5], &[]));
+    presence.record(at(0), &record("v", &[5], &[]));
     tell(&mut presence, 1_000);
-    presence.record(at(1_001), &record("w", &[5], &[]), &[]);
+    presence.record(at(1_001), &record("w", &[5], &[]));
     presence.online_change(Mono(1_001), b":");
     let mut tally = Tally::default();
     presence.publish(&mut tally);

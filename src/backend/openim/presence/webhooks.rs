@@ -2,7 +2,7 @@
 //!
 //! Upstream sends "online" again with every record of a user; here a change is told once, when it is known, unless
 //! the configuration asks for upstream's way (spec trap 31). `callbackAfterUserKickOffCommand`, which upstream defines
-//! and never sends, is sent here if `control` has it enabled.
+//! and never sends, is sent here once per connection that is kicked, if `control` has it enabled.
 
 use std::collections::VecDeque;
 
@@ -12,17 +12,6 @@ use crate::ids::Platform;
 use crate::limits::WEBHOOKS_WAITING_MAX;
 use crate::time::UnixMs;
 use crate::wire::compat::Compat;
-
-/// One connection behind a change, for the fields that a presence record does not have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConnectionMark {
-    /// Its platform.
-    pub platform: i32,
-    /// Its `connID`.
-    pub connection_id: Box<str>,
-    /// Its `isBackground`.
-    pub background: bool,
-}
 
 /// What has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +37,7 @@ pub struct WebhookEvent {
     pub platform: i32,
     /// When.
     pub at: UnixMs,
-    /// The connection; empty if it is not known, as always upstream since 3.8.
+    /// The newest connection of the platform; empty if it is not known (renewals), as always upstream since 3.8.
     pub connection_id: Box<str>,
     /// Whether the app is in the background. `Online` only.
     pub background: bool,

@@ -166,6 +166,7 @@ fn imenv_overrides_what_is_there_only() {
     assert!(faults.contains("redis.mode = \"ring\"  (env IMENV_REDIS_REDISMODE)"), "{faults}");
 }
 
+/// Spec trap 37.
 #[test]
 fn the_index_picks_ports() {
     let second = load_folder(&fixture(PATCH16), &[("openim.index", "1")]).unwrap();

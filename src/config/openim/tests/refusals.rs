@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// Spec trap 36.
 #[test]
 fn dead_and_unknown_keys_are_noted_and_refuse_nothing() {
     let extra =
