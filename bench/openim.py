@@ -31,6 +31,7 @@ from statistics_of import summary  # noqa: E402
 RESULTS = os.path.join(HERE, "results")
 RAW = os.path.join(RESULTS, "openim.json")
 PAGE = os.path.join(RESULTS, "openim.md")
+SERVICES = os.path.join(ROOT, "target/release/openim-services")
 BACKENDS = ("openim", "embedded")
 DELAY_MS = 5
 AT_ONCE = (1, 100, 1000, 4000)
@@ -267,18 +268,19 @@ def where(of):
             f"{host['commit']}, {host['cpu']}, Linux {host['kernel']}.")
 
 
-def arguments():
+def arguments(given=None):
+    """The command line, or what is given instead."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["logins", "forwarded", "report"])
     parser.add_argument("--gateway", default=os.path.join(ROOT, "target/release/pinion"))
     parser.add_argument("--bench", default=os.path.join(ROOT, "target/release/pinion-bench"))
-    parser.add_argument("--services", default=os.path.join(ROOT, "target/release/openim-services"))
+    parser.add_argument("--services", default=SERVICES)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2, help="of each run")
     parser.add_argument("--delay-ms", type=int, default=DELAY_MS, help="of parseToken")
     parser.add_argument("--flag", action="append", default=[], help="of the gateway, like --flag=--shards-driver=epoll")
     parser.add_argument("--quick", action="store_true", help="a smoke: one run of a second, few clients, nothing kept")
-    options = parser.parse_args()
+    options = parser.parse_args(given)
     cpus = sorted(os.sched_getaffinity(0))
     options.gateway_cpu, options.load_cpu, options.at_once = cpus[0], cpus[-1], AT_ONCE
     if options.quick:
