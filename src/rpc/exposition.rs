@@ -1,6 +1,6 @@
 //! `/metrics`: the blocks of all threads as OpenMetrics text, in the order of `metrics::DESCRIPTIONS`.
 //!
-//! Under OpenIM's names, for its dashboards (spec 11.4): `online_user_num` and `rpc_count`, and the `process_*` family of
+//! Under OpenIM's names, for its dashboards (spec 11.4): `online_user_num` and `rpc_count`, and the `process_*` of
 //! Prometheus's own clients. There are no `go_*`: nothing of Go runs here.
 
 mod process;
