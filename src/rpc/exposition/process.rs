@@ -81,11 +81,11 @@ fn open_files() -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::time::SystemTime;
 
     use prometheus_client::registry::Registry;
 
     use super::*;
+    use crate::shard::clock;
 
     fn scraped() -> impl Fn(&str) -> Option<f64> {
         let mut registry = Registry::default();
@@ -104,8 +104,8 @@ mod tests {
         let second = scraped();
         let cpu = "process_cpu_seconds_total";
         assert!(first(cpu).unwrap() > 0.0 && second(cpu) >= first(cpu));
-        let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64()
-            - first("process_start_time_seconds").unwrap();
+        let now_seconds = clock::now().unix.0 as f64 / 1e3;
+        let age = now_seconds - first("process_start_time_seconds").unwrap();
         assert!((-2.0..86_400.0).contains(&age), "started {age} s ago");
         let (virtual_bytes, resident) =
             (first("process_virtual_memory_bytes"), first("process_resident_memory_bytes"));
