@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub enum Kind {
     /// Only grows. Its name ends in `_total`.
     Counter,
+    /// Only grows, under OpenIM's name and labels (spec 11.4): one sum over all threads.
+    Upstream,
     /// A level.
     Gauge,
 }
@@ -22,14 +24,14 @@ pub struct Description {
     pub name: &'static str,
     /// One sentence, unit included.
     pub help: &'static str,
-    /// Counter or gauge.
+    /// How it moves.
     pub kind: Kind,
-    /// A label of its own beside the thread's, or `None`.
-    pub label: Option<(&'static str, &'static str)>,
+    /// Labels of its own beside the thread's.
+    pub labels: &'static [(&'static str, &'static str)],
 }
 
 macro_rules! metrics {
-    ($($variant:ident $kind:ident $name:literal $(($key:literal = $value:literal))? $help:literal;)*) => {
+    ($($variant:ident $kind:ident $name:literal $(($($key:literal = $value:literal),+))? $help:literal;)*) => {
         /// Every metric of a thread.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u16)]
@@ -42,12 +44,10 @@ macro_rules! metrics {
                 name: $name,
                 help: $help,
                 kind: Kind::$kind,
-                label: metrics!(@label $(($key = $value))?),
+                labels: &[$($(($key, $value)),+)?],
             },
         ),)*];
     };
-    (@label ($key:literal = $value:literal)) => { Some(($key, $value)) };
-    (@label) => { None };
 }
 
 metrics! {
@@ -193,6 +193,18 @@ metrics! {
     RpcSendError Counter "pinion_rpc_calls_total" ("call" = "push_send_error") "gRPC calls by method and outcome.";
     RpcOtherOk Counter "pinion_rpc_calls_total" ("call" = "other_ok") "gRPC calls by method and outcome.";
     RpcOtherError Counter "pinion_rpc_calls_total" ("call" = "other_error") "gRPC calls by method and outcome.";
+    CountPushOk Upstream "rpc_count" ("path" = "/openim.msggateway.msgGateway/SuperGroupOnlineBatchPushOneMsg", "code" = "0") "Calls of OpenIM's own callers.";
+    CountPushError Upstream "rpc_count" ("path" = "/openim.msggateway.msgGateway/SuperGroupOnlineBatchPushOneMsg", "code" = "-1") "Calls of OpenIM's own callers.";
+    CountKickOk Upstream "rpc_count" ("path" = "/openim.msggateway.msgGateway/KickUserOffline", "code" = "0") "Calls of OpenIM's own callers.";
+    CountKickError Upstream "rpc_count" ("path" = "/openim.msggateway.msgGateway/KickUserOffline", "code" = "-1") "Calls of OpenIM's own callers.";
+    CountStatusOk Upstream "rpc_count" ("path" = "/openim.msggateway.msgGateway/GetUsersOnlineStatus", "code" = "0") "Calls of OpenIM's own callers.";
+    CountStatusError Upstream "rpc_count" ("path" = "/openim.msggateway.msgGateway/GetUsersOnlineStatus", "code" = "-1") "Calls of OpenIM's own callers.";
+    CountLoginOk Upstream "rpc_count" ("path" = "/openim.msggateway.msgGateway/MultiTerminalLoginCheck", "code" = "0") "Calls of OpenIM's own callers.";
+    CountLoginError Upstream "rpc_count" ("path" = "/openim.msggateway.msgGateway/MultiTerminalLoginCheck", "code" = "-1") "Calls of OpenIM's own callers.";
+    CountOnePushOk Upstream "rpc_count" ("path" = "/openim.msggateway.msgGateway/OnlinePushMsg", "code" = "0") "Calls of OpenIM's own callers.";
+    CountOnePushError Upstream "rpc_count" ("path" = "/openim.msggateway.msgGateway/OnlinePushMsg", "code" = "-1") "Calls of OpenIM's own callers.";
+    CountBatchPushOk Upstream "rpc_count" ("path" = "/openim.msggateway.msgGateway/OnlineBatchPushOneMsg", "code" = "0") "Calls of OpenIM's own callers.";
+    CountBatchPushError Upstream "rpc_count" ("path" = "/openim.msggateway.msgGateway/OnlineBatchPushOneMsg", "code" = "-1") "Calls of OpenIM's own callers.";
     RpcBadRequest Counter "pinion_rpc_bad_requests_total" "gRPC bodies that could not be decoded.";
     RpcCancelled Counter "pinion_rpc_cancelled_total" "gRPC calls that their caller gave up.";
     RpcStreamWaitsHand Counter "pinion_rpc_stream_waits_total" ("cause" = "in_hand") "Times that a push stream was not read on for a while.";
@@ -402,6 +414,8 @@ mod tests {
                 description.name.ends_with("_total"),
                 "{description:?}"
             );
+            let foreign = !description.name.starts_with("pinion_");
+            assert_eq!(description.kind == Kind::Upstream, foreign, "{description:?}");
             if seen.last() != Some(&description.name) {
                 assert!(!seen.contains(&description.name), "family {} is split", description.name);
                 seen.push(description.name);

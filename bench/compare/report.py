@@ -189,6 +189,15 @@ def machine():
     }
 
 
+def beside_services():
+    """What bench/openim.py has measured last."""
+    path = os.path.join(ROOT, "bench/results/openim.md")
+    if not os.path.exists(path):
+        return "## Beside OpenIM's services\n\nNot measured: `bench/openim.py`."
+    with open(path, encoding="utf-8") as file:
+        return "## Beside OpenIM's services\n\n" + file.read().strip()
+
+
 def page(table, subjects, runs, failures, host):
     """The Markdown of RESULTS.md."""
     names = [subject.name for subject in subjects if subject.name in table]
@@ -229,6 +238,7 @@ def page(table, subjects, runs, failures, host):
         "![latency](results/growth-latency.svg)\n\n[growth.json](results/growth.json). Two shards share the load's "
         "CPU: two cores are all this machine has.",
         "![CPU per operation](results/compare-cpu.svg) ![bytes per connection](results/compare-memory.svg)",
+        beside_services(),
         "## Versions\n\n" + "\n".join(f"- {subject.name}: {subject.version()}" for subject in subjects),
         "## Commands\n\n    bench/compare/run.sh\n"
         + (f"\nOne run of it:\n\n    {' '.join(example['server_command'])}\n    {' '.join(example['command'])}\n"

@@ -5,8 +5,8 @@ what the gateway counted.
     bench/scripts/smoke.py [--gateway target/release/pinion] [--bench target/release/pinion-bench]
 
 Each scenario has a gateway of its own, so that `/metrics` counts from 0. echo.lua, which is for any WebSocket server,
-gets an echo server of this file. A script of the folder that is not listed here is a failure. No figure of speed is
-judged.
+gets an echo server of this file. A script of the folder that is not listed here is a failure. Both benchmarks of
+../openim.py run for a second each, their counts compared with those of the services. No figure of speed is judged.
 """
 
 import argparse
@@ -28,6 +28,10 @@ import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+sys.path.insert(0, str(HERE.parent))
+
+import openim  # noqa: E402
+
 START_SECONDS = 60
 # Metrics are published a moment after the work was done.
 AGREE_SECONDS = 30
@@ -244,6 +248,20 @@ def day(bench, gateway):
     logins_agree("day", result, gateway)
 
 
+def services(asked):
+    """Gateways with `backend: openim`; openim.py itself compares what clients and services counted."""
+    if not pathlib.Path(asked.services).exists():
+        build = ["cargo", "build", "--locked", "--release", "-q", "-p", "pinion-bench-peers", "--bin", "openim-services"]
+        subprocess.run(build, check=True, cwd=ROOT)
+    options = openim.arguments(["logins", "--quick", "--gateway", str(asked.gateway), "--bench", str(asked.bench),
+                                "--services", str(asked.services)])
+    stormed = openim.log_in(options, "openim", 50)
+    check("services: logins are asked about", stormed["logins"] > 50, stormed)
+    forwarded = openim.forward(options, "openim", 500)
+    check("services: requests are forwarded", forwarded["answered"] > 0 and forwarded["rpc_us"] > 0, forwarded)
+    check("services: the bound calls them too", openim.bound(options)["per_s"] > 0)
+
+
 SCENARIOS = [storm, idle, echo, request, push, fanout, slow, churn, reconnect, day]
 
 
@@ -251,7 +269,8 @@ def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--gateway", default=ROOT / "target/release/pinion")
     options.add_argument("--bench", default=ROOT / "target/release/pinion-bench")
-    options.add_argument("only", nargs="*", help="scenarios; without, all")
+    options.add_argument("--services", default=openim.SERVICES)
+    options.add_argument("only", nargs="*", help="scenarios, or services; without, all")
     asked = options.parse_args()
     names = {f"{scenario.__name__}.lua" for scenario in SCENARIOS}
     shipped = {path.name for path in HERE.glob("*.lua")}
@@ -264,6 +283,11 @@ def main():
                 scenario(str(asked.bench), gateway)
         except (RuntimeError, subprocess.TimeoutExpired, OSError) as error:
             check(scenario.__name__, False, error)
+    if not asked.only or "services" in asked.only:
+        try:
+            services(asked)
+        except (RuntimeError, subprocess.SubprocessError, OSError) as error:
+            check("services", False, error)
     print(f"bench-scripts: {passed} passed, {failed} failed")
     sys.exit(1 if failed or not passed else 0)
 

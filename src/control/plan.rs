@@ -134,10 +134,10 @@ pub struct PrometheusPlan {
 
 /// How Redis is used.
 pub struct RedisPlan {
-    /// `host:port`; tried in turn. Of a Redis Cluster any nodes: it hands `online_change` to all of them.
+    /// `host:port`; tried in turn. Which these are, `topology` says.
     pub addresses: Vec<String>,
-    /// Set: `addresses` are sentinels, and the master of this name is asked for.
-    pub sentinel_master: Option<String>,
+    /// What stands behind the addresses.
+    pub topology: RedisTopology,
     /// Empty: the default user.
     pub username: String,
     /// Empty: no login.
@@ -146,6 +146,21 @@ pub struct RedisPlan {
     pub db: i64,
     /// Whether `online_change` is subscribed to.
     pub subscription: Subscription,
+}
+
+/// What Redis is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisTopology {
+    /// One server; the addresses are names of it.
+    Standalone,
+    /// A Redis Cluster; the addresses are some of its nodes. What concerns a key goes to the node of its slot, and
+    /// `online_change` is heard from any node: each hands it to all others.
+    Cluster,
+    /// The addresses are sentinels, which are asked who the master is.
+    Sentinels {
+        /// The master's name there.
+        master: String,
+    },
 }
 
 /// Whether `online_change` is subscribed to.

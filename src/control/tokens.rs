@@ -8,8 +8,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue, Value, cmd, from_redis_value};
+use redis::{Cmd, FromRedisValue, cmd, from_redis_value};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, timeout};
 
@@ -17,7 +16,7 @@ use super::backoff::Backoff;
 use super::counts::Counts;
 use super::mailbox::Wanted;
 use super::news::Board;
-use super::redis::{Fault, Servers};
+use super::redis::{Connection, Fault, Servers};
 use crate::backend::openim::tokens::{KICKED, Marking, Which};
 use crate::ids::Platform;
 use crate::limits::{CONTROL_CALL_MS, TOKEN_ORDERS_IN_FLIGHT_MAX, USER_TOKENS_MAX};
@@ -84,7 +83,7 @@ pub(super) struct Keeper<'a> {
     counts: &'a Counts,
     now: fn() -> Now,
     /// With its number. Locked while it is made.
-    connection: tokio::sync::Mutex<Option<(u64, MultiplexedConnection)>>,
+    connection: tokio::sync::Mutex<Option<(u64, Connection)>>,
     closed: RefCell<Closed>,
 }
 
@@ -100,7 +99,7 @@ struct Closed {
 
 /// A connection to ask over.
 struct Connected {
-    connection: MultiplexedConnection,
+    connection: Connection,
     number: u64,
     age: Age,
 }
@@ -186,7 +185,7 @@ impl<'a> Keeper<'a> {
             let began = Instant::now();
             let Connected { mut connection, number, age } = self.connection().await?;
             // The answer is read apart: a value that is not what it should be is no fault of the connection.
-            let error = match question.query_async::<Value>(&mut connection).await {
+            let error = match connection.ask(question).await {
                 Ok(answer) => return from_redis_value(answer).map_err(|e| Fault::Client(e.into())),
                 Err(error) => error,
             };

@@ -16,7 +16,7 @@ use crate::control::mailbox::{ControlAddress, ControlThread};
 use crate::control::news::News;
 use crate::control::plan::{
     CONFIRMATION, ClientTls, ControlPlan, Credentials, Discovery, EtcdPlan, PROMETHEUS_LEASE_S,
-    PrometheusPlan, RedisPlan, RegistrationPlan, Subscription, WebhookPlan,
+    PrometheusPlan, RedisPlan, RedisTopology, RegistrationPlan, Subscription, WebhookPlan,
 };
 use crate::metrics::Block;
 use crate::shard::clock;
@@ -146,13 +146,14 @@ fn etcd(config: &OpenimConfig, own: SocketAddr, metrics: SocketAddr) -> Result<E
 fn redis(config: &OpenimConfig) -> RedisPlan {
     let RedisConfig { mode, addresses, username, password, db, master_name, sentinel_addresses } =
         &config.redis;
-    let sentinels = *mode == RedisMode::Sentinel;
+    let (nodes, topology) = match mode {
+        RedisMode::Standalone => (addresses, RedisTopology::Standalone),
+        RedisMode::Cluster => (addresses, RedisTopology::Cluster),
+        RedisMode::Sentinel => (sentinel_addresses, RedisTopology::Sentinels { master: master_name.clone() }),
+    };
     RedisPlan {
-        addresses: if sentinels { sentinel_addresses } else { addresses }
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-        sentinel_master: sentinels.then(|| master_name.clone()),
+        addresses: nodes.iter().map(ToString::to_string).collect(),
+        topology,
         username: username.clone(),
         password: password.secret().to_owned(),
         db: i64::from(*db),

@@ -152,6 +152,9 @@ fn count_end<T>(service: &Service, method: Method, end: &Result<T, End>) {
         Err(End::Gone) => Metric::RpcCancelled,
         Err(End::TooSlow) => Metric::RpcTooSlow,
     });
+    if let Some((ok, error)) = method.upstream_counters() {
+        service.exchange.count(if end.is_ok() { ok } else { error });
+    }
 }
 
 struct UnaryRequest {

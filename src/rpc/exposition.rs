@@ -1,4 +1,9 @@
 //! `/metrics`: the blocks of all threads as OpenMetrics text, in the order of `metrics::DESCRIPTIONS`.
+//!
+//! Under OpenIM's names, for its dashboards (spec 11.4): `online_user_num` and `rpc_count`, and the `process_*` of
+//! Prometheus's own clients. There are no `go_*`: nothing of Go runs here.
+
+mod process;
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +15,8 @@ use prometheus_client::registry::Registry;
 use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::admission::{Admission, NodeState};
-use crate::metrics::{Block, DESCRIPTIONS, Kind};
+use crate::metrics::{Block, DESCRIPTIONS, Kind, Metric};
+use process::Process;
 
 /// What Prometheus is told about the text.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -23,6 +29,8 @@ pub(super) struct Sources {
     pub(super) admission: Arc<Admission>,
     /// Lines that the log writer dropped.
     pub(super) dropped_log_lines: Option<ErrorCounter>,
+    /// As discovery knows this gateway's service: the label `name` of `rpc_count`.
+    pub(super) service: String,
 }
 
 impl fmt::Debug for Sources {
@@ -35,6 +43,7 @@ impl fmt::Debug for Sources {
 pub(super) fn registry(sources: Sources) -> Registry {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(sources));
+    registry.register_collector(Box::new(Process::new()));
     registry
 }
 
@@ -54,8 +63,13 @@ impl Collector for Sources {
             rest = after;
             let mut samples = family_encoder(&mut encoder, (first.name, first.help), first.kind)?;
             for (metric, description) in family {
+                if first.kind == Kind::Upstream {
+                    let labels = Labels(Some(("name", &self.service)), description.labels);
+                    put(&mut samples.encode_family(&labels)?, first.kind, self.sum(*metric))?;
+                    continue;
+                }
                 for (shard, block) in &self.blocks {
-                    let labels = Labels(Some(("shard", shard)), description.label);
+                    let labels = Labels(Some(("shard", shard)), description.labels);
                     let mut sample = samples.encode_family(&labels)?;
                     put(&mut sample, first.kind, block.value(*metric))?;
                 }
@@ -66,6 +80,11 @@ impl Collector for Sources {
 }
 
 impl Sources {
+    /// Of all threads.
+    fn sum(&self, metric: Metric) -> u64 {
+        self.blocks.iter().map(|(_, block)| block.value(metric)).sum()
+    }
+
     /// What belongs to the node and to no thread.
     fn node(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let mut build =
@@ -83,16 +102,19 @@ impl Sources {
             ("ready", NodeState::Ready),
             ("draining", NodeState::Draining),
         ] {
-            let labels = Labels(Some(("state", name)), None);
+            let labels = Labels(Some(("state", name)), &[]);
             put(&mut states.encode_family(&labels)?, Kind::Gauge, u64::from(state == value))?;
         }
-        let limits = [
-            ("pinion_node_connections", "Places taken of the connection limit.", self.admission.open()),
-            ("pinion_node_connections_limit", "The connection limit.", self.admission.connections_max()),
+        let (open, limit) = (self.admission.open(), self.admission.connections_max());
+        let gauges = [
+            ("pinion_node_connections", "Places taken of the connection limit.", u64::from(open)),
+            ("pinion_node_connections_limit", "The connection limit.", u64::from(limit)),
+            // A user is on one shard: no user is in this sum twice.
+            ("online_user_num", "Distinct users with a registered connection.", self.sum(Metric::Users)),
         ];
-        for (name, help, value) in limits {
+        for (name, help, value) in gauges {
             let mut gauge = family_encoder(encoder, (name, help), Kind::Gauge)?;
-            put(&mut gauge, Kind::Gauge, u64::from(value))?;
+            put(&mut gauge, Kind::Gauge, value)?;
         }
         if let Some(dropped) = &self.dropped_log_lines {
             let about =
@@ -116,24 +138,26 @@ fn family_encoder<'a>(
             encoder.encode_descriptor(name, help, None, MetricType::Counter)
         }
         Kind::Gauge => encoder.encode_descriptor(name, help, None, MetricType::Gauge),
+        // OpenMetrics has no counter without `_total`.
+        Kind::Upstream => encoder.encode_descriptor(name, help, None, MetricType::Unknown),
     }
 }
 
 fn put(sample: &mut MetricEncoder<'_>, kind: Kind, value: u64) -> fmt::Result {
     match kind {
         Kind::Counter => sample.encode_counter::<NoLabelSet, u64, u64>(&value, None),
-        Kind::Gauge => sample.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX)),
+        Kind::Gauge | Kind::Upstream => sample.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX)),
     }
 }
 
-/// One or two labels.
+/// The label that a scrape adds, and those of the metric.
 #[derive(Debug)]
-struct Labels<'a>(Option<(&'a str, &'a str)>, Option<(&'a str, &'a str)>);
+struct Labels<'a>(Option<(&'a str, &'a str)>, &'a [(&'a str, &'a str)]);
 
 impl prometheus_client::encoding::EncodeLabelSet for Labels<'_> {
     fn encode(&self, encoder: &mut prometheus_client::encoding::LabelSetEncoder) -> fmt::Result {
         use prometheus_client::encoding::EncodeLabel;
-        for label in [self.0, self.1].into_iter().flatten() {
+        for label in self.0.iter().chain(self.1) {
             label.encode(encoder.encode_label())?;
         }
         Ok(())
@@ -150,12 +174,24 @@ mod tests {
         let mut tally = Tally::default();
         tally.add(Metric::PushQueued, 7);
         tally.set(Metric::Users, 3);
-        let busy = Block::default();
-        busy.publish(&tally);
+        tally.add(Metric::CountKickError, 2);
+        let block = |tally: &Tally| {
+            let block = Block::default();
+            block.publish(tally);
+            Arc::new(block)
+        };
+        let busy = block(&tally);
+        tally.set(Metric::Users, 4);
+        tally.add(Metric::CountKickError, 3);
         let sources = Sources {
-            blocks: vec![("0".to_owned(), Arc::new(busy)), ("rpc0".to_owned(), Arc::default())],
+            blocks: vec![
+                ("0".to_owned(), busy),
+                ("rpc0".to_owned(), Arc::default()),
+                ("1".to_owned(), block(&tally)),
+            ],
             admission: Arc::new(Admission::new(10)),
             dropped_log_lines: None,
+            service: "messageGateway".to_owned(),
         };
         let text = text(&registry(sources)).unwrap();
         for line in [
@@ -167,13 +203,20 @@ mod tests {
             "pinion_node_state{state=\"starting\"} 1",
             "pinion_node_state{state=\"ready\"} 0",
             "pinion_node_connections_limit 10",
+            "# TYPE online_user_num gauge",
+            "online_user_num 7",
+            "# TYPE rpc_count unknown",
+            "rpc_count{name=\"messageGateway\",path=\"/openim.msggateway.msgGateway/KickUserOffline\",code=\"-1\"} 7",
+            "rpc_count{name=\"messageGateway\",path=\"/openim.msggateway.msgGateway/KickUserOffline\",code=\"0\"} 0",
             "# EOF",
         ] {
             assert_eq!(text.lines().filter(|l| *l == line).count(), 1, "{line}\n{text}");
         }
         assert!(text.contains("pinion_build_info{version=\""), "{text}");
         let samples = text.lines().filter(|l| l.contains("shard=\"0\"")).count();
-        assert_eq!(samples, DESCRIPTIONS.len());
+        let ours = DESCRIPTIONS.iter().filter(|(_, description)| description.kind != Kind::Upstream).count();
+        assert_eq!(samples, ours);
+        assert_eq!(text.lines().filter(|l| l.starts_with("rpc_count{")).count(), DESCRIPTIONS.len() - ours);
         let mut families: Vec<_> = text.lines().filter(|l| l.starts_with("# TYPE")).collect();
         let all = families.len();
         families.sort_unstable();

@@ -97,6 +97,7 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
             blocks: start.blocks.clone(),
             admission: Arc::clone(&readiness.admission),
             dropped_log_lines: start.dropped_log_lines,
+            service: start.config.openim.discovery.names.gateway.clone(),
         };
         let admin = Admin {
             exchange: exchange.clone(),

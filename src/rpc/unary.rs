@@ -13,7 +13,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use crate::limits::GRPC_MESSAGE_BYTES_MAX;
 use crate::wire::grpc::{BodyFault, BodyMessage, Messages, Status, code, is_printable, timeout_value};
 
+/// Keys of few values.
+const FEW_VALUES: [&str; 1] = ["platform"];
+
 /// The head of a call: what gRPC asks for, and metadata. Keys are lower-case.
+///
+/// Values that differ from call to call are never indexed (RFC 7541 6.2.3): indexed, each would push older ones out
+/// of HPACK's table of 4 KiB at both ends, and no later call would find it there. 6 % of the CPU of a forwarded
+/// request was such upkeep of the table (profile of `bench/openim.py forwarded`).
 ///
 /// # Errors
 /// The key whose value is not printable ASCII (spec 6.1: peers refuse it), or which is no key.
@@ -26,9 +33,10 @@ pub(super) fn headers<'a>(
     for (key, value) in metadata {
         let name = HeaderName::from_bytes(key.as_bytes());
         let value = HeaderValue::from_str(value).ok().filter(|_| is_printable(value));
-        let (Ok(name), Some(value)) = (name, value) else {
+        let (Ok(name), Some(mut value)) = (name, value) else {
             return Err(key);
         };
+        value.set_sensitive(!FEW_VALUES.contains(&key));
         headers.append(name, value);
     }
     Ok(headers)
@@ -132,4 +140,19 @@ fn status(headers: &HeaderMap) -> Option<Status> {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
     let code = text("grpc-status")?.parse().ok()?;
     Some(Status::parse(code, text("grpc-message").unwrap_or_default(), text("grpc-status-details-bin")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_values_that_calls_share_are_indexed() {
+        let keys = ["operationid", "opuserid", "platform", "connid"];
+        let mut head = headers(keys.map(|key| (key, "x"))).unwrap();
+        set_timeout(&mut head, 10_000);
+        let indexed: Vec<_> =
+            head.iter().filter(|(_, value)| !value.is_sensitive()).map(|(key, _)| key.as_str()).collect();
+        assert_eq!(indexed, ["content-type", "te", "platform", "grpc-timeout"]);
+    }
 }

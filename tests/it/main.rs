@@ -26,6 +26,7 @@ mod log_lines;
 mod login;
 mod openim;
 mod openim_config;
+mod openim_metrics;
 mod placement;
 mod protection;
 mod push_api;

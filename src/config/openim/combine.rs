@@ -80,11 +80,6 @@ pub(in crate::config) fn faults(judge: Judge<'_>, machine: &Machine) -> Vec<Faul
     if redis.mode == RedisMode::Cluster && redis.db != 0 {
         faults.push(judge.fault("redis.db", "a cluster has database 0 only", "0"));
     }
-    if redis.mode == RedisMode::Cluster && openim.compat == Compat::V35 {
-        let why = "with compat v3.5 token states are read from Redis, and not from a cluster so far: name one server, \
-                   or sentinels";
-        faults.push(judge.fault("redis.mode", why, "standalone"));
-    }
     if redis.mode == RedisMode::Sentinel {
         let why = "needed with redis.mode sentinel";
         if redis.master_name.is_empty() {

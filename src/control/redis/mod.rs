@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use redis::aio::{MultiplexedConnection, PubSub};
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion,
-    RedisConnectionInfo, RedisError,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _,
+    ProtocolVersion, RedisConnectionInfo, RedisError, Value,
 };
 use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep, timeout};
@@ -22,12 +24,16 @@ use tokio::time::{Instant, sleep, timeout};
 use super::backoff::Backoff;
 use super::counts::Counts;
 use super::news::Board;
-use super::plan::{ControlFault, RedisPlan, Subscription};
+use super::plan::{ControlFault, RedisPlan, RedisTopology, Subscription};
 use crate::limits::{CONTROL_CALL_MS, CONTROL_CONNECT_MS, CONTROL_PING_MS, USER_TOKENS_MAX};
 use crate::metrics::Metric;
 
 /// The channel (spec 9.2).
 const ONLINE_CHANGE: &str = "online_change";
+
+/// Times that a question to a cluster is asked again: of the node that it was sent on to, or after a look at who has
+/// which slots now.
+const CLUSTER_RETRIES: u32 = 3;
 
 /// Why a connection is given up.
 #[derive(Debug)]
@@ -44,11 +50,28 @@ pub(super) enum Fault {
 
 /// Where Redis is, checked.
 pub(super) struct Servers {
-    /// Servers, or sentinels.
+    /// What they are, the topology says.
     nodes: Vec<ConnectionAddr>,
-    sentinel_master: Option<String>,
+    topology: RedisTopology,
     login: RedisConnectionInfo,
     next: Cell<usize>,
+}
+
+/// A connection for questions. Cheap to clone: clones share it.
+#[derive(Clone)]
+pub(super) enum Connection {
+    Node(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Connection {
+    /// Asks the server, or the one that has the question's key.
+    pub(super) async fn ask(&mut self, question: &Cmd) -> Result<Value, RedisError> {
+        match self {
+            Self::Node(connection) => question.query_async(connection).await,
+            Self::Cluster(connection) => question.query_async(connection).await,
+        }
+    }
 }
 
 impl Servers {
@@ -70,11 +93,14 @@ impl Servers {
         if !plan.password.is_empty() {
             login = login.set_password(&plan.password);
         }
-        Ok(Self { nodes, sentinel_master: plan.sentinel_master.clone(), login, next: Cell::new(0) })
+        Ok(Self { nodes, topology: plan.topology.clone(), login, next: Cell::new(0) })
     }
 
     /// A connection for questions.
-    pub(super) async fn connect(&self) -> Result<MultiplexedConnection, Fault> {
+    pub(super) async fn connect(&self) -> Result<Connection, Fault> {
+        if self.topology == RedisTopology::Cluster {
+            return in_time("connect", CONTROL_CONNECT_MS, self.connect_cluster()).await;
+        }
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(Duration::from_millis(CONTROL_CONNECT_MS)))
             .set_response_timeout(Some(Duration::from_millis(CONTROL_CALL_MS)));
@@ -82,7 +108,25 @@ impl Servers {
             let client = self.client().await?;
             client.get_multiplexed_async_connection_with_config(&config).await
         };
-        in_time("connect", CONTROL_CONNECT_MS, connecting).await
+        in_time("connect", CONTROL_CONNECT_MS, connecting).await.map(Connection::Node)
+    }
+
+    /// To all nodes, which any of ours names.
+    async fn connect_cluster(&self) -> Result<Connection, RedisError> {
+        let nodes: Vec<ConnectionInfo> =
+            self.nodes.iter().map(|node| node.clone().into_connection_info()).collect::<Result<_, _>>()?;
+        let mut client = ClusterClient::builder(nodes)
+            .use_protocol(ProtocolVersion::RESP2)
+            .retries(CLUSTER_RETRIES)
+            .connection_timeout(Duration::from_millis(CONTROL_CONNECT_MS))
+            .response_timeout(Duration::from_millis(CONTROL_CALL_MS));
+        if let Some(username) = self.login.username() {
+            client = client.username(username);
+        }
+        if let Some(password) = self.login.password() {
+            client = client.password(password);
+        }
+        client.build()?.get_async_connection().await.map(Connection::Cluster)
     }
 
     async fn subscribe(&self) -> Result<PubSub, Fault> {
@@ -98,7 +142,7 @@ impl Servers {
         self.next.set(turn.wrapping_add(1));
         let mut nodes = self.nodes.clone();
         nodes.rotate_left(turn % self.nodes.len().max(1));
-        if let Some(master) = &self.sentinel_master {
+        if let RedisTopology::Sentinels { master } = &self.topology {
             let login = SentinelNodeConnectionInfo::default().set_redis_connection_info(self.login.clone());
             return Sentinel::build(nodes)?.async_master_for(master, Some(&login)).await;
         }

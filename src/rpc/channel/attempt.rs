@@ -10,8 +10,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
-use http::uri::{Authority, PathAndQuery, Uri};
-use http::{HeaderMap, Method, Request};
+use http::uri::{Authority, Uri};
+use http::{Method, Request};
 
 use super::breaker::Outcome;
 use super::fault::{Failure, message_of};
@@ -95,13 +95,8 @@ impl<'a> Entry<'a> {
     }
 
     async fn attempts(&self, call: &Call) -> Result<Bytes, CallFault> {
-        let metadata = call.metadata.iter().map(|(key, value)| (*key, &**value));
-        let headers = unary::headers(metadata).map_err(|key| self.bad_metadata(call, key))?;
         let message = framed(call.message.len(), |out| out.put_slice(&call.message))?;
-        let path = PathAndQuery::try_from(call.path)
-            .map_err(|_| Status::new(code::INTERNAL, format!("{:?} is no path", call.path)))?;
-        let request = Prepared { path, headers, message };
-        let first = match self.attempt(call, &request, None).await? {
+        let first = match self.attempt(call, &message, None).await? {
             Ok(message) => return Ok(message),
             Err(missed) => missed,
         };
@@ -109,7 +104,7 @@ impl<'a> Entry<'a> {
             return Err(self.unavailable(&first.why));
         }
         self.inner.change(|state, _| state.counts.retries += 1);
-        match self.attempt(call, &request, Some(first.key)).await? {
+        match self.attempt(call, &message, Some(first.key)).await? {
             Ok(message) => Ok(message),
             Err(second) => Err(self.unavailable(&second.why)),
         }
@@ -119,11 +114,11 @@ impl<'a> Entry<'a> {
     async fn attempt(
         &self,
         call: &Call,
-        request: &Prepared,
+        framed: &Bytes,
         avoid: Option<InstanceKey>,
     ) -> Result<Result<Bytes, Missed>, CallFault> {
         let mut seat = self.seat(avoid).await?;
-        let ended = self.ask(&seat, call, request).await;
+        let ended = self.ask(&seat, call, framed).await;
         let link = &seat.grant.link;
         let (why, sent) = match ended {
             Ok(message) => {
@@ -155,20 +150,29 @@ impl<'a> Entry<'a> {
         &self,
         seat: &Seat<'_>,
         call: &Call,
-        request: &Prepared,
+        framed: &Bytes,
     ) -> Result<Result<Bytes, CallFault>, Failure> {
         let link = &seat.grant.link;
-        let left_ms = call.deadline.since_ms(clock::now().mono).max(1);
-        let head = request
-            .head(&link.authority, left_ms)
-            .map_err(|error| Failure::Final(Status::new(code::INTERNAL, error.to_string()).into()))?;
+        let head = self.head(call, &link.authority).map_err(Failure::Final)?;
         let (response, stream) = match link.send(head) {
             Some(sent) => sent.map_err(|error| Failure::Refused(error.to_string()))?,
             None => return Err(Failure::Refused("the connection is closing".to_owned())),
         };
-        let answer =
-            unary::exchange(response, stream, request.message.clone(), |bytes| self.hold(bytes)).await;
+        let answer = unary::exchange(response, stream, framed.clone(), |bytes| self.hold(bytes)).await;
         answer.map(message_of).map_err(|error| Failure::of(&error))
+    }
+
+    /// The head of an attempt: it has its own peer and what is left of the time.
+    fn head(&self, call: &Call, authority: &Authority) -> Result<Request<()>, CallFault> {
+        let metadata = call.metadata.iter().map(|(key, value)| (*key, &**value));
+        let mut headers = unary::headers(metadata).map_err(|key| self.bad_metadata(call, key))?;
+        unary::set_timeout(&mut headers, call.deadline.since_ms(clock::now().mono).max(1));
+        let uri =
+            Uri::builder().scheme("http").authority(authority.clone()).path_and_query(call.path).build();
+        let request = uri.and_then(|uri| Request::builder().method(Method::POST).uri(uri).body(()));
+        let mut request = request.map_err(|error| Status::new(code::INTERNAL, error.to_string()))?;
+        *request.headers_mut() = headers;
+        Ok(request)
     }
 
     /// Waits for an instance.
@@ -230,27 +234,6 @@ impl Drop for Entry<'_> {
         if !self.over {
             counts.cancelled += 1;
         }
-    }
-}
-
-/// What attempts have in common.
-struct Prepared {
-    path: PathAndQuery,
-    headers: HeaderMap,
-    message: Bytes,
-}
-
-impl Prepared {
-    fn head(&self, authority: &Authority, left_ms: u64) -> Result<Request<()>, http::Error> {
-        let uri = Uri::builder()
-            .scheme("http")
-            .authority(authority.clone())
-            .path_and_query(self.path.clone())
-            .build()?;
-        let mut request = Request::builder().method(Method::POST).uri(uri).body(())?;
-        *request.headers_mut() = self.headers.clone();
-        unary::set_timeout(request.headers_mut(), left_ms);
-        Ok(request)
     }
 }
 

@@ -163,6 +163,14 @@ impl Method {
             }
         }
     }
+
+    /// The same under OpenIM's name, for the calls that OpenIM counts: its gateways do so since 3.8 (spec 11.4).
+    pub(super) fn upstream_counters(self) -> Option<(Metric, Metric)> {
+        match self {
+            Self::Unary(Unary::Openim(method, Dialect::Openim)) => Some(method.upstream_counters()),
+            _ => None,
+        }
+    }
 }
 
 impl Unary {

@@ -49,6 +49,18 @@ impl Method {
             Self::OnlinePush | Self::BatchPush => (Metric::RpcOtherOk, Metric::RpcOtherError),
         }
     }
+
+    /// The same in `rpc_count`, where a call that its caller gave up is an error (spec 11.4).
+    pub(super) fn upstream_counters(self) -> (Metric, Metric) {
+        match self {
+            Self::Push => (Metric::CountPushOk, Metric::CountPushError),
+            Self::Kick => (Metric::CountKickOk, Metric::CountKickError),
+            Self::OnlineStatus => (Metric::CountStatusOk, Metric::CountStatusError),
+            Self::RemoteLogin => (Metric::CountLoginOk, Metric::CountLoginError),
+            Self::OnlinePush => (Metric::CountOnePushOk, Metric::CountOnePushError),
+            Self::BatchPush => (Metric::CountBatchPushOk, Metric::CountBatchPushError),
+        }
+    }
 }
 
 /// Upstream's words (spec 4.4).

@@ -4,6 +4,7 @@
 mod etcd;
 mod kubernetes;
 mod redis;
+mod redis_cluster;
 mod registration;
 mod servers;
 mod webhooks;
@@ -15,7 +16,9 @@ use pinion::backend::openim::Service;
 use pinion::cluster::endpoints::Endpoints;
 use pinion::control::mailbox::{ControlAddress, ControlThread, Leases};
 use pinion::control::news::{DiscoveryState, News, RegistrationState};
-use pinion::control::plan::{CONFIRMATION, ControlPlan, Discovery, EtcdPlan, RedisPlan, Subscription};
+use pinion::control::plan::{
+    CONFIRMATION, ControlPlan, Discovery, EtcdPlan, RedisPlan, RedisTopology, Subscription,
+};
 use pinion::metrics::{Block, Metric};
 use pinion::shard::clock;
 
@@ -142,7 +145,7 @@ fn etcd_plan(address: impl ToString) -> EtcdPlan {
 fn redis_plan(address: impl ToString) -> RedisPlan {
     RedisPlan {
         addresses: vec![address.to_string()],
-        sentinel_master: None,
+        topology: RedisTopology::Standalone,
         username: String::new(),
         password: String::new(),
         db: 0,

@@ -12,11 +12,11 @@ use rustix::process::Signal;
 use super::servers::{Front, Redis};
 use super::*;
 
-fn follow(plan: RedisPlan) -> Control {
+pub(super) fn follow(plan: RedisPlan) -> Control {
     Control::start(|control| control.redis = Some(plan))
 }
 
-fn change(payload: &str) -> News {
+pub(super) fn change(payload: &str) -> News {
     News::OnlineChange { payload: payload.to_owned().into() }
 }
 
@@ -107,14 +107,16 @@ fn a_password_is_given_where_it_is_asked_for() {
 fn the_master_is_found_through_a_sentinel() {
     let redis = Redis::start();
     let sentinel = Redis::start_sentinel("mymaster", redis.0.address);
-    let sentinel_master = Some("mymaster".to_owned());
-    let control = follow(RedisPlan { sentinel_master, ..redis_plan(sentinel.0.address) });
+    let follow_master = |name: &str| {
+        let topology = RedisTopology::Sentinels { master: name.to_owned() };
+        follow(RedisPlan { topology, ..redis_plan(sentinel.0.address) })
+    };
+    let control = follow_master("mymaster");
     control.await_count(&News::Resubscribed, 1);
     // A sentinel that knows the master listens to some of its channels, but not to this one.
     assert_eq!(redis.client().publish("5:u1"), 1);
     control.await_count(&change("5:u1"), 1);
-    let sentinel_master = Some("another".to_owned());
-    let lost = follow(RedisPlan { sentinel_master, ..redis_plan(sentinel.0.address) });
+    let lost = follow_master("another");
     lost.await_metric(Metric::RedisFailures, 2);
 }
 
@@ -136,12 +138,12 @@ fn kick(user: &str, which: Which) -> TokenOrder {
     TokenOrder::Kick { marking, deadline: later() }
 }
 
-fn kick_all_but(user: &str, token: &str) -> TokenOrder {
+pub(super) fn kick_all_but(user: &str, token: &str) -> TokenOrder {
     kick(user, Which::AllBut(token.into()))
 }
 
 /// Asks, and waits for the answer.
-fn ask(control: &Control, question: u64, user: &str) -> Result<Vec<(String, i64)>, TokenFault> {
+pub(super) fn ask(control: &Control, question: u64, user: &str) -> Result<Vec<(String, i64)>, TokenFault> {
     control.address.tokens(read(question, user, later())).unwrap();
     answer(control, question).map(|mut states| {
         states.sort();

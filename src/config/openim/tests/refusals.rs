@@ -151,15 +151,6 @@ fn impossible_combinations_are_refused_with_place_value_and_what_to_do() {
 }
 
 #[test]
-fn a_cluster_cannot_be_asked_for_the_tokens_of_v35() {
-    let refused =
-        |flags| load_from(&sources(&fixture(V35), &POD, flags)).map(drop).map_err(|f| f.to_string());
-    assert_eq!(refused(&[("redis.mode", "standalone")]), Ok(()));
-    let faults = refused(&[("redis.mode", "cluster")]).unwrap_err();
-    assert!(faults.contains("redis.mode = \"cluster\"") && faults.contains("name one server"), "{faults}");
-}
-
-#[test]
 fn what_a_stronger_source_says_is_not_refused() {
     let edits = [
         ("discovery.yml", "enable: etcd", "enable: zookeeper"),
