@@ -1,12 +1,13 @@
 //! One node: builds mailboxes, listeners and threads, watches them, and takes them down.
 //!
 //! `threads` starts them and waits until they are ready, `openim` makes the control thread of `backend: openim`;
-//! `drain` ends them; `supervisor` tells systemd. Everything here
+//! `drain` ends them; `supervisor` tells systemd, `signals` is what main sleeps on. Everything here
 //! runs on the main thread, which is the only one that may block. Not here: what the threads do (`shard`, `rpc`), and
 //! what is printed (`cli`).
 
 mod drain;
 mod openim;
+mod signals;
 mod supervisor;
 mod threads;
 mod watch;
@@ -14,20 +15,18 @@ mod watch;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, TryRecvError};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
-use signal_hook::iterator::Signals;
 use tracing_appender::non_blocking::ErrorCounter;
 
+use self::signals::Signals;
 use self::supervisor::Supervisor;
 use crate::admission::{Admission, NodeState};
 use crate::config::layout::Layout;
 use crate::config::machine::Machine;
 use crate::config::{Config, Driver, Engine};
 use crate::ids::ShardId;
-use crate::limits::STALL_WATCH_MS;
 use crate::shard::mailbox::{Control, RpcAddress, ShardAddress};
 use crate::shard::stall::Watcher;
 use crate::shard::{Base, DriverKind, EngineKind, NodeEvent, probe_io_uring, probe_ring_engine, stall_trace};
@@ -117,7 +116,7 @@ impl Node {
         dropped_log_lines: ErrorCounter,
     ) -> Result<Self, String> {
         // First of all, so that a signal during the start is not lost and the default action does not cut it short.
-        let signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| format!("cannot catch signals: {e}"))?;
+        let signals = Signals::catch(&[SIGTERM, SIGINT]).map_err(|e| format!("cannot catch signals: {e}"))?;
         stall_trace::install().map_err(|e| format!("cannot prepare backtraces of stalled shards: {e}"))?;
         let (driver, driver_reason) = choose_driver(config.shards.driver, probe_io_uring)?;
         let (engine, engine_reason) = choose_engine(config.shards.engine, driver, probe_ring_engine)?;
@@ -167,7 +166,7 @@ impl Node {
             return Err(format!("there is no shard {}", stall.shard));
         }
         self.planted = Some(stall);
-        self.signals.add_signal(SIGUSR2).map_err(|e| format!("cannot catch SIGUSR2: {e}"))
+        self.signals.add(SIGUSR2).map_err(|e| format!("cannot catch SIGUSR2: {e}"))
     }
 
     /// Begins the planted stall; the second time ends it.
@@ -189,15 +188,15 @@ impl Node {
     pub fn run(mut self) -> Result<(), Failure> {
         self.supervisor.ready(&format!("clients on {}, {} shards", self.facts.websocket, self.shards.len()));
         loop {
-            match self.events.recv_timeout(Duration::from_millis(STALL_WATCH_MS)) {
+            match self.events.try_recv() {
                 Ok(NodeEvent::Failed(why)) => return Err(Failure::Said(why)),
                 Ok(event) => tracing::debug!(?event, "unexpected news"),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => {
                     return Err(Failure::Said("all threads have ended".into()));
                 }
             }
-            self.watch()?;
+            let pause_ms = self.watch()?;
             let signals: Vec<i32> = self.signals.pending().collect();
             if signals.contains(&SIGUSR2) {
                 self.stall();
@@ -206,6 +205,7 @@ impl Node {
                 tracing::info!(signal, deadline_ms = self.config.drain_deadline_ms, "draining");
                 return self.drain();
             }
+            self.signals.wait(pause_ms);
         }
     }
 }

@@ -45,6 +45,10 @@ impl Presence {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
     /// The user that has been dirty for longest, and which platforms left.
     pub(super) fn pop(&mut self) -> Option<(Box<str>, Vec<i32>)> {
         let user = self.order.pop_front()?;

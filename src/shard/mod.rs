@@ -25,6 +25,7 @@ mod presence;
 mod probe;
 pub mod pulse;
 mod recording;
+mod rest;
 mod rpc_mailbox;
 mod run;
 pub mod socket;
