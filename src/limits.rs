@@ -177,8 +177,8 @@ pub const READS_PER_TURN_MAX: usize = 4;
 pub const SCRATCH_BYTES: usize = 64 * 1024;
 /// Granularity of the deadlines that the hub keeps; those of heartbeats have [`REST_MS`].
 pub const TICK_MS: u64 = 100;
-/// The longest that a shard sleeps when nothing is due earlier: so old does the heartbeat of one that is well become, and
-/// so late may a silent client be found, a WebSocket ping be sent and a count be published. In multiples of a tick.
+/// The longest that a shard sleeps when nothing is due earlier: so old does the heartbeat of a healthy one become, and
+/// so late may a silent client be found, a WebSocket ping be sent and a count be published.
 pub const REST_MS: u64 = 3 * TICK_MS;
 /// Frames handed to one `sendmsg`.
 pub const SEND_BATCH_MAX: usize = 64;
