@@ -20,7 +20,7 @@ impl Signals {
     /// A signal cannot be caught, or the process is out of descriptors.
     pub(super) fn catch(signals: &[i32]) -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
-        SignalDelivery::with_pipe(read, write, SignalOnly::default(), signals).map(Self)
+        SignalDelivery::with_pipe(read, write, SignalOnly, signals).map(Self)
     }
 
     /// Catches one more.
