@@ -177,15 +177,18 @@ pub const READY_BATCH_MAX: usize = 256;
 pub const READS_PER_TURN_MAX: usize = 4;
 /// Size of the one scratch buffer that a shard reads into.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
-/// Granularity of every deadline that the hub keeps.
+/// Granularity of the deadlines that the hub keeps; those of heartbeats have [`REST_MS`].
 pub const TICK_MS: u64 = 100;
+/// The longest that a shard sleeps when nothing is due earlier: so old does the heartbeat of a healthy one become, and
+/// so late may a silent client be found, a WebSocket ping be sent and a count be published.
+pub const REST_MS: u64 = 3 * TICK_MS;
 /// Frames handed to one `sendmsg`.
 pub const SEND_BATCH_MAX: usize = 64;
 /// Bytes handed to one `sendmsg`.
 pub const SEND_BATCH_BYTES: usize = 256 * 1024;
 /// A shard whose heartbeat has become this old is known as stalled and taken out of the accept group.
 pub const STALL_REPORT_MS: u64 = 1_000;
-/// The watcher looks at all heartbeats this often.
+/// The watcher looks at all heartbeats this often while one is overdue; else when the oldest one would be.
 pub const STALL_WATCH_MS: u64 = 100;
 /// A heartbeat older than this is what the watcher calls a stall: early enough that it knows within `STALL_REPORT_MS`.
 pub const STALL_SUSPECT_MS: u64 = 800;
@@ -370,8 +373,10 @@ pub const H2_SEND_BUFFER_BYTES: usize = 64 * 1024;
 pub const TLS_TURN_BYTES: usize = 64 * 1024;
 /// Granularity of the deadlines that an rpc thread keeps while calls are open.
 pub const RPC_TICK_MS: u64 = 20;
-/// How often it looks at its counts, at presence and at its drain while none is: an idle node wakes seldom.
+/// How often it looks at its counts, at presence and at its drain while none is.
 pub const RPC_IDLE_TICK_MS: u64 = 100;
+/// The same where nothing has happened since it looked last, nor is waited for: an idle node wakes seldom.
+pub const RPC_REST_MS: u64 = 1_000;
 /// Admin HTTP/1.1: connections at once. More: closed at accept, counted.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Admin HTTP/1.1: bytes of one request, head and body.
@@ -476,7 +481,8 @@ const _: () = assert!(
     STALL_SUSPECT_MS + 2 * STALL_WATCH_MS <= STALL_REPORT_MS,
     "a stall is known in time even if the watcher comes one round late"
 );
-const _: () = assert!(STALL_SUSPECT_MS > 4 * TICK_MS, "a late tick is not a stall");
+const _: () = assert!(STALL_SUSPECT_MS > 2 * REST_MS, "a late tick is not a stall");
+const _: () = assert!(REST_MS.is_multiple_of(TICK_MS), "heartbeats are looked at in a tick");
 const _: () =
     assert!(SPREAD_MS + SPREAD_MARGIN_MS < LOGIN_DEADLINE_MS, "a delayed login still meets its deadline");
 const _: () = assert!(PROXY_HEADER_BYTES < HEAD_BYTES_MAX, "a PROXY header fits where a head is read");

@@ -2,13 +2,14 @@
 //!
 //! `threads` starts them and waits until they are ready, `openim` makes the control thread of `backend: openim`;
 //! `drain` ends them; `reload` changes what may change meanwhile; `logging` is the process's log; `supervisor` tells
-//! systemd. Everything here runs on the main thread, which is the only one that may block. Not here: what the threads
-//! do (`shard`, `rpc`), and what is printed (`cli`).
+//! systemd, `signals` is what main sleeps on. Everything here runs on the main thread, which is the only one that may
+//! block. Not here: what the threads do (`shard`, `rpc`), and what is printed (`cli`).
 
 mod drain;
 mod logging;
 mod openim;
 mod reload;
+mod signals;
 mod supervisor;
 mod threads;
 mod watch;
@@ -16,22 +17,21 @@ mod watch;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::TryRecvError;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
-use signal_hook::iterator::Signals;
 
 pub use self::logging::Logging;
 use self::reload::Reload;
+use self::signals::Signals;
 use self::supervisor::Supervisor;
 use crate::admission::{Admission, NodeState};
 use crate::config::layout::Layout;
 use crate::config::machine::Machine;
 use crate::config::{Config, Driver, Engine, Sources};
 use crate::ids::ShardId;
-use crate::limits::STALL_WATCH_MS;
 use crate::shard::mailbox::{Control, RpcAddress, ShardAddress};
+use crate::shard::news::NodeInbox;
 use crate::shard::stall::Watcher;
 use crate::shard::{Base, DriverKind, EngineKind, NodeEvent, probe_io_uring, probe_ring_engine, stall_trace};
 
@@ -86,7 +86,7 @@ pub struct Node {
     admission: Arc<Admission>,
     shards: Vec<Shard>,
     rpcs: Vec<Rpc>,
-    events: Receiver<NodeEvent>,
+    events: NodeInbox,
     /// With `backend: openim` only.
     control: Option<openim::Control>,
     signals: Signals,
@@ -119,7 +119,7 @@ impl Node {
     pub fn start(config: &Config, sources: Sources, logging: &Logging) -> Result<Self, String> {
         // First of all, so that a signal during the start is not lost and the default action does not cut it short.
         let signals =
-            Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|e| format!("cannot catch signals: {e}"))?;
+            Signals::catch(&[SIGTERM, SIGINT, SIGHUP]).map_err(|e| format!("cannot catch signals: {e}"))?;
         stall_trace::install().map_err(|e| format!("cannot prepare backtraces of stalled shards: {e}"))?;
         let (driver, driver_reason) = choose_driver(config.shards.driver, probe_io_uring)?;
         let (engine, engine_reason) = choose_engine(config.shards.engine, driver, probe_ring_engine)?;
@@ -173,7 +173,7 @@ impl Node {
             return Err(format!("there is no shard {}", stall.shard));
         }
         self.planted = Some(stall);
-        self.signals.add_signal(SIGUSR2).map_err(|e| format!("cannot catch SIGUSR2: {e}"))
+        self.signals.add(SIGUSR2).map_err(|e| format!("cannot catch SIGUSR2: {e}"))
     }
 
     /// Begins the planted stall; the second time ends it.
@@ -195,17 +195,8 @@ impl Node {
     pub fn run(mut self) -> Result<(), Failure> {
         self.supervisor.ready(&self.status());
         loop {
-            match self.events.recv_timeout(Duration::from_millis(STALL_WATCH_MS)) {
-                Ok(NodeEvent::Failed(why)) => return Err(Failure::Said(why)),
-                Ok(NodeEvent::Order { ticket, order }) => self.order(ticket, order),
-                Ok(event) => tracing::debug!(?event, "unexpected news"),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Failure::Said("all threads have ended".into()));
-                }
-            }
-            self.watch()?;
-            self.tell_policies();
+            self.take_news()?;
+            let pause_ms = self.watch()?.min(self.tell_policies());
             let signals: Vec<i32> = self.signals.pending().collect();
             if signals.contains(&SIGUSR2) {
                 self.stall();
@@ -218,6 +209,22 @@ impl Node {
             if signals.contains(&SIGHUP) {
                 // What came of it is in the log; nobody waits for an answer.
                 drop(self.reload());
+                continue;
+            }
+            self.signals.wait(&self.events, pause_ms);
+        }
+    }
+
+    fn take_news(&mut self) -> Result<(), Failure> {
+        loop {
+            match self.events.try_recv() {
+                Ok(NodeEvent::Failed(why)) => return Err(Failure::Said(why)),
+                Ok(NodeEvent::Order { ticket, order }) => self.order(ticket, order),
+                Ok(event) => tracing::debug!(?event, "unexpected news"),
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => {
+                    return Err(Failure::Said("all threads have ended".into()));
+                }
             }
         }
     }

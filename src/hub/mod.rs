@@ -141,7 +141,7 @@ pub enum Input {
     Mail(ShardMail),
     /// From upstream.
     UpstreamReply(UpstreamReply),
-    /// At least every `limits::TICK_MS`.
+    /// At the latest when [`Hub::rest_until`] said, and every `limits::TICK_MS` while there are other inputs.
     Tick,
     /// Close all sessions, paced, the rest at the deadline. `deadline <= now`: at once.
     Drain(Mono),
@@ -341,6 +341,21 @@ impl Hub {
             || self.timers_due.is_some()
             || !self.flush.is_empty()
             || !self.effects.is_empty()
+    }
+
+    /// When the next [`Input::Tick`] is due if nothing else comes: in a tick while something waits that has a deadline
+    /// of its own, else with the first timer of a session, and after `limits::REST_MS` at the latest.
+    pub fn rest_until(&self, now: Mono) -> Mono {
+        let (soon, latest) = (now.plus_ms(limits::TICK_MS), now.plus_ms(limits::REST_MS));
+        let waits = self.drain.is_some()
+            || self.calls.len() > 0
+            || self.held.len() > 0
+            || self.verdicts.tracked() > 0
+            || !self.presence.is_empty();
+        if waits {
+            return soon;
+        }
+        self.wheel.next_due(Tick::of(latest)).map_or(latest, |tick| tick.start().clamp(soon, latest))
     }
 
     /// Whether the push lane may be read: `false` while `limits::PUSHES_OPEN_MAX` pushes are open.

@@ -74,6 +74,10 @@ impl Presence {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
     /// The record of the user that has been dirty for longest, without the connections that there are.
     pub(super) fn pop(&mut self) -> Option<PresenceRecord> {
         let user = self.order.pop_front()?;

@@ -10,7 +10,7 @@ use crate::session::{NONE, Session, Tick, TimerLink};
 
 /// Buckets of one tick each: a power of two above the longest deadline.
 const BUCKETS_MAX: u32 = 512;
-const _: () = assert!(limits::READ_DEADLINE_MS / limits::TICK_MS < BUCKETS_MAX as u64);
+const _: () = assert!((limits::READ_DEADLINE_MS + limits::REST_MS) / limits::TICK_MS < BUCKETS_MAX as u64);
 
 /// See the module's documentation. `cursor` is the first tick whose bucket was not emptied yet.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,6 +59,13 @@ impl Wheel {
         } else if let Some(head) = self.heads.get_mut((at.0 % BUCKETS_MAX) as usize) {
             *head = next;
         }
+    }
+
+    /// The first tick up to `latest` at which a timer may come; `None`: none does.
+    pub(super) fn next_due(&self, latest: Tick) -> Option<Tick> {
+        let armed =
+            |tick: &u32| self.heads.get((tick % BUCKETS_MAX) as usize).is_some_and(|head| *head != NONE);
+        (self.cursor.0..=latest.0).take(BUCKETS_MAX as usize).find(armed).map(Tick)
     }
 
     /// The next session whose timer has come, disarmed. Call until `None`.

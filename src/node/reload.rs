@@ -11,6 +11,7 @@ use crate::config::machine::Machine;
 use crate::config::policy::{NodePolicy, RpcPolicy, ShardPolicy};
 use crate::config::reload::Changes;
 use crate::config::{self, Config, Loaded, Sources};
+use crate::limits::STALL_WATCH_MS;
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, RpcMail};
 use crate::shard::orders::{MainNews, Order, ReloadCounts};
@@ -111,8 +112,9 @@ impl Node {
         Ok(changes)
     }
 
-    /// Hands the policies to the threads that have not got them yet. A lane that is full is tried again.
-    pub(super) fn tell_policies(&mut self) {
+    /// Hands the policies to the threads that have not got them yet. Returns after how many milliseconds to do it
+    /// again: a lane was full.
+    pub(super) fn tell_policies(&mut self) -> u64 {
         let Reload { untold, last, counts, .. } = &mut self.reload;
         untold.shards.retain(|&n| {
             let mail = Control::Policy(Box::new(ShardPolicy::of(last)));
@@ -122,6 +124,8 @@ impl Node {
             let news = MainNews::Reloaded { policy: Box::new(RpcPolicy::of(last)), counts: *counts };
             self.rpcs.get(n).is_some_and(|rpc| rpc.address.post(RpcMail::Main(Box::new(news))).is_err())
         });
+        let is_done = untold.shards.is_empty() && untold.rpcs.is_empty();
+        if is_done { u64::MAX } else { STALL_WATCH_MS }
     }
 
     /// Carries out an order of the admin port, which is on rpc thread 0.

@@ -59,6 +59,12 @@ impl Supervisor {
         }
     }
 
+    /// When the watchdog is to be fed next; the end of time without one.
+    pub(super) fn next_feed(&self, now: Mono) -> Mono {
+        let next = |interval_ms| self.fed.map_or(now, |fed| fed.plus_ms(interval_ms));
+        self.interval_ms.map_or(Mono(u64::MAX), next)
+    }
+
     fn is_due(&self, now: Mono) -> bool {
         let due = |interval_ms| self.fed.is_none_or(|fed| now.since_ms(fed) >= interval_ms);
         self.interval_ms.is_some_and(due)
@@ -83,7 +89,9 @@ mod tests {
         for (now, due) in [(1_000, true), (5_999, false), (6_000, true), (6_100, false), (60_000, true)] {
             assert_eq!(supervisor.is_due(Mono(now)), due, "{now}");
             supervisor.all_turn(Mono(now));
+            assert_eq!(supervisor.next_feed(Mono(now)) == Mono(now + 5_000), due, "{now}");
         }
+        assert_eq!(Supervisor::new(None).next_feed(Mono(1_000)), Mono(u64::MAX));
         assert!(!Supervisor::new(None).is_due(Mono(1_000)));
     }
 }

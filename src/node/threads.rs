@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::RecvTimeoutError;
 use tracing_appender::non_blocking::ErrorCounter;
 
 use super::openim;
@@ -21,6 +21,7 @@ use crate::rpc::{self, RpcStart, UpstreamStart};
 use crate::shard::mailbox::{
     Control, RpcAddress, RpcInbox, ShardAddress, ShardInbox, rpc_mailbox, shard_mailbox,
 };
+use crate::shard::news::{NodeInbox, NodeNews, node_news};
 use crate::shard::pulse::Pulse;
 use crate::shard::stall::Watched;
 use crate::shard::{self, Base, DriverKind, EngineKind, NodeEvent, ShardStart, clock};
@@ -35,7 +36,7 @@ pub(super) struct Started {
     pub(super) http: SocketAddr,
     pub(super) shards: Vec<Shard>,
     pub(super) rpcs: Vec<Rpc>,
-    pub(super) events: Receiver<NodeEvent>,
+    pub(super) events: NodeInbox,
     /// With `backend: openim` only.
     pub(super) control: Option<openim::Control>,
     pub(super) watched: Vec<Watched>,
@@ -56,7 +57,7 @@ struct Common {
     control_block: Arc<Block>,
     pulses: Vec<Arc<Pulse>>,
     dropped_log_lines: ErrorCounter,
-    events: Sender<NodeEvent>,
+    events: NodeNews,
 }
 
 /// Starts all threads and waits until they serve.
@@ -99,7 +100,7 @@ struct Serving {
     control: Option<openim::Control>,
 }
 
-type Prepared = (Common, Vec<ShardInbox>, Vec<RpcInbox>, Receiver<NodeEvent>);
+type Prepared = (Common, Vec<ShardInbox>, Vec<RpcInbox>, NodeInbox);
 
 fn prepare(
     config: Arc<Config>,
@@ -122,7 +123,7 @@ fn prepare(
         rpc_addresses.push(address);
         rpc_inboxes.push(inbox);
     }
-    let (events, news) = bounded(NODE_EVENTS_MAX);
+    let (events, news) = node_news(NODE_EVENTS_MAX).map_err(mailbox)?;
     let common = Common {
         driver: base.driver,
         engine: base.engine,
@@ -250,7 +251,7 @@ fn token_check(config: &Config) -> Option<TokenCheck> {
 }
 
 /// Waits until so many threads have said that they run.
-fn await_ready(events: &Receiver<NodeEvent>, threads: usize) -> Result<(), String> {
+fn await_ready(events: &NodeInbox, threads: usize) -> Result<(), String> {
     let deadline = clock::now().mono.plus_ms(START_DEADLINE_MS);
     let mut ready = 0;
     while ready < threads {

@@ -5,27 +5,30 @@ use std::sync::Arc;
 
 use super::{Failure, Node, NodeState};
 use crate::ids::ShardId;
+use crate::limits::STALL_WATCH_MS;
 use crate::shard::mailbox::Control;
 use crate::shard::stall::StallResponse;
 use crate::shard::{bind_listener, clock};
 
 impl Node {
-    /// Looks at all heartbeats, and tells systemd while none is missing.
+    /// Looks at all heartbeats, and tells systemd while none is missing. Returns after how many milliseconds to do it
+    /// again: at most `limits::STALL_SUSPECT_MS` and one.
     ///
     /// # Errors
     /// A shard is stuck for so long that the process must end.
-    pub(super) fn watch(&mut self) -> Result<(), Failure> {
+    pub(super) fn watch(&mut self) -> Result<u64, Failure> {
         // Taken out for the round: the watcher reports to the node that holds it.
         let Some(mut watcher) = self.watcher.take() else {
-            return Ok(());
+            return Ok(STALL_WATCH_MS);
         };
         let now = clock::now().mono;
         watcher.round(now, self);
         if watcher.all_turn() {
             self.supervisor.all_turn(now);
         }
+        let next = watcher.next_check(now).min(self.supervisor.next_feed(now));
         self.watcher = Some(watcher);
-        self.condemned.map_or(Ok(()), |shard| Err(Failure::Stalled(shard)))
+        self.condemned.map_or(Ok(next.since_ms(now)), |shard| Err(Failure::Stalled(shard)))
     }
 
     /// A new listener for a shard whose old one was shut down.

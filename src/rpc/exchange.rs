@@ -6,7 +6,7 @@
 mod places;
 mod tray;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ use crate::config::policy::RpcPolicy;
 use crate::hub::mail::ShardMail;
 use crate::hub::upstream::{UpstreamReply, UserPlatforms};
 use crate::ids::{RpcTicket, ShardId, SourceId};
-use crate::limits::{DRAIN_VERDICTS_MS, RPC_IDLE_TICK_MS, RPC_TICK_MS};
+use crate::limits::{DRAIN_VERDICTS_MS, RPC_IDLE_TICK_MS, RPC_REST_MS, RPC_TICK_MS};
 use crate::metrics::{Block, Metric};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, LaneDepths, RpcInbox, RpcMail, ShardAddress};
@@ -42,6 +42,18 @@ pub(super) struct Exchange {
     state: Rc<RefCell<State>>,
     /// Rung when there may be something to keep time of.
     roused: Nudge,
+    stir: Rc<Cell<Stir>>,
+}
+
+/// Whether something happened that is to be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stir {
+    /// Something did since the last tick.
+    Stirred,
+    /// Nothing did.
+    Calm,
+    /// Nothing did, and the ticker sleeps for long: who stirs wakes it.
+    Asleep,
 }
 
 struct State {
@@ -100,12 +112,21 @@ impl Exchange {
             next_source: first_source,
             drain: None,
         };
-        Self { state: Rc::new(RefCell::new(state)), roused: Nudge::default() }
+        let stir = Rc::new(Cell::new(Stir::Stirred));
+        Self { state: Rc::new(RefCell::new(state)), roused: Nudge::default(), stir }
     }
 
     /// Adds one to a counter.
     pub(super) fn count(&self, metric: Metric) {
         self.state.borrow_mut().router.tally().count(metric);
+        self.stir();
+    }
+
+    /// Something happens that is to be published soon.
+    fn stir(&self) {
+        if self.stir.replace(Stir::Stirred) == Stir::Asleep {
+            self.roused.ring();
+        }
     }
 
     /// A name for the pushes of one unary call.
@@ -120,6 +141,7 @@ impl Exchange {
         &self,
         start: impl FnOnce(&mut Router) -> Result<(RpcTicket, Mails), Busy>,
     ) -> Result<Waiting, Status> {
+        self.stir.set(Stir::Stirred);
         self.roused.ring();
         let mut state = self.state.borrow_mut();
         let (ticket, mails) = start(&mut state.router)
@@ -135,6 +157,7 @@ impl Exchange {
 
     /// Takes one mail of this thread.
     pub(super) fn mail(&self, mail: RpcMail) {
+        self.stir.set(Stir::Stirred);
         if !matches!(mail, RpcMail::Outcome { .. }) {
             self.roused.ring();
         }
@@ -285,8 +308,11 @@ impl Exchange {
             return monoio::time::sleep(Duration::from_millis(RPC_TICK_MS)).await;
         }
         self.roused.clear();
+        let rests = self.stir.get() == Stir::Calm && self.openim().is_none();
+        self.stir.set(if rests { Stir::Asleep } else { Stir::Calm });
+        let wait_ms = if rests { RPC_REST_MS } else { RPC_IDLE_TICK_MS };
         // Roused or not: the next tick sees what there is.
-        drop(monoio::time::timeout(Duration::from_millis(RPC_IDLE_TICK_MS), self.roused.wait()).await);
+        drop(monoio::time::timeout(Duration::from_millis(wait_ms), self.roused.wait()).await);
     }
 
     /// The deadline of the drain, once it has begun.

@@ -50,10 +50,11 @@ use crate::control::mailbox::ControlAddress;
 use crate::ids::{Ownership, RpcId};
 use crate::limits::{KEEP_ALIVE_MS, LISTEN_QUEUE_MAX, TCP_USER_TIMEOUT_MS};
 use crate::metrics::Block;
+use crate::shard::DriverKind;
 use crate::shard::mailbox::{RpcInbox, ShardAddress};
+use crate::shard::news::NodeNews;
 use crate::shard::pulse::Pulse;
 use crate::shard::thread::{Seat, spawn_on};
-use crate::shard::{DriverKind, NodeEvent};
 
 /// What an rpc thread is started with.
 pub struct RpcStart {
@@ -88,7 +89,7 @@ pub struct RpcStart {
     /// How many lines the log writer dropped, for `/metrics`; `None` if there is no such writer.
     pub dropped_log_lines: Option<ErrorCounter>,
     /// News for the main thread.
-    pub events: crossbeam_channel::Sender<NodeEvent>,
+    pub events: NodeNews,
 }
 
 /// What an rpc thread needs for `backend: openim`.

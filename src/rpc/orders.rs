@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use crate::shard::NodeEvent;
+use crate::shard::news::NodeNews;
 use crate::shard::orders::Order;
 
 /// What came of an order: a text for whoever ordered it.
@@ -17,7 +18,7 @@ pub(super) type Answer = Result<String, String>;
 /// See the module's documentation. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Orders {
-    events: crossbeam_channel::Sender<NodeEvent>,
+    events: NodeNews,
     waiting: Rc<RefCell<Waiting>>,
 }
 
@@ -34,7 +35,7 @@ enum Place {
 
 impl Orders {
     /// Orders go to `events`.
-    pub(super) fn new(events: crossbeam_channel::Sender<NodeEvent>) -> Self {
+    pub(super) fn new(events: NodeNews) -> Self {
         Self { events, waiting: Rc::default() }
     }
 
@@ -91,6 +92,7 @@ impl Drop for Placed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::news::node_news;
 
     fn poll(placed: &mut Placed) -> Poll<Answer> {
         Pin::new(placed).poll(&mut Context::from_waker(Waker::noop()))
@@ -98,13 +100,12 @@ mod tests {
 
     #[test]
     fn an_order_gets_its_answer_and_one_that_was_left_leaves_nothing() {
-        let (events, main) = crossbeam_channel::bounded(2);
+        let (events, main) = node_news(2).unwrap();
         let orders = Orders::new(events);
         let (mut first, second) =
             (orders.place(Order::Reload).unwrap(), orders.place(Order::Reload).unwrap());
         assert!(orders.place(Order::Reload).is_none(), "main does not hear");
-        let tickets: Vec<u64> = main
-            .try_iter()
+        let tickets: Vec<u64> = std::iter::from_fn(|| main.try_recv().ok())
             .filter_map(|event| match event {
                 NodeEvent::Order { ticket, .. } => Some(ticket),
                 _ => None,

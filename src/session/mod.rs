@@ -50,6 +50,17 @@ impl Tick {
         Self(self.0.saturating_add(u32::try_from(ticks).unwrap_or(u32::MAX)))
     }
 
+    /// The same tick or a later one: the first in a step of `limits::REST_MS`.
+    pub fn rest(self) -> Self {
+        const STEP: u64 = limits::REST_MS / limits::TICK_MS;
+        Self(u32::try_from(u64::from(self.0).next_multiple_of(STEP)).unwrap_or(u32::MAX))
+    }
+
+    /// The moment at which it begins.
+    pub fn start(self) -> Mono {
+        Mono(u64::from(self.0) * limits::TICK_MS)
+    }
+
     /// Milliseconds from `earlier` to `self`.
     pub fn since_ms(self, earlier: Self) -> u64 {
         u64::from(self.0.saturating_sub(earlier.0)) * limits::TICK_MS
@@ -253,7 +264,8 @@ impl Session {
             Phase::Open => {
                 let silent = self.heard.after_ms(limits::READ_DEADLINE_MS);
                 let ping = self.pinged.after_ms(limits::WEB_PING_INTERVAL_MS);
-                let heard = if self.platform == Platform::WEB { silent.min(ping) } else { silent };
+                // Heartbeats of all sessions are looked at together, so that an idle shard need not wake in each tick.
+                let heard = if self.platform == Platform::WEB { silent.min(ping) } else { silent }.rest();
                 let expiry = self.outbox.as_ref().and_then(|outbox| outbox.next_expiry());
                 [self.send_deadline(), expiry].into_iter().flatten().chain([heard]).min()
             }

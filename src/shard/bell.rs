@@ -3,7 +3,7 @@
 //! What always holds: `ring` and `silence` never wait. The descriptor is closed with its last owner, never earlier.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -39,6 +39,12 @@ impl EventBell {
         let mut count = [0; 8];
         let result = rustix::io::read(&self.fd, &mut count);
         assert!(matches!(result, Ok(8) | Err(Errno::AGAIN)), "an eventfd cannot fail to be read: {result:?}");
+    }
+}
+
+impl AsFd for EventBell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -19,6 +19,7 @@ mod hub_plan;
 mod listener;
 pub mod mailbox;
 pub mod names;
+pub mod news;
 pub mod nudge;
 pub mod orders;
 mod outcomes;
@@ -27,6 +28,7 @@ mod presence;
 mod probe;
 pub mod pulse;
 mod recording;
+mod rest;
 mod rpc_mailbox;
 mod run;
 pub mod socket;
@@ -80,7 +82,7 @@ pub struct ShardStart {
     /// Its heartbeat, watched by the main thread.
     pub pulse: Arc<Pulse>,
     /// News for the main thread.
-    pub events: crossbeam_channel::Sender<NodeEvent>,
+    pub events: news::NodeNews,
 }
 
 /// The monoio driver a thread runs on.

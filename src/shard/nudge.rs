@@ -46,7 +46,7 @@ impl Nudge {
         std::future::poll_fn(|cx| self.poll_wait(cx)).await;
     }
 
-    fn poll_wait(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_wait(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.state.rung.replace(false) {
             return Poll::Ready(());
         }

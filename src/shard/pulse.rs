@@ -82,7 +82,7 @@ pub enum Phase {
     Unborn,
     /// In its loop.
     Turning,
-    /// Its loop waits for events. Tasks of connections may still run, and the ticker ends the wait each tick.
+    /// Its loop waits for events. Tasks of connections may still run, and the wait ends within `limits::REST_MS`.
     Parked,
     /// Left its loop: nothing is expected of it.
     Ended,
@@ -127,7 +127,7 @@ impl Pulse {
         self.phase.store(Phase::Turning as u8, Ordering::Release);
     }
 
-    /// A new turn. At least once every `limits::TICK_MS`.
+    /// A new turn. At least once every `limits::REST_MS`.
     pub fn turn(&self, now: Mono) {
         let turns = self.turns.load(Ordering::Relaxed);
         self.turns.store(turns.wrapping_add(1), Ordering::Relaxed); // one writer: no need for an addition in memory

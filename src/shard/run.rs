@@ -19,12 +19,14 @@ use super::head::{self, No};
 use super::hub_plan::{hub_config, login_rules};
 use super::mailbox::{Control, HandOver, RpcAddress, RpcMail, ShardInbox};
 use super::names::Names;
+use super::news::NodeNews;
 use super::nudge::Nudge;
 use super::outcomes::Outcomes;
 use super::planted::{Faults, Unregister};
 use super::presence::{Haste, PresencePost};
 use super::pulse::{Activity, Pulse};
 use super::recording::Recording;
+use super::rest::{Rest, Woken};
 use super::socket::Socket;
 use super::transform::Identity;
 use super::turn::Turns;
@@ -72,7 +74,15 @@ struct Loop {
     alarm: Alarm,
     farewell: Farewell,
     now: Now,
-    next_tick: Rc<Cell<Mono>>,
+    rest: Rest,
+    /// What ended the last sleep, if this turn follows one.
+    woken: Option<Woken>,
+    /// The first turn from then on ticks ...
+    next_tick: Mono,
+    /// ... and a tick after this time is late.
+    tick_due: Mono,
+    /// Something may have happened that is not published.
+    unpublished: bool,
     /// What rpc threads are told.
     outcomes: Outcomes,
     presence: PresencePost,
@@ -97,7 +107,7 @@ pub(super) async fn run(start: ShardStart, turns: Turns) {
     tell(&events, news);
 }
 
-fn tell(events: &crossbeam_channel::Sender<NodeEvent>, news: NodeEvent) {
+fn tell(events: &NodeNews, news: NodeEvent) {
     if let Err(error) = events.try_send(news) {
         tracing::error!(%error, "main does not hear");
     }
@@ -107,8 +117,6 @@ impl Loop {
     fn new(start: ShardStart, turns: Turns) -> io::Result<Self> {
         let nudge = Nudge::default();
         let now = clock::now();
-        let next_tick = Rc::new(Cell::new(now.mono.plus_ms(TICK_MS)));
-        monoio::spawn(tick_tock(Rc::clone(&next_tick), nudge.clone()));
         let hub_config = hub_config(start.id, &start.config);
         let mut hub = Hub::new(hub_config.clone());
         let recording = Recording::start(start.id, &start.config, &hub_config, &mut hub)?;
@@ -150,7 +158,11 @@ impl Loop {
             turns,
             nudge,
             now,
-            next_tick,
+            rest: Rest::new(),
+            woken: None,
+            next_tick: now.mono.plus_ms(TICK_MS),
+            tick_due: now.mono.plus_ms(TICK_MS),
+            unpublished: true,
             drain: None,
             turn_count: 0,
             faults: Faults::plant(start.id, start.config.planted.fault),
@@ -164,10 +176,10 @@ impl Loop {
                 self.record();
                 return self.publish();
             }
-            match pace {
-                Pace::Hurry => self.turns.turn().await,
+            self.woken = match pace {
+                Pace::Hurry => self.give_turn().await,
                 Pace::Rest => self.sleep().await,
-            }
+            };
         }
     }
 
@@ -177,6 +189,7 @@ impl Loop {
         self.now = clock::now();
         self.pulse.turn(self.now.mono);
         self.turn_count += 1;
+        self.unpublished |= self.woken != Some(Woken::ByClock);
         for conn in self.faults.drained() {
             self.close_socket(conn);
         }
@@ -208,15 +221,33 @@ impl Loop {
         if more || self.hub.has_work() { Pace::Hurry } else { Pace::Rest }
     }
 
+    async fn give_turn(&self) -> Option<Woken> {
+        self.turns.turn().await;
+        None
+    }
+
     /// The sleep protocol of the mailbox; tasks of this thread wake the loop by its nudge.
-    async fn sleep(&mut self) {
+    async fn sleep(&mut self) -> Option<Woken> {
         if !self.inbox.prepare_sleep() {
-            return self.turns.turn().await; // mail: a lane was longer than its budget, or is not read at present
+            return self.give_turn().await; // mail: a lane was longer than its budget, or is not read at present
         }
         self.alarm.arm();
         self.pulse.park();
-        self.nudge.wait().await;
+        self.tick_due = self.wake_at();
+        let woken = self.rest.sleep(&self.nudge, self.tick_due).await;
         self.inbox.woken();
+        Some(woken)
+    }
+
+    /// When the loop ticks if nothing wakes it. Traffic does before that: then the tick costs no wake-up of its own.
+    fn wake_at(&self) -> Mono {
+        let soon = self.next_tick;
+        if !self.outcomes.is_empty() || self.door.handshakes() > 0 || self.recording.is_some() {
+            return soon;
+        }
+        let hub = self.hub.rest_until(self.now.mono);
+        let counts = soon.plus_ms(TICK_MS);
+        if self.unpublished { hub.min(counts).max(soon) } else { hub.max(soon) }
     }
 
     fn read_replies(&mut self) {
@@ -317,12 +348,15 @@ impl Loop {
     }
 
     fn tick_if_due(&mut self) {
-        let (now, due) = (self.now.mono, self.next_tick.get());
-        if now < due {
+        let (now, due) = (self.now.mono, self.tick_due);
+        if now < self.next_tick {
             return;
         }
         self.pulse.enter(Activity::Tick, None);
-        self.next_tick.set(due.plus_ms(TICK_MS).max(now.plus_ms(1)));
+        self.next_tick = now.plus_ms(TICK_MS);
+        self.tick_due = self.next_tick;
+        // What this turn does after it, or what came with its waking, is published by a later one.
+        self.unpublished = self.woken != Some(Woken::ByClock);
         self.hub.input(self.now, Input::Tick);
         self.door.expire(now);
         let tally = self.hub.tally(self.now);
@@ -439,16 +473,6 @@ impl Loop {
             faults: &self.faults,
         };
         (&mut self.engine, above)
-    }
-}
-
-/// Wakes the loop at each tick. The loop moves the tick on, and measures how late it was.
-async fn tick_tock(next_tick: Rc<Cell<Mono>>, nudge: Nudge) {
-    loop {
-        // At least the shortest useful sleep: the loop may not have seen the last tick yet.
-        let wait = next_tick.get().since_ms(clock::now().mono).max(1);
-        monoio::time::sleep(Duration::from_millis(wait)).await;
-        nudge.ring();
     }
 }
 

@@ -5,11 +5,11 @@
 //! once, its end once, an abort is asked for once.
 //!
 //! What is a stall: the stamp of a thread in its loop is older than `STALL_SUSPECT_MS`, whether it was turning or
-//! parked. Parked is no excuse: the ticker ends each wait within `TICK_MS`, and while the loop waits a task of a
+//! parked. Parked is no excuse: each wait ends within `REST_MS`, and while the loop waits a task of a
 //! connection on the same thread may be the one that does not come back. A watcher that was itself held up (a process
 //! that was stopped, a machine that slept) knows nothing about others: it starts to count again.
 //!
-//! Call [`Watcher::round`] every `STALL_WATCH_MS`.
+//! Call [`Watcher::round`] when [`Watcher::next_check`] says so, or earlier.
 
 use std::fmt;
 use std::sync::Arc;
@@ -124,8 +124,8 @@ enum Standing {
 pub struct Watcher {
     watched: Vec<(Watched, Standing)>,
     abort_ms: u64,
-    /// Time of the last check.
-    checked: Option<Mono>,
+    /// When the last check wanted the next one.
+    next: Option<Mono>,
     /// Stamps count as at least this fresh: the end of the watcher's own last absence.
     back_since: Mono,
 }
@@ -134,7 +134,7 @@ impl Watcher {
     /// Watches `shards`; asks for an abort after `abort_ms` (`stall.abort_ms`).
     pub fn new(shards: Vec<Watched>, abort_ms: u64) -> Self {
         let watched = shards.into_iter().map(|shard| (shard, Standing::Turning)).collect();
-        Self { watched, abort_ms, checked: None, back_since: Mono(0) }
+        Self { watched, abort_ms, next: None, back_since: Mono(0) }
     }
 
     /// Checks and acts.
@@ -157,10 +157,9 @@ impl Watcher {
     /// What is new since the last check. Changes nothing but the watcher's own notes.
     pub fn check(&mut self, now: Mono) -> Vec<Finding> {
         // Held up for half of what it waits for, the watcher cannot tell a stalled shard from a stopped process.
-        if self.checked.is_some_and(|checked| now.since_ms(checked) > limits::STALL_SUSPECT_MS / 2) {
+        if self.next.is_some_and(|next| now.since_ms(next) > limits::STALL_SUSPECT_MS / 2) {
             self.back_since = now;
         }
-        self.checked = Some(now);
         let (abort_ms, back_since) = (self.abort_ms, self.back_since);
         let mut findings = Vec::new();
         for (shard, standing) in &mut self.watched {
@@ -186,7 +185,19 @@ impl Watcher {
                 _ => {}
             }
         }
+        self.next = Some(self.next_check(now));
         findings
+    }
+
+    /// When to look again: while a shard is stalled soon, else when the one that turned first may become overdue.
+    pub fn next_check(&self, now: Mono) -> Mono {
+        if !self.all_turn() {
+            return now.plus_ms(limits::STALL_WATCH_MS);
+        }
+        let glimpses = self.watched.iter().map(|(shard, _)| shard.pulse.glimpse());
+        let alive = glimpses.filter(|seen| matches!(seen.phase, Phase::Turning | Phase::Parked));
+        let oldest = alive.map(|seen| seen.stamp.max(self.back_since)).min().unwrap_or(now);
+        oldest.plus_ms(limits::STALL_SUSPECT_MS + 1).max(now.plus_ms(1))
     }
 
     /// Says and does what a finding calls for: first the metric and the listener, then the slow part, the backtrace.

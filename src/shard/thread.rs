@@ -6,10 +6,10 @@ use std::future::Future;
 use std::io;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::Sender;
 use monoio::{FusionRuntime, IoUringDriver, LegacyDriver, RuntimeBuilder};
 use rustix::thread::CpuSet;
 
+use super::news::NodeNews;
 use super::turn::Turns;
 use super::{DriverKind, NodeEvent};
 use crate::limits::RING_ENTRIES_MAX;
@@ -30,7 +30,7 @@ pub struct Seat {
 ///
 /// # Errors
 /// The system gives no thread.
-pub fn spawn_on<M, F>(seat: Seat, events: Sender<NodeEvent>, make: M) -> io::Result<JoinHandle<()>>
+pub fn spawn_on<M, F>(seat: Seat, events: NodeNews, make: M) -> io::Result<JoinHandle<()>>
 where
     M: FnOnce(Turns) -> F + Send + 'static,
     F: Future<Output = ()> + 'static,
@@ -105,6 +105,7 @@ where
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::shard::news::node_news;
     use crate::shard::{Base, EngineKind};
 
     /// Every driver that this machine lets us use.
@@ -144,7 +145,7 @@ pub(crate) mod tests {
             let cpu = (0..CpuSet::MAX_CPU)
                 .find(|cpu| rustix::thread::sched_getaffinity(None).unwrap().is_set(*cpu))
                 .unwrap();
-            let (events, news) = crossbeam_channel::bounded(1);
+            let (events, news) = node_news(1).unwrap();
             let (say, said) = crossbeam_channel::bounded(1);
             let seat = Seat { name: "shard7".into(), cpu: Some(cpu), driver };
             let thread = spawn_on(seat, events, move |turns| async move {

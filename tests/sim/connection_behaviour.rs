@@ -85,7 +85,7 @@ fn every_complete_frame_renews_the_read_deadline_and_nothing_else_does() {
             rig.wait(2_000);
             assert_eq!(rig.is_closed(conn), !renews, "{name} on {platform:?}");
             if renews {
-                rig.wait(limits::READ_DEADLINE_MS);
+                rig.wait(limits::READ_DEADLINE_MS + limits::REST_MS);
                 assert!(rig.is_closed(conn), "{name} on {platform:?}: renewed once, not for ever");
             }
             assert!(
@@ -323,7 +323,7 @@ fn text_frames_come_only_where_clients_expect_them() {
     // kicked never sees one but the pong it asked for.
     let mut rig = Rig::new(config());
     let conn = rig.log_in("u", Platform::WEB);
-    rig.wait(limits::WEB_PING_INTERVAL_MS);
+    rig.wait(limits::WEB_PING_INTERVAL_MS + limits::REST_MS);
     rig.push(1, 1, &["u"]);
     rig.turn();
     rig.request(conn, "u", (2004, "m"), b"");
@@ -369,7 +369,7 @@ fn a_crowd_that_falls_silent_together_is_ended_in_more_than_one_turn() {
         rig.log_in(&format!("u{n}"), Platform::IOS);
     }
     let ended = |rig: &mut Rig| rig.value(Disconnect::ReadDeadline.terms().metric);
-    rig.now.mono = rig.now.mono.plus_ms(limits::READ_DEADLINE_MS + limits::TICK_MS);
+    rig.now.mono = rig.now.mono.plus_ms(limits::READ_DEADLINE_MS + limits::TICK_MS + limits::REST_MS);
     rig.input(Input::Tick);
     assert_eq!(ended(&mut rig), limits::TIMER_BATCH_MAX as u64);
     rig.hub = thaw(&rig.hub);

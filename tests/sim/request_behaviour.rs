@@ -20,9 +20,42 @@ fn the_read_deadline_is_thirty_seconds_after_the_last_frame() {
     rig.ping(conn, b"x");
     rig.wait(limits::READ_DEADLINE_MS - limits::TICK_MS);
     assert!(!rig.is_closed(conn));
-    rig.wait(2 * limits::TICK_MS);
+    rig.wait(limits::TICK_MS + limits::REST_MS);
     assert!(rig.is_closed(conn));
     assert!(!rig.is_registered("u"));
+}
+
+#[test]
+fn a_hub_that_is_ticked_only_when_it_asks_keeps_its_deadlines() {
+    let (tick, rest) = (limits::TICK_MS, limits::REST_MS);
+    // Silence: seldom looked at, found within a rest.
+    let mut rig = Rig::new(config());
+    assert_eq!(rig.doze(100 * rest), 100, "nobody is here");
+    let conn = rig.log_in("u", Platform::IOS);
+    let ticks = rig.doze(limits::READ_DEADLINE_MS - tick);
+    assert!(ticks <= limits::READ_DEADLINE_MS / rest + 1, "{ticks}");
+    assert!(!rig.is_closed(conn));
+    rig.doze(tick + rest);
+    assert!(rig.is_closed(conn));
+    // A call, a login that nobody answers, a last frame that nobody takes: to the tick.
+    let mut rig = Rig::new(config());
+    let conn = rig.log_in("u", Platform::IOS);
+    rig.request(conn, "u", (1001, "one"), b"x");
+    rig.doze(1);
+    assert_eq!(rig.hub.rest_until(rig.now.mono), rig.now.mono.plus_ms(tick), "a call is open");
+    let mut rig = Rig::new(config());
+    let conn = rig.log_in("u", Platform::IOS);
+    rig.doze(10 * rest + 1);
+    rig.push(1, 1, &["u"]);
+    rig.turn();
+    rig.request(conn, "u", (2003, "bye"), b"");
+    let call = rig.calls().pop().unwrap();
+    rig.answer(&call, UpstreamOutcome::Data(Bytes::new()));
+    let ticks = rig.doze(limits::FLUSH_DEADLINE_MS - tick);
+    assert!(ticks <= limits::FLUSH_DEADLINE_MS / rest + 2, "{ticks}");
+    assert!(!rig.is_closed(conn));
+    rig.doze(2 * tick);
+    assert!(rig.is_closed(conn));
 }
 
 #[test]
@@ -44,7 +77,11 @@ fn only_web_clients_are_pinged_every_27_seconds() {
     for _ in 0..3 {
         rig.wait(limits::WEB_PING_INTERVAL_MS - limits::TICK_MS);
         assert!(conns.iter().all(|(_, c)| rig.read(*c).is_empty()));
+        // To the tick that all heartbeats of the shard are looked at in.
         rig.wait(limits::TICK_MS);
+        while rig.now.mono.0 % limits::REST_MS >= limits::TICK_MS {
+            rig.wait(limits::TICK_MS);
+        }
         for (on, conn) in &conns {
             let expected: &[Seen] = if *on == Platform::WEB { &[Seen::Ping] } else { &[] };
             assert_eq!(rig.read(*conn), expected, "{on:?}");

@@ -157,6 +157,21 @@ impl Rig {
         }
     }
 
+    /// As [`Rig::wait`], with as few ticks as the hub asks for; returns how many.
+    pub fn doze(&mut self, ms: u64) -> u64 {
+        let (end, mut ticks) = (self.now.mono.plus_ms(ms), 0);
+        while self.now.mono < end {
+            while self.hub.next_presence().is_some() {}
+            let until = self.hub.rest_until(self.now.mono);
+            assert!(until > self.now.mono && until <= self.now.mono.plus_ms(limits::REST_MS), "{until:?}");
+            self.now.mono = until.min(end);
+            self.input(Input::Tick);
+            self.turn();
+            ticks += 1;
+        }
+        ticks
+    }
+
     fn take_effects(&mut self) {
         self.effects.extend(std::iter::from_fn(|| self.hub.next_effect()));
     }

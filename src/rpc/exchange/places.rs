@@ -15,6 +15,7 @@ impl Exchange {
             return None;
         }
         state.connections_open += 1;
+        self.stir();
         drop(state);
         Some(ConnectionPlace { watch: self.watch_drain() })
     }
@@ -26,6 +27,7 @@ impl Exchange {
             return None;
         }
         state.calls_open += 1;
+        self.stir();
         Some(CallPlace { exchange: self.clone() })
     }
 
@@ -56,6 +58,7 @@ impl ConnectionPlace {
 impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.watch.exchange.state.borrow_mut().connections_open -= 1;
+        self.watch.exchange.stir();
     }
 }
 
@@ -67,6 +70,7 @@ pub(in crate::rpc) struct CallPlace {
 impl Drop for CallPlace {
     fn drop(&mut self) {
         self.exchange.state.borrow_mut().calls_open -= 1;
+        self.exchange.stir();
     }
 }
 

@@ -20,6 +20,7 @@ use crate::ids::{Ownership, RpcId, RpcTicket, ShardId, SlotId};
 use crate::metrics::{Block, Metric};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, RpcInbox, RpcMail, ShardAddress, rpc_mailbox, shard_mailbox};
+use crate::shard::news::{NodeInbox, node_news};
 use crate::shard::pulse::Pulse;
 use crate::shard::{Base, NodeEvent, ShardStart, admission_limits, bind_listener, spawn};
 
@@ -34,7 +35,7 @@ pub(super) struct Node {
     pub(super) admission: Arc<Admission>,
     pub(super) ownership: Ownership,
     pub(super) verdicts: Receiver<RpcOutcome>,
-    events: Receiver<NodeEvent>,
+    events: NodeInbox,
     threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
 }
@@ -47,7 +48,7 @@ impl Node {
         let ownership = Ownership::new(config.shards.owner_key, SHARDS);
         let admission = Arc::new(Admission::with(admission_limits(&config)));
         let (rpc, rpc_inbox) = rpc_mailbox(SHARDS).unwrap();
-        let (event_sender, events) = bounded(64);
+        let (event_sender, events) = node_news(64).unwrap();
         let (shards, inboxes): (Vec<_>, Vec<_>) = (0..SHARDS).map(|_| shard_mailbox().unwrap()).unzip();
         let blocks: Vec<Arc<Block>> = (0..SHARDS).map(|_| Arc::default()).collect();
         let mut threads = Vec::new();
