@@ -2,19 +2,22 @@
 //! default here.
 //!
 //! A constant ends in its unit (`_BYTES`, `_MS`) or in `_MAX`; `tests/it/tidy.rs` checks it. Those of one part
-//! are in a file of their own: `channel`, `config`, `control`, `embedded`, `presence`.
+//! are in a file of their own: `channel`, `config`, `control`, `embedded`, `presence`,
+//! `routing`.
 
 mod channel;
 mod config;
 mod control;
 mod embedded;
 mod presence;
+mod routing;
 
 pub use channel::*;
 pub use config::*;
 pub use control::*;
 pub use embedded::*;
 pub use presence::*;
+pub use routing::*;
 
 // ---- handshake -----------------------------------------------------------------------------------------------
 
