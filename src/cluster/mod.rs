@@ -2,6 +2,7 @@
 //!
 //! `request` and `batch` read what a caller asks for (`fields` walks protobuf), `view` says where users belong,
 //! `router` splits a request by owner and gathers the answers (`parts` those of a push that come one by one).
+//! `placement` names the home of a user (`rendezvous`, or OpenIM's `ring`).
 //! `endpoints` is what is believed of OpenIM's services. No I/O is here; `rpc` posts the mail that the router hands
 //! out.
 #![deny(clippy::indexing_slicing, clippy::iter_over_hash_type, clippy::expect_used)]
@@ -10,6 +11,10 @@ pub mod batch;
 pub mod endpoints;
 pub mod fields;
 mod parts;
+pub mod placement;
+pub mod protocol;
+pub mod rendezvous;
 pub mod request;
+pub mod ring;
 pub mod router;
 pub mod view;

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::parts::Parts;
-use super::view::{Place, View};
+use super::view::{Local, Place};
 use crate::arena::Arena;
 use crate::hub::mail::{
     Audience, DeviceStatus, DeviceVerdict, KickMail, Look, LookMail, OnlineStatusMail, PushBody, PushMail,
@@ -146,7 +146,7 @@ enum SoFar {
 #[derive(Debug)]
 pub struct Router {
     rpc: RpcId,
-    view: View,
+    view: Local,
     gathers: Arena<Gather>,
     /// Open calls by deadline.
     due: BTreeSet<(Mono, SlotId)>,
@@ -155,7 +155,7 @@ pub struct Router {
 
 impl Router {
     /// A router for one rpc thread with at most `calls_max` calls at once.
-    pub fn new(rpc: RpcId, view: View, calls_max: u32) -> Self {
+    pub fn new(rpc: RpcId, view: Local, calls_max: u32) -> Self {
         Self { rpc, view, gathers: Arena::new(calls_max), due: BTreeSet::new(), tally: Tally::default() }
     }
 

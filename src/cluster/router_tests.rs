@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::super::view::View;
 use super::*;
 use crate::hub::mail::{DeviceOutcome, PushPart, RecipientVerdict, UserStatus};
 use crate::ids::Ownership;

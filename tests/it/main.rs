@@ -24,6 +24,7 @@ mod leak;
 mod login;
 mod openim;
 mod openim_config;
+mod placement;
 mod protection;
 mod push_api;
 mod recording;

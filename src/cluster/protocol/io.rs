@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 
-use super::super::placement::Placement;
 use super::super::view::{Epoch, Incarnation, MemberState, NodeId, View};
 use super::frame::{Class, Conn, Frame, Generation, Key, PushId, Verdict};
+use super::placed::Placed;
 use crate::hub::mail::DeviceVerdict;
 use crate::ids::{ShardId, Text};
 use crate::time::Mono;
@@ -18,7 +18,7 @@ pub enum Input {
     Tick,
     /// The membership as the source has it.
     View(View),
-    /// The own record has been written; it is of this epoch now.
+    /// The record asked for by [`Output::Register`] has been written, at this epoch.
     Recorded(Epoch),
     /// A renewal succeeded: valid until then, counted from its sending, times 0.99 (A4).
     Lease(Mono),
@@ -131,8 +131,10 @@ pub enum Output {
     },
     /// Too many pushes in flight: refuse this one.
     Refused(u64),
-    /// Write the own record in this state, by a transaction; [`Input::Recorded`] answers.
+    /// Write the own record in this state, by a transaction: the same registration.
     Record(MemberState),
+    /// The own record is lost: write it back in this state. A new registration; [`Input::Recorded`] answers.
+    Register(MemberState),
     /// Delete the record of a lost node: it holds no connection any more. A transaction on its revision.
     Forget(NodeId, Incarnation),
     /// Delete the own record and end: there are no connections.
@@ -158,7 +160,7 @@ pub enum Reason {
 #[derive(Clone, Debug)]
 pub enum Mail {
     /// To every shard: act by this placement too, and answer [`Input::Switched`].
-    Add(Epoch, Placement),
+    Add(Epoch, Placed),
     /// To every shard: of the placements added only this one is left.
     Only(Epoch),
     /// Register the connection, then write its 101, then say [`Input::Registered`].

@@ -5,7 +5,7 @@ use super::frame::{Body, Frame, Generation, Hello};
 use super::io::{Count, Output};
 use super::peer::{Greeting, Link, Peer, Up};
 use super::rules::Rule;
-use super::{Node, Stage};
+use super::Node;
 use crate::limits::{BEAT_MS, COVER_MS};
 
 impl Node {
@@ -237,9 +237,6 @@ impl Node {
         self.strays.link_down(with);
         self.routes_lost(with);
         self.copies_lost(with);
-        if self.stage == Stage::Joining {
-            return;
-        }
         self.strays.recheck = true;
     }
 }

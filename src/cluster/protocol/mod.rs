@@ -23,6 +23,7 @@ mod link;
 mod member;
 mod order;
 mod peer;
+pub mod placed;
 mod policy;
 mod rules;
 mod seen;
@@ -33,7 +34,7 @@ mod strays;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::placement::{Algorithm, Fingerprint, Placement};
+use super::placement::{Algorithm, Fingerprint};
 use super::view::{Epoch, Incarnation, NodeId, View};
 use crate::time::{Mono, Now};
 use entry::Entries;
@@ -43,6 +44,7 @@ use holder::Locals;
 use io::{Count, Input, Mail, Output};
 use order::Order;
 use peer::Peer;
+use placed::Placed;
 use rules::{Rule, Rules};
 use seen::Seen;
 use strays::Strays;
@@ -84,7 +86,9 @@ pub struct Node {
     registered_epoch: Epoch,
     /// The view that decides, with its placement; none before the first was adopted.
     view: View,
-    placement: Rc<Placement>,
+    placement: Rc<Placed>,
+    /// Epoch of the view with which that placement came.
+    placed_epoch: Epoch,
     /// A newer view that shards are still switching to.
     next: Option<Switch>,
     /// Shards may still act by a placement other than the present one.
@@ -92,6 +96,8 @@ pub struct Node {
     lease: Lease,
     /// Epoch of the view at which the barrier was last passed in the present registration.
     fit_epoch: Option<Epoch>,
+    /// [`Output::Register`] is not answered yet.
+    registering: bool,
     stage: Stage,
     peers: BTreeMap<NodeId, Peer>,
     strays: Strays,
@@ -110,7 +116,7 @@ pub struct Node {
 #[derive(Debug)]
 struct Switch {
     view: View,
-    placement: Rc<Placement>,
+    placement: Rc<Placed>,
     waits_for: BTreeSet<u16>,
 }
 
@@ -144,7 +150,8 @@ impl Node {
     pub(self) fn with_rules(identity: Identity, lease_until: Mono, rules: Rules) -> Self {
         let view = View::default();
         Self {
-            placement: Rc::new(Placement::new(&view, &identity.algorithm)),
+            placement: Rc::new(Placed::new(&view, &identity, rules)),
+            placed_epoch: view.epoch(),
             view,
             registered_epoch: identity.first_epoch,
             rules,
@@ -154,6 +161,7 @@ impl Node {
             untrimmed: false,
             lease: Lease { until: lease_until, lapsed: false },
             fit_epoch: None,
+            registering: false,
             stage: Stage::Joining,
             peers: BTreeMap::new(),
             strays: Strays::default(),
@@ -236,7 +244,7 @@ impl Node {
     }
 
     /// The placement that decides here.
-    pub fn placement(&self) -> &Placement {
+    pub fn placement(&self) -> &Placed {
         &self.placement
     }
 

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use super::super::placement::{Fingerprint, Placement};
+use super::super::placement::Fingerprint;
 use super::super::view::{Epoch, Incarnation, NodeId};
 use super::frame::{Claim, Generation};
+use super::placed::Placed;
 use crate::ids::Text;
 use crate::limits::{BEATS_MAX, COVER_MS, VOID_MS};
 use crate::time::Mono;
@@ -75,7 +76,7 @@ pub(super) struct Up {
 #[derive(Clone, Debug)]
 pub(super) struct Promise {
     pub(super) number: u64,
-    pub(super) placement: Rc<Placement>,
+    pub(super) placement: Rc<Placed>,
 }
 
 /// The connections that a peer has claimed here.
