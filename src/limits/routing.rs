@@ -53,5 +53,6 @@ const _: () = assert!(
     SEEN_MS * 100 >= (PUSH_COMPOSE_MS + COVER_MS + HOLD_MS + COVER_MS) * 101,
     "what is forgotten cannot come again"
 );
-const _: () = assert!(HOLD_MS < ROUTE_MS && ROUTE_MS < PUSH_COMPOSE_MS, "a home answers before it is given up");
+const _: () =
+    assert!(HOLD_MS < ROUTE_MS && ROUTE_MS < PUSH_COMPOSE_MS, "a home answers before it is given up");
 const _: () = assert!(ORDER_WAIT_MS + ROUTE_MS < PUSH_COMPOSE_MS, "who waited can still be sent to all");

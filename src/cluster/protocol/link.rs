@@ -1,11 +1,11 @@
 //! The life of the links (L1 to L4): hello, beats, generations, and how one ends.
 
 use super::super::view::{Incarnation, NodeId};
+use super::Node;
 use super::frame::{Body, Frame, Generation, Hello};
 use super::io::{Count, Output};
 use super::peer::{Greeting, Link, Peer, Up};
 use super::rules::Rule;
-use super::Node;
 use crate::limits::{BEAT_MS, COVER_MS};
 
 impl Node {
@@ -94,7 +94,8 @@ impl Node {
     fn take_hello(&mut self, from: &NodeId, asked: Generation, hello: &Hello) {
         let generation = Generation { acceptor: self.me.incarnation, ..asked };
         let stale = self.peers.get(from).is_some_and(|peer| {
-            let older_life = |known: Option<Incarnation>| known.is_some_and(|known| known > hello.incarnation);
+            let older_life =
+                |known: Option<Incarnation>| known.is_some_and(|known| known > hello.incarnation);
             older_life(peer.greeted.map(|greeting| greeting.incarnation))
                 || peer.gone.is_some_and(|gone| gone >= hello.incarnation)
                 || peer.newest.is_some_and(|newest| newest >= generation)
@@ -145,7 +146,9 @@ impl Node {
         let before = peer.greeted.filter(|greeting| greeting.incarnation == hello.incarnation);
         peer.greeted = Some(Greeting {
             incarnation: hello.incarnation,
-            registered_epoch: hello.registered_epoch.max(before.map_or(hello.registered_epoch, |g| g.registered_epoch)),
+            registered_epoch: hello
+                .registered_epoch
+                .max(before.map_or(hello.registered_epoch, |g| g.registered_epoch)),
             mutual: mutual == Mutual::Yes || before.is_some_and(|greeting| greeting.mutual),
             echoed: before.is_some_and(|greeting| greeting.echoed),
         });
@@ -194,7 +197,8 @@ impl Node {
             Link::Dialling { since, .. } => now.since_ms(*since) > COVER_MS,
             Link::Up(up) => now >= up.covered_until() && self.rules.hold(Rule::CoverLeased),
         };
-        let ended: Vec<NodeId> = self.peers.iter().filter(|(_, p)| expired(p)).map(|(id, _)| id.clone()).collect();
+        let ended: Vec<NodeId> =
+            self.peers.iter().filter(|(_, p)| expired(p)).map(|(id, _)| id.clone()).collect();
         for peer in ended {
             self.count(Count::StaleLink);
             self.end_link(&peer);
@@ -203,14 +207,12 @@ impl Node {
 
     /// The transport of that generation has ended.
     pub(super) fn closed(&mut self, peer: &NodeId, generation: Generation) {
-        let current = match self.peers.get(peer).map(|peer| &peer.link) {
-            Some(Link::Up(up)) => up.generation == generation,
-            Some(Link::Dialling { count, .. }) => {
-                generation.dialler == self.me.incarnation && generation.count == *count
-            }
-            _ => false,
+        let (dialler, count) = match self.peers.get(peer).map(|peer| &peer.link) {
+            Some(Link::Up(up)) => (up.generation.dialler, up.generation.count),
+            Some(Link::Dialling { count, .. }) => (self.me.incarnation, *count),
+            _ => return,
         };
-        if current {
+        if (dialler, count) == (generation.dialler, generation.count) {
             self.end_link(peer);
         }
     }

@@ -9,7 +9,7 @@ use super::super::view::{Epoch, Incarnation, NodeId};
 use super::frame::{Claim, Generation};
 use super::placed::Placed;
 use crate::ids::Text;
-use crate::limits::{BEATS_MAX, COVER_MS, VOID_MS};
+use crate::limits::{BEAT_MS, BEATS_MAX, COVER_MS, VOID_MS};
 use crate::time::Mono;
 
 /// A peer.
@@ -54,7 +54,10 @@ pub(super) enum Link {
     #[default]
     Down,
     /// Our Hello is on its way.
-    Dialling { count: u64, since: Mono },
+    Dialling {
+        count: u64,
+        since: Mono,
+    },
     Up(Up),
 }
 
@@ -98,6 +101,15 @@ impl Peer {
         match &mut self.link {
             Link::Up(up) => Some(up),
             _ => None,
+        }
+    }
+
+    /// When a beat or the end of a wait is due.
+    pub(super) fn due(&self) -> Option<Mono> {
+        match &self.link {
+            Link::Down => self.void_at,
+            Link::Dialling { since, .. } => Some(since.plus_ms(COVER_MS)),
+            Link::Up(up) => Some(up.beat_at().plus_ms(BEAT_MS)),
         }
     }
 
@@ -162,7 +174,8 @@ impl Up {
 
     /// Until when the peer's promise may be believed: counted from the sending of the beat (L3).
     pub(super) fn covered_until(&self) -> Mono {
-        let since = self.echoed.map_or_else(|| self.beats.front().map_or(Mono(0), |(_, at)| *at), |(_, at)| at);
+        let since =
+            self.echoed.map_or_else(|| self.beats.front().map_or(Mono(0), |(_, at)| *at), |(_, at)| at);
         since.plus_ms(COVER_MS)
     }
 }
