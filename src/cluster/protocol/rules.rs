@@ -3,7 +3,7 @@
 
 /// One rule. The names in brackets are those of routing-protocol.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
+pub(super) enum Rule {
     /// No 101 before the claim's ack (C3).
     AckBeforeGo,
     /// A broken link's promises stay in force until the home can no longer use them (L5).
@@ -50,7 +50,7 @@ pub enum Rule {
 
 /// The rules in force.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Rules {
+pub(super) struct Rules {
     #[cfg(test)]
     without: Option<Rule>,
 }

@@ -25,14 +25,14 @@ pub(super) struct Strays {
 
 /// One of them.
 #[derive(Debug)]
-pub(super) struct Stray {
-    pub(super) user: Text,
+struct Stray {
+    user: Text,
     class: Option<Class>,
     /// Since the shard was told to register it.
     key: Option<Key>,
     phase: Phase,
     /// Peers with which it is claimed in the present generation.
-    pub(super) claims: BTreeMap<NodeId, Claimed>,
+    claims: BTreeMap<NodeId, Claimed>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ enum Phase {
 
 /// A claim of the present generation.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Claimed {
+struct Claimed {
     sent_at: Mono,
     /// The time that the home gave.
     acked: Option<u64>,
@@ -57,11 +57,6 @@ impl Strays {
         for stray in self.all.values_mut() {
             stray.claims.remove(peer);
         }
-    }
-
-    #[cfg(test)]
-    pub(super) fn all(&self) -> impl Iterator<Item = (u64, &Stray)> {
-        self.all.iter().map(|(number, stray)| (*number, stray))
     }
 
     #[cfg(test)]
@@ -183,9 +178,7 @@ impl Node {
         for home in homes {
             self.send(&home, Body::Confirm { number: resident.number, key: resident.key.clone() });
         }
-        if self.is_home(&resident.user) {
-            self.judge_resident(&resident);
-        }
+        self.judge_resident(&resident);
     }
 
     /// A connection has ended.

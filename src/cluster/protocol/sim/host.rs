@@ -66,7 +66,7 @@ pub enum ShardMail {
 
 /// What a shard did that the checker must know.
 pub enum Deed {
-    Opened(u64),
+    Opened(Resident),
     Closed(u64),
     Kicked { number: u64, key: Key, winner: Key },
     Delivered { ticket: u64, number: u64 },
@@ -161,8 +161,14 @@ impl Host {
         let Some(client) = self.conns.get_mut(&number) else { return Vec::new() };
         client.key = Some(key);
         let resident = self.resident(number).unwrap();
-        self.shards[shard].outbox.push_back(Input::Registered(resident));
-        vec![Deed::Opened(number)]
+        self.shards[shard].outbox.push_back(Input::Registered(resident.clone()));
+        let mut deeds = vec![Deed::Opened(resident.clone())];
+        let Some(class) = resident.class else { return deeds };
+        // The policy within the node: the greatest key stays.
+        let rivals = self.registered().filter(|(_, c)| c.user == resident.user && c.class == Some(class));
+        let winner = rivals.filter_map(|(_, c)| c.key.clone()).max().unwrap();
+        deeds.extend(self.judge(shard, &resident.user, class, &winner));
+        deeds
     }
 
     /// The client goes, or is thrown out.
@@ -219,7 +225,10 @@ impl Host {
             }
             ShardMail::Router(Mail::Only(epoch)) => {
                 self.shards[shard].in_force.retain(|(of, _)| *of == epoch);
-                assert_eq!(self.shards[shard].in_force.len(), 1, "the placement that is left was added");
+                assert!(
+                    self.shards[shard].in_force.len() <= 1,
+                    "one placement is left, none if none was added"
+                );
                 Vec::new()
             }
             ShardMail::Router(Mail::Register(number, key)) => self.register(shard, number, key),

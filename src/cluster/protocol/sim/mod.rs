@@ -3,6 +3,12 @@
 //! section 8 after each step, quiet cost and the directory at rest.
 //!
 //! A failing seed is named with its profile. `PINION_SIM_SEED=n` runs that seed alone, `PINION_SIM_SEEDS=n` so many.
+#![allow(
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod check;
 mod host;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::super::frame::{Conn, Key};
 use super::super::io::Count;
 use super::world::World;
+use crate::cluster::view::MemberState;
 use crate::ids::Text;
 
 impl World {
@@ -73,8 +74,8 @@ impl World {
         self.rest(56);
         self.check();
         self.check_directory();
-        self.check_pushes();
-        if self.conflicts {
+        if self.source.records.values().any(|record| record.state == MemberState::Active) {
+            self.check_pushes();
             self.check_policy();
         }
     }
@@ -105,11 +106,6 @@ impl World {
     }
 
     fn check_pushes(&mut self) {
-        let any_home =
-            self.source.records.values().any(|r| r.state == crate::cluster::view::MemberState::Active);
-        if !any_home {
-            return;
-        }
         for i in self.running() {
             for n in 0..self.profile.users {
                 let user = Text::from(format!("u{n}"));
@@ -143,6 +139,9 @@ impl World {
 
     /// Of each user exactly the newest login is left.
     fn check_policy(&mut self) {
+        if !self.conflicts {
+            return;
+        }
         let mut open: Vec<(Text, Conn, Key)> = Vec::new();
         for i in self.running() {
             let host = self.host(i);

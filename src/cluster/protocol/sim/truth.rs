@@ -24,7 +24,6 @@ pub struct Accepted {
     at: usize,
     /// Connections of its recipients that were open when it was accepted.
     must_reach: Vec<(Text, Conn)>,
-    pub verdicts: Vec<Verdict>,
 }
 
 impl Truth {
@@ -35,7 +34,7 @@ impl Truth {
     pub fn accepted(&mut self, ticket: u64, at: usize, users: &[Text]) {
         let concerned = self.open.iter().filter(|(_, user)| users.contains(user));
         let must_reach = concerned.map(|(conn, user)| (user.clone(), conn.clone())).collect();
-        self.pushes.insert(ticket, Accepted { at, must_reach, verdicts: Vec::new() });
+        self.pushes.insert(ticket, Accepted { at, must_reach });
     }
 
     pub fn refused(&mut self, ticket: u64) {
@@ -67,10 +66,9 @@ impl Truth {
 
     pub fn note(&mut self, host: &Host, deed: Deed) {
         match deed {
-            Deed::Opened(number) => {
-                let client = &host.conns[&number];
-                self.keys.extend(client.key.clone());
-                self.open.insert(host.conn(number), client.user.clone());
+            Deed::Opened(resident) => {
+                self.keys.insert(resident.key);
+                self.open.insert(host.conn(resident.number), resident.user);
             }
             Deed::Closed(number) => {
                 self.open.remove(&host.conn(number));
