@@ -59,10 +59,11 @@ impl Node {
     /// A higher incarnation, and a deleted record, prove that the earlier life is gone (M6, M10).
     fn end_former_lives(&mut self, view: &View) {
         let mut gone = Vec::new();
+        let one_life = self.rules.hold(Rule::GreetingPerIncarnation);
         for (id, peer) in &self.peers {
             let Some(greeting) = peer.greeted else { continue };
             match view.member(id) {
-                Some(member) if member.incarnation > greeting.incarnation => {
+                Some(member) if one_life && member.incarnation > greeting.incarnation => {
                     gone.push((id.clone(), Incarnation(member.incarnation.0 - 1)));
                 }
                 None if greeting.registered_epoch <= view.epoch() => {

@@ -12,7 +12,9 @@
 
 mod check;
 mod host;
+mod mutations;
 mod quiet;
+mod scripts;
 mod source;
 mod truth;
 mod wire;
@@ -22,7 +24,7 @@ use super::rules::Rules;
 use world::{Profile, World};
 
 /// Walks of each profile unless `PINION_SIM_SEEDS` says otherwise.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 60;
 
 //                          frame shard router notice view dial time login close push break crash start cut lose flip leave
 const MIXED: Profile = Profile {
@@ -30,6 +32,7 @@ const MIXED: Profile = Profile {
     nodes: 5,
     users: 2,
     steps: 300,
+    long_jumps: 6,
     weights: [40, 14, 18, 4, 7, 6, 10, 5, 1, 6, 2, 1, 2, 1, 1, 1, 1],
 };
 const CHURN: Profile = Profile {
@@ -37,6 +40,7 @@ const CHURN: Profile = Profile {
     nodes: 3,
     users: 2,
     steps: 300,
+    long_jumps: 6,
     weights: [40, 14, 18, 4, 8, 7, 12, 5, 1, 6, 1, 2, 3, 2, 3, 1, 1],
 };
 const FLIPS: Profile = Profile {
@@ -44,7 +48,18 @@ const FLIPS: Profile = Profile {
     nodes: 3,
     users: 2,
     steps: 300,
+    long_jumps: 6,
     weights: [40, 14, 18, 4, 8, 6, 8, 5, 1, 6, 2, 0, 1, 0, 0, 5, 0],
+};
+
+/// Leases end and come back; time runs.
+const LEASES: Profile = Profile {
+    name: "leases",
+    nodes: 3,
+    users: 1,
+    steps: 500,
+    long_jumps: 10,
+    weights: [45, 14, 18, 4, 10, 9, 12, 4, 1, 6, 1, 2, 4, 2, 4, 0, 0],
 };
 
 fn number(name: &str) -> Option<u64> {
@@ -97,4 +112,9 @@ fn nothing_is_lost_under_membership_churn() {
 #[test]
 fn nothing_is_lost_when_views_flip() {
     nothing_is_lost(FLIPS);
+}
+
+#[test]
+fn nothing_is_lost_when_leases_end() {
+    nothing_is_lost(LEASES);
 }

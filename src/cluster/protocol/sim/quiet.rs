@@ -31,7 +31,7 @@ impl World {
     }
 
     /// Until nothing is under way.
-    fn drain_all(&mut self) {
+    pub fn drain_all(&mut self) {
         loop {
             let notices: Vec<_> = self.wire.notices.iter().copied().collect();
             let lanes = self.wire.busy();

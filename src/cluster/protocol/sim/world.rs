@@ -24,6 +24,8 @@ pub struct Profile {
     pub users: u64,
     /// Steps of a walk.
     pub steps: u64,
+    /// Of 20 steps of time so many are long.
+    pub long_jumps: u64,
     /// Weights of the events, in the order of [`World::step`].
     pub weights: [u64; 17],
 }
@@ -242,7 +244,7 @@ impl World {
     fn pass_time(&mut self) {
         let ms = match self.below(20) {
             0 => 1 + self.below(4_000),
-            1..=5 => 1 + self.below(1_000),
+            jump if jump < self.profile.long_jumps => 1 + self.below(1_000),
             _ => 1 + self.below(150),
         };
         self.advance(ms, 15);
