@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use super::super::view::NodeId;
-use super::Node;
 use super::frame::{Attempt, Body, Copy, Verdict};
 use super::gather::{Question, Sink};
 use super::io::{Count, Output, Push};
 use super::peer::Peer;
+use super::{Fence, Node};
 use crate::ids::Text;
-use crate::limits::{LEGS_MAX, PUSH_COMPOSE_MS, ROUTE_MS};
+use crate::limits::{BEAT_MS, LEGS_MAX, PUSH_COMPOSE_MS, ROUTE_MS};
 use crate::time::Mono;
 
 /// Pushes that arrived here and are not finished.
@@ -90,7 +90,7 @@ impl Node {
         if let Some(question) = self.question(push, own) {
             self.gather_at_home(Sink::Entry(push), question);
         }
-        self.to_all(push, all, Attempt::First);
+        self.ask_all(push, all, Attempt::First);
     }
 
     /// What is asked about these recipients; none if there are none, or the push is over.
@@ -113,7 +113,7 @@ impl Node {
     }
 
     /// Asks every accounted node (P5), if it is not too late for another copy.
-    fn to_all(&mut self, push: u64, recipients: Vec<Text>, attempt: Attempt) {
+    fn ask_all(&mut self, push: u64, recipients: Vec<Text>, attempt: Attempt) {
         let Some(question) = self.question(push, recipients) else { return };
         for user in &question.recipients {
             self.enter_slow(user);
@@ -148,7 +148,7 @@ impl Node {
         if route.recipients.is_empty() {
             self.entries.routes.remove(&leg);
         }
-        self.to_all(push, recipients, Attempt::First);
+        self.ask_all(push, recipients, Attempt::First);
     }
 
     /// Questions to a home whose link has ended.
@@ -173,7 +173,7 @@ impl Node {
         let Some(Route { push, home, recipients }) = self.entries.routes.remove(&leg) else { return };
         let recipients: Vec<Text> = recipients.into_iter().collect();
         if self.may_compose(push) {
-            return self.to_all(push, recipients, Attempt::Second);
+            return self.ask_all(push, recipients, Attempt::Second);
         }
         let named =
             |user| Verdict { user, results: Vec::new(), complete: false, unaccounted: vec![home.clone()] };
@@ -207,6 +207,7 @@ impl Node {
     pub fn due(&self) -> Option<Mono> {
         let beats = self.peers.values().filter_map(Peer::due);
         let legs = [self.entries.due(), self.gathers.due(), self.locals.due(), self.order.due()];
-        beats.chain(legs.into_iter().flatten()).min()
+        let fence = (self.me.fence == Fence::Strict).then(|| self.now.mono.plus_ms(BEAT_MS));
+        beats.chain(legs.into_iter().flatten()).chain(fence).min()
     }
 }

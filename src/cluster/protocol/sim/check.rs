@@ -7,16 +7,22 @@ impl World {
     /// Looks at every pair of nodes.
     pub fn check(&mut self) {
         let now = self.now;
-        for slot in &mut self.slots {
-            if let Some(host) = &mut slot.host {
-                host.node.now = host.now(now);
-            }
+        // Invariants are about this moment; when a node last woke up is none of their business.
+        let woke: Vec<_> =
+            self.slots.iter().map(|slot| slot.host.as_ref().map(|host| host.node.now)).collect();
+        for host in self.slots.iter_mut().filter_map(|slot| slot.host.as_mut()) {
+            host.node.now = host.now(now);
         }
         let found = self
             .uncovered()
             .or_else(|| self.unaccounted())
             .or_else(|| self.void_in_use())
             .or_else(|| self.deleted());
+        for (slot, woke) in self.slots.iter_mut().zip(woke) {
+            if let (Some(host), Some(woke)) = (&mut slot.host, woke) {
+                host.node.now = woke;
+            }
+        }
         if let Some(found) = found {
             self.truth.violated(found);
         }

@@ -1,6 +1,8 @@
 //! The shortest traces of routing-protocol.md section 10.1, step by step: property P breaks without the rule, and
 //! holds with it.
 
+use super::super::Fence;
+use super::super::io::Count;
 use super::super::rules::{Rule, Rules};
 use super::FLIPS;
 use super::world::{Profile, World};
@@ -207,4 +209,49 @@ fn a_greeting_of_a_former_life_loses_a_push() {
         world.within(1);
         world.push_and_judge(0, user)
     });
+}
+
+/// Section 14: later pushes to a user wait while an earlier one goes to all nodes.
+#[test]
+fn a_later_push_waits_for_one_that_goes_to_all() {
+    let mut world = pair(Rules::default());
+    let user = world.user_of(0, 1);
+    world.stop(1, true);
+    world.drain_all();
+    world.push(0, vec![user.clone()]);
+    world.push(0, vec![user.clone()]);
+    assert_eq!(world.counts.get(&Count::PushAll), Some(&1), "the second waits");
+    world.within(0);
+    assert_eq!(world.counts.get(&Count::PushAll), Some(&2), "the first has ended");
+    world.within(0);
+    assert!(world.truth.pushes.is_empty() && world.truth.violation.is_none());
+    assert_eq!(world.counts.get(&Count::OutOfOrder), None);
+}
+
+/// M9, M10: under `fence = strict` an isolated node closes its connections before anybody forgets it.
+#[test]
+fn an_isolated_node_fences_before_it_is_forgotten() {
+    let mut world = pair(Rules::default());
+    for i in 0..2 {
+        world.slots[i].host.as_mut().expect("it runs").node.me.fence = Fence::Strict;
+    }
+    let user = world.user_of(0, 0);
+    world.login(0, user);
+    world.drain_all();
+    let generation =
+        super::wire::name(world.node(0).peers[&world.slots[1].id].up().expect("linked").generation);
+    world.wire.close(0, 1, generation, 0);
+    world.wire.notices.insert((0, 1, generation));
+    world.slots[0].host.as_mut().expect("it runs").cut_off = true;
+    world.run(12_000);
+    let id = world.slots[0].id.clone();
+    world.source.lose(&id);
+    world.see_newest(1);
+    for _ in 0..200 {
+        world.run(250);
+        world.check();
+        assert_eq!(world.truth.violation, None);
+    }
+    assert!(world.slots[0].host.is_none(), "it has fenced");
+    assert!(!world.source.records.contains_key(&id), "it is forgotten");
 }
