@@ -17,6 +17,9 @@ pub const SHARDS: u16 = 2;
 /// Of a renewed lease, on the source's clock.
 pub const TTL_MS: u64 = 10_000;
 
+/// Of each recipient, what its connections got.
+type Results = Vec<(Text, Vec<(u64, DeviceVerdict)>)>;
+
 /// A client's connection.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -36,7 +39,7 @@ pub struct Host {
     pub open: bool,
     pub shards: [Shard; SHARDS as usize],
     /// Parts of a delivery that shards have not answered, and the results so far.
-    pub deliveries: BTreeMap<u64, (usize, Vec<(Text, Vec<(u64, DeviceVerdict)>)>)>,
+    pub deliveries: BTreeMap<u64, (usize, Results)>,
     /// Newest view that was handed in.
     pub viewed: Epoch,
     /// The source's opinion of the lease.

@@ -5,7 +5,7 @@ use super::super::Fence;
 use super::super::io::Count;
 use super::super::rules::{Rule, Rules};
 use super::FLIPS;
-use super::world::{Profile, World};
+use super::world::{Peers, Profile, World};
 use crate::ids::Text;
 
 /// Two nodes at rest, and the third not started.
@@ -20,7 +20,7 @@ fn pair(rules: Rules) -> World {
         }
     }
     if world.slots[2].host.is_some() {
-        world.stop(2, true);
+        world.stop(2, Peers::Notice);
         let id = world.slots[2].id.clone();
         world.source.delete(&id);
     }
@@ -165,7 +165,7 @@ fn a_lost_node_that_is_taken_for_dead_loses_a_push() {
 fn a_node_without_a_lease_that_vouches_loses_a_push() {
     needs(Rule::CompleteWhileLeased, |rules| {
         let mut world = pair(rules);
-        world.stop(1, true);
+        world.stop(1, Peers::Notice);
         world.drain_all();
         world.slots[0].host.as_mut().expect("it runs").cut_off = true;
         world.run(12_000);
@@ -194,7 +194,7 @@ fn a_greeting_of_a_former_life_loses_a_push() {
         world.run(12_000);
         let lost = world.slots[0].id.clone();
         world.source.lose(&lost);
-        world.stop(1, false);
+        world.stop(1, Peers::Unaware);
         world.wire.notices.clear();
         world.start(1);
         for _ in 0..2 {
@@ -216,7 +216,7 @@ fn a_greeting_of_a_former_life_loses_a_push() {
 fn a_later_push_waits_for_one_that_goes_to_all() {
     let mut world = pair(Rules::default());
     let user = world.user_of(0, 1);
-    world.stop(1, true);
+    world.stop(1, Peers::Notice);
     world.drain_all();
     world.push(0, vec![user.clone()]);
     world.push(0, vec![user.clone()]);

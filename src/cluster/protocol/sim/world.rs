@@ -30,6 +30,13 @@ pub struct Profile {
     pub weights: [u64; 17],
 }
 
+/// Whether the peers of a process that ends will see their links end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Peers {
+    Notice,
+    Unaware,
+}
+
 pub struct Slot {
     pub id: NodeId,
     pub host: Option<Host>,
@@ -345,13 +352,13 @@ impl World {
 
     fn crash_some(&mut self) {
         if let Some(i) = self.pick(&self.running()).filter(|_| self.running().len() > 1) {
-            let told = self.below(10) < 7;
+            let told = if self.below(10) < 7 { Peers::Notice } else { Peers::Unaware };
             self.stop(i, told);
         }
     }
 
     /// The process ends; its peers hear of it, or not.
-    pub fn stop(&mut self, i: usize, told: bool) {
+    pub fn stop(&mut self, i: usize, peers: Peers) {
         let ended: Vec<_> = self.links().into_iter().filter(|(a, _, _)| *a == i).collect();
         let Some(host) = self.slots[i].host.take() else { return };
         self.slots[i].leased_until = host.leased_until;
@@ -359,7 +366,7 @@ impl World {
         for (a, b, generation) in ended {
             let keep = usize::try_from(self.below(4)).unwrap();
             self.wire.close(a, b, generation, keep);
-            if !told {
+            if peers == Peers::Unaware {
                 self.wire.notices.remove(&(b, a, generation));
             }
         }
@@ -458,10 +465,10 @@ impl World {
             Output::Open => host.open = true,
             Output::Leave => {
                 self.truth.leaves(i, host);
-                self.stop(i, true);
+                self.stop(i, Peers::Notice);
                 self.source.delete(&id);
             }
-            Output::Fence(_) => self.stop(i, true),
+            Output::Fence(_) => self.stop(i, Peers::Notice),
             Output::Count(count) => *self.counts.entry(count).or_default() += 1,
         }
     }
