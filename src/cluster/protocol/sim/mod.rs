@@ -26,7 +26,7 @@ use world::{Profile, World};
 /// Walks of each profile unless `PINION_SIM_SEEDS` says otherwise.
 const SEEDS: u64 = 60;
 
-//                          frame shard router notice view dial time login close push break crash start cut lose flip leave
+// Weights: frame shard router notice view dial time login close push break crash start cut lose flip leave.
 const MIXED: Profile = Profile {
     name: "mixed",
     nodes: 5,
