@@ -2,7 +2,7 @@
 //! default here.
 //!
 //! A constant ends in its unit (`_BYTES`, `_MS`) or in `_MAX`; `tests/it/tidy.rs` checks it. Those of one part
-//! are in a file of their own: `channel`, `config`, `control`, `embedded`, `placement`, `presence`.
+//! are in a file of their own: `channel`, `config`, `control`, `embedded`, `placement`, `presence`, `routing`.
 
 mod channel;
 mod config;
@@ -10,6 +10,7 @@ mod control;
 mod embedded;
 mod placement;
 mod presence;
+mod routing;
 
 pub use channel::*;
 pub use config::*;
@@ -17,6 +18,7 @@ pub use control::*;
 pub use embedded::*;
 pub use placement::*;
 pub use presence::*;
+pub use routing::*;
 
 // ---- handshake -----------------------------------------------------------------------------------------------
 

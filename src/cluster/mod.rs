@@ -18,6 +18,7 @@ pub mod fields;
 pub mod members;
 mod parts;
 pub mod placement;
+pub mod protocol;
 pub mod rendezvous;
 pub mod request;
 pub mod ring;

@@ -1,0 +1,219 @@
+//! What two nodes say to each other (routing-protocol.md section 5): values, not bytes. The link encodes them, keeps
+//! their order within a generation and loses none but by ending.
+
+use bytes::Bytes;
+
+use super::super::placement::Fingerprint;
+use super::super::view::{Epoch, Incarnation, NodeId};
+use crate::hub::mail::DeviceVerdict;
+use crate::ids::Text;
+
+/// One life of the link between two nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Generation {
+    /// Of the node that dialled: the lower node id.
+    pub dialler: Incarnation,
+    /// Its counter of attempts.
+    pub count: u64,
+    /// Of the other; zero in a [`Body::Hello`], whose sender may not know it.
+    pub acceptor: Incarnation,
+}
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Of another generation: dropped, unread.
+    pub generation: Generation,
+    /// Newest beat of the receiver that the sender had when it composed this; 0 = its Hello or HelloAck.
+    pub seen: u64,
+    /// What is said.
+    pub body: Body,
+}
+
+/// A connection of the whole cluster; never reused.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Conn {
+    /// Of its node.
+    pub node: NodeId,
+    /// Of that node.
+    pub incarnation: Incarnation,
+    /// Counted by that node.
+    pub number: u64,
+}
+
+/// Which login is newer: compared in this order, fixed at registration, never computed anew.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// Milliseconds, given by the home.
+    pub time: u64,
+    /// The holder.
+    pub node: NodeId,
+    /// The holder's number of the connection.
+    pub number: u64,
+}
+
+/// Connections of a user conflict with those of the same class (login policy).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Class(pub u8);
+
+/// A push, from its entry node through every copy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PushId {
+    /// Entry node.
+    pub node: NodeId,
+    /// Of the entry node.
+    pub incarnation: Incarnation,
+    /// Counted by the entry node.
+    pub number: u64,
+}
+
+/// Who is speaking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The sender.
+    pub node: NodeId,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// Epoch at which this incarnation first registered.
+    pub first_epoch: Epoch,
+    /// Epoch of its present registration.
+    pub registered_epoch: Epoch,
+    /// Of its view; diagnosis only.
+    pub view_epoch: Epoch,
+    /// Of its placement; diagnosis only.
+    pub fingerprint: Fingerprint,
+}
+
+/// The result of one recipient at one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// One entry per connection there.
+    Known(Vec<(Conn, DeviceVerdict)>),
+    /// It may or may not have been delivered there, and will not be again.
+    Unknown,
+}
+
+/// What became of a push to one recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Who.
+    pub user: Text,
+    /// Each connection once, in order.
+    pub results: Vec<(Conn, DeviceVerdict)>,
+    /// No connection that was open at acceptance, and still is, can be missing from the results.
+    pub complete: bool,
+    /// Why it is not complete: nodes that did not answer. Empty as well if the node that decided was not fit.
+    pub unaccounted: Vec<NodeId>,
+}
+
+/// A connection made known to a home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Number of the connection at the sender.
+    pub number: u64,
+    /// Its user.
+    pub user: Text,
+    /// Its class; `None` conflicts with nobody.
+    pub class: Option<Class>,
+    /// Of a login that was completed before: a claim made anew.
+    pub key: Option<Key>,
+}
+
+/// A copy of a push.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copy {
+    /// The asker's number of the question; comes back with the answer.
+    pub leg: u64,
+    /// Which push.
+    pub push: PushId,
+    /// To whom.
+    pub recipients: Vec<Text>,
+    /// What, opaque here.
+    pub payload: Bytes,
+}
+
+/// What is said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Opens a generation.
+    Hello(Hello),
+    /// Accepts it; composed after the sender was recorded.
+    HelloAck(Hello),
+    /// Echoed through [`Frame::seen`].
+    Beat(u64),
+    /// Asks for [`Body::ClaimAck`].
+    Claim(Claim),
+    /// The claim stands; the time makes the login's key.
+    ClaimAck {
+        /// Of the claim.
+        number: u64,
+        /// See [`Key::time`].
+        time: u64,
+    },
+    /// The login was completed.
+    Confirm {
+        /// Of the claim.
+        number: u64,
+        /// Its key from now on.
+        key: Key,
+    },
+    /// The connection has ended, or belongs to the receiver no longer.
+    Unclaim(u64),
+    /// "All my connections that belong to you under this placement are claimed with you."
+    Declare {
+        /// Counts up within the generation.
+        number: u64,
+        /// Of the placement.
+        fingerprint: Fingerprint,
+    },
+    /// The promise of that number has replaced all before it.
+    DeclareAck(u64),
+    /// To the home of the recipients.
+    Route(Copy),
+    /// From the home.
+    RouteReply {
+        /// Of the question.
+        leg: u64,
+        /// Of those that are at home there.
+        verdicts: Vec<Verdict>,
+    },
+    /// Not the home of these: nothing was delivered for them.
+    NotHome {
+        /// Of the question.
+        leg: u64,
+        /// Who.
+        recipients: Vec<Text>,
+    },
+    /// To a holder, from the home or from the entry node. Never forwarded.
+    Deliver {
+        /// What.
+        copy: Copy,
+        /// Whether another copy may exist.
+        attempt: Attempt,
+    },
+    /// From the holder; may come in parts.
+    DeliverReply {
+        /// Of the question.
+        leg: u64,
+        /// One per recipient.
+        answers: Vec<(Text, Answer)>,
+    },
+    /// Ends exactly this connection if its key is smaller than the winner's.
+    Kick {
+        /// Number at the receiver.
+        number: u64,
+        /// The key that stays.
+        winner: Key,
+    },
+    /// The sender has no connections and ends.
+    Goodbye,
+}
+
+/// Whether a copy is the only one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// No other copy of this push exists for these recipients.
+    First,
+    /// Another may exist.
+    Second,
+}

@@ -1,0 +1,298 @@
+//! Membership as the router sees it: views and the shards' switch, who is accounted for, the barrier, the lease, fence
+//! and forget (M2 to M11, S1).
+
+use std::rc::Rc;
+
+use super::super::view::{Epoch, Incarnation, Member, MemberState, NodeId, View};
+use super::io::{Count, Mail, Output, OwnRecord, Reason, Resident};
+use super::peer::{Link, Peer};
+use super::placed::Placed;
+use super::rules::Rule;
+use super::{Fence, Lease, Node, Stage, Switch};
+use crate::ids::ShardId;
+use crate::limits::{FENCE_MS, GONE_MS};
+use crate::time::Mono;
+
+impl Node {
+    /// A view from the source. Only a newer one counts; some may be missed.
+    pub(super) fn learn(&mut self, view: View) {
+        let newest = self.next.as_ref().map_or(self.view.epoch(), |next| next.view.epoch());
+        if view.epoch() <= newest {
+            return;
+        }
+        self.look_at_own_record(&view);
+        if self.stage == Stage::Ended {
+            return;
+        }
+        self.end_former_lives(&view);
+        let placement = Rc::new(Placed::new(&view, &self.me, self.rules));
+        if placement.fingerprint() == self.fingerprint() {
+            self.next = None;
+            return self.adopt(view, placement);
+        }
+        self.untrimmed = true;
+        self.mail(Mail::Add(view.epoch(), Placed::clone(&placement)));
+        if !self.rules.hold(Rule::ShardsFirst) {
+            return self.adopt(view, placement);
+        }
+        self.next = Some(Switch { view, placement, waits_for: (0..self.me.shards).collect() });
+    }
+
+    fn look_at_own_record(&mut self, view: &View) {
+        if view.epoch() < self.registered_epoch || self.registering {
+            return;
+        }
+        match view.member(&self.me.node_id) {
+            Some(own) if own.incarnation == self.me.incarnation => {
+                if own.state == MemberState::Lost {
+                    self.fit_epoch = None;
+                    if !self.lease.lapsed && self.now.mono < self.lease.until {
+                        self.register();
+                    }
+                }
+            }
+            Some(own) if own.incarnation < self.me.incarnation => {}
+            _ => self.fence(Reason::Replaced),
+        }
+    }
+
+    /// A higher incarnation, and a deleted record, prove that the earlier life is gone (M6, M10).
+    fn end_former_lives(&mut self, view: &View) {
+        let mut gone = Vec::new();
+        let one_life = self.rules.hold(Rule::GreetingPerIncarnation);
+        for (id, peer) in &self.peers {
+            let Some(greeting) = peer.greeted else { continue };
+            match view.member(id) {
+                Some(member) if one_life && member.incarnation > greeting.incarnation => {
+                    gone.push((id.clone(), Incarnation(member.incarnation.0 - 1)));
+                }
+                None if greeting.registered_epoch <= view.epoch() => {
+                    gone.push((id.clone(), greeting.incarnation))
+                }
+                _ => {}
+            }
+        }
+        for (id, incarnation) in gone {
+            self.proven_gone(&id, incarnation);
+        }
+    }
+
+    /// That life of a node has ended and holds no connection.
+    pub(super) fn proven_gone(&mut self, node: &NodeId, incarnation: Incarnation) {
+        let peer = self.peers.entry(node.clone()).or_default();
+        peer.gone = peer.gone.max(Some(incarnation));
+        if peer.greeted.is_some_and(|greeting| greeting.incarnation > incarnation) {
+            return;
+        }
+        self.end_link(node);
+        if let Some(peer) = self.peers.get_mut(node) {
+            peer.greeted = None;
+            peer.promises.clear();
+            peer.void_at = None;
+            peer.drop_claims();
+        }
+        self.strays.recheck = true;
+    }
+
+    /// A peer says goodbye.
+    pub(super) fn proven_gone_by_itself(&mut self, from: &NodeId) {
+        if let Some(greeting) = self.peers.get(from).and_then(|peer| peer.greeted) {
+            self.proven_gone(from, greeting.incarnation);
+        }
+    }
+
+    /// A shard acts by that placement too.
+    pub(super) fn switched(&mut self, shard: ShardId, epoch: Epoch, residents: Vec<Resident>) {
+        self.add_residents(residents);
+        let Some(next) = self.next.as_mut().filter(|next| next.view.epoch() == epoch) else { return };
+        next.waits_for.remove(&shard.0);
+        if !next.waits_for.is_empty() {
+            return;
+        }
+        if let Some(Switch { view, placement, .. }) = self.next.take() {
+            self.adopt(view, placement);
+        }
+    }
+
+    /// From here on that view decides. What peers have claimed and promised is theirs and stays (M3).
+    fn adopt(&mut self, view: View, placement: Rc<Placed>) {
+        let moved = placement.fingerprint() != self.fingerprint();
+        if moved {
+            self.placed_epoch = view.epoch();
+            self.placement = placement;
+        }
+        self.view = view;
+        if !self.rules.hold(Rule::NoPruning) {
+            let (me, placement) = (&self.me.node_id, &self.placement);
+            for peer in self.peers.values_mut() {
+                peer.claims.retain(|claim| placement.home(&claim.user) == Some(me));
+            }
+        }
+        for peer in self.linked_ids() {
+            if moved || self.peers.get(&peer).is_some_and(|peer| peer.promised == 0) {
+                self.promise(&peer);
+            }
+        }
+        self.peers.retain(|id, peer| {
+            self.view.member(id).is_some() || peer.greeted.is_some() || !matches!(peer.link, Link::Down)
+        });
+        self.strays.recheck = true;
+    }
+
+    /// Nodes that must have answered, promised or be proven empty before this node says "complete" (M4).
+    pub(super) fn accounted(&self) -> Vec<NodeId> {
+        let mut accounted: Vec<NodeId> =
+            self.others().filter(|m| self.must_account(m)).map(|m| m.node_id.clone()).collect();
+        if self.rules.hold(Rule::NewcomersAccounted) {
+            let newcomer = |id: &NodeId, peer: &Peer| {
+                self.view.member(id).is_none()
+                    && peer.greeted.is_some_and(|greeting| greeting.registered_epoch > self.view.epoch())
+            };
+            accounted
+                .extend(self.peers.iter().filter(|(id, peer)| newcomer(id, peer)).map(|(id, _)| id.clone()));
+        }
+        accounted
+    }
+
+    fn must_account(&self, member: &Member) -> bool {
+        let peer = self.peers.get(&member.node_id);
+        if member.state == MemberState::Lost && !self.rules.hold(Rule::LostAccounted) {
+            return false;
+        }
+        let greeted = peer.and_then(|peer| peer.greeted).is_some_and(|g| g.incarnation >= member.incarnation);
+        if greeted {
+            return true;
+        }
+        let gone = peer.and_then(|peer| peer.gone).is_some_and(|gone| gone >= member.incarnation);
+        let cannot_have_passed = self.fit_epoch.is_some_and(|fit| member.first_epoch > fit);
+        !gone && !cannot_have_passed
+    }
+
+    fn others(&self) -> impl Iterator<Item = &Member> {
+        self.view.members().iter().filter(|member| member.node_id != self.me.node_id)
+    }
+
+    /// Members that may say "complete" and have not recorded this node yet (M5).
+    pub(super) fn ungreeted(&self) -> impl Iterator<Item = &Member> {
+        let rules = self.rules;
+        self.others().filter(move |member| {
+            let matters = match member.state {
+                MemberState::Lost => false,
+                MemberState::Active => rules.hold(Rule::Barrier),
+                _ => rules.hold(Rule::Barrier) && rules.hold(Rule::DrainingGreeted),
+            };
+            let one_life = rules.hold(Rule::GreetingPerIncarnation);
+            let peer = self.peers.get(&member.node_id);
+            let greeted = peer.and_then(|peer| peer.greeted).filter(|greeting| greeting.mutual);
+            let counts = greeted.is_some_and(|g| !one_life || g.incarnation >= member.incarnation);
+            matters && !counts
+        })
+    }
+
+    pub(super) fn pass_barrier(&mut self) {
+        let leased = !self.lease.lapsed && self.now.mono < self.lease.until;
+        let own = self.view.member(&self.me.node_id);
+        let listed =
+            own.is_some_and(|own| own.incarnation == self.me.incarnation && own.state != MemberState::Lost);
+        let current = self.view.epoch() >= self.registered_epoch && !self.registering && listed;
+        let passed = self.fit_epoch == Some(self.view.epoch());
+        if self.stage == Stage::Ended || passed || !leased || !current || self.ungreeted().next().is_some() {
+            return;
+        }
+        self.fit_epoch = Some(self.view.epoch());
+        if self.stage == Stage::Joining {
+            self.stage = Stage::Serving;
+            self.out.push(Output::Record(MemberState::Active));
+            self.out.push(Output::Open);
+        }
+    }
+
+    /// A renewal that came in time. One that came later renews nothing: the own record must be read first.
+    pub(super) fn renewed(&mut self, until: Mono) {
+        if self.lease.lapsed || self.now.mono >= self.lease.until {
+            self.lease.lapsed = true;
+            return self.count(Count::LateRenewal);
+        }
+        self.lease.until = self.lease.until.max(until);
+    }
+
+    /// The lease is back (M8).
+    pub(super) fn regained(&mut self, until: Mono, own: OwnRecord) {
+        self.lease = Lease { until, lapsed: false };
+        match own {
+            OwnRecord::Kept => {}
+            OwnRecord::Lost => self.register(),
+            OwnRecord::Gone => self.fence(Reason::Replaced),
+        }
+    }
+
+    /// Writes the lost record back: a new registration, which must pass the barrier again.
+    fn register(&mut self) {
+        self.fit_epoch = None;
+        self.registering = true;
+        self.out.push(Output::Register(match self.stage {
+            Stage::Joining => MemberState::Joining,
+            Stage::Draining => MemberState::Draining,
+            Stage::Serving | Stage::Ended => MemberState::Active,
+        }));
+    }
+
+    pub(super) fn recorded(&mut self, epoch: Epoch) {
+        self.registered_epoch = self.registered_epoch.max(epoch);
+        self.registering = false;
+    }
+
+    pub(super) fn drain(&mut self) {
+        if matches!(self.stage, Stage::Joining | Stage::Serving) {
+            self.stage = Stage::Draining;
+            self.out.push(Output::Record(MemberState::Draining));
+        }
+    }
+
+    /// No connection is left and none can come (M11).
+    pub(super) fn emptied(&mut self) {
+        for peer in self.linked_ids() {
+            self.send(&peer, super::frame::Body::Goodbye);
+        }
+        self.out.push(Output::Leave);
+        self.stage = Stage::Ended;
+    }
+
+    fn fence(&mut self, reason: Reason) {
+        self.stage = Stage::Ended;
+        self.out.push(Output::Fence(reason));
+    }
+
+    /// `fence = strict`: without a lease and with a greeted peer silent for too long (M9).
+    pub(super) fn fence_if_isolated(&mut self) {
+        let now = self.now.mono;
+        if self.me.fence == Fence::Report || (!self.lease.lapsed && now < self.lease.until) {
+            return;
+        }
+        let silent = |peer: &Peer| {
+            peer.greeted.is_some() && peer.contact.is_some_and(|at| now.since_ms(at) >= FENCE_MS)
+        };
+        if self.peers.values().any(silent) {
+            self.fence(Reason::Isolated);
+        }
+    }
+
+    /// `fence = strict`: lost nodes that have fenced themselves by now (M10).
+    pub(super) fn forget_the_gone(&mut self) {
+        if self.me.fence == Fence::Report || !self.fit() {
+            return;
+        }
+        let now = self.now.mono;
+        let empty = |member: &&Member| {
+            let peer = self.peers.get(&member.node_id);
+            let counted_us = peer
+                .and_then(|peer| peer.greeted)
+                .is_some_and(|greeting| greeting.incarnation == member.incarnation && greeting.echoed);
+            let down = peer.and_then(|peer| peer.down_since).is_some_and(|at| now.since_ms(at) >= GONE_MS);
+            member.state == MemberState::Lost && counted_us && down
+        };
+        let empty: Vec<Output> =
+            self.others().filter(empty).map(|m| Output::Forget(m.node_id.clone(), m.incarnation)).collect();
+        self.out.extend(empty);
+    }
+}

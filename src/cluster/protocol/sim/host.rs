@@ -1,0 +1,297 @@
+//! A process of the simulator: the router of production, shards that are a model, connections that are the truth.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::super::frame::{Class, Conn, Key};
+use super::super::io::{Input, Login, Mail, Resident};
+use super::super::placed::Placed;
+use super::super::{Fence, Identity, Node};
+use crate::cluster::placement::Algorithm;
+use crate::cluster::protocol::rules::Rules;
+use crate::cluster::view::{Epoch, Incarnation, NodeId};
+use crate::hub::mail::{DeviceOutcome, DeviceVerdict};
+use crate::ids::{Platform, ShardId, Text};
+use crate::time::{Mono, Now, UnixMs};
+
+pub const SHARDS: u16 = 2;
+/// Of a renewed lease, on the source's clock.
+pub const TTL_MS: u64 = 10_000;
+
+/// Of each recipient, what its connections got.
+type Results = Vec<(Text, Vec<(u64, DeviceVerdict)>)>;
+
+/// A client's connection.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub user: Text,
+    pub class: Option<Class>,
+    /// Since the 101.
+    pub key: Option<Key>,
+}
+
+/// One life of a node.
+pub struct Host {
+    pub id: NodeId,
+    pub incarnation: Incarnation,
+    pub node: Node,
+    pub conns: BTreeMap<u64, Client>,
+    pub next_conn: u64,
+    pub open: bool,
+    pub shards: [Shard; SHARDS as usize],
+    /// Parts of a delivery that shards have not answered, and the results so far.
+    pub deliveries: BTreeMap<u64, (usize, Results)>,
+    /// Newest view that was handed in.
+    pub viewed: Epoch,
+    /// The source's opinion of the lease.
+    pub leased_until: u64,
+    /// Renewals do not get through.
+    pub cut_off: bool,
+    offset: u64,
+    /// Clock ticks per 10 000 ms.
+    rate: u64,
+    /// Of the shards' key giver.
+    floor: u64,
+}
+
+#[derive(Default)]
+pub struct Shard {
+    pub inbox: VecDeque<ShardMail>,
+    pub outbox: VecDeque<Input>,
+    in_force: Vec<(Epoch, Placed)>,
+}
+
+/// A push on its way to one shard.
+#[derive(Clone, Debug)]
+pub enum ShardMail {
+    Router(Mail),
+    Deliver { leg: u64, ticket: u64, users: Vec<Text> },
+}
+
+/// What a shard did that the checker must know.
+pub enum Deed {
+    Opened(Resident),
+    Closed(u64),
+    Kicked { number: u64, key: Key, winner: Key },
+    Delivered { ticket: u64, number: u64 },
+}
+
+impl Host {
+    pub fn new(
+        id: NodeId,
+        epoch: Epoch,
+        rules: Rules,
+        draw: impl FnOnce() -> (u64, u64),
+        world_now: u64,
+    ) -> Self {
+        let (offset, rate) = draw();
+        let identity = Identity {
+            node_id: id.clone(),
+            incarnation: Incarnation(epoch.0),
+            first_epoch: epoch,
+            shards: SHARDS,
+            algorithm: Algorithm::default(),
+            fence: Fence::Report,
+        };
+        let mut host = Self {
+            node: Node::with_rules(identity, Mono(0), rules),
+            id,
+            incarnation: Incarnation(epoch.0),
+            conns: BTreeMap::new(),
+            next_conn: 1,
+            open: false,
+            shards: Default::default(),
+            deliveries: BTreeMap::new(),
+            viewed: Epoch(0),
+            leased_until: world_now + TTL_MS,
+            cut_off: false,
+            offset,
+            rate,
+            floor: 0,
+        };
+        host.node.lease.until = host.lease_end(world_now);
+        host
+    }
+
+    /// What its clocks show.
+    pub fn now(&self, world: u64) -> Now {
+        let ms = self.offset + world * self.rate / 10_000;
+        Now { mono: Mono(ms), unix: UnixMs(i64::try_from(ms).unwrap()) }
+    }
+
+    /// Until when a renewal sent now is valid, on its own clock (A4).
+    pub fn lease_end(&self, world: u64) -> Mono {
+        self.now(world).mono.plus_ms(TTL_MS * 99 / 100 - 5)
+    }
+
+    pub fn conn(&self, number: u64) -> Conn {
+        Conn { node: self.id.clone(), incarnation: self.incarnation, number }
+    }
+
+    pub fn resident(&self, number: u64) -> Option<Resident> {
+        let client = self.conns.get(&number)?;
+        let key = client.key.clone()?;
+        Some(Resident { number, user: client.user.clone(), class: client.class, key })
+    }
+
+    /// Registered connections.
+    pub fn registered(&self) -> impl Iterator<Item = (u64, &Client)> {
+        self.conns.iter().filter(|(_, client)| client.key.is_some()).map(|(number, client)| (*number, client))
+    }
+
+    fn shard_of(user: &Text) -> usize {
+        usize::from(user.as_str().bytes().last().unwrap() % 2)
+    }
+
+    /// A client comes: its shard registers it, or asks the router.
+    pub fn login(&mut self, user: Text, class: Option<Class>, world: u64) -> Vec<Deed> {
+        let number = self.next_conn;
+        self.next_conn += 1;
+        self.conns.insert(number, Client { user: user.clone(), class, key: None });
+        let shard = Self::shard_of(&user);
+        let here = |(_, placed): &(Epoch, Placed)| placed.home(&user) == Some(&self.id);
+        let in_force = &self.shards[shard].in_force;
+        if in_force.is_empty() || !in_force.iter().all(here) {
+            self.shards[shard].outbox.push_back(Input::Login(Login { number, user, class }));
+            return Vec::new();
+        }
+        let clock = u64::try_from(self.now(world).unix.0).unwrap();
+        self.floor = clock.max(self.floor + 1).max(self.node.floor + 1);
+        let key = Key { time: self.floor, node: self.id.clone(), number };
+        self.register(shard, number, key)
+    }
+
+    fn register(&mut self, shard: usize, number: u64, key: Key) -> Vec<Deed> {
+        let Some(client) = self.conns.get_mut(&number) else { return Vec::new() };
+        client.key = Some(key);
+        let resident = self.resident(number).unwrap();
+        self.shards[shard].outbox.push_back(Input::Registered(resident.clone()));
+        let mut deeds = vec![Deed::Opened(resident.clone())];
+        let Some(class) = resident.class else { return deeds };
+        // The policy within the node: the greatest key stays.
+        let rivals = self.registered().filter(|(_, c)| c.user == resident.user && c.class == Some(class));
+        let winner = rivals.filter_map(|(_, c)| c.key.clone()).max().unwrap();
+        deeds.extend(self.judge(shard, &resident.user, class, &winner));
+        deeds
+    }
+
+    /// The client goes, or is thrown out.
+    pub fn close(&mut self, number: u64) -> Vec<Deed> {
+        let Some(client) = self.conns.remove(&number) else { return Vec::new() };
+        self.shards[Self::shard_of(&client.user)].outbox.push_back(Input::Gone(number));
+        vec![Deed::Closed(number)]
+    }
+
+    /// Mail from the router, to the shards that it concerns.
+    pub fn post(&mut self, mail: Mail) {
+        match mail {
+            Mail::Add(..) | Mail::Only(_) => {
+                for shard in &mut self.shards {
+                    shard.inbox.push_back(ShardMail::Router(mail.clone()));
+                }
+            }
+            Mail::Deliver { leg, recipients, payload, .. } => {
+                let ticket = u64::from_le_bytes(payload.as_ref().try_into().unwrap());
+                let mut parts: BTreeMap<usize, Vec<Text>> = BTreeMap::new();
+                for user in recipients {
+                    parts.entry(Self::shard_of(&user)).or_default().push(user);
+                }
+                self.deliveries.insert(leg, (parts.len(), Vec::new()));
+                for (shard, users) in parts {
+                    self.shards[shard].inbox.push_back(ShardMail::Deliver { leg, ticket, users });
+                }
+            }
+            Mail::Judge { ref user, .. } => {
+                self.shards[Self::shard_of(user)].inbox.push_back(ShardMail::Router(mail));
+            }
+            Mail::Register(number, _) | Mail::Refuse(number) | Mail::Kick { number, .. } => {
+                if let Some(client) = self.conns.get(&number) {
+                    self.shards[Self::shard_of(&client.user)].inbox.push_back(ShardMail::Router(mail));
+                }
+            }
+        }
+    }
+
+    /// A shard takes its next mail.
+    pub fn shard_step(&mut self, shard: usize) -> Vec<Deed> {
+        let Some(mail) = self.shards[shard].inbox.pop_front() else { return Vec::new() };
+        match mail {
+            ShardMail::Deliver { leg, ticket, users } => self.deliver(shard, leg, ticket, users),
+            ShardMail::Router(Mail::Add(epoch, placed)) => {
+                let here = |user: &Text| Self::shard_of(user) == shard;
+                let elsewhere = |client: &Client| placed.home(&client.user) != Some(&self.id);
+                let residents = self.conns.iter().filter(|(_, c)| here(&c.user) && elsewhere(c));
+                let residents = residents.filter_map(|(number, _)| self.resident(*number)).collect();
+                let name = ShardId(u16::try_from(shard).unwrap());
+                self.shards[shard].in_force.push((epoch, placed));
+                self.shards[shard].outbox.push_back(Input::Switched { shard: name, epoch, residents });
+                Vec::new()
+            }
+            ShardMail::Router(Mail::Only(epoch)) => {
+                self.shards[shard].in_force.retain(|(of, _)| *of == epoch);
+                assert!(
+                    self.shards[shard].in_force.len() <= 1,
+                    "one placement is left, none if none was added"
+                );
+                Vec::new()
+            }
+            ShardMail::Router(Mail::Register(number, key)) => self.register(shard, number, key),
+            ShardMail::Router(Mail::Refuse(number)) => self.close(number),
+            ShardMail::Router(Mail::Kick { number, winner }) => self.kick(number, &winner),
+            ShardMail::Router(Mail::Judge { user, class, key }) => self.judge(shard, &user, class, &key),
+            ShardMail::Router(Mail::Deliver { .. }) => unreachable!("split in post"),
+        }
+    }
+
+    fn deliver(&mut self, shard: usize, leg: u64, ticket: u64, users: Vec<Text>) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        let mut results = Vec::new();
+        for user in users {
+            let verdict = DeviceVerdict {
+                platform: Platform::IOS,
+                connection_id: [0; 16],
+                outcome: DeviceOutcome::Queued,
+            };
+            let reached: Vec<u64> = self
+                .registered()
+                .filter(|(_, client)| client.user == user)
+                .map(|(number, _)| number)
+                .collect();
+            deeds.extend(reached.iter().map(|&number| Deed::Delivered { ticket, number }));
+            results.push((user, reached.into_iter().map(|number| (number, verdict)).collect()));
+        }
+        let Some((left, so_far)) = self.deliveries.get_mut(&leg) else { return deeds };
+        so_far.extend(results);
+        *left -= 1;
+        if *left == 0 {
+            let (_, results) = self.deliveries.remove(&leg).unwrap();
+            self.shards[shard].outbox.push_back(Input::Delivered { leg, results });
+        }
+        deeds
+    }
+
+    fn kick(&mut self, number: u64, winner: &Key) -> Vec<Deed> {
+        let key = self.conns.get(&number).and_then(|client| client.key.clone());
+        let Some(key) = key.filter(|key| key < winner) else { return Vec::new() };
+        let mut deeds = self.close(number);
+        deeds.push(Deed::Kicked { number, key, winner: winner.clone() });
+        deeds
+    }
+
+    fn judge(&mut self, shard: usize, user: &Text, class: Class, key: &Key) -> Vec<Deed> {
+        let rivals: Vec<u64> = self
+            .registered()
+            .filter(|(_, client)| client.user == *user && client.class == Some(class))
+            .map(|(number, _)| number)
+            .collect();
+        let mut deeds = Vec::new();
+        for number in rivals {
+            let resident = self.resident(number).unwrap();
+            if resident.key > *key {
+                self.shards[shard].outbox.push_back(Input::Registered(resident));
+            } else {
+                deeds.extend(self.kick(number, key));
+            }
+        }
+        deeds
+    }
+}

@@ -1,0 +1,157 @@
+//! Rest: nothing breaks any more, everything arrives. Then the directory is the truth, and a push costs little (8).
+
+use std::collections::BTreeSet;
+
+use super::super::frame::{Conn, Key};
+use super::super::io::Count;
+use super::world::World;
+use crate::cluster::view::MemberState;
+use crate::ids::Text;
+
+impl World {
+    /// So many quarters of a second without a fault.
+    pub fn rest(&mut self, quarters: u64) {
+        for _ in 0..quarters {
+            for i in self.running() {
+                self.slots[i].host.as_mut().unwrap().cut_off = false;
+                let newest = self.source.newest().cloned().unwrap();
+                if self.host(i).viewed < newest.epoch() {
+                    self.show(i, newest);
+                }
+            }
+            for (low, high) in self.undialled() {
+                if self.slots[low].host.is_some() && self.slots[high].host.is_some() {
+                    self.dial(low, high);
+                }
+            }
+            self.drain_all();
+            self.advance(250, 0);
+            self.drain_all();
+        }
+    }
+
+    /// Until nothing is under way.
+    pub fn drain_all(&mut self) {
+        loop {
+            let notices: Vec<_> = self.wire.notices.iter().copied().collect();
+            let lanes = self.wire.busy();
+            let shards = self.shards(|host, shard| {
+                !host.shards[shard].inbox.is_empty() || !host.shards[shard].outbox.is_empty()
+            });
+            if notices.is_empty() && lanes.is_empty() && shards.is_empty() {
+                return;
+            }
+            for notice in notices {
+                self.notice(notice);
+            }
+            for lane in lanes {
+                self.deliver_from(lane);
+            }
+            for (i, shard) in shards {
+                if self.slots[i].host.is_some() {
+                    self.shard_step(i, shard);
+                }
+                if self.slots[i].host.is_some() {
+                    self.router_step(i, shard);
+                }
+            }
+        }
+    }
+
+    /// Everything comes to rest; the dead are forgotten or come back.
+    pub fn come_to_rest(&mut self) {
+        let back = self.below(2) == 0;
+        for i in 0..self.slots.len() {
+            if self.slots[i].host.is_none() && self.source.records.contains_key(&self.slots[i].id) {
+                if back {
+                    self.start(i);
+                } else {
+                    let id = self.slots[i].id.clone();
+                    self.source.delete(&id);
+                }
+            }
+        }
+        self.rest(56);
+        self.check();
+        self.check_directory();
+        if self.source.records.values().any(|record| record.state == MemberState::Active) {
+            self.check_pushes();
+            self.check_policy();
+        }
+    }
+
+    fn check_directory(&mut self) {
+        for i in self.running() {
+            let node = self.node(i);
+            if node.strays.waiting() > 0 {
+                return self.truth.violated(format!("a login waits at {:?}", self.slots[i].id));
+            }
+            if !node.fit() {
+                return self.truth.violated(format!("{:?} is not fit at rest", self.slots[i].id));
+            }
+            for holder in self.running().into_iter().filter(|&holder| holder != i) {
+                let host = self.host(holder);
+                let here = host.registered().filter(|(_, client)| node.is_home(&client.user));
+                let truth: BTreeSet<u64> = here.map(|(number, _)| number).collect();
+                let peer = node.peers.get(&host.id);
+                let claimed: BTreeSet<u64> =
+                    peer.into_iter().flat_map(|peer| peer.claims.all()).map(|claim| claim.number).collect();
+                if truth != claimed || !peer.is_some_and(|peer| node.covers(peer)) {
+                    let (home, holder) = (&self.slots[i].id, &host.id);
+                    let what = format!("{home:?} knows {claimed:?} of {holder:?}, true is {truth:?}");
+                    return self.truth.violated(what);
+                }
+            }
+        }
+    }
+
+    fn check_pushes(&mut self) {
+        for i in self.running() {
+            for n in 0..self.profile.users {
+                let user = Text::from(format!("u{n}"));
+                let all = self.counts.get(&Count::PushAll).copied();
+                let complete = self.truth.complete;
+                self.wire.push_frames = 0;
+                self.push(i, vec![user.clone()]);
+                self.drain_all();
+                let holders: BTreeSet<_> = self
+                    .truth
+                    .open
+                    .iter()
+                    .filter(|(_, of)| **of == user)
+                    .map(|(conn, _)| &conn.node)
+                    .collect();
+                let most = 2 + 2 * holders.len();
+                if self.truth.complete != complete + 1 {
+                    return self
+                        .truth
+                        .violated(format!("at rest a push at {:?} is not complete", self.slots[i].id));
+                }
+                if self.counts.get(&Count::PushAll).copied() != all || self.wire.push_frames > most {
+                    let cost = self.wire.push_frames;
+                    return self
+                        .truth
+                        .violated(format!("at rest a push costs {cost} frames, at most {most}"));
+                }
+            }
+        }
+    }
+
+    /// Of each user exactly the newest login is left.
+    fn check_policy(&mut self) {
+        if !self.conflicts {
+            return;
+        }
+        let mut open: Vec<(Text, Conn, Key)> = Vec::new();
+        for i in self.running() {
+            let host = self.host(i);
+            let conns =
+                host.registered().map(|(n, c)| (c.user.clone(), host.conn(n), c.key.clone().unwrap()));
+            open.extend(conns);
+        }
+        let users: BTreeSet<&Text> = open.iter().map(|(user, _, _)| user).collect();
+        if users.len() != open.len() {
+            self.truth.violated(format!("at rest too many logins are left: {open:?}"));
+        }
+    }
+}

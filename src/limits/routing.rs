@@ -1,0 +1,58 @@
+//! Limits and times of routing between nodes (`cluster/protocol`; the proofs: routing-protocol.md section 6).
+//!
+//! Clock rates of two nodes differ by at most 1 % (assumption A1): `* 101 / 99` turns a time of one clock into the
+//! longest that another may show for it.
+
+/// Each side of a link sends a beat so often: three beats per [`COVER_MS`].
+pub const BEAT_MS: u64 = 1_000;
+/// A home believes a promise so long after it sent the newest beat that the promising node has echoed; no frame older
+/// than this is acted on. How long a dead link goes unnoticed.
+pub const COVER_MS: u64 = 3_000;
+/// A promise can no longer be in use so long after the last sign of the home: outlasts [`COVER_MS`] on any clock. The
+/// longest extra wait of a login.
+pub const VOID_MS: u64 = COVER_MS * 101 / 99 + 40;
+/// Under `fence = strict`: without a lease and with a peer silent for so long, a node closes its connections.
+pub const FENCE_MS: u64 = 30_000;
+/// A node that fences has closed every connection after so long.
+pub const FENCE_CLOSE_MS: u64 = 2_000;
+/// Under `fence = strict`: a lost node is forgotten so long after its link went down.
+pub const GONE_MS: u64 = 40_000;
+/// A home waits so long for the answers to a push.
+pub const HOLD_MS: u64 = 2_000;
+/// An entry node waits so long for the home's answer, then its outcome is unknown.
+pub const ROUTE_MS: u64 = 2_500;
+/// An entry node composes no copy of a push later than this after it accepted it.
+pub const PUSH_COMPOSE_MS: u64 = 5_000;
+/// A holder remembers so long what it delivered: the latest moment at which another copy can be acted on.
+pub const SEEN_MS: u64 = 15_000;
+/// A later push to a user waits at most so long for an earlier one that goes to all nodes. Longer: it goes, counted.
+pub const ORDER_WAIT_MS: u64 = 2_200;
+
+/// Beats whose sending is remembered, per link. An echo of an older one is stale: the link is closed.
+pub const BEATS_MAX: usize = 8;
+/// Placements that one peer may still rely on. More: the link to that laggard is closed.
+pub const PROMISES_MAX: usize = 8;
+/// Legs of pushes in flight at a node, each role counted apart. More: the push is refused, or not complete.
+pub const LEGS_MAX: usize = 65_536;
+/// Deliveries that are remembered (about 40 bytes each). More: the oldest is forgotten, and until it would have
+/// expired a repeated push that is not found is answered "unknown".
+pub const SEEN_MAX: usize = 524_288;
+/// Those of them made by a repeated push; they are never forgotten early. More: answered "unknown".
+pub const SEEN_PINNED_MAX: usize = 65_536;
+/// Recipients that wait at an entry node for order's sake. More: they go at once, counted.
+pub const ORDER_WAITING_MAX: usize = 65_536;
+
+const _: () = assert!(3 * BEAT_MS <= COVER_MS, "three beats per cover");
+const _: () = assert!(BEATS_MAX as u64 * BEAT_MS > COVER_MS * 2, "a beat that is not stale is remembered");
+const _: () = assert!(VOID_MS * 99 >= COVER_MS * 101, "a void promise is void on every clock");
+const _: () = assert!(
+    GONE_MS * 99 >= (COVER_MS + FENCE_MS + FENCE_CLOSE_MS) * 101,
+    "what is forgotten has closed its connections"
+);
+const _: () = assert!(
+    SEEN_MS * 100 >= (PUSH_COMPOSE_MS + COVER_MS + HOLD_MS + COVER_MS) * 101,
+    "what is forgotten cannot come again"
+);
+const _: () =
+    assert!(HOLD_MS < ROUTE_MS && ROUTE_MS < PUSH_COMPOSE_MS, "a home answers before it is given up");
+const _: () = assert!(ORDER_WAIT_MS + ROUTE_MS < PUSH_COMPOSE_MS, "who waited can still be sent to all");
