@@ -51,22 +51,10 @@ pub(super) async fn run(start: RpcStart, turns: Turns) {
     }
 }
 
-async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
+async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
     let source = first_source(start.id);
     let ration = Rc::new(Ration::new(turns.clone()));
-    let backend = match start.openim {
-        _ if start.id != RpcId(0) => Backend::None,
-        None => Backend::Embedded(Box::new(Embedded::new(&start.config, SourceId(source)))),
-        Some(UpstreamStart { own, control }) => Backend::Openim(Openim::new(OpenimPlan {
-            config: &start.config.openim,
-            secret: &start.config.auth.secret,
-            key: start.config.shards.owner_key,
-            shown: start.config.log.users,
-            own,
-            control,
-            ration: Rc::clone(&ration),
-        })),
-    };
+    let backend = backend(&mut start, source, &ration);
     let router = Router::new(start.id, View::of_one_node(start.ownership), RPC_CALLS_MAX);
     let exchange = Exchange::new(router, start.shards, backend, source);
     let inbox = Rc::new(start.inbox);
@@ -121,6 +109,23 @@ async fn serve(start: RpcStart, turns: Turns) -> io::Result<()> {
     };
     tick(&exchange, stop, || exchange.publish(&inbox, &start.block)).await;
     Ok(())
+}
+
+/// Who answers the shards' questions: thread 0 has him.
+fn backend(start: &mut RpcStart, source: u64, ration: &Rc<Ration>) -> Backend {
+    match start.openim.take() {
+        _ if start.id != RpcId(0) => Backend::None,
+        None => Backend::Embedded(Box::new(Embedded::new(&start.config, SourceId(source)))),
+        Some(UpstreamStart { own, control }) => Backend::Openim(Openim::new(OpenimPlan {
+            config: &start.config.openim,
+            secret: &start.config.auth.secret,
+            key: start.config.shards.owner_key,
+            shown: start.config.log.users,
+            own,
+            control,
+            ration: Rc::clone(ration),
+        })),
+    }
 }
 
 /// Deadlines and counts, until the drain has ended; its first step is to stop accepting.
