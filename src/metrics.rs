@@ -234,11 +234,11 @@ metrics! {
     DiscoveryCurrent Gauge "pinion_discovery_current" "1 while the registry is watched.";
     DiscoveryLoads Counter "pinion_discovery_loads_total" "Times that services were read anew from the registry, in Kubernetes one by one.";
     DiscoveryFailures Counter "pinion_etcd_failures_total" ("task" = "watch") "Connections to etcd that failed or broke.";
+    RegistrationFailures Counter "pinion_etcd_failures_total" ("task" = "registration") "Connections to etcd that failed or broke.";
     KubernetesFailures Counter "pinion_kubernetes_failures_total" "Requests to the API server of Kubernetes that failed or broke.";
     NameFailures Counter "pinion_name_failures_total" "Names of OpenIM 3.5's services and gateways that could not be looked up.";
     GatewaysExpected Gauge "pinion_gateways" ("kind" = "expected") "Gateways of OpenIM 3.5 in Kubernetes: MY_MSGGATEWAY_REPLICACOUNT, and those that answer, this one included.";
     GatewaysAnswering Gauge "pinion_gateways" ("kind" = "answering") "Gateways of OpenIM 3.5 in Kubernetes: MY_MSGGATEWAY_REPLICACOUNT, and those that answer, this one included.";
-    RegistrationFailures Counter "pinion_etcd_failures_total" ("task" = "registration") "Connections to etcd that failed or broke.";
     RegistrationPresent Gauge "pinion_registration_present" "1 while this node is registered under a live lease.";
     RegistrationsLost Counter "pinion_registrations_lost_total" "Times that the own key or its lease was gone and was made anew.";
     Subscribed Gauge "pinion_redis_subscribed" "1 while the subscription to online_change is in place.";
