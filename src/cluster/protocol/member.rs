@@ -178,8 +178,8 @@ impl Node {
         self.others().filter(move |member| {
             let matters = match member.state {
                 MemberState::Lost => false,
-                MemberState::Active => rules.hold(Rule::Barrier),
-                _ => rules.hold(Rule::Barrier) && rules.hold(Rule::DrainingGreeted),
+                MemberState::Active => rules.hold(Rule::JoinBarrier),
+                _ => rules.hold(Rule::JoinBarrier) && rules.hold(Rule::DrainingGreeted),
             };
             let one_life = rules.hold(Rule::GreetingPerIncarnation);
             let peer = self.peers.get(&member.node_id);

@@ -9,7 +9,7 @@ pub(super) enum Rule {
     /// A broken link's promises stay in force until the home can no longer use them (L5).
     VoidWait,
     /// A newcomer greets everybody before its first 101 (M5).
-    Barrier,
+    JoinBarrier,
     /// Draining and joining members are greeted as well (M5, D1).
     DrainingGreeted,
     /// A greeting counts for one incarnation (M5, D2).

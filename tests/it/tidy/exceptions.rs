@@ -15,7 +15,8 @@ pub struct Exception {
 /// No connection is there.
 const MAIN_THREAD: &str = "the main thread waits for signals, for news of the threads and for their end";
 
-pub const EXCEPTIONS: [Exception; 10] = [
+pub const EXCEPTIONS: [Exception; 11] = [
+    blocking("src/shard/news.rs", 1, MAIN_THREAD),
     blocking("src/node/drain.rs", 2, MAIN_THREAD),
     blocking("src/node/threads.rs", 1, MAIN_THREAD),
     blocking(

@@ -46,6 +46,7 @@ const ATOMIC_PLACES: &[&str] = &[
     "src/shard/engine/pool.rs",
     "src/shard/engine/uring.rs",
     "src/shard/mailbox",
+    "src/shard/news",
     "src/shard/rpc_mailbox",
     "src/shard/doorbell",
     "src/shard/atomics",
@@ -58,6 +59,7 @@ const ATOMIC_PLACES: &[&str] = &[
 /// Those, configuration, where threads are started, and what they are started with.
 const ARC_PLACES: &[&str] = &[
     "src/shard/mailbox",
+    "src/shard/news",
     "src/shard/rpc_mailbox",
     "src/shard/doorbell",
     "src/shard/atomics",

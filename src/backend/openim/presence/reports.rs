@@ -12,6 +12,8 @@
 //! `settle_ms` later. A refused request says nothing of the users behind the one it stopped at (spec 5.2): it is
 //! halved until the one that is refused stands alone, who then goes to the end of the queue.
 
+mod handover;
+
 use bytes::Bytes;
 use prost::Message;
 
@@ -250,23 +252,6 @@ impl Reports {
         self.departed += 1;
         self.shift(now, at, Place::Dirty);
         Some(at)
-    }
-
-    /// Where what he leaves is told by another gateway.
-    fn hand_over(&mut self, now: Mono, at: u32, change: &Change) -> Platforms {
-        let (steady_ms, manner) = (self.times.steady_ms, self.manner);
-        let Some(user) = self.users.row_mut(at) else { return Platforms::NONE };
-        let is_rested = user.place == Place::Idle && now.since_ms(user.since) >= steady_ms;
-        let is_steady = is_rested || user.place == Place::Dirty && user.was_steady;
-        let elsewhere = user.elsewhere.without(change.here).or(change.elsewhere);
-        // Who stays here is handed over only if all is told of him and it would be heard that he is gone there.
-        let stays = if is_rested && manner == Manner::Batches { elsewhere } else { Platforms::NONE };
-        let known = user.elsewhere.without(change.here).without(change.elsewhere);
-        user.elsewhere = known.or(stays).and(change.online);
-        if !change.here.is_empty() {
-            user.repair_after = now;
-        }
-        if is_steady { elsewhere.without(change.online) } else { Platforms::NONE }
     }
 
     /// Gives where he was online.

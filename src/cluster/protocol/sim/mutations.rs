@@ -35,7 +35,7 @@ macro_rules! needed {
 needed! {
     a_login_waits_for_the_ack: AckBeforeGo in FLIPS;
     a_login_waits_for_the_void: VoidWait in FLIPS;
-    a_newcomer_passes_the_barrier: Barrier in MIXED;
+    a_newcomer_passes_the_barrier: JoinBarrier in MIXED;
     draining_members_are_greeted: DrainingGreeted in FLIPS;
     fingerprints_are_compared: FingerprintCompared in FLIPS;
     the_algorithm_is_in_the_fingerprint: AlgorithmInFingerprint in FLIPS;

@@ -111,7 +111,7 @@ fn a_login_that_does_not_wait_for_the_void_loses_a_push() {
 /// O4.
 #[test]
 fn a_newcomer_that_greets_nobody_loses_a_push() {
-    needs(Rule::Barrier, |rules| {
+    needs(Rule::JoinBarrier, |rules| {
         let mut world = pair(rules);
         world.start(2);
         world.see_newest(2);
