@@ -150,7 +150,8 @@ run "pure layers alone" gate cargo check --locked --lib --no-default-features
 run "micro benchmarks, once each" suite cargo test --locked --workspace --bench micro
 run "arithmetic of the comparison" gate python3 -m unittest discover -s bench/compare -p 'test_*.py'
 run "bench smoke" suite target/debug/bench-push smoke
-run "load generator smoke" suite python3 bench/scripts/smoke.py --bench target/debug/pinion-bench
+run "load generator smoke" suite python3 bench/scripts/smoke.py --bench target/debug/pinion-bench \
+    --services target/debug/openim-services
 run "host" suite bash scripts/host.sh
 run "the commands of README.md" suite python3 scripts/quickstart.py
 run "client packages" gate bash tests/clients/packages.sh
