@@ -228,10 +228,16 @@ metrics! {
     EndpointsMsg Gauge "pinion_upstream_endpoints" ("service" = "msg") "Instances of an OpenIM service that are believed.";
     EndpointsPush Gauge "pinion_upstream_endpoints" ("service" = "push") "Instances of an OpenIM service that are believed.";
     EndpointsGateway Gauge "pinion_upstream_endpoints" ("service" = "gateway") "Instances of an OpenIM service that are believed.";
+    EndpointsVersionAuth Gauge "pinion_upstream_endpoints_version" ("service" = "auth") "Versions of the set of instances of an OpenIM service since the start.";
+    EndpointsVersionUser Gauge "pinion_upstream_endpoints_version" ("service" = "user") "Versions of the set of instances of an OpenIM service since the start.";
+    EndpointsVersionMsg Gauge "pinion_upstream_endpoints_version" ("service" = "msg") "Versions of the set of instances of an OpenIM service since the start.";
+    EndpointsVersionPush Gauge "pinion_upstream_endpoints_version" ("service" = "push") "Versions of the set of instances of an OpenIM service since the start.";
+    EndpointsVersionGateway Gauge "pinion_upstream_endpoints_version" ("service" = "gateway") "Versions of the set of instances of an OpenIM service since the start.";
     EndpointsHeld Counter "pinion_discovery_observations_total" ("outcome" = "empty_held") "Answers of the registry that were pointed out.";
     EndpointsHalved Counter "pinion_discovery_observations_total" ("outcome" = "halved") "Answers of the registry that were pointed out.";
     EndpointsIgnored Counter "pinion_discovery_ignored_total" "Values in the registry that are not an endpoint, or too many.";
     DiscoveryCurrent Gauge "pinion_discovery_current" "1 while the registry is watched.";
+    DiscoveryAge Gauge "pinion_discovery_age_ms" "Since when what is believed of the registry is not watched: 0 while it is.";
     DiscoveryLoads Counter "pinion_discovery_loads_total" "Times that services were read anew from the registry, in Kubernetes one by one.";
     DiscoveryFailures Counter "pinion_etcd_failures_total" ("task" = "watch") "Connections to etcd that failed or broke.";
     RegistrationFailures Counter "pinion_etcd_failures_total" ("task" = "registration") "Connections to etcd that failed or broke.";

@@ -63,16 +63,17 @@ impl Instances {
     }
 }
 
-/// Posts a new version and shows its size.
+/// Posts a new version and shows its number and size.
 fn publish(board: &Board, counts: &Counts, service: Service, endpoints: &Endpoints) {
-    let metric = match service {
-        Service::Auth => Metric::EndpointsAuth,
-        Service::User => Metric::EndpointsUser,
-        Service::Msg => Metric::EndpointsMsg,
-        Service::Push => Metric::EndpointsPush,
-        Service::Gateway => Metric::EndpointsGateway,
+    let (size, version) = match service {
+        Service::Auth => (Metric::EndpointsAuth, Metric::EndpointsVersionAuth),
+        Service::User => (Metric::EndpointsUser, Metric::EndpointsVersionUser),
+        Service::Msg => (Metric::EndpointsMsg, Metric::EndpointsVersionMsg),
+        Service::Push => (Metric::EndpointsPush, Metric::EndpointsVersionPush),
+        Service::Gateway => (Metric::EndpointsGateway, Metric::EndpointsVersionGateway),
     };
-    counts.set(metric, endpoints.addresses.len() as u64);
+    counts.set(size, endpoints.addresses.len() as u64);
+    counts.set(version, endpoints.version);
     board.endpoints(service, Arc::new(endpoints.clone()));
 }
 

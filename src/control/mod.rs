@@ -119,7 +119,7 @@ fn check(plan: ControlPlan, webhooks: watch::Receiver<Hooks>) -> Result<Parts, C
 
 /// Everything that the thread does, until it is to end. Cancelling any of it is safe: it is the end of all of it.
 async fn run(parts: Parts, inbox: Inbox) {
-    let counts = Counts::new(parts.block);
+    let counts = Counts::new(parts.block, parts.now);
     let board = Board::new(parts.news, counts.clone());
     let Inbox { webhooks, tokens, wanted, post } = inbox;
     let (servers, subscription) = parts.servers.unzip();

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use super::*;
 use crate::control::tokens::TokenFault;
 use crate::metrics::Block;
+use crate::time::{Mono, Now, UnixMs};
 
 /// A board whose receiver has room for so many news.
 struct Rig {
@@ -31,7 +32,7 @@ fn rig(room: usize) -> Rig {
         }
     });
     let block = Arc::new(Block::default());
-    let counts = Counts::new(Arc::clone(&block));
+    let counts = Counts::new(Arc::clone(&block), || Now { mono: Mono(0), unix: UnixMs(0) });
     Rig { board: Board::new(post, counts.clone()), room, taken, counts, block }
 }
 

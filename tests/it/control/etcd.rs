@@ -162,10 +162,12 @@ fn a_login_is_made_where_etcd_asks_for_one() {
     };
     let right = login("secret");
     right.await_endpoints(Service::Auth, &[1]);
+    right.await_metric(Metric::EndpointsVersionAuth, 1);
     for stranger in [login("wrong"), follow(etcd_plan(etcd.0.address))] {
         stranger.await_metric(Metric::DiscoveryFailures, 2);
         assert_eq!(stranger.endpoints(Service::Auth), None);
         assert_eq!(stranger.block.value(Metric::DiscoveryCurrent), 0);
+        stranger.await_metric(Metric::DiscoveryAge, 1);
     }
 }
 
