@@ -101,10 +101,11 @@ pub struct UpstreamStart {
     pub control: ControlAddress,
 }
 
-/// Starts the thread. It says [`NodeEvent::RpcReady`] when it serves, and ends after `RpcMail::Drain`.
+/// Starts the thread. It says [`NodeEvent::RpcReady`](crate::shard::NodeEvent::RpcReady) when it serves, and ends after
+/// `RpcMail::Drain`.
 ///
 /// # Errors
-/// The system gives no thread. Later failures come as [`NodeEvent::Failed`].
+/// The system gives no thread. Later failures come as [`NodeEvent::Failed`](crate::shard::NodeEvent::Failed).
 pub fn spawn(start: RpcStart) -> io::Result<JoinHandle<()>> {
     let seat = Seat { name: format!("rpc{}", start.id.0), cpu: start.cpu, driver: start.driver };
     let events = start.events.clone();
