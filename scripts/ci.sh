@@ -147,7 +147,7 @@ autobahn
 run "fuzz" suite bash scripts/fuzz.sh 5
 run "docs" gate env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --lib --document-private-items
 run "pure layers alone" gate cargo check --locked --lib --no-default-features
-run "micro benchmarks, once each" suite cargo test --locked --workspace --bench micro
+run "micro benchmarks, once each" gate cargo test --locked --workspace --bench micro
 run "arithmetic of the comparison" gate python3 -m unittest discover -s bench/compare -p 'test_*.py'
 run "bench smoke" suite target/debug/bench-push smoke
 run "load generator smoke" suite python3 bench/scripts/smoke.py --bench target/debug/pinion-bench \
