@@ -71,7 +71,7 @@ pub(super) fn start(
 /// `webhooks.ca` cannot be read, in words for the operator.
 pub(super) fn webhooks(config: &Config) -> Result<Option<WebhookPlan>, String> {
     let hooks = &config.openim.webhooks;
-    if ![hooks.online, hooks.offline, hooks.kick_off].iter().any(|hook| hook.enabled) {
+    if !hooks.any() {
         return Ok(None);
     }
     let authorities = hooks.ca.as_deref().map(read).transpose()?;
