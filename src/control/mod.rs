@@ -49,7 +49,7 @@ use self::tokens::Keeper;
 use self::webhooks::Sender;
 use crate::backend::openim::Service;
 use crate::limits;
-use crate::metrics::{Block, Metric};
+use crate::metrics::Block;
 use crate::time::Now;
 
 /// The plan, checked, as parts that can go to the thread.
@@ -172,7 +172,6 @@ async fn discover(registry: Registry, board: &Board, measures: (&Counts, fn() ->
                 instances.observe(addresses, (board, counts, now));
             }
             board.discovery(DiscoveryState::Current);
-            counts.set(Metric::DiscoveryCurrent, 1);
         }
         Registry::Etcd(plan, dial) => {
             let look = Notify::new();

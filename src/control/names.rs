@@ -40,7 +40,7 @@ impl<'a> Resolver<'a> {
 
     /// Round after round. Does not end.
     pub(super) async fn look_up_always(&mut self) {
-        let (board, counts, _) = self.around;
+        let (board, ..) = self.around;
         board.discovery(DiscoveryState::Loading);
         let mut told = DiscoveryState::Loading;
         loop {
@@ -48,7 +48,6 @@ impl<'a> Resolver<'a> {
             if state != told {
                 told = state;
                 board.discovery(state);
-                counts.set(Metric::DiscoveryCurrent, u64::from(state == DiscoveryState::Current));
             }
             sleep(Duration::from_millis(self.plan.round_ms)).await;
         }

@@ -108,7 +108,9 @@ impl Board {
         });
     }
 
+    /// Also shown as `pinion_discovery_current`.
     pub(super) fn discovery(&self, state: DiscoveryState) {
+        self.counts.set(Metric::DiscoveryCurrent, u64::from(state == DiscoveryState::Current));
         self.put(|waiting| waiting.discovery = Some(state));
     }
 

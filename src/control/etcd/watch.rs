@@ -83,7 +83,6 @@ impl<'a> Watcher<'a> {
             // The registration's connection is idle most of the time: it may be as dead as this one.
             look.notify_one();
             self.counts.count(Metric::DiscoveryFailures);
-            self.counts.set(Metric::DiscoveryCurrent, 0);
             if backoff.is_first() {
                 tracing::warn!(%fault, "etcd: the services are not watched; trying again until they are");
             } else {
@@ -99,7 +98,6 @@ impl<'a> Watcher<'a> {
         let mut changes = link.watch(self.services.iter().map(Watched::request).collect()).await?;
         *state = DiscoveryState::Current;
         self.board.discovery(*state);
-        self.counts.set(Metric::DiscoveryCurrent, 1);
         tracing::info!("etcd: the services are watched");
         // What happened to the own key meanwhile was not seen.
         look.notify_one();

@@ -78,9 +78,7 @@ impl<'a> Freshness<'a> {
         };
         if now != *state {
             *state = now;
-            let (board, counts, _) = self.around;
-            board.discovery(now);
-            counts.set(Metric::DiscoveryCurrent, u64::from(now == DiscoveryState::Current));
+            self.around.0.discovery(now);
             tracing::info!(?now, "Kubernetes: discovery");
         }
     }
