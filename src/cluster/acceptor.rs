@@ -6,7 +6,7 @@
 //! one, and a view in which the active members are gone, or half of them, is adopted only after enough observations
 //! over enough time. Who leaves by his own word (draining) is not gone.
 
-use super::endpoints::Confirmation;
+use super::endpoints::{Confirmation, Doubt};
 use super::view::{Epoch, MemberState, View};
 use crate::time::Mono;
 
@@ -58,13 +58,6 @@ enum Source {
     Other,
 }
 
-/// Suspicious observations in a row.
-#[derive(Clone, Copy, Debug)]
-struct Doubt {
-    since: Mono,
-    observations: u32,
-}
-
 impl Acceptor {
     /// Nothing observed yet: the first view is adopted whatever it says.
     pub fn new(confirmation: Confirmation) -> Self {
@@ -101,7 +94,7 @@ impl Acceptor {
             Source::Same => suspicion(believed, &view),
         });
         if let Some(suspicion) = suspicion
-            && !self.confirm(now)
+            && !self.confirmation.confirms(&mut self.doubt, now)
         {
             return Acceptance::Held(suspicion);
         }
@@ -111,14 +104,6 @@ impl Acceptor {
         }
         self.view = Some(view);
         Acceptance::Adopted
-    }
-
-    /// Counts a suspicious observation; whether it was the last that was needed.
-    fn confirm(&mut self, now: Mono) -> bool {
-        let doubt = self.doubt.get_or_insert(Doubt { since: now, observations: 0 });
-        doubt.observations = doubt.observations.saturating_add(1);
-        doubt.observations >= self.confirmation.observations
-            && now.since_ms(doubt.since) >= self.confirmation.over_ms
     }
 }
 

@@ -51,11 +51,20 @@ pub struct Believed {
     doubt: Option<Doubt>,
 }
 
-/// Empty observations in a row.
+/// Suspicious observations in a row.
 #[derive(Clone, Copy, Debug)]
-struct Doubt {
+pub(super) struct Doubt {
     since: Mono,
     observations: u32,
+}
+
+impl Confirmation {
+    /// Counts a suspicious observation; whether it was the last that was needed.
+    pub(super) fn confirms(self, doubt: &mut Option<Doubt>, now: Mono) -> bool {
+        let doubt = doubt.get_or_insert(Doubt { since: now, observations: 0 });
+        doubt.observations = doubt.observations.saturating_add(1);
+        doubt.observations >= self.observations && now.since_ms(doubt.since) >= self.over_ms
+    }
 }
 
 impl Believed {
@@ -84,7 +93,10 @@ impl Believed {
         self.observed = Some(now);
         addresses.sort_unstable();
         addresses.dedup();
-        if addresses.is_empty() && !self.endpoints.addresses.is_empty() && !self.confirm_empty(now) {
+        if addresses.is_empty()
+            && !self.endpoints.addresses.is_empty()
+            && !self.confirmation.confirms(&mut self.doubt, now)
+        {
             return Observation::Held;
         }
         self.doubt = None;
@@ -99,14 +111,6 @@ impl Believed {
         } else {
             Observation::Changed
         }
-    }
-
-    /// Counts an empty observation; whether it was the last that was needed.
-    fn confirm_empty(&mut self, now: Mono) -> bool {
-        let doubt = self.doubt.get_or_insert(Doubt { since: now, observations: 0 });
-        doubt.observations = doubt.observations.saturating_add(1);
-        doubt.observations >= self.confirmation.observations
-            && now.since_ms(doubt.since) >= self.confirmation.over_ms
     }
 }
 
