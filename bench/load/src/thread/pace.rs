@@ -19,8 +19,11 @@ const DEADLINES_NS: u64 = 100_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 /// Operations that are begun in one turn, so that a schedule that cannot be kept does not stop the reading.
 const BEGUN_PER_TURN_MAX: usize = 1024;
-/// The measured time is over when nothing was answered or delivered for so long.
-const QUIET_NS: u64 = 250_000_000;
+/// The measured time is over when nothing was answered or delivered for so long, ...
+const QUIET_NS: u64 = 500_000_000;
+/// ... of which the time between two looks counts for so much at most: while the machine did not let this thread run,
+/// nothing could be seen to come.
+const QUIET_STEP_NS: u64 = 2 * TICK_NS;
 /// Pause before a closed loop goes on after a call that was lost.
 const LOST_NS: u64 = 100_000_000;
 
@@ -60,6 +63,9 @@ enum Stage {
     /// Nothing new is begun; what was begun is answered or given up by then.
     Draining {
         until_ns: u64,
+        /// How long nothing has come, as of the last look.
+        quiet_ns: u64,
+        looked_ns: u64,
     },
     Done,
 }
@@ -200,12 +206,17 @@ impl Load {
             }
             Stage::Armed { at_ns } if now_ns >= at_ns => self.start_measuring(at_ns),
             Stage::Measuring { end_ns } if now_ns >= end_ns && self.pace.scheduled_ns().is_none() => {
-                self.pace.stage = Stage::Draining { until_ns: now_ns + self.timeout_ns() };
+                let until_ns = now_ns + self.timeout_ns();
+                self.pace.stage = Stage::Draining { until_ns, quiet_ns: 0, looked_ns: now_ns };
             }
-            Stage::Draining { until_ns } if now_ns >= until_ns || self.is_quiet() => {
-                self.pace.stage = Stage::Done;
-                let tally = Box::new(std::mem::take(&mut self.tally));
-                self.news.push(News::Done { tally, open: self.open, last_ns: self.last_ns });
+            Stage::Draining { until_ns, quiet_ns, looked_ns } => {
+                let step_ns = now_ns.saturating_sub(looked_ns).min(QUIET_STEP_NS);
+                let quiet_ns = if self.last_ns > looked_ns { 0 } else { quiet_ns + step_ns };
+                self.pace.stage = Stage::Draining { until_ns, quiet_ns, looked_ns: now_ns };
+                let is_quiet = quiet_ns > QUIET_NS && !self.conns.iter().any(super::conn::Conn::is_waiting);
+                if is_quiet || now_ns >= until_ns {
+                    self.end();
+                }
             }
             _ => {}
         }
@@ -224,10 +235,10 @@ impl Load {
         }
     }
 
-    /// Nothing has come for a while, and nothing is waited for.
-    fn is_quiet(&self) -> bool {
-        self.now_ns.saturating_sub(self.last_ns) > QUIET_NS
-            && !self.conns.iter().any(super::conn::Conn::is_waiting)
+    fn end(&mut self) {
+        self.pace.stage = Stage::Done;
+        let tally = Box::new(std::mem::take(&mut self.tally));
+        self.news.push(News::Done { tally, open: self.open, last_ns: self.last_ns });
     }
 
     /// Begins what an open loop has to begin by now. `true`: there is more.
