@@ -1,7 +1,7 @@
 //! Pinion: a long-connection gateway for OpenIM on io_uring, one thread per core, nothing shared between cores.
 //!
 //! The map of the code is ARCHITECTURE.md. Arrows between modules point down only (`tests/it/tidy.rs`):
-//! `main, cli, node -> rpc -> shard -> control -> config, admission -> cluster, backend -> hub -> session -> wire ->
+//! `main, cli, node -> rpc -> shard -> control -> config, admission -> cluster, backend -> hub -> session -> wire -> placement ->
 //! arena, limits, ids, metrics, random, time, pb`.
 
 pub mod arena;
@@ -12,6 +12,7 @@ pub mod ids;
 pub mod limits;
 pub mod metrics;
 pub mod pb;
+pub mod placement;
 pub mod random;
 pub mod session;
 pub mod time;

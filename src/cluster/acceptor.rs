@@ -7,7 +7,7 @@
 //! over enough time. Who leaves by his own word (draining) is not gone.
 
 use super::endpoints::{Confirmation, Doubt};
-use super::view::{Epoch, MemberState, View};
+use crate::placement::view::{Epoch, MemberState, View};
 use crate::time::Mono;
 
 /// What came of an observation.
@@ -128,8 +128,8 @@ fn suspicion(believed: &View, next: &View) -> Option<Suspicion> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::view::{Member, NodeId};
     use super::*;
+    use crate::placement::view::{Member, NodeId};
 
     const CONFIRMATION: Confirmation = Confirmation { observations: 3, over_ms: 1_000 };
 

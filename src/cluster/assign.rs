@@ -12,11 +12,11 @@ pub mod rules;
 use std::collections::BTreeMap;
 
 use self::rules::Rule;
-use super::placement::{Algorithm, Placement};
-use super::rendezvous::{Key, Score};
-use super::view::{Member, NodeId, View, Weight};
 use crate::ids::Platform;
 use crate::limits;
+use crate::placement::rendezvous::{Key, Score};
+use crate::placement::view::{Member, NodeId, View, Weight};
+use crate::placement::{Algorithm, Placement};
 
 /// What a client asks.
 #[derive(Clone, Copy, Debug)]

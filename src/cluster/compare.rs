@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::members::{Listed, MemberList, Scheme};
-use super::view::{MemberState, NodeId};
+use crate::placement::view::{MemberState, NodeId};
 
 /// How differently two lists route.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,10 +15,10 @@
 
 use std::fmt;
 
-use super::placement::{Algorithm, Fingerprint, Placement};
-use super::ring::Ring;
-use super::view::{Epoch, Member, MemberState, NodeId, View, Weight};
 use crate::limits::{MEMBERS_MAX, WEIGHT_MAX};
+use crate::placement::ring::Ring;
+use crate::placement::view::{Epoch, Member, MemberState, NodeId, View, Weight};
+use crate::placement::{Algorithm, Fingerprint, Placement};
 
 /// A list that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,7 @@
 //! Where a user is, and the gather of a push. Pure.
 //!
-//! `request` and `batch` read what a caller asks for (`fields` walks protobuf), `view` says where users belong,
-//! `router` splits a request by owner and gathers the answers (`parts` those of a push that come one by one).
-//! `placement` names the home of a user (`rendezvous`, or OpenIM's `ring`).
+//! `request` and `batch` read what a caller asks for (`fields` walks protobuf), `router` splits a request by owner and
+//! gathers the answers (`parts` those of a push that come one by one), `protocol` finds a user on other nodes.
 //! `acceptor` decides whether a view may be acted on at once, `members` reads a list of members, `compare` says how
 //! differently two lists route, `assign` which nodes a client is told to dial.
 //! `endpoints` is what is believed of OpenIM's services. No I/O is here; `rpc` posts the mail that the router hands
@@ -17,10 +16,6 @@ pub mod endpoints;
 pub mod fields;
 pub mod members;
 mod parts;
-pub mod placement;
 pub mod protocol;
-pub mod rendezvous;
 pub mod request;
-pub mod ring;
 pub mod router;
-pub mod view;

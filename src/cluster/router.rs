@@ -10,7 +10,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::parts::Parts;
-use super::view::{Local, Place};
 use crate::arena::Arena;
 use crate::hub::mail::{
     Audience, DeviceStatus, DeviceVerdict, KickMail, Look, LookMail, OnlineStatusMail, PushBody, PushMail,
@@ -20,6 +19,7 @@ use crate::hub::sight::Sight;
 use crate::ids::{Platform, RpcId, RpcTicket, ShardId, SlotId, SourceId, Text};
 use crate::limits::VERDICT_MARGIN_MS;
 use crate::metrics::{Metric, Tally};
+use crate::placement::view::{Local, Place};
 use crate::time::Mono;
 
 /// The mail of one call: at most one per shard.
@@ -277,7 +277,10 @@ impl Router {
             ShardMail::RemoteLogin(login) => Some(login.ticket),
             ShardMail::OnlineStatus(status) => Some(status.ticket),
             ShardMail::Look(look) => Some(look.ticket),
-            ShardMail::PresenceNews(_) | ShardMail::CancelPush(_) | ShardMail::Policy(_) => None,
+            ShardMail::PresenceNews(_)
+            | ShardMail::CancelPush(_)
+            | ShardMail::Policy(_)
+            | ShardMail::Cluster(_) => None,
         };
         let Some(gather) = ticket.and_then(|t| self.gathers.get_mut(t.slot)) else {
             return;

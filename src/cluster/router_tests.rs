@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use super::super::view::View;
 use super::*;
 use crate::hub::mail::{DeviceOutcome, PushPart, RecipientVerdict, UserStatus};
 use crate::ids::Ownership;
+use crate::placement::view::View;
 
 const DEADLINE: Mono = Mono(1_000);
 

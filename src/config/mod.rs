@@ -3,12 +3,13 @@
 //! `settings` is the one table that everything derives from; `sources` collects texts from file (`yaml`), environment
 //! and flags; `load` turns them into a [`Config`] or into every [`Fault`] at once; `machine` reads what the machine
 //! allows and `layout` decides threads and CPUs from it; `tls` and `pem` read certificates. `policy` is what may change
-//! while the gateway runs, `reload` what a new configuration changes; `openim` has what `backend: openim` needs, and
+//! while the gateway runs, `reload` what a new configuration changes; `cluster` has what several nodes need, `openim` has what `backend: openim` needs, and
 //! reads OpenIM's own configuration folder. No command line is parsed here (that is `cli`).
 
 #[cfg(test)]
 #[path = "../../tests/it/harness/authority.rs"]
 pub(crate) mod authority;
+pub mod cluster;
 mod fault;
 pub mod layout;
 pub mod levels;
@@ -25,6 +26,7 @@ pub mod tls;
 mod value;
 mod yaml;
 
+pub use cluster::{AssignConfig, ClusterConfig};
 pub use fault::{Fault, Faults, Origin};
 use load::Judge;
 pub use load::{Loaded, load, text_of};
@@ -52,6 +54,10 @@ pub struct Config {
     pub backend: Backend,
     /// What counts with `backend: openim` only.
     pub openim: OpenimConfig,
+    /// `cluster.*`: this node among others.
+    pub cluster: ClusterConfig,
+    /// `assign.*`: telling clients which node to dial.
+    pub assign: AssignConfig,
     /// `websocket.*`: what clients reach.
     pub websocket: WebsocketConfig,
     /// What is let in besides `websocket.connections_max`.

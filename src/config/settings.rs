@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use super::levels::Levels;
 use super::value::{Token, boolean, bytes, key_pair, millis, names, number, optional};
 use super::{
-    AdmissionConfig, AuthConfig, Backend, Config, Driver, Engine, LogConfig, OpenimConfig, PerService,
-    RecordConfig, RecordMode, RpcConfig, ShardsConfig, UserNames, WebsocketConfig,
+    AdmissionConfig, AssignConfig, AuthConfig, Backend, ClusterConfig, Config, Driver, Engine, LogConfig,
+    OpenimConfig, PerService, RecordConfig, RecordMode, RpcConfig, ShardsConfig, UserNames, WebsocketConfig,
 };
 use crate::limits;
 use crate::session::handshake::origin::{Network, ProxyHeader};
@@ -109,6 +109,8 @@ impl Draft {
         let config = Config {
             backend: Backend::Embedded,
             openim: OpenimConfig::default(),
+            cluster: ClusterConfig::default(),
+            assign: AssignConfig::default(),
             websocket: WebsocketConfig {
                 address: nowhere.ip(),
                 port: 0,
@@ -245,19 +247,27 @@ macro_rules! setting {
     (@reload $($mark:ident)*) => { Reload::Restart };
 }
 
+mod cluster;
 mod openim;
 
 /// Every setting, in the order of `--help` and `--print-config`.
 pub static SETTINGS: &[Setting] =
-    &joined::<{ GATEWAY.len() + openim::OPENIM.len() }>(GATEWAY, openim::OPENIM);
+    &joined::<{ GATEWAY.len() + openim::OPENIM.len() + cluster::CLUSTER.len() }>(&[
+        GATEWAY,
+        openim::OPENIM,
+        cluster::CLUSTER,
+    ]);
 
-/// Two tables as one.
-const fn joined<const N: usize>(first: &[Setting], second: &[Setting]) -> [Setting; N] {
-    let mut all = [first[0]; N];
-    let mut n = 0;
+/// Tables as one, which has as many entries as they together.
+const fn joined<const N: usize>(tables: &[&[Setting]]) -> [Setting; N] {
+    let mut all = [tables[0][0]; N];
+    let (mut n, mut table, mut row) = (0, 0, 0);
     while n < N {
-        all[n] = if n < first.len() { first[n] } else { second[n - first.len()] };
-        n += 1;
+        if row == tables[table].len() {
+            (table, row) = (table + 1, 0);
+        }
+        all[n] = tables[table][row];
+        (n, row) = (n + 1, row + 1);
     }
     all
 }

@@ -18,6 +18,7 @@ mod etcd;
 mod instances;
 mod kubernetes;
 pub mod mailbox;
+pub mod membership;
 mod names;
 pub mod news;
 pub mod plan;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::hub::cluster::ClusterMail;
 use crate::hub::policy::HubPolicy;
 use crate::hub::sight::Sight;
 use crate::hub::upstream::UserPlatforms;
@@ -33,6 +34,8 @@ pub enum ShardMail {
     Look(Box<LookMail>),
     /// Control lane: what the hub goes by from now on.
     Policy(Box<HubPolicy>),
+    /// Control lane: from the node's router.
+    Cluster(Box<ClusterMail>),
 }
 
 /// One push to those of its recipients that this shard owns.

@@ -29,6 +29,7 @@ impl Hub {
             ShardMail::OnlineStatus(status) => self.online_status(&status),
             ShardMail::Look(look) => self.look(now, &look),
             ShardMail::Policy(policy) => self.adopt(&policy),
+            ShardMail::Cluster(_) => {} // nobody sends it yet
         }
     }
 

@@ -13,6 +13,7 @@
 mod audit;
 mod backlogs;
 mod calls;
+pub mod cluster;
 pub mod conversation;
 mod crowd;
 mod dispatch;

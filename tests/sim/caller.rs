@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pinion::cluster::router::{Mails, Outcome, Progress, Push, PushResult, RemoteLogin, Router, To};
-use pinion::cluster::view::View;
 use pinion::hub::login_policy::LoginPolicy;
 use pinion::hub::mail::{PushBody, PushRules, Report, RpcOutcome, SharedFrames};
 use pinion::hub::push_frame;
 use pinion::ids::{Ownership, Platform, RpcId, RpcTicket, ShardId, SourceId, Text};
 use pinion::limits;
+use pinion::placement::view::View;
 use pinion::wire::envelope::Variant;
 
 use crate::checker::Property;

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use pinion::backend::embedded::{Embedded, EmbeddedConfig};
 use pinion::backend::token;
 use pinion::cluster::router::{Push, Router, To};
-use pinion::cluster::view::View;
 use pinion::hub::HubConfig;
 use pinion::hub::Input;
 use pinion::hub::mail::{PushBody, PushRules, ShardMail};
 use pinion::ids::{ConnId, Ownership, Platform, RpcId, ShardId, SourceId};
 use pinion::pb::openim::msg::SendMsgResp;
 use pinion::pb::openim::sdkws::{GetMaxSeqReq, GetMaxSeqResp, MsgData, PushMessages};
+use pinion::placement::view::View;
 use prost::Message;
 
 use crate::rig::{Rig, Seen, config, reply};

@@ -14,10 +14,10 @@ use super::{EXIT_FAILED, EXIT_USAGE, args, fail, output};
 use crate::cluster::assign::{Cluster, Policy, Request, rules};
 use crate::cluster::compare::{Difference, Rehearsal};
 use crate::cluster::members::{LineFault, MemberList, Scheme};
-use crate::cluster::placement::Algorithm;
-use crate::cluster::view::{Member, NodeId};
 use crate::ids::Platform;
 use crate::limits::{ROUTE_FILE_BYTES, ROUTE_USERS_BYTES, ROUTE_USERS_MAX};
+use crate::placement::Algorithm;
+use crate::placement::view::{Member, NodeId};
 
 const FORM: &str = "\
 A member list has one member per line, NODE [weight=N] [state=STATE] [rpc=HOST:PORT] [ws=URL] [label.NAME=VALUE].

@@ -6,8 +6,8 @@ use super::super::admin::table;
 use crate::cluster::assign::{Assignment, Decided, Home};
 use crate::cluster::compare::{Difference, NodeLoad, Rehearsal, share};
 use crate::cluster::members::{Listed, MemberList, Scheme};
-use crate::cluster::view::NodeId;
 use crate::limits::ASSIGN_ALTERNATIVES_MAX;
+use crate::placement::view::NodeId;
 
 /// Reasons that are shown; a list of renamed nodes has one per node.
 const REASONS_MAX: usize = 12;

@@ -15,10 +15,10 @@
 
 use super::Request;
 use crate::cluster::members::LineFault;
-use crate::cluster::rendezvous::Key;
-use crate::cluster::view::{Member, NodeId, Weight};
 use crate::ids::Platform;
 use crate::limits::{ASSIGN_RULES_MAX, ASSIGN_USERS_MAX, WEIGHT_MAX};
+use crate::placement::rendezvous::Key;
+use crate::placement::view::{Member, NodeId, Weight};
 
 /// A line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -250,12 +250,12 @@ proptest! {
         let mut loads = BTreeMap::new();
         for (n, (state, address, load)) in states.iter().enumerate() {
             let mut member = Member::new(id(&format!("n{n}")));
-            member.state = crate::cluster::view::MemberState::ALL[*state];
+            member.state = crate::placement::view::MemberState::ALL[*state];
             member.ws_url = if *address { format!("ws://n{n}") } else { String::new() };
             loads.insert(member.node_id.clone(), *load);
             members.push(member);
         }
-        let view = View::new(crate::cluster::view::Epoch(1), members);
+        let view = View::new(crate::placement::view::Epoch(1), members);
         let open: BTreeSet<&str> = open(&view).iter().map(|member| member.ws_url.as_str()).collect();
         let placement = view.placement(&Algorithm::Rendezvous);
         let policy = Policy { rules: rules::parse(&format!("pin -> nodes=n{pinned}")).unwrap(), ..Policy::default() };

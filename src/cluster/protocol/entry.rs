@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use super::super::view::NodeId;
 use super::frame::{Attempt, Body, Copy, Verdict};
 use super::gather::{Question, Sink};
 use super::io::{Count, Output, Push};
@@ -12,6 +11,7 @@ use super::peer::Peer;
 use super::{Fence, Node};
 use crate::ids::Text;
 use crate::limits::{BEAT_MS, LEGS_MAX, PUSH_COMPOSE_MS, ROUTE_MS};
+use crate::placement::view::NodeId;
 use crate::time::Mono;
 
 /// Pushes that arrived here and are not finished.

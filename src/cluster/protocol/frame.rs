@@ -3,10 +3,11 @@
 
 use bytes::Bytes;
 
-use super::super::placement::Fingerprint;
-use super::super::view::{Epoch, Incarnation, NodeId};
+pub use crate::hub::cluster::{Class, Key};
 use crate::hub::mail::DeviceVerdict;
 use crate::ids::Text;
+use crate::placement::Fingerprint;
+use crate::placement::view::{Epoch, Incarnation, NodeId};
 
 /// One life of the link between two nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,21 +41,6 @@ pub struct Conn {
     /// Counted by that node.
     pub number: u64,
 }
-
-/// Which login is newer: compared in this order, fixed at registration, never computed anew.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
-    /// Milliseconds, given by the home.
-    pub time: u64,
-    /// The holder.
-    pub node: NodeId,
-    /// The holder's number of the connection.
-    pub number: u64,
-}
-
-/// Connections of a user conflict with those of the same class (login policy).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Class(pub u8);
 
 /// A push, from its entry node through every copy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use super::super::view::NodeId;
 use super::Node;
 use super::frame::{Answer, Attempt, Body, Conn, Copy, Generation, PushId, Verdict};
 use super::holder::Asker;
@@ -16,6 +15,7 @@ use super::rules::Rule;
 use crate::hub::mail::DeviceVerdict;
 use crate::ids::Text;
 use crate::limits::{HOLD_MS, LEGS_MAX};
+use crate::placement::view::NodeId;
 use crate::time::Mono;
 
 /// Questions that wait for answers.

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::super::view::NodeId;
 use super::Node;
 use super::frame::{Answer, Attempt, Body, Copy, Generation, PushId};
 use super::gather::Question;
@@ -13,6 +12,7 @@ use super::seen::Look;
 use crate::hub::mail::DeviceVerdict;
 use crate::ids::Text;
 use crate::limits::{LEGS_MAX, SEEN_MS};
+use crate::placement::view::NodeId;
 use crate::time::Mono;
 
 /// Deliveries that the shards have not answered.

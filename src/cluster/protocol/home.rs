@@ -1,12 +1,12 @@
 //! The home's side of the directory: claims, promises and their acks (C6).
 
-use super::super::placement::Fingerprint;
-use super::super::view::NodeId;
 use super::Node;
 use super::frame::{Body, Claim, Key};
 use super::peer::Peer;
 use super::rules::Rule;
 use crate::ids::Text;
+use crate::placement::Fingerprint;
+use crate::placement::view::NodeId;
 
 impl Node {
     pub(super) fn claimed(&mut self, from: &NodeId, claim: Claim) {

@@ -3,11 +3,12 @@
 
 use bytes::Bytes;
 
-use super::super::view::{Epoch, Incarnation, MemberState, NodeId, View};
 use super::frame::{Class, Conn, Frame, Generation, Key, PushId, Verdict};
 use super::placed::Placed;
+pub use crate::hub::cluster::{Login, Resident};
 use crate::hub::mail::DeviceVerdict;
 use crate::ids::{ShardId, Text};
+use crate::placement::view::{Epoch, Incarnation, MemberState, NodeId, View};
 use crate::time::Mono;
 
 /// One event. The driver reads the clock *after* it has the event in hand: a `now` taken before a pause makes every
@@ -76,30 +77,6 @@ pub enum OwnRecord {
     Lost,
     /// Absent, or of a higher incarnation.
     Gone,
-}
-
-/// A login that asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Login {
-    /// Counted by this node; never reused in this incarnation.
-    pub number: u64,
-    /// Who.
-    pub user: Text,
-    /// For the login policy.
-    pub class: Option<Class>,
-}
-
-/// A registered connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resident {
-    /// Counted by this node.
-    pub number: u64,
-    /// Who.
-    pub user: Text,
-    /// For the login policy.
-    pub class: Option<Class>,
-    /// Fixed at registration.
-    pub key: Key,
 }
 
 /// A push to be routed.

@@ -1,12 +1,12 @@
 //! The life of the links (L1 to L4): hello, beats, generations, and how one ends.
 
-use super::super::view::{Incarnation, NodeId};
 use super::Node;
 use super::frame::{Body, Frame, Generation, Hello};
 use super::io::{Count, Output};
 use super::peer::{Greeting, Link, Peer, Up};
 use super::rules::Rule;
 use crate::limits::{BEAT_MS, COVER_MS};
+use crate::placement::view::{Incarnation, NodeId};
 
 impl Node {
     /// A transport is open that this node dialled. A generation before it ends first.

@@ -3,7 +3,6 @@
 
 use std::rc::Rc;
 
-use super::super::view::{Epoch, Incarnation, Member, MemberState, NodeId, View};
 use super::io::{Count, Mail, Output, OwnRecord, Reason, Resident};
 use super::peer::{Link, Peer};
 use super::placed::Placed;
@@ -11,6 +10,7 @@ use super::rules::Rule;
 use super::{Fence, Lease, Node, Stage, Switch};
 use crate::ids::ShardId;
 use crate::limits::{FENCE_MS, GONE_MS};
+use crate::placement::view::{Epoch, Incarnation, Member, MemberState, NodeId, View};
 use crate::time::Mono;
 
 impl Node {

@@ -34,8 +34,8 @@ mod strays;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::placement::{Algorithm, Fingerprint};
-use super::view::{Epoch, Incarnation, NodeId, View};
+use crate::placement::view::{Epoch, Incarnation, NodeId, View};
+use crate::placement::{Algorithm, Fingerprint};
 use crate::time::{Mono, Now};
 use entry::Entries;
 use frame::{Body, Conn, Frame, PushId};

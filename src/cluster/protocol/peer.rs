@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use super::super::placement::Fingerprint;
-use super::super::view::{Epoch, Incarnation, NodeId};
 use super::frame::{Claim, Generation};
 use super::placed::Placed;
 use crate::ids::Text;
 use crate::limits::{BEAT_MS, BEATS_MAX, COVER_MS, VOID_MS};
+use crate::placement::Fingerprint;
+use crate::placement::view::{Epoch, Incarnation, NodeId};
 use crate::time::Mono;
 
 /// A peer.

@@ -1,9 +1,9 @@
 //! A placement as this node uses it.
 
-use super::super::placement::{Fingerprint, Placement};
-use super::super::view::{NodeId, View};
 use super::Identity;
 use super::rules::{Rule, Rules};
+use crate::placement::view::{NodeId, View};
+use crate::placement::{Fingerprint, Placement};
 
 /// Where users belong under one view.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,11 +4,11 @@
 //! One clock for all users (a hybrid logical clock) stands for the floor of each: times given here only grow, and grow
 //! past every key heard of. That is K1 with a larger floor, and nothing to keep per user.
 
-use super::super::view::NodeId;
 use super::Node;
 use super::frame::{Body, Class, Key};
 use super::io::{Mail, Resident};
 use crate::ids::Text;
+use crate::placement::view::NodeId;
 
 impl Node {
     /// The time of a login: unix milliseconds, or the next after the greatest so far.

@@ -129,10 +129,10 @@ fn remove(entries: &mut BTreeMap<(PushId, Text), (Mono, State)>, at: Mono, key: 
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::view::{Incarnation, NodeId};
     use super::*;
     use crate::hub::mail::DeviceOutcome;
     use crate::ids::Platform;
+    use crate::placement::view::{Incarnation, NodeId};
 
     fn push(number: u64) -> PushId {
         PushId { node: NodeId::new("a").unwrap(), incarnation: Incarnation(1), number }

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::super::view::NodeId;
 use super::frame::{Body, Claim, Class, Key};
 use super::io::{Count, Login, Mail, Resident};
 use super::peer::{Peer, Promise};
@@ -12,6 +11,7 @@ use super::rules::Rule;
 use super::{Node, Stage};
 use crate::ids::Text;
 use crate::limits::{PROMISES_MAX, VOID_MS};
+use crate::placement::view::NodeId;
 use crate::time::Mono;
 
 /// Connections of this node that are, or were, claimed elsewhere, and logins that ask.

@@ -353,7 +353,10 @@ fn answer(shard: ShardId, mail: &ShardMail, rpc: &RpcAddress) {
             (status.ticket, RpcOutcome::OnlineStatus(found.collect()))
         }
         ShardMail::Look(look) => (look.ticket, RpcOutcome::Sight(sight(shard, &look.user, look.look))),
-        ShardMail::PresenceNews(_) | ShardMail::CancelPush(_) | ShardMail::Policy(_) => return,
+        ShardMail::PresenceNews(_)
+        | ShardMail::CancelPush(_)
+        | ShardMail::Policy(_)
+        | ShardMail::Cluster(_) => return,
     };
     let outcome = Box::new(outcome);
     rpc.post(RpcMail::Outcome { shard, ticket, outcome }).unwrap();

@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["hub"],
     &["session"],
     &["wire"],
+    &["placement"],
     &["arena", "limits", "ids", "metrics", "random", "time", "pb"],
 ];
 

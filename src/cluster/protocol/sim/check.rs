@@ -106,7 +106,7 @@ impl World {
     }
 }
 
-fn covered(node: &super::super::Node, peer: &Peer, incarnation: crate::cluster::view::Incarnation) -> bool {
+fn covered(node: &super::super::Node, peer: &Peer, incarnation: crate::placement::view::Incarnation) -> bool {
     let this_life = peer.greeted.is_some_and(|greeting| greeting.incarnation == incarnation);
     this_life && node.covers(peer)
 }

@@ -6,11 +6,11 @@ use super::super::frame::{Class, Conn, Key};
 use super::super::io::{Input, Login, Mail, Resident};
 use super::super::placed::Placed;
 use super::super::{Fence, Identity, Node};
-use crate::cluster::placement::Algorithm;
 use crate::cluster::protocol::rules::Rules;
-use crate::cluster::view::{Epoch, Incarnation, NodeId};
 use crate::hub::mail::{DeviceOutcome, DeviceVerdict};
 use crate::ids::{Platform, ShardId, Text};
+use crate::placement::Algorithm;
+use crate::placement::view::{Epoch, Incarnation, NodeId};
 use crate::time::{Mono, Now, UnixMs};
 
 pub const SHARDS: u16 = 2;

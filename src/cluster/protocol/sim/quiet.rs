@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::super::frame::{Conn, Key};
 use super::super::io::Count;
 use super::world::World;
-use crate::cluster::view::MemberState;
 use crate::ids::Text;
+use crate::placement::view::MemberState;
 
 impl World {
     /// So many quarters of a second without a fault.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::cluster::view::{Epoch, Incarnation, Member, MemberState, NodeId, View, Weight};
+use crate::placement::view::{Epoch, Incarnation, Member, MemberState, NodeId, View, Weight};
 
 #[derive(Default)]
 pub struct Source {

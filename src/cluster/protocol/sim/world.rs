@@ -12,8 +12,8 @@ use super::host::{Deed, Host, SHARDS, TTL_MS};
 use super::source::Source;
 use super::truth::Truth;
 use super::wire::{Lane, Wire, name};
-use crate::cluster::view::{Epoch, Incarnation, MemberState, NodeId, View};
 use crate::ids::Text;
+use crate::placement::view::{Epoch, Incarnation, MemberState, NodeId, View};
 use crate::random::draw;
 
 /// What the adversary is fond of.

@@ -5,17 +5,21 @@
 //! string that [`RingKeys`] makes of it; where a node is dialled is another matter and stands in the view. What always
 //! holds: two placements with equal fingerprints place every user alike.
 
+pub mod rendezvous;
+pub mod ring;
+pub mod view;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::rendezvous::{Key, Score};
-use super::ring::Ring;
-use super::view::{NodeId, View, Weight};
+use rendezvous::{Key, Score};
+use ring::Ring;
+use view::{NodeId, View, Weight};
 
 /// How users are placed. All nodes of a cluster must use the same.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Algorithm {
     /// Weighted rendezvous hashing of user id and node id.
     #[default]
@@ -28,7 +32,7 @@ pub enum Algorithm {
 ///
 /// An unmodified push hashes `{node_id}.RELEASE-openim-msggateway-headless.NAMESPACE.svc.cluster.local:88`, an
 /// unmodified proxy the same without `:88` (spec 10.4); node ids are the pods' names there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingKeys {
     before: String,
     after: String,
@@ -38,9 +42,11 @@ pub struct RingKeys {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Fingerprint(pub u64);
 
-/// Homes under one algorithm and one set of active members.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Homes under one algorithm and one set of active members. Written out as these two.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(Algorithm, Vec<(NodeId, Weight)>)", into = "(Algorithm, Vec<(NodeId, Weight)>)")]
 pub struct Placement {
+    algorithm: Algorithm,
     fingerprint: Fingerprint,
     /// By node id; for the ring in the order in which they were added to it.
     seats: Vec<Seat>,
@@ -52,6 +58,19 @@ struct Seat {
     node_id: NodeId,
     key: Key,
     weight: Weight,
+}
+
+impl From<(Algorithm, Vec<(NodeId, Weight)>)> for Placement {
+    fn from((algorithm, nodes): (Algorithm, Vec<(NodeId, Weight)>)) -> Self {
+        Self::of(nodes, &algorithm)
+    }
+}
+
+impl From<Placement> for (Algorithm, Vec<(NodeId, Weight)>) {
+    fn from(placement: Placement) -> Self {
+        let nodes = placement.seats.into_iter().map(|seat| (seat.node_id, seat.weight)).collect();
+        (placement.algorithm, nodes)
+    }
 }
 
 impl Placement {
@@ -78,7 +97,7 @@ impl Placement {
                 Some(Ring::new(strings.iter().map(String::as_str)))
             }
         };
-        Self { fingerprint, seats, ring }
+        Self { algorithm: algorithm.clone(), fingerprint, seats, ring }
     }
 
     /// What identifies it.
@@ -172,6 +191,11 @@ impl RingKeys {
         let (before, after) = text.split_once(Self::NODE_ID)?;
         let once = !after.contains(Self::NODE_ID) && !text.contains(['\n', '\r']);
         once.then(|| Self { before: before.to_owned(), after: after.to_owned() })
+    }
+
+    /// What [`RingKeys::parse`] reads.
+    pub fn text(&self) -> String {
+        format!("{}{}{}", self.before, Self::NODE_ID, self.after)
     }
 
     /// The string of a node.

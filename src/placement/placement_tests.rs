@@ -3,8 +3,7 @@
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::super::rendezvous;
-use super::super::view::{Epoch, Incarnation, Member, MemberState};
+use super::view::{Epoch, Incarnation, Member, MemberState};
 use super::*;
 
 fn id(name: &str) -> NodeId {

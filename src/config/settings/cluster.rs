@@ -1,0 +1,189 @@
+//! The settings of a node among others; the third part of the table.
+
+use super::{AUTO, Reload, Setting, Visibility, auto, name_of, named, path, path_text};
+use crate::config::cluster::{FenceMode, MembershipSource, PushMode};
+use crate::config::value::{Endpoint, millis, number, optional, word};
+use crate::limits;
+use crate::placement::view::{NodeId, WEIGHT_MAX, Weight};
+use crate::placement::{Algorithm, RingKeys};
+
+const SOURCES: [(&str, MembershipSource); 4] = [
+    ("none", MembershipSource::None),
+    ("static", MembershipSource::Static),
+    ("etcd", MembershipSource::Etcd),
+    ("kubernetes", MembershipSource::Kubernetes),
+];
+const FENCES: [(&str, FenceMode); 2] = [("report", FenceMode::Report), ("strict", FenceMode::Strict)];
+const PUSH_MODES: [(&str, PushMode); 2] = [("local", PushMode::Local), ("route", PushMode::Route)];
+const RENDEZVOUS: &str = "rendezvous";
+const RING: &str = "ring ";
+
+fn algorithm(text: &str) -> Option<Algorithm> {
+    if text == RENDEZVOUS {
+        return Some(Algorithm::Rendezvous);
+    }
+    RingKeys::parse(text.strip_prefix(RING)?).map(Algorithm::OpenImRing)
+}
+
+fn algorithm_text(algorithm: &Algorithm) -> String {
+    match algorithm {
+        Algorithm::Rendezvous => RENDEZVOUS.to_owned(),
+        Algorithm::OpenImRing(keys) => format!("{RING}{}", keys.text()),
+    }
+}
+
+fn labels(text: &str) -> Option<Vec<(String, String)>> {
+    let label = |text: &str| {
+        let (name, value) = text.trim().split_once('=')?;
+        Some((word(name)?, word(value)?))
+    };
+    if text.is_empty() { Some(Vec::new()) } else { text.split(',').map(label).collect() }
+}
+
+fn labels_text(labels: &[(String, String)]) -> String {
+    labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
+}
+
+fn ws_url(text: &str) -> Option<String> {
+    let url = text.starts_with("ws://") || text.starts_with("wss://");
+    if text.is_empty() { Some(String::new()) } else { word(text).filter(|_| url) }
+}
+
+/// What counts once `cluster.source` is not none.
+pub(super) const CLUSTER: &[Setting] = &[
+    setting!(
+        "cluster.source",
+        "none",
+        "`none`, `static`, `etcd` or `kubernetes`",
+        "etcd",
+        "Where the other nodes are found; none: this node is alone",
+        |d, t| d.config.cluster.source = named(t, &SOURCES)?,
+        |c| name_of(c.cluster.source, &SOURCES)
+    ),
+    setting!(
+        "cluster.node_id",
+        AUTO,
+        "`auto` or letters, digits, `-`, `_` and `.`, at most 63 characters",
+        "gateway-0",
+        "The stable name of this node; auto: the host's name (in Kubernetes the pod's)",
+        |d, t| d.config.cluster.node_id = auto(t, |t| NodeId::new(t).ok())?,
+        |c| c.cluster.node_id.as_ref().map_or(AUTO, NodeId::as_str)
+    ),
+    setting!(
+        "cluster.weight",
+        "100",
+        "a number from 1 to 10000",
+        "100",
+        "This node's share of the users, relative to the others'",
+        |d, t| d.config.cluster.weight = Weight::new(number(t, 1..=u32::from(WEIGHT_MAX))?)?,
+        |c| c.cluster.weight.value()
+    ),
+    setting!(
+        "cluster.labels",
+        "",
+        "nothing, or name=value pairs joined by commas",
+        "region=eu,canary=no",
+        "What rules of the assign API may ask for",
+        |d, t| d.config.cluster.labels = labels(t)?,
+        |c| labels_text(&c.cluster.labels)
+    ),
+    setting!(
+        "cluster.ws_url",
+        "",
+        "a URL with ws:// or wss://, or nothing",
+        "wss://gateway-0.example.com/",
+        "What clients dial to reach this node; nothing: it is not handed out",
+        |d, t| d.config.cluster.ws_url = ws_url(t)?,
+        |c| c.cluster.ws_url
+    ),
+    setting!(
+        "cluster.rpc_address",
+        AUTO,
+        "`auto` or host:port",
+        "10.0.0.7:10140",
+        "Where the other nodes reach rpc.listen; auto: the address it is bound to",
+        |d, t| d.config.cluster.rpc_address = auto(t, Endpoint::parse)?,
+        |c| c.cluster.rpc_address.as_ref().map_or_else(|| AUTO.to_owned(), Endpoint::to_string)
+    ),
+    setting!(
+        "cluster.placement",
+        "rendezvous",
+        "`rendezvous`, or `ring` and a text with {node_id} in it",
+        "ring {node_id}.RELEASE-openim-msggateway-headless.default.svc.cluster.local:88",
+        "How users are placed; the same on every node",
+        |d, t| d.config.cluster.placement = algorithm(t)?,
+        |c| algorithm_text(&c.cluster.placement)
+    ),
+    setting!(
+        "cluster.members",
+        "",
+        "the path of a file, or nothing",
+        "/etc/pinion/members",
+        "The list of cluster.source static, in the format of `pinion route`",
+        |d, t| d.config.cluster.members = optional(t, path)?,
+        |c| path_text(c.cluster.members.as_ref())
+    ),
+    setting!(
+        "cluster.root",
+        "pinion",
+        "at most 255 visible ASCII characters without blanks",
+        "pinion",
+        "First part of every key of the cluster in etcd (discovery.etcd_*)",
+        |d, t| d.config.cluster.root = word(t.trim_matches('/'))?,
+        |c| c.cluster.root
+    ),
+    setting!(
+        "cluster.selector",
+        "app=pinion",
+        "a label selector without blanks",
+        "app=pinion",
+        "Which pods are members, with cluster.source kubernetes",
+        |d, t| d.config.cluster.selector = word(t)?,
+        |c| c.cluster.selector
+    ),
+    setting!(
+        "cluster.lease_ms",
+        "10s",
+        "a time from 3s to 300s (plain number = milliseconds)",
+        "10s",
+        "A node that does not renew its record for so long is lost",
+        |d, t| d.config.cluster.lease_ms = millis(t, limits::LEASE_MS_MIN..=limits::LEASE_MS_MAX)?,
+        |c| c.cluster.lease_ms
+    ),
+    setting!(
+        "cluster.fence",
+        "report",
+        "`report` or `strict`",
+        "report",
+        "What a node does that can renew nothing and misses a peer; strict: it closes its connections",
+        |d, t| d.config.cluster.fence = named(t, &FENCES)?,
+        |c| name_of(c.cluster.fence, &FENCES)
+    ),
+    setting!(
+        "cluster.lock_file",
+        "",
+        "the path of a file, or nothing",
+        "/run/pinion/gateway-0.lock",
+        "Locked while the node runs, so that no second process runs under its name on this host",
+        |d, t| d.config.cluster.lock_file = optional(t, path)?,
+        |c| path_text(c.cluster.lock_file.as_ref())
+    ),
+    setting!(
+        "cluster.push_mode",
+        "local",
+        "`local` or `route`",
+        "route",
+        "How OpenIM's push calls: local: every node (etcd, main); route: one node by hash (3.5.1 to patch.16 on Kubernetes)",
+        |d, t| d.config.cluster.push_mode = named(t, &PUSH_MODES)?,
+        |c| name_of(c.cluster.push_mode, &PUSH_MODES)
+    ),
+    setting!(
+        "assign.listen",
+        "off",
+        "`off` or an address with a port",
+        "0.0.0.0:10003",
+        "Where clients ask which node to dial (GET /v1/assign)",
+        |d, t| d.config.assign.listen = if t == "off" { None } else { Some(t.parse().ok()?) },
+        |c| c.assign.listen.map_or_else(|| "off".to_owned(), |listen| listen.to_string())
+    ),
+];

@@ -1,0 +1,167 @@
+//! What the node's router (`cluster/protocol`, on rpc thread 0) and the shards tell each other: by which placements a
+//! shard may register users by itself, logins that ask, kicks decided elsewhere (routing-protocol.md sections 5.3, 5.4
+//! and 7). Plain data. A node that is alone sends none of it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ConnId, ShardId, SlotId, Text};
+use crate::placement::Placement;
+use crate::placement::view::{Epoch, NodeId};
+
+/// Bits of [`ConnNumber`] for the slot of the connection, and below them for its generation.
+const INDEX_BITS: u32 = 24;
+const GENERATION_BITS: u32 = 28;
+const GENERATION: u64 = (1 << GENERATION_BITS) - 1;
+
+/// Names a connection of this node to other nodes. Not used again before a slot was taken 2^28 times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ConnNumber(pub u64);
+
+impl ConnNumber {
+    /// `None`: more than 4096 shards, or than 2^24 connections on one.
+    pub fn new(shard: ShardId, conn: ConnId) -> Option<Self> {
+        let fits =
+            u64::from(shard.0) < 1 << (64 - INDEX_BITS - GENERATION_BITS) && conn.0.index < 1 << INDEX_BITS;
+        let generation = u64::from(conn.0.generation) & GENERATION;
+        let number = u64::from(shard.0) << (INDEX_BITS + GENERATION_BITS)
+            | u64::from(conn.0.index) << GENERATION_BITS
+            | generation;
+        fits.then_some(Self(number))
+    }
+
+    /// Whose connection it is.
+    #[expect(clippy::cast_possible_truncation, reason = "12 bits are left")]
+    pub fn shard(self) -> ShardId {
+        ShardId((self.0 >> (INDEX_BITS + GENERATION_BITS)) as u16)
+    }
+
+    /// Whether it names this connection of that shard.
+    pub fn names(self, shard: ShardId, conn: ConnId) -> bool {
+        Self::new(shard, conn) == Some(self)
+    }
+
+    /// The slot of the connection on its shard.
+    #[expect(clippy::cast_possible_truncation, reason = "masked to 24 bits")]
+    pub fn index(self) -> u32 {
+        (self.0 >> GENERATION_BITS) as u32 & ((1 << INDEX_BITS) - 1)
+    }
+}
+
+/// Connections of a user conflict with those of the same class (login policy).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Class(pub u8);
+
+/// Which login is newer: compared in this order, fixed at registration, never computed anew.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Key {
+    /// Milliseconds, given by the home.
+    pub time: u64,
+    /// The holder.
+    pub node: NodeId,
+    /// The holder's number of the connection.
+    pub number: u64,
+}
+
+/// A login that asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// See [`ConnNumber`].
+    pub number: u64,
+    /// Who.
+    pub user: Text,
+    /// For the login policy.
+    pub class: Option<Class>,
+}
+
+/// A registered connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resident {
+    /// See [`ConnNumber`].
+    pub number: u64,
+    /// Who.
+    pub user: Text,
+    /// For the login policy.
+    pub class: Option<Class>,
+    /// Fixed at registration.
+    pub key: Key,
+}
+
+/// To a shard, on its control lane, which is FIFO.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClusterMail {
+    /// Act by this placement, too; answered by [`ClusterNews::Switched`].
+    Add {
+        /// Of the view it comes from.
+        epoch: Epoch,
+        /// Where users belong.
+        placement: Placement,
+    },
+    /// Of the placements added only this one is left.
+    Only(Epoch),
+    /// Register the connection that asked, then write its 101, then say [`ClusterNews::Registered`].
+    Register {
+        /// See [`ConnNumber`].
+        number: u64,
+        /// Of the login.
+        key: Key,
+    },
+    /// Refuse the login: this node cannot serve it now.
+    Refuse(u64),
+    /// End this connection if it is open and its key is smaller than the winner's.
+    Kick {
+        /// See [`ConnNumber`].
+        number: u64,
+        /// The key that stays.
+        winner: Key,
+    },
+    /// A login of this user and class has this key: end those of a smaller key, and say [`ClusterNews::Registered`]
+    /// again for one of a greater key.
+    Judge {
+        /// Who.
+        user: Text,
+        /// Conflicts within it only.
+        class: Class,
+        /// Of the login.
+        key: Key,
+    },
+    /// Logins of residents get times above this from now on (K1).
+    Floor(u64),
+}
+
+/// From a shard to rpc thread 0, in order and none lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClusterNews {
+    /// The answer to [`ClusterMail::Add`]: residents whose home under that placement is another node.
+    Switched {
+        /// Who answers.
+        shard: ShardId,
+        /// Of the placement.
+        epoch: Epoch,
+        /// In no order.
+        residents: Vec<Resident>,
+    },
+    /// A login whose user is not at home here under every placement in force. Answered by [`ClusterMail::Register`] or
+    /// [`ClusterMail::Refuse`].
+    Login(Login),
+    /// Registered: after [`ClusterMail::Register`], or by the shard itself.
+    Registered(Resident),
+    /// A connection has ended: one that asked, or one that was told of.
+    Gone(u64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_names_one_connection() {
+        let conn = |index, generation| ConnId(SlotId { index, generation });
+        let (shard, last) = (ShardId(4095), conn((1 << 24) - 1, u32::MAX));
+        let number = ConnNumber::new(shard, last).unwrap();
+        assert_eq!((number.shard(), number.index()), (shard, (1 << 24) - 1));
+        assert!(number.names(shard, last) && !number.names(ShardId(0), last));
+        assert!(!number.names(shard, conn((1 << 24) - 1, 0)) && !number.names(shard, conn(0, u32::MAX)));
+        assert_eq!(ConnNumber::new(ShardId(4096), last), None);
+        assert_eq!(ConnNumber::new(shard, conn(1 << 24, 0)), None);
+    }
+}
