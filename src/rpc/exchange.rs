@@ -24,7 +24,7 @@ use crate::hub::mail::ShardMail;
 use crate::hub::upstream::{UpstreamReply, UserPlatforms};
 use crate::ids::{RpcTicket, ShardId, SourceId};
 use crate::limits::{DRAIN_VERDICTS_MS, RPC_IDLE_TICK_MS, RPC_REST_MS, RPC_TICK_MS};
-use crate::metrics::{Block, Metric};
+use crate::metrics::{Block, Metric, Tally};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, LaneDepths, RpcInbox, RpcMail, ShardAddress};
 use crate::shard::nudge::Nudge;
@@ -278,6 +278,11 @@ impl Exchange {
     /// Users of whom the backend was not told all, which the end of the thread should wait for.
     pub(super) fn untold(&self) -> usize {
         self.openim().map_or(0, |openim| openim.untold())
+    }
+
+    /// For counts of other parts of the thread.
+    pub(super) fn tally(&self, write: impl FnOnce(&mut Tally)) {
+        write(self.state.borrow_mut().router.tally());
     }
 
     /// Publishes the counts of the thread.

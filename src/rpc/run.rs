@@ -70,7 +70,7 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         readiness: readiness.clone(),
         live: RefCell::new(Rc::new(Live::of(&policy))),
     });
-    let server = Server::new(service, policy.limits, turns.clone(), ration);
+    let server = Server::new(Rc::clone(&service), policy.limits, turns.clone(), ration);
     let (grpc, mut listeners) = (start.grpc.try_clone()?, Vec::new());
     monoio::spawn(server::accept(start.grpc, Rc::clone(&server)));
     let orders = Orders::new(start.events.clone());
@@ -108,7 +108,13 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         server::accept_waiting(&grpc, &server);
         listeners.iter().chain([&grpc]).for_each(stop_accepting);
     };
-    tick(&exchange, stop, || exchange.publish(&inbox, &start.block)).await;
+    let publish = || {
+        if let Some(links) = service.links.get() {
+            exchange.tally(|tally| links.publish(tally));
+        }
+        exchange.publish(&inbox, &start.block);
+    };
+    tick(&exchange, stop, publish).await;
     Ok(())
 }
 
