@@ -12,15 +12,12 @@
 mod accept;
 mod counts;
 mod dial;
+mod identity;
 mod transport;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
-
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 
 use super::budget::Ration;
 use super::call::{End, StreamCall};
@@ -34,6 +31,7 @@ use crate::shard::nudge::Nudge;
 use crate::shard::turn::Turns;
 use counts::Counts;
 use dial::Target;
+pub use identity::PeerTls;
 use transport::Transport;
 
 /// The call.
@@ -64,10 +62,8 @@ pub enum LinkEvent {
 pub struct LinksPlan {
     /// This node.
     pub own: NodeId,
-    /// `rpc.token`: shown to peers.
-    pub token: Option<Token>,
-    /// How the other nodes' ports are believed; `None`: plain HTTP/2.
-    pub tls: Option<PeerTls>,
+    /// What it shows to peers.
+    pub trust: Trust,
     /// The thread's.
     pub turns: Turns,
     /// What the connections of the thread read in a turn.
@@ -76,13 +72,13 @@ pub struct LinksPlan {
     pub hear: Rc<dyn Fn(LinkEvent)>,
 }
 
-/// TLS towards peers.
-#[derive(Clone)]
-pub struct PeerTls {
-    /// Roots, and our own certificate.
-    pub config: Arc<ClientConfig>,
-    /// The name that every peer's certificate has; `None`: the address that is dialled.
-    pub name: Option<ServerName<'static>>,
+/// Whom peers believe, and whom this node believes.
+#[derive(Clone, Default)]
+pub struct Trust {
+    /// `rpc.token`.
+    pub token: Option<Token>,
+    /// `None`: plain HTTP/2.
+    pub tls: Option<PeerTls>,
 }
 
 /// See the module's documentation. Clones are the same links.
@@ -93,6 +89,8 @@ pub struct Links {
 
 struct Inner {
     plan: LinksPlan,
+    /// Of the next link.
+    trust: RefCell<Trust>,
     targets: RefCell<BTreeMap<NodeId, Rc<Target>>>,
     /// Open streams; a peer has none or more, the newest last.
     transports: RefCell<BTreeMap<NodeId, Vec<Rc<Transport>>>>,
@@ -107,6 +105,7 @@ impl Links {
     pub fn new(plan: LinksPlan) -> Self {
         let (targets, transports) = Default::default();
         let inner = Inner {
+            trust: RefCell::new(plan.trust.clone()),
             plan,
             targets,
             transports,
@@ -115,6 +114,11 @@ impl Links {
             counts: Counts::default(),
         };
         Self { inner: Rc::new(inner) }
+    }
+
+    /// Shows something else to peers that are dialled from now on: `rpc.token` or the files of TLS were read again.
+    pub fn adopt(&self, trust: Trust) {
+        self.inner.trust.replace(trust);
     }
 
     /// Whom to keep dialling, and where (`ADDRESS:PORT`): the whole set; links to those that are missing, or now
