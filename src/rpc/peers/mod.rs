@@ -62,8 +62,10 @@ pub enum LinkEvent {
 pub struct LinksPlan {
     /// This node.
     pub own: NodeId,
-    /// What it shows to peers.
-    pub trust: Trust,
+    /// `rpc.token`: shown to peers.
+    pub token: Option<Token>,
+    /// How the other nodes' ports are believed; `None`: plain HTTP/2.
+    pub tls: Option<PeerTls>,
     /// The thread's.
     pub turns: Turns,
     /// What the connections of the thread read in a turn.
@@ -73,12 +75,10 @@ pub struct LinksPlan {
 }
 
 /// Whom peers believe, and whom this node believes.
-#[derive(Clone, Default)]
-pub struct Trust {
-    /// `rpc.token`.
-    pub token: Option<Token>,
-    /// `None`: plain HTTP/2.
-    pub tls: Option<PeerTls>,
+#[derive(Clone)]
+struct Trust {
+    token: Option<Token>,
+    tls: Option<PeerTls>,
 }
 
 /// See the module's documentation. Clones are the same links.
@@ -105,7 +105,7 @@ impl Links {
     pub fn new(plan: LinksPlan) -> Self {
         let (targets, transports) = Default::default();
         let inner = Inner {
-            trust: RefCell::new(plan.trust.clone()),
+            trust: RefCell::new(Trust { token: plan.token.clone(), tls: plan.tls.clone() }),
             plan,
             targets,
             transports,
@@ -117,8 +117,8 @@ impl Links {
     }
 
     /// Shows something else to peers that are dialled from now on: `rpc.token` or the files of TLS were read again.
-    pub fn adopt(&self, trust: Trust) {
-        self.inner.trust.replace(trust);
+    pub fn adopt(&self, token: Option<Token>, tls: Option<PeerTls>) {
+        self.inner.trust.replace(Trust { token, tls });
     }
 
     /// Whom to keep dialling, and where (`ADDRESS:PORT`): the whole set; links to those that are missing, or now

@@ -22,7 +22,7 @@ use crate::placement::view::{Epoch, Incarnation, NodeId, View};
 use crate::rpc::budget::Ration;
 use crate::rpc::call::{Live, Service};
 use crate::rpc::exchange::{Backend, Exchange};
-use crate::rpc::peers::{LinkEvent, Links, LinksPlan, PeerTls, Trust};
+use crate::rpc::peers::{LinkEvent, Links, LinksPlan, PeerTls};
 use crate::rpc::readiness::Readiness;
 use crate::rpc::server::{self, Server};
 use crate::rpc::services::Catalog;
@@ -117,7 +117,8 @@ impl Peer {
             address: listener.local_addr().unwrap(),
             links: Links::new(LinksPlan {
                 own: id(name),
-                trust: Trust::default(),
+                token: None,
+                tls: None,
                 turns: turns.clone(),
                 ration: Rc::clone(&ration),
                 hear: Rc::new(|_| ()),
@@ -129,7 +130,8 @@ impl Peer {
         let tls = PeerTls::of(config).unwrap();
         peer.links = Links::new(LinksPlan {
             own: id(name),
-            trust: Trust { token: config.rpc.token.clone(), tls },
+            token: config.rpc.token.clone(),
+            tls,
             turns: turns.clone(),
             ration: Rc::clone(&ration),
             hear: play(&peer.id, &cell, &peer),
@@ -338,7 +340,7 @@ fn a_node_without_the_token_has_no_link_and_is_told_what_to_do() {
         a.until_refused("give all nodes of the cluster the same rpc.token").await;
         aa.until_refused("give all nodes of the cluster the same rpc.token").await;
         assert!(b.heard.borrow().is_empty(), "its router hears nothing of them");
-        aa.links.adopt(Trust { token: Token::parse("0123456789abcdef"), tls: None });
+        aa.links.adopt(Token::parse("0123456789abcdef"), None);
         until_up(&aa, &b).await;
         assert!(a.up.borrow().is_empty() && a.count_of(Metric::PeerRefused) > 0);
     });
