@@ -60,6 +60,16 @@ pub enum Fence {
     Strict,
 }
 
+/// Where views come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Views {
+    /// One source orders them for all nodes (etcd, Kubernetes): epochs of two nodes compare.
+    #[default]
+    Ordered,
+    /// Each node has a list of its own: epochs of two nodes say nothing to each other, and nobody is ever lost.
+    OwnLists,
+}
+
 /// Who a node is, fixed for its life.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -81,6 +91,7 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Node {
     me: Identity,
+    views: Views,
     rules: Rules,
     now: Now,
     out: Vec<Output>,
@@ -174,7 +185,15 @@ impl Node {
             legs: 0,
             floor: 0,
             me: identity,
+            views: Views::default(),
         }
+    }
+
+    /// The same node, before its first event, with views from there.
+    #[must_use]
+    pub fn with_views(mut self, views: Views) -> Self {
+        self.views = views;
+        self
     }
 
     /// Takes one event. The outputs happen in their order.
@@ -256,7 +275,7 @@ impl Node {
 
     /// Members that the barrier waits for: a join that waits says for whom.
     pub fn awaited(&self) -> impl Iterator<Item = &NodeId> {
-        self.ungreeted().map(|member| &member.node_id)
+        self.ungreeted().map(|member| &member.node_id).chain(self.strangers().map(|known| &known.node))
     }
 
     fn fingerprint(&self) -> Fingerprint {
