@@ -23,7 +23,7 @@ pub const LINK_KNOWS_MAX: usize = 1_024;
 /// the link is ended, counted; the nodes replay what must be known on the next one.
 pub const LINK_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// As [`LINK_QUEUE_BYTES`]: claims of a node that holds so many connections.
-pub const LINK_QUEUE_FRAMES: usize = 1024 * 1024;
+pub const LINK_QUEUE_FRAMES_MAX: usize = 1024 * 1024;
 /// From the first SYN to the stream's response head. Later: the next attempt.
 pub const LINK_CONNECT_MS: u64 = 3_000;
 /// A peer that dialled sends its Hello within so long, or its stream ends.
@@ -36,7 +36,7 @@ pub const LINK_FLUSH_MS: u64 = 500;
 pub const LINK_BACKOFF_LEAST_MS: u64 = 50;
 /// ... up to this: a peer that is back has its link within so long and a fifth.
 pub const LINK_BACKOFF_MS: u64 = 2_000;
-/// A link that stood so long was good: the next one is dialled at once.
+/// A link that stood so long was good: pauses begin with the least one again.
 pub const LINK_STEADY_MS: u64 = 5_000;
 /// Attempts in a row that found another thread of the peer, without a pause between them.
 pub const LINK_SEATS_MAX: u32 = 64;

@@ -266,8 +266,6 @@ fn config() -> Config {
         record: RecordConfig { mode: RecordMode::Off, dir: ".".into(), bytes_max: 0 },
         log: LogConfig { level: "info".to_owned(), json: false, users: crate::config::UserNames::Plain },
         planted: Default::default(),
-        cluster: Default::default(),
-        assign: Default::default(),
     }
 }
 

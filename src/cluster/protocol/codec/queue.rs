@@ -10,7 +10,7 @@ use super::write;
 use crate::cluster::protocol::frame::{Frame, Generation};
 use crate::limits::{
     LINK_ANSWER_BYTES_MAX, LINK_BATCH_BYTES, LINK_BATCH_FRAMES_MAX, LINK_MESSAGE_BYTES_MAX, LINK_QUEUE_BYTES,
-    LINK_QUEUE_FRAMES, LINK_RECIPIENTS_MAX,
+    LINK_QUEUE_FRAMES_MAX, LINK_RECIPIENTS_MAX,
 };
 use crate::pb::pinion::peer as pb;
 use crate::pb::pinion::peer::frame::Body as Word;
@@ -28,7 +28,7 @@ pub struct Batch {
 /// Why a frame was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsent {
-    /// [`LINK_QUEUE_BYTES`] or [`LINK_QUEUE_FRAMES`]: the link must end.
+    /// [`LINK_QUEUE_BYTES`] or [`LINK_QUEUE_FRAMES_MAX`]: the link must end.
     Full,
     /// A question or a part of an answer beyond what one message holds. The asker waits in vain, and says so: silence
     /// is never "no connection there".
@@ -66,7 +66,7 @@ impl Queue {
             return Err(Unsent::TooLarge);
         }
         let bytes: usize = words.iter().map(Message::encoded_len).sum();
-        if self.bytes + bytes > LINK_QUEUE_BYTES || self.frames + words.len() > LINK_QUEUE_FRAMES {
+        if self.bytes + bytes > LINK_QUEUE_BYTES || self.frames + words.len() > LINK_QUEUE_FRAMES_MAX {
             return Err(Unsent::Full);
         }
         for word in words {

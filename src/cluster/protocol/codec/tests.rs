@@ -1,3 +1,5 @@
+//! Round trips of all frames, what is refused, and the limits at their edges.
+
 use bytes::{BufMut, Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::option;
@@ -12,7 +14,7 @@ use crate::hub::mail::{DeviceOutcome, DeviceVerdict};
 use crate::ids::{Platform, Text};
 use crate::limits::{
     LINK_ANSWER_BYTES_MAX, LINK_BATCH_BYTES, LINK_BATCH_FRAMES_MAX, LINK_KNOWS_MAX, LINK_MESSAGE_BYTES_MAX,
-    LINK_QUEUE_BYTES, LINK_QUEUE_FRAMES, LINK_RECIPIENTS_MAX,
+    LINK_QUEUE_BYTES, LINK_QUEUE_FRAMES_MAX, LINK_RECIPIENTS_MAX,
 };
 use crate::pb::pinion::peer as pb;
 use crate::pb::pinion::peer::frame::Body as Word;
@@ -62,9 +64,9 @@ fn result() -> impl Strategy<Value = (Conn, DeviceVerdict)> {
         number,
     });
     let device = (1_i64..=11, any::<[u8; 16]>(), outcome).prop_map(|(platform, connection_id, outcome)| {
-        DeviceVerdict { platform: Platform::new(platform).unwrap(), connection_id, outcome }
+        DeviceVerdict { number: 0, platform: Platform::new(platform).unwrap(), connection_id, outcome }
     });
-    (conn, device)
+    (conn, device).prop_map(|(conn, device)| (conn.clone(), DeviceVerdict { number: conn.number, ..device }))
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
@@ -254,8 +256,12 @@ fn the_largest_push_fits_and_one_beyond_it_is_not_sent() {
 
 #[test]
 fn long_answers_come_in_parts_that_name_each_recipient_once() {
-    let device =
-        DeviceVerdict { platform: Platform::IOS, connection_id: [1; 16], outcome: DeviceOutcome::Written };
+    let device = DeviceVerdict {
+        number: 1,
+        platform: Platform::IOS,
+        connection_id: [1; 16],
+        outcome: DeviceOutcome::Written,
+    };
     let conn = Conn { node: NodeId::new("node-1").unwrap(), incarnation: Incarnation(1), number: 1 };
     let verdict = |n: usize, connections| Verdict {
         user: Text::from(format!("user{n:05}")),
@@ -311,7 +317,7 @@ fn a_full_queue_takes_nothing_more_until_it_is_emptied() {
     drop(queue.pop());
     assert_eq!(queue.push(large()), Ok(()));
     let mut queue = Queue::default();
-    for _ in 0..LINK_QUEUE_FRAMES {
+    for _ in 0..LINK_QUEUE_FRAMES_MAX {
         queue.push(frame(Body::Beat(1))).unwrap();
     }
     assert_eq!(queue.push(frame(Body::Beat(1))), Err(Unsent::Full));
