@@ -328,8 +328,8 @@ impl Node {
         self.out.push(Output::Fence(reason));
     }
 
-    /// `fence = strict`: without a lease and with a greeted peer silent for too long, or for very long whatever the peers
-    /// do (M9).
+    /// `fence = strict`: without a lease and with a greeted peer silent for too long, or without one for very long,
+    /// whatever the peers do (M9).
     pub(super) fn fence_if_isolated(&mut self) {
         let now = self.now.mono;
         if self.me.fence == Fence::Report || (!self.lease.lapsed && now < self.lease.until) {
