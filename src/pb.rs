@@ -63,6 +63,9 @@ pub mod pinion {
     pub mod copy {
         include!(concat!(env!("OUT_DIR"), "/pinion.copy.v1.rs"));
     }
+    pub mod peer {
+        include!(concat!(env!("OUT_DIR"), "/pinion.peer.v1.rs"));
+    }
 }
 
 /// etcd's API v3, as far as `control` uses it.
