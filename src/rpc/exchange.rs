@@ -24,7 +24,7 @@ use crate::hub::mail::ShardMail;
 use crate::hub::upstream::{UpstreamReply, UserPlatforms};
 use crate::ids::{RpcTicket, ShardId, SourceId};
 use crate::limits::{DRAIN_VERDICTS_MS, RPC_IDLE_TICK_MS, RPC_REST_MS, RPC_TICK_MS};
-use crate::metrics::{Block, Metric};
+use crate::metrics::{Block, Metric, Tally};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, LaneDepths, RpcInbox, RpcMail, ShardAddress};
 use crate::shard::nudge::Nudge;
@@ -125,6 +125,11 @@ impl Exchange {
     pub(super) fn count(&self, metric: Metric) {
         self.state.borrow_mut().router.tally().count(metric);
         self.stir();
+    }
+
+    /// Writes levels into the thread's counts.
+    pub(super) fn gauge(&self, write: impl FnOnce(&mut Tally)) {
+        write(self.state.borrow_mut().router.tally());
     }
 
     /// Something happens that is to be published soon.

@@ -16,7 +16,7 @@ use crate::ids::{ShardId, Text};
 use crate::limits::CLUSTER_RETRY_MS;
 use crate::metrics::Metric;
 use crate::placement::Algorithm;
-use crate::placement::view::{NodeId, View};
+use crate::placement::view::{Incarnation, NodeId, View};
 use crate::time::{Mono, Now};
 
 /// What the driver does to the world. Nothing here waits.
@@ -78,6 +78,8 @@ pub(super) enum Event {
     Membership(MembershipNews),
     /// Of a shard.
     Shard(ClusterNews),
+    /// An operator says that this life of a node has ended: here, and in the source.
+    Forget(NodeId, Incarnation),
     /// Time has passed.
     Tick,
 }
@@ -134,6 +136,10 @@ impl<H: Hands> Driver<H> {
             Event::Tick => {
                 self.raise_floor();
                 Input::Tick
+            }
+            Event::Forget(node, incarnation) => {
+                self.order(MembershipOrder::Forget(node.clone(), incarnation));
+                Input::Forget(node, incarnation)
             }
             Event::Router(input) => input,
             Event::Shard(news) => match input_of(news) {

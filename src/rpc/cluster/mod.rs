@@ -166,7 +166,7 @@ impl Mesh {
     /// The operator says that this life of a node has ended.
     pub(super) fn forget(&self, node: NodeId, incarnation: Incarnation) {
         tracing::warn!(%node, incarnation = incarnation.0, "forgotten: an operator says that it is dead");
-        self.input(Input::Forget(node, incarnation));
+        self.take(Event::Forget(node, incarnation));
     }
 
     /// The thread ends; every connection of the node is gone by now.

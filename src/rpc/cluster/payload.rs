@@ -43,13 +43,13 @@ impl Errand {
                 let left = rules.expires.map(|at| at.since_ms(now).max(1));
                 What::Push(pb::Push {
                     msg_data: body.msg_data.clone(),
-                    operation_id: body.operation_id.to_string(),
+                    operation_id: body.operation_id.as_str().to_owned(),
                     conversation: body.conversation.to_string(),
                     source: source.0,
                     when_queued: rules.report == Report::Queued,
                     only_if_online: rules.only_if_online,
                     expire_after_ms: left.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX)),
-                    once: once.as_ref().map(Text::to_string).unwrap_or_default(),
+                    once: once.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
                 })
             }
         };
@@ -159,7 +159,7 @@ mod tests {
                 server_msg_id: server.into(),
                 ..MsgData::default()
             };
-            message_id(&data.encode_to_vec().into()).map(|id| id.to_string())
+            message_id(&data.encode_to_vec().into()).map(|id| id.as_str().to_owned())
         };
         assert_eq!(id("c", "s").as_deref(), Some("s"));
         assert_eq!(id("c", "").as_deref(), Some("c"));

@@ -143,7 +143,7 @@ impl InHand {
             msg_data: message.msg_data,
             frames: None,
         };
-        let mesh = self.service.mesh.get();
+        let mesh = self.service.mesh.get().filter(|_| matches!(message.to, To::Users(_)));
         if mesh.is_none() {
             frames::share(&self.service, &mut body).await;
         }
