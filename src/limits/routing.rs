@@ -48,6 +48,13 @@ pub const SEEN_PINNED_MAX: usize = 65_536;
 /// Recipients that wait at an entry node for order's sake. More: they go at once, counted.
 pub const ORDER_WAITING_MAX: usize = 65_536;
 
+/// News for the node's router that wait in a shard. More: new logins are refused until they left.
+pub const CLUSTER_NEWS_MAX: usize = 65_536;
+/// Placements by which one shard acts at a time. More: the oldest is forgotten, and every login asks the router.
+pub const PLACEMENTS_MAX: usize = 16;
+/// Users that a shard looks at in one turn for the answer to a new placement.
+pub const SWITCH_SLICE_MAX: u32 = 1024;
+
 const _: () = assert!(3 * BEAT_MS <= COVER_MS, "three beats per cover");
 const _: () = assert!(BEATS_MAX as u64 * BEAT_MS > COVER_MS * 2, "a beat that is not stale is remembered");
 const _: () = assert!(VOID_MS * 99 >= COVER_MS * 101, "a void promise is void on every clock");
