@@ -123,6 +123,8 @@ metrics! {
     AcceptPauses Counter "pinion_accept_pauses_total" ("cause" = "no_resources") "Times that a listener stopped accepting for a while.";
     AcceptWaits Counter "pinion_accept_pauses_total" ("cause" = "handshake_limit") "Times that a listener stopped accepting for a while.";
     LoginsDelayed Counter "pinion_logins_delayed_total" "Logins that waited a random time before their 101, since too many came at once.";
+    LoginsClaiming Gauge "pinion_cluster_logins_waiting" "Logins that wait until their user's home node has their claim.";
+    ClusterNewsWaiting Gauge "pinion_cluster_news_waiting" "News of shards that their node's router has not taken.";
     HandOversOut Counter "pinion_hand_overs_total" ("direction" = "out") "Connections moved between shards before the 101.";
     HandOversIn Counter "pinion_hand_overs_total" ("direction" = "in") "Connections moved between shards before the 101.";
 
