@@ -99,7 +99,10 @@ fn cluster(admin: &Admin, answer: impl FnOnce(&Mesh) -> Result<Answer, String>) 
 }
 
 fn forget(mesh: &Mesh, query: &str) -> Result<Answer, String> {
-    let usage = || "400: which one is dead? ?node=ID&incarnation=N, both as in GET /v1/cluster".to_owned();
+    let usage = || {
+        "400: which one is dead? ?node=ID&incarnation=N; N is `greeted`, else `incarnation`, in GET /v1/cluster"
+            .to_owned()
+    };
     let node = argument(query, "node")?.and_then(|id| NodeId::new(&id).ok()).ok_or_else(usage)?;
     let incarnation = argument(query, "incarnation")?.and_then(|n| n.parse().ok()).ok_or_else(usage)?;
     mesh.forget(node, Incarnation(incarnation));

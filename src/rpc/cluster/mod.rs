@@ -103,7 +103,12 @@ impl Mesh {
             FenceMode::Strict => protocol::Fence::Strict,
         };
         let count = u16::try_from(shards.len()).unwrap_or(u16::MAX);
-        let me = Own { node_id: own.clone(), shards: count, algorithm: config.placement.clone(), fence };
+        let barrier = match config.source {
+            MembershipSource::Static => protocol::Barrier::Reachable,
+            _ => protocol::Barrier::Everybody,
+        };
+        let algorithm = config.placement.clone();
+        let me = Own { node_id: own.clone(), shards: count, algorithm, fence, barrier };
         let board = Rc::new(Board::default());
         let shared = Rc::new_cyclic(|weak: &Weak<Shared>| {
             let ear = weak.clone();
