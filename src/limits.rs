@@ -7,6 +7,7 @@
 mod channel;
 mod config;
 mod control;
+mod drain;
 mod embedded;
 mod placement;
 mod presence;
@@ -15,6 +16,7 @@ mod routing;
 pub use channel::*;
 pub use config::*;
 pub use control::*;
+pub use drain::*;
 pub use embedded::*;
 pub use placement::*;
 pub use presence::*;

@@ -1,5 +1,6 @@
 //! The start: mailboxes first, then rpc threads and shards, and the clients' listeners only when all of them run.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::config::{Backend, Config};
 use crate::ids::{Ownership, RpcId, ShardId};
 use crate::limits::{NODE_EVENTS_MAX, START_DEADLINE_MS};
 use crate::metrics::Block;
+use crate::placement::view::View;
 use crate::rpc::{self, RpcStart, UpstreamStart};
 use crate::shard::mailbox::{
     Control, RpcAddress, RpcInbox, ShardAddress, ShardInbox, rpc_mailbox, shard_mailbox,
@@ -40,6 +42,10 @@ pub(super) struct Started {
     /// With `backend: openim` only.
     pub(super) control: Option<openim::Control>,
     pub(super) watched: Vec<Watched>,
+    /// The members of the cluster, if they are known already.
+    pub(super) view: Option<Box<View>>,
+    /// Of the shards.
+    pub(super) blocks: Vec<Arc<Block>>,
 }
 
 /// What all threads are given alike.
@@ -70,7 +76,7 @@ pub(super) fn start(
     let (common, shard_inboxes, rpc_inboxes, events) = prepare(config, machine, base, dropped_log_lines)?;
     let Serving { rpcs, grpc, http, control } = start_rpcs(&common, rpc_inboxes)?;
     let mut shards = start_shards(&common, shard_inboxes)?;
-    await_ready(&events, shards.len() + rpcs.len())?;
+    let view = await_ready(&events, shards.len() + rpcs.len())?;
     let websocket = listen(&common, &mut shards)?;
     let watched = common.watched();
     common.admission.set_state(NodeState::Ready);
@@ -78,6 +84,8 @@ pub(super) fn start(
         control.thread.register();
     }
     Ok(Started {
+        blocks: common.shard_blocks,
+        view,
         config: common.config,
         admission: common.admission,
         layout: common.layout,
@@ -238,7 +246,13 @@ fn start_shards(common: &Common, inboxes: Vec<ShardInbox>) -> Result<Vec<Shard>,
         };
         let thread = shard::spawn(start).map_err(|e| format!("cannot start shard {n}: {e}"))?;
         let address = common.shard_addresses.get(n).cloned();
-        shards.extend(address.map(|address| Shard { address, listener: None, thread }));
+        shards.extend(address.map(|address| Shard {
+            address,
+            listener: None,
+            adopted: BTreeMap::new(),
+            untold: VecDeque::new(),
+            thread,
+        }));
     }
     Ok(shards)
 }
@@ -250,16 +264,17 @@ fn token_check(config: &Config) -> Option<TokenCheck> {
     own.then(|| TokenCheck::new(&config.auth.secret))
 }
 
-/// Waits until so many threads have said that they run.
-fn await_ready(events: &NodeInbox, threads: usize) -> Result<(), String> {
+/// Waits until so many threads have said that they run. Gives the view of the cluster, if one has come.
+fn await_ready(events: &NodeInbox, threads: usize) -> Result<Option<Box<View>>, String> {
     let deadline = clock::now().mono.plus_ms(START_DEADLINE_MS);
-    let mut ready = 0;
+    let (mut ready, mut view) = (0, None);
     while ready < threads {
         let left = Duration::from_millis(deadline.since_ms(clock::now().mono));
         match events.recv_timeout(left) {
             Ok(NodeEvent::ShardReady(_) | NodeEvent::RpcReady(_)) => ready += 1,
             Ok(NodeEvent::Failed(why)) => return Err(why),
             Ok(NodeEvent::Order { .. }) => {} // whoever ordered it hears nothing and asks again
+            Ok(NodeEvent::View(newest)) => view = Some(newest),
             Ok(NodeEvent::ShardDrained(shard)) => return Err(format!("shard {} ended early", shard.0)),
             Err(RecvTimeoutError::Disconnected) => return Err("the threads ended".into()),
             Err(RecvTimeoutError::Timeout) => {
@@ -270,7 +285,7 @@ fn await_ready(events: &NodeInbox, threads: usize) -> Result<(), String> {
             }
         }
     }
-    Ok(())
+    Ok(view)
 }
 
 /// Binds a listener per shard and hands it over; from now on clients are accepted.

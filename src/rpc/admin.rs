@@ -198,8 +198,8 @@ impl Admin {
                 Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
             },
             _ => {
-                let known =
-                    "/healthz, /readyz, /metrics, /v1/who, /v1/trace, /v1/shards, /v1/reload, /v1/log-level";
+                let known = "/healthz, /readyz, /metrics, /v1/who, /v1/trace, /v1/shards, /v1/reload, \
+                             /v1/log-level, /v1/drain, /v1/drain/cancel, /v1/adopt, /v1/adopt/release";
                 (StatusCode::NOT_FOUND, TEXT, format!("try one of {known}\n"))
             }
         }

@@ -202,6 +202,7 @@ impl Reader {
                     self.exchange.show_reloads(&counts);
                 }
             }
+            (MainNews::Levels(levels), _) => self.exchange.show_levels(&levels),
             (MainNews::Answer { ticket, answer }, Some(admin)) => admin.orders.answered(ticket, answer),
             (MainNews::Answer { .. }, None) => {} // orders come from thread 0
         }
