@@ -18,6 +18,9 @@ const GENERATION: u64 = (1 << GENERATION_BITS) - 1;
 pub struct ConnNumber(pub u64);
 
 impl ConnNumber {
+    /// Names no connection.
+    const NONE: Self = Self(u64::MAX);
+
     /// `None`: more than 4096 shards, or than 2^24 connections on one.
     pub fn new(shard: ShardId, conn: ConnId) -> Option<Self> {
         let fits =
@@ -27,6 +30,12 @@ impl ConnNumber {
             | u64::from(conn.0.index) << GENERATION_BITS
             | generation;
         fits.then_some(Self(number))
+    }
+
+    /// As [`ConnNumber::new`], for what leaves the hub: [`Self::NONE`] where that gives nothing, which no configuration
+    /// allows (`limits::SHARDS_MAX`, `limits::CONNECTIONS_MAX`).
+    pub fn of(shard: ShardId, conn: ConnId) -> u64 {
+        Self::new(shard, conn).unwrap_or(Self::NONE).0
     }
 
     /// Whose connection it is.

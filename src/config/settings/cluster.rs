@@ -5,6 +5,7 @@ use crate::cluster::adoption::Claim;
 use crate::config::cluster::{AdoptConfig, FenceMode, MembershipSource, PushMode};
 use crate::config::value::{Endpoint, millis, number, optional, word};
 use crate::limits;
+use crate::limits::WEIGHT_MAX;
 use crate::placement::view::{NodeId, Weight};
 use crate::placement::{Algorithm, RingKeys};
 
@@ -96,7 +97,7 @@ pub(super) const CLUSTER: &[Setting] = &[
         "a number from 1 to 10000",
         "100",
         "This node's share of the users, relative to the others'",
-        |d, t| d.config.cluster.weight = Weight::new(number(t, 1..=u32::from(limits::WEIGHT_MAX))?)?,
+        |d, t| d.config.cluster.weight = Weight::new(number(t, 1..=u32::from(WEIGHT_MAX))?)?,
         |c| c.cluster.weight.value()
     ),
     setting!(

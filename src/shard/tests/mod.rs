@@ -19,6 +19,8 @@ pub(crate) fn config() -> Config {
     Config {
         backend: crate::config::Backend::Embedded,
         openim: crate::config::OpenimConfig::default(),
+        cluster: Default::default(),
+        assign: Default::default(),
         websocket: WebsocketConfig {
             address: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             port: 0,
@@ -48,6 +50,7 @@ pub(crate) fn config() -> Config {
         shard_outbox_bytes_max: limits::SHARD_OUTBOX_BYTES_MAX,
         rates: Default::default(),
         drain_deadline_ms: limits::DRAIN_DEADLINE_MS,
+        drain_evict_per_s: None,
         stall_abort_ms: limits::STALL_ABORT_MS,
         record: RecordConfig {
             mode: RecordMode::Off,
