@@ -41,6 +41,7 @@ use crate::shard::clock;
 use crate::shard::mailbox::ShardAddress;
 use crate::shard::news::NodeNews;
 use crate::shard::nudge::Nudge;
+use crate::shard::orders::Standing;
 use crate::time::Mono;
 use doubles::Doubles;
 use driver::{Driver, Event, LocalCopy, Own};
@@ -166,6 +167,14 @@ impl Mesh {
     /// The source of the membership tells.
     pub(super) fn membership(&self, news: MembershipNews) {
         self.take(Event::Membership(news));
+    }
+
+    /// Whether this node wants users.
+    pub(super) fn stand(&self, standing: Standing) {
+        self.input(match standing {
+            Standing::Serving => Input::Serve,
+            Standing::Draining => Input::Drain,
+        });
     }
 
     /// The operator says that this life of a node has ended.
