@@ -99,14 +99,7 @@ pub(super) struct Driver<H> {
 
 impl<H: Hands> Driver<H> {
     pub(super) fn new(me: Own, hands: H) -> Self {
-        Self {
-            me,
-            node: None,
-            hands,
-            waiting: Waiting::default(),
-            floor: 0,
-            opened: false,
-        }
+        Self { me, node: None, hands, waiting: Waiting::default(), floor: 0, opened: false }
     }
 
     /// The router, once the node has registered.
