@@ -19,7 +19,7 @@ use super::exchange::{Backend, Exchange};
 use super::exposition::{self, Sources};
 use super::openim::{Openim, OpenimPlan};
 use super::orders::Orders;
-use super::peers::{Links, LinksPlan};
+use super::peers::{Links, LinksPlan, PeerTls};
 use super::readiness::Readiness;
 use super::server::{self, Server};
 use super::services::Catalog;
@@ -83,7 +83,7 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         readiness: readiness.clone(),
         live: RefCell::new(Rc::new(Live::of(&policy))),
     });
-    let mesh = mesh(&start.config, &exchange, start.membership.take().zip(node), (&turns, &ration));
+    let mesh = mesh(&start.config, &exchange, start.membership.take().zip(node), (&turns, &ration))?;
     if let Some(mesh) = &mesh {
         drop(service.mesh.set(mesh.clone())); // it was empty
     }
@@ -151,13 +151,14 @@ fn mesh(
     exchange: &Exchange,
     place: Option<(ControlAddress, Place)>,
     (turns, ration): (&Turns, &Rc<Ration>),
-) -> Option<Mesh> {
-    let (control, Place { own, shards, ownership, events }) = place?;
+) -> io::Result<Option<Mesh>> {
+    let Some((control, Place { own, shards, ownership, events })) = place else { return Ok(None) };
+    let tls = PeerTls::of(config).map_err(io::Error::other)?;
     let link = |hear| {
         Links::new(LinksPlan {
             own: own.clone(),
             token: config.rpc.token.clone(),
-            tls: None,
+            tls,
             turns: turns.clone(),
             ration: Rc::clone(ration),
             hear,
@@ -172,7 +173,7 @@ fn mesh(
         control,
         events,
     };
-    Some(Mesh::new(plan, link))
+    Ok(Some(Mesh::new(plan, link)))
 }
 
 /// Who answers the shards' questions: thread 0 has him.

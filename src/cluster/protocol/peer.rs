@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use super::frame::{Claim, Generation};
+use super::frame::{Claim, Generation, Known};
 use super::placed::Placed;
 use crate::ids::Text;
 use crate::limits::{BEAT_MS, BEATS_MAX, COVER_MS, VOID_MS};
@@ -17,6 +17,8 @@ use crate::time::Mono;
 pub(super) struct Peer {
     /// The newest incarnation that had a link with us.
     pub(super) greeted: Option<Greeting>,
+    /// Whom it counted when it said so.
+    pub(super) knows: Vec<Known>,
     /// Incarnations up to this one are proven to be gone.
     pub(super) gone: Option<Incarnation>,
     pub(super) link: Link,

@@ -11,6 +11,9 @@ mod grpc;
 mod hostile;
 mod legacy;
 mod openim;
+mod peers;
+mod peers_hostile;
+mod peers_tls;
 mod push;
 mod push_limits;
 mod raw;
@@ -267,6 +270,8 @@ fn config() -> Config {
         record: RecordConfig { mode: RecordMode::Off, dir: ".".into(), bytes_max: 0 },
         log: LogConfig { level: "info".to_owned(), json: false, users: crate::config::UserNames::Plain },
         planted: Default::default(),
+        cluster: Default::default(),
+        assign: Default::default(),
     }
 }
 
