@@ -106,7 +106,8 @@ pub(super) struct Driver<H> {
 
 impl<H: Hands> Driver<H> {
     pub(super) fn new(me: Own, hands: H) -> Self {
-        Self { me, node: None, hands, waiting: Waiting::default(), floor: 0, opened: false }
+        let (members, dialled) = Default::default();
+        Self { me, node: None, hands, waiting: Waiting::default(), members, dialled, floor: 0, opened: false }
     }
 
     /// The router, once the node has registered.
