@@ -12,11 +12,13 @@
 )]
 
 mod admission;
+mod adoption;
 mod bad_input;
 mod churn;
 mod commands;
 mod control;
 mod doctor;
+mod drain;
 mod harness;
 mod hostile;
 mod inside;
