@@ -241,7 +241,7 @@ class Fleet:
         number = number or max(self.nodes, default=0) + 1
         if number in self.nodes and self.nodes[number].running():
             raise ValueError(f"node {number} is running")
-        name = f"n{number}"
+        name = self.named(number)
         node = Node(name, f"{NETWORK}{number}", *self.flags, *flags)
         node.flags += self._flags(node)
         if self.relays:
@@ -258,6 +258,10 @@ class Fleet:
         url = f"ws://{node.host}:{node.WEBSOCKET_PORT}/"
         return (NODE_ID, node.name, "--cluster-ws-url", url, "--cluster-source", "etcd", "--cluster-lease-ms",
                 str(LEASE_MS), "--discovery-etcd-addresses", self.etcd.address)
+
+    def named(self, number):
+        """The node id of this number."""
+        return f"n{number}"
 
     def running(self):
         return [node for node in self.nodes.values() if node.running()]
