@@ -320,6 +320,7 @@ fn answer(shard: ShardId, mail: &ShardMail, rpc: &RpcAddress) {
         ShardMail::Push(push) => {
             let Some(ticket) = push.ticket else { return };
             let device = |platform| DeviceVerdict {
+                number: 0,
                 platform,
                 connection_id: [7; 16],
                 outcome: if platform == Platform::IOS {
