@@ -23,9 +23,9 @@ REACHED = (push_pb2.OUTCOME_WRITTEN,)
 
 
 def complete(verdict):
-    """Whether a user's verdict says that nobody was left out."""
-    if hasattr(verdict, "not_complete"):
-        return not verdict.not_complete
+    """Whether a user's verdict says that nobody was left out. A node that is alone says it by not saying otherwise."""
+    if verdict.HasField("complete"):
+        return verdict.complete
     return verdict.outcome != push_pb2.OUTCOME_NOT_REACHED
 
 

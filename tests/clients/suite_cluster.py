@@ -31,6 +31,8 @@ INSTANCE, NAMESPACE = "openimserver", "openim-lin"
 POD = f"{INSTANCE}-openim-msggateway"
 KEY = f"{{node_id}}.{POD}-headless.{NAMESPACE}.svc.cluster.local"
 ROUTED_USERS = 60
+ROUTE_REPEATED = "pinion_cluster_doubled_messages_total"
+LOCAL_ELSEWHERE = "pinion_cluster_local_elsewhere_total"
 
 
 def run(checks, _gateway, _api):

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::super::admin::{Failed, Gateway, parse};
 use crate::cluster::members::{MemberList, Scheme};
-use crate::placement::view::{NodeId, Weight};
+use crate::placement::view::NodeId;
 use crate::placement::{Algorithm, RingKeys};
 
 const PATH: &str = "/v1/cluster";
@@ -22,41 +22,39 @@ pub(super) struct Seen {
     /// Of its view; a node of a lower epoch is behind.
     pub(super) epoch: u64,
     /// Of the placement it acts by, as it says itself.
-    pub(super) fingerprint: String,
+    fingerprint: String,
+    /// How it answers OpenIM's push service.
+    push_mode: String,
+    /// Members whose connections it cannot ask for now.
+    unlinked: Vec<String>,
     /// Its members.
     pub(super) list: MemberList,
 }
 
 #[derive(Deserialize)]
 struct Answer {
-    #[serde(default)]
-    source: String,
-    #[serde(default)]
     node_id: String,
-    #[serde(default)]
     epoch: u64,
     #[serde(default)]
-    fingerprint: String,
-    #[serde(default = "rendezvous")]
-    placement: String,
+    push_mode: String,
+    placement: Placed,
     #[serde(default)]
+    unlinked: Vec<String>,
     members: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+struct Placed {
+    algorithm: String,
+    version: String,
+    fingerprint: String,
 }
 
 #[derive(Deserialize)]
 struct Listed {
     node_id: String,
     state: String,
-    #[serde(default = "usual_weight")]
     weight: u16,
-}
-
-fn rendezvous() -> String {
-    RENDEZVOUS.to_owned()
-}
-
-fn usual_weight() -> u16 {
-    Weight::default().value()
 }
 
 /// The host and port of an argument that names a node and not a file.
@@ -75,7 +73,10 @@ pub(super) fn ask(host: &str, token: Option<&String>) -> Result<Seen, String> {
         Failed::Unreachable(host, why) => format!(
             "http://{host}: no gateway answers: {why}; is it running, and is this its admin port (http.listen)?"
         ),
-        Failed::Refused(why) => format!("http://{host}: the gateway refuses: {why}; --token has its http.token"),
+        Failed::Refused(why) => {
+            let hint = if why.contains("token") { " (--token gives http.token)" } else { "" };
+            format!("http://{host}: the gateway refuses: {why}{hint}")
+        }
         Failed::Strange(why) => {
             format!("http://{host}: {why} ({PATH}); another version of pinion, or no pinion? write its members into a file")
         }
@@ -86,11 +87,11 @@ pub(super) fn ask(host: &str, token: Option<&String>) -> Result<Seen, String> {
 /// Reads an answer.
 fn read(text: &str) -> Result<Seen, String> {
     let answer: Answer = parse(text).map_err(|failed| failed.to_string())?;
-    if answer.source == "none" || answer.members.is_empty() {
-        return Err(
-            "this node knows no others (cluster.source none, or no view yet): there is nothing to compare"
-                .to_owned(),
-        );
+    if answer.members.is_empty() {
+        return Err(format!(
+            "{} has not read the members yet; its /readyz says what it waits for",
+            answer.node_id
+        ));
     }
     let algorithm = algorithm(&answer.placement)?;
     let mut members = answer.members;
@@ -98,8 +99,7 @@ fn read(text: &str) -> Result<Seen, String> {
     members.sort_by(|a, b| (a.node_id.len(), &a.node_id).cmp(&(b.node_id.len(), &b.node_id)));
     let scheme = if algorithm == Algorithm::Rendezvous { Scheme::Rendezvous } else { Scheme::OpenImRing };
     let mut list = MemberList { scheme, members: Vec::new() };
-    for member in members {
-        let Listed { node_id, state, weight } = member;
+    for Listed { node_id, state, weight } in members {
         let hashed = match &algorithm {
             Algorithm::Rendezvous => node_id.clone(),
             Algorithm::OpenImRing(keys) => {
@@ -109,13 +109,23 @@ fn read(text: &str) -> Result<Seen, String> {
         list.take(&format!("{hashed} node={node_id} weight={weight} state={state}"))
             .map_err(|why| format!("member {node_id:?}: {why}"))?;
     }
-    Ok(Seen { node: answer.node_id, epoch: answer.epoch, fingerprint: answer.fingerprint, list })
+    Ok(Seen {
+        node: answer.node_id,
+        epoch: answer.epoch,
+        fingerprint: answer.placement.fingerprint,
+        push_mode: answer.push_mode,
+        unlinked: answer.unlinked,
+        list,
+    })
 }
 
-fn algorithm(text: &str) -> Result<Algorithm, String> {
+fn algorithm(placed: &Placed) -> Result<Algorithm, String> {
+    let Placed { algorithm: text, version, .. } = placed;
     let ring = || RingKeys::parse(text.strip_prefix(RING)?).map(Algorithm::OpenImRing);
     let found = if text == RENDEZVOUS { Some(Algorithm::Rendezvous) } else { ring() };
-    found.ok_or_else(|| format!("it places by {text:?}, which this version of pinion does not know"))
+    found.filter(|algorithm| algorithm.name() == version).ok_or_else(|| {
+        format!("it places by {text:?} ({version}), which this version of pinion does not know; use that node's own")
+    })
 }
 
 /// What two nodes say beside their members, and what that means for `elsewhere` users that differ.
@@ -128,8 +138,18 @@ pub(super) fn compared(a: &Seen, b: &Seen, elsewhere: usize) -> String {
             newer.node, newer.epoch, behind.node, behind.epoch, behind.node
         );
     }
-    let told = !a.fingerprint.is_empty() && !b.fingerprint.is_empty();
-    if told && (a.fingerprint == b.fingerprint) != (elsewhere == 0) {
+    if a.push_mode != b.push_mode {
+        said += &format!(
+            "{} has cluster.push_mode {}, {} has {}: set the one that OpenIM's push service uses on both\n",
+            a.node, a.push_mode, b.node, b.push_mode
+        );
+    }
+    for (seen, other) in [(a, b), (b, a)] {
+        if seen.unlinked.contains(&other.node) {
+            said += &format!("{} is not linked to {}: pushes are not complete\n", seen.node, other.node);
+        }
+    }
+    if (a.fingerprint == b.fingerprint) != (elsewhere == 0) {
         said += &format!(
             "their fingerprints are {} and {}: one of them changed its view while it was asked; ask again\n",
             a.fingerprint, b.fingerprint
@@ -145,16 +165,17 @@ mod tests {
 
     use super::*;
 
-    fn answer(epoch: u64, placement: &str, nodes: &[(&str, &str)]) -> String {
+    fn answer(epoch: u64, algorithm: &str, nodes: &[(&str, &str)]) -> String {
         let members: Vec<String> = nodes
             .iter()
             .map(|(node, state)| {
                 format!("{{\"node_id\":{node:?},\"state\":{state:?},\"weight\":100,\"x\":1}}")
             })
             .collect();
+        let version = if algorithm == RENDEZVOUS { "rendezvous/1" } else { "openim-ring/1" };
         format!(
-            "{{\"source\":\"etcd\",\"node_id\":\"n1\",\"epoch\":{epoch},\"fingerprint\":\"\",\
-             \"placement\":{placement:?},\"later\":[],\"members\":[{}]}}",
+            "{{\"node_id\":\"n1\",\"epoch\":{epoch},\"later\":[],\"push_mode\":\"local\",\"placement\":\
+             {{\"algorithm\":{algorithm:?},\"version\":{version:?},\"fingerprint\":\"aa\"}},\"members\":[{}]}}",
             members.join(",")
         )
     }
@@ -189,9 +210,10 @@ mod tests {
     #[test]
     fn what_cannot_be_compared_is_said() {
         for (text, said) in [
-            (answer(1, RENDEZVOUS, &[]), "knows no others"),
-            ("{\"source\":\"none\"}".to_owned(), "cluster.source none"),
+            (answer(1, RENDEZVOUS, &[]), "n1 has not read the members yet"),
             (answer(1, "maglev", &[("n1", "active")]), "places by \"maglev\""),
+            (answer(1, RENDEZVOUS, &[]).replace("members", "nodes"), "not understood"),
+            (answer(1, RENDEZVOUS, &[("n1", "active")]).replace("us/1", "us/2"), "(rendezvous/2), which"),
             (answer(1, RENDEZVOUS, &[("n1", "asleep")]), "member \"n1\": state=asleep"),
             (answer(1, RENDEZVOUS, &[("n1", "active"), ("n1", "lost")]), "member \"n1\""),
             ("7".to_owned(), "not understood"),
@@ -208,8 +230,9 @@ mod tests {
         assert!(why.contains(&host) && why.contains("no gateway answers"), "{why}");
         for (status, body, said) in [
             ("404 Not Found", "try one of /v1/who\n", "another version of pinion"),
-            ("403 Forbidden", "403: a token is needed\n", "--token has its http.token"),
-            ("200 OK", "{\"source\":\"none\"}", "cluster.source none"),
+            ("403 Forbidden", "403: a token is needed\n", "--token gives http.token"),
+            ("409 Conflict", "this node is alone\n", "refuses: this node is alone"),
+            ("200 OK", "{}", "not understood"),
         ] {
             let host = serving(status, body.to_owned());
             let why = ask(&host, None).unwrap_err();
@@ -227,9 +250,18 @@ mod tests {
             fingerprint: fingerprint.to_owned(),
             ..read(&answer(epoch, RENDEZVOUS, &[("n1", "active")])).unwrap()
         };
-        let said = compared(&seen("n1", 9, "aa"), &seen("n2", 7, "bb"), 3);
+        let mut behind = seen("n2", 7, "bb");
+        let said = compared(&seen("n1", 9, "aa"), &behind, 3);
         assert!(said.starts_with("n1 acts by view 9, n2 by view 7: n2 has not heard"), "{said}");
-        assert!(!said.contains("ask again"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        behind.push_mode = "route".to_owned();
+        behind.unlinked = vec!["n1".to_owned()];
+        let said = compared(&behind, &seen("n1", 7, "aa"), 3);
+        assert_eq!(
+            said,
+            "n2 has cluster.push_mode route, n1 has local: set the one that OpenIM's push service uses on both\n\
+             n2 is not linked to n1: pushes are not complete\n"
+        );
         assert_eq!(compared(&seen("n1", 9, "aa"), &seen("n2", 9, "aa"), 0), "");
         assert!(compared(&seen("n1", 9, "aa"), &seen("n2", 9, "aa"), 1).contains("ask again"));
     }
