@@ -247,6 +247,7 @@ impl Openim {
                 shared.presence.borrow_mut().subscription_lost();
             }
             News::OnlineChange { payload } => shared.presence.borrow_mut().online_change(now, &payload),
+            News::Membership(_) => {} // the router's (`rpc::exchange`)
             News::TokenStates(answer) => {
                 if let Some(tokens) = &shared.tokens {
                     tokens.answered(exchange, &answer);

@@ -211,6 +211,7 @@ fn without_control() -> UpstreamStart {
         discovery: Discovery::Static(Vec::new()),
         redis: None,
         webhooks: None,
+        membership: None,
         news: Box::new(|_| Ok(())),
         now: clock::now,
         block: Arc::default(),
