@@ -89,6 +89,30 @@ metrics! {
     LaneHandOverFull Counter "pinion_lane_overflows_total" ("lane" = "hand_over") "Mails refused because the lane was full.";
     LaneRpcFull Counter "pinion_lane_overflows_total" ("lane" = "rpc") "Mails refused because the lane was full.";
 
+    ClusterFit Gauge "pinion_cluster_fit" "1 while this node may say that a push is complete: it has a lease and has met the other members.";
+    ClusterMembers Gauge "pinion_cluster_members" "Members of the cluster in any state, this node included.";
+    ClusterLinked Gauge "pinion_cluster_peers" ("link" = "up") "Other nodes by link. One that is down makes pushes not complete: GET /v1/cluster says which and why.";
+    ClusterUnlinked Gauge "pinion_cluster_peers" ("link" = "down") "Other nodes by link. One that is down makes pushes not complete: GET /v1/cluster says which and why.";
+    ClusterPushHome Counter "pinion_cluster_pushes_total" ("path" = "home") "Recipients of pushes sent to other nodes: to their home, or to all nodes since the home is not linked or not agreed on (all), or again since its answer is missing (second).";
+    ClusterPushAll Counter "pinion_cluster_pushes_total" ("path" = "all") "Recipients of pushes sent to other nodes: to their home, or to all nodes since the home is not linked or not agreed on (all), or again since its answer is missing (second).";
+    ClusterPushSecond Counter "pinion_cluster_pushes_total" ("path" = "second") "Recipients of pushes sent to other nodes: to their home, or to all nodes since the home is not linked or not agreed on (all), or again since its answer is missing (second).";
+    ClusterPushesOpen Gauge "pinion_cluster_pushes_in_flight" "Pushes, kicks and questions of callers of this node that wait for verdicts of other nodes.";
+    ClusterNotFit Counter "pinion_cluster_not_complete_total" ("reason" = "not_fit") "Recipients whose verdict is not complete: the node that decided has no lease or has not met all members (not_fit: look at its /readyz), or a node did not answer (no_answer: GET /v1/cluster names it; POST /v1/forget if it is dead).";
+    ClusterNoAnswer Counter "pinion_cluster_not_complete_total" ("reason" = "no_answer") "Recipients whose verdict is not complete: the node that decided has no lease or has not met all members (not_fit: look at its /readyz), or a node did not answer (no_answer: GET /v1/cluster names it; POST /v1/forget if it is dead).";
+    ClusterUnclaimed Counter "pinion_cluster_unclaimed_logins_total" "Logins served though their home could not be told: pushes for them are not complete until the link to it is up.";
+    ClusterOutOfOrder Counter "pinion_cluster_out_of_order_total" "Recipients whose push overtook an earlier one that had gone to all nodes and was not answered in time: mend the link to their home.";
+    ClusterStaleFrames Counter "pinion_cluster_stale_total" ("what" = "frame") "Frames of ended links (harmless); links closed since frames or beats were too old (link: a host or network that pauses for seconds), or since claims stayed unanswered (lagging: an overloaded peer).";
+    ClusterStaleLinks Counter "pinion_cluster_stale_total" ("what" = "link") "Frames of ended links (harmless); links closed since frames or beats were too old (link: a host or network that pauses for seconds), or since claims stayed unanswered (lagging: an overloaded peer).";
+    ClusterLaggingLinks Counter "pinion_cluster_stale_total" ("what" = "lagging") "Frames of ended links (harmless); links closed since frames or beats were too old (link: a host or network that pauses for seconds), or since claims stayed unanswered (lagging: an overloaded peer).";
+    ClusterLateRenewals Counter "pinion_cluster_late_renewals_total" "Renewals of the lease that came after it had ended: the source of the membership, or this host, was too slow for cluster.lease_ms.";
+    ClusterSeenEvicted Counter "pinion_cluster_deliveries_forgotten_total" "Deliveries forgotten before no copy of them could come: repeated pushes are then not complete. More pushes per second than a node can remember for 15 s: add nodes.";
+    ClusterUnknownCopies Counter "pinion_cluster_unknown_copies_total" "Copies of a kind that this version does not know: bring all nodes to one version.";
+    ClusterDoubles Counter "pinion_cluster_doubled_messages_total" "Recipients of OpenIM pushes that had the message already: it came to more than one node, though cluster.push_mode is route. If the push service asks every gateway (etcd, OpenIM main), set cluster.push_mode: local; if it asks one by hash, give all its instances the same list of gateways.";
+    ClusterLocalElsewhere Counter "pinion_cluster_local_elsewhere_total" "Recipients of OpenIM pushes in cluster.push_mode local who belong to another node and are not here. Normal while the push service asks every gateway: then it grows alike on all nodes, and their homes are asked too. If it asks only one gateway, they are not reached: set cluster.push_mode: route, or register all gateways.";
+    ClusterMailWaiting Gauge "pinion_cluster_mail_waiting" "Mails of the node's router that wait for a full lane of a shard or of the control thread.";
+    ClusterMailWaited Counter "pinion_cluster_mail_total" ("outcome" = "waited") "Mails of the node's router that met a full lane; lost: too many waited, and logins that they answer time out. A shard that does not keep up: see pinion_loop_lag_ms.";
+    ClusterMailLost Counter "pinion_cluster_mail_total" ("outcome" = "lost") "Mails of the node's router that met a full lane; lost: too many waited, and logins that they answer time out. A shard that does not keep up: see pinion_loop_lag_ms.";
+
     LoopLagMs Gauge "pinion_loop_lag_ms" "How late the last tick came, in milliseconds.";
     LoopLagMaxMs Gauge "pinion_loop_lag_max_ms" "The latest tick since start, in milliseconds.";
     Turns Counter "pinion_turns_total" "Rounds of the shard's loop.";

@@ -118,7 +118,7 @@ impl Node {
     /// What went wrong, in words for the operator. Threads that run already end with the process.
     pub fn start(config: &Config, sources: Sources, logging: &Logging) -> Result<Self, String> {
         // First of all, so that a signal during the start is not lost and the default action does not cut it short.
-        let signals =
+        let mut signals =
             Signals::catch(&[SIGTERM, SIGINT, SIGHUP]).map_err(|e| format!("cannot catch signals: {e}"))?;
         stall_trace::install().map_err(|e| format!("cannot prepare backtraces of stalled shards: {e}"))?;
         let (driver, driver_reason) = choose_driver(config.shards.driver, probe_io_uring)?;
@@ -128,7 +128,9 @@ impl Node {
         let mut config = config.clone();
         config.websocket.address = claim_websocket(&config)?;
         let reload = Reload::new(given, sources, machine.clone(), logging);
-        let started = threads::start(Arc::new(config), &machine, Base { driver, engine }, logging.dropped())?;
+        let ended = || signals.pending().any(is_end);
+        let started =
+            threads::start(Arc::new(config), &machine, Base { driver, engine }, logging.dropped(), ended)?;
         let stall_abort_ms = started.config.stall_abort_ms;
         let facts = Facts {
             websocket: started.websocket,

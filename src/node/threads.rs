@@ -11,11 +11,12 @@ use super::openim;
 use super::{NodeState, Rpc, Shard, bind_fault, claim};
 use crate::admission::Admission;
 use crate::backend::embedded::TokenCheck;
+use crate::config::cluster::MembershipSource;
 use crate::config::layout::{Counts, Layout, Pinning, layout};
 use crate::config::machine::Machine;
 use crate::config::{Backend, Config};
 use crate::ids::{Ownership, RpcId, ShardId};
-use crate::limits::{NODE_EVENTS_MAX, START_DEADLINE_MS};
+use crate::limits::{NODE_EVENTS_MAX, STALL_WATCH_MS, START_DEADLINE_MS};
 use crate::metrics::Block;
 use crate::rpc::{self, RpcStart, UpstreamStart};
 use crate::shard::mailbox::{
@@ -60,17 +61,22 @@ struct Common {
     events: NodeNews,
 }
 
-/// Starts all threads and waits until they serve.
+/// Starts all threads and waits until they serve; among others also until these know of this node, or `ended` says that
+/// somebody does not want to wait.
 pub(super) fn start(
     config: Arc<Config>,
     machine: &Machine,
     base: Base,
     dropped_log_lines: ErrorCounter,
+    ended: impl FnMut() -> bool,
 ) -> Result<Started, String> {
     let (common, shard_inboxes, rpc_inboxes, events) = prepare(config, machine, base, dropped_log_lines)?;
     let Serving { rpcs, grpc, http, control } = start_rpcs(&common, rpc_inboxes)?;
     let mut shards = start_shards(&common, shard_inboxes)?;
-    await_ready(&events, shards.len() + rpcs.len())?;
+    let open = await_ready(&events, shards.len() + rpcs.len())?;
+    if common.config.cluster.source != MembershipSource::None && !open {
+        await_cluster(&events, ended)?;
+    }
     let websocket = listen(&common, &mut shards)?;
     let watched = common.watched();
     common.admission.set_state(NodeState::Ready);
@@ -108,7 +114,7 @@ fn prepare(
     base: Base,
     dropped_log_lines: ErrorCounter,
 ) -> Result<Prepared, String> {
-    let counts = Counts { shards: config.shards.count, rpcs: config.shards.rpc_count };
+    let counts = Counts { shards: config.shards.count, rpcs: rpc_threads(&config) };
     let pinning = if config.shards.pin { Pinning::On } else { Pinning::Off };
     let mailbox = |e: std::io::Error| format!("cannot make a mailbox: {e}");
     let (mut shard_addresses, mut shard_inboxes) = (Vec::new(), Vec::new());
@@ -141,6 +147,16 @@ fn prepare(
         config,
     };
     Ok((common, shard_inboxes, rpc_inboxes, news))
+}
+
+/// Among others there is one: the router between nodes is one, and all pushes and peers go through it.
+fn rpc_threads(config: &Config) -> u16 {
+    let asked = config.shards.rpc_count;
+    if config.cluster.source == MembershipSource::None || asked == 1 {
+        return asked;
+    }
+    tracing::info!(asked, "shards.rpc_count counts for a node that is alone: in a cluster there is one rpc thread");
+    1
 }
 
 impl Common {
@@ -200,6 +216,7 @@ fn start_rpcs(common: &Common, inboxes: Vec<RpcInbox>) -> Result<Serving, String
             ownership: common.ownership.clone(),
             admission: Arc::clone(&common.admission),
             grpc: listener,
+            membership: None,
             openim: control.as_ref().map(|c| UpstreamStart { own: c.own, control: c.address.clone() }),
             http: admin.take(), // thread 0 only
             block: common.rpc_blocks.get(n).cloned().unwrap_or_default(),
@@ -250,15 +267,16 @@ fn token_check(config: &Config) -> Option<TokenCheck> {
     own.then(|| TokenCheck::new(&config.auth.secret))
 }
 
-/// Waits until so many threads have said that they run.
-fn await_ready(events: &NodeInbox, threads: usize) -> Result<(), String> {
+/// Waits until so many threads have said that they run. Whether the cluster let clients come meanwhile.
+fn await_ready(events: &NodeInbox, threads: usize) -> Result<bool, String> {
     let deadline = clock::now().mono.plus_ms(START_DEADLINE_MS);
-    let mut ready = 0;
+    let (mut ready, mut open) = (0, false);
     while ready < threads {
         let left = Duration::from_millis(deadline.since_ms(clock::now().mono));
         match events.recv_timeout(left) {
             Ok(NodeEvent::ShardReady(_) | NodeEvent::RpcReady(_)) => ready += 1,
             Ok(NodeEvent::Failed(why)) => return Err(why),
+            Ok(NodeEvent::ClusterOpen) => open = true,
             Ok(NodeEvent::Order { .. }) => {} // whoever ordered it hears nothing and asks again
             Ok(NodeEvent::ShardDrained(shard)) => return Err(format!("shard {} ended early", shard.0)),
             Err(RecvTimeoutError::Disconnected) => return Err("the threads ended".into()),
@@ -270,7 +288,21 @@ fn await_ready(events: &NodeInbox, threads: usize) -> Result<(), String> {
             }
         }
     }
-    Ok(())
+    Ok(open)
+}
+
+/// Waits until the node has met the other members (M5): before that a push could be called complete by a node that does
+/// not know of this one. It may take as long as they need; `/readyz` and the log say for whom it waits.
+fn await_cluster(events: &NodeInbox, mut ended: impl FnMut() -> bool) -> Result<(), String> {
+    while !ended() {
+        match events.recv_timeout(Duration::from_millis(STALL_WATCH_MS)) {
+            Ok(NodeEvent::ClusterOpen) => return Ok(()),
+            Ok(NodeEvent::Failed(why)) => return Err(why),
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err("the threads ended".into()),
+        }
+    }
+    Err("ended while it waited for the other nodes of the cluster".into())
 }
 
 /// Binds a listener per shard and hands it over; from now on clients are accepted.

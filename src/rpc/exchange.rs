@@ -24,7 +24,7 @@ use crate::hub::mail::ShardMail;
 use crate::hub::upstream::{UpstreamReply, UserPlatforms};
 use crate::ids::{RpcTicket, ShardId, SourceId};
 use crate::limits::{DRAIN_VERDICTS_MS, RPC_IDLE_TICK_MS, RPC_REST_MS, RPC_TICK_MS};
-use crate::metrics::{Block, Metric};
+use crate::metrics::{Block, Metric, Tally};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, LaneDepths, RpcInbox, RpcMail, ShardAddress};
 use crate::shard::nudge::Nudge;
@@ -33,7 +33,7 @@ use crate::time::Mono;
 use crate::wire::grpc::{Status, code};
 
 pub(super) use places::{CallPlace, ConnectionPlace, DrainWatch, Held};
-use tray::Pile;
+use tray::{Pile, Unanswered};
 pub(super) use tray::Tray;
 
 /// See the module's documentation.
@@ -63,6 +63,9 @@ struct State {
     trays: Slab<Pile>,
     /// Tickets of all trays.
     tray_tickets: usize,
+    /// Pushes of trays that are on their way between nodes.
+    routed: BTreeMap<RpcTicket, Unanswered>,
+    routed_count: u64,
     backend: Backend,
     /// Open connections and streaming calls; each leaves its waker here to hear of the drain.
     drain_watches: Slab<Option<Waker>>,
@@ -104,6 +107,8 @@ impl Exchange {
             answers: BTreeMap::new(),
             trays: Slab::new(),
             tray_tickets: 0,
+            routed: BTreeMap::new(),
+            routed_count: 0,
             backend,
             drain_watches: Slab::new(),
             connections_open: 0,
@@ -120,6 +125,11 @@ impl Exchange {
     pub(super) fn count(&self, metric: Metric) {
         self.state.borrow_mut().router.tally().count(metric);
         self.stir();
+    }
+
+    /// Writes levels into the thread's counts.
+    pub(super) fn gauge(&self, write: impl FnOnce(&mut Tally)) {
+        write(self.state.borrow_mut().router.tally());
     }
 
     /// Something happens that is to be published soon.

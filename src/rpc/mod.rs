@@ -5,6 +5,7 @@
 //! the embedded backend, `openim` has OpenIM's services answer them, over `channel`;
 //! `admin` is HTTP for operators, `verbs` what they may ask there, `access` who may, `inside` the view of all shards;
 //! `client` makes one call from the command line, `channel` calls OpenIM's services, `unary` is what both say and hear;
+//! `cluster` is this node among others, `peers` the links to them.
 //! `budget`, `conduct`, `bounded` and `stream` keep peers within limits. No user state is here: the shards own users.
 
 mod access;
@@ -15,6 +16,7 @@ mod budget;
 mod call;
 pub mod channel;
 pub mod client;
+mod cluster;
 mod conduct;
 mod exchange;
 mod exposition;
@@ -79,6 +81,8 @@ pub struct RpcStart {
     pub grpc: TcpListener,
     /// How OpenIM's services are reached, if they are to answer; thread 0 only.
     pub openim: Option<UpstreamStart>,
+    /// How the source of the membership is reached, with `cluster.source`; thread 0 only.
+    pub membership: Option<ControlAddress>,
     /// The admin HTTP listener; thread 0 only.
     pub http: Option<TcpListener>,
     /// Where it publishes its own counts.

@@ -14,23 +14,29 @@ use super::admin::{self, Admin};
 use super::bearer::Bearer;
 use super::budget::Ration;
 use super::call::{Live, Service};
+use super::cluster::{Mesh, MeshPlan};
 use super::exchange::{Backend, Exchange};
 use super::exposition::{self, Sources};
 use super::openim::{Openim, OpenimPlan};
 use super::orders::Orders;
+use super::peers::{Links, LinksPlan};
 use super::readiness::Readiness;
 use super::server::{self, Server};
 use super::services::Catalog;
 use super::upstream::Embedded;
 use super::{RpcStart, UpstreamStart};
 use crate::cluster::router::Router;
+use crate::config::Config;
 use crate::config::policy::RpcPolicy;
-use crate::ids::{RpcId, SourceId};
+use crate::control::mailbox::ControlAddress;
+use crate::control::news::News;
+use crate::ids::{Ownership, RpcId, SourceId};
 use crate::limits::{LANE_BATCH_MAX, RPC_CALLS_MAX, RPC_TICK_MS};
-use crate::placement::view::View;
+use crate::placement::view::{NodeId, View};
 use crate::shard::NodeEvent;
 use crate::shard::clock;
-use crate::shard::mailbox::{RpcInbox, RpcMail};
+use crate::shard::mailbox::{RpcInbox, RpcMail, ShardAddress};
+use crate::shard::news::NodeNews;
 use crate::shard::orders::MainNews;
 use crate::shard::turn::Turns;
 
@@ -55,7 +61,14 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
     let source = first_source(start.id);
     let ration = Rc::new(Ration::new(turns.clone()));
     let backend = backend(&mut start, source, &ration);
-    let router = Router::new(start.id, View::of_one_node(start.ownership), RPC_CALLS_MAX);
+    let router = Router::new(start.id, View::of_one_node(start.ownership.clone()), RPC_CALLS_MAX);
+    let cluster = start.config.cluster.node_id.clone();
+    let node = cluster.map(|own| Place {
+        own,
+        shards: start.shards.clone(),
+        ownership: start.ownership.clone(),
+        events: start.events.clone(),
+    });
     let exchange = Exchange::new(router, start.shards, backend, source);
     let inbox = Rc::new(start.inbox);
     let doorbell = TcpStream::from_std(std::net::TcpStream::from(inbox.doorbell_fd()?))?;
@@ -66,10 +79,14 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         turns: turns.clone(),
         blocks: start.blocks.clone(),
         catalog: Catalog::new(&start.config.rpc, start.config.cluster.source),
-        links: OnceCell::new(),
+        mesh: OnceCell::new(),
         readiness: readiness.clone(),
         live: RefCell::new(Rc::new(Live::of(&policy))),
     });
+    let mesh = mesh(&start.config, &exchange, start.membership.take().zip(node), (&turns, &ration));
+    if let Some(mesh) = &mesh {
+        drop(service.mesh.set(mesh.clone())); // it was empty
+    }
     let server = Server::new(service, policy.limits, turns.clone(), ration);
     let (grpc, mut listeners) = (start.grpc.try_clone()?, Vec::new());
     monoio::spawn(server::accept(start.grpc, Rc::clone(&server)));
@@ -79,6 +96,7 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         exchange: exchange.clone(),
         server: Rc::clone(&server),
         admin: None,
+        mesh: mesh.clone(),
     };
     if let Some(http) = start.http {
         listeners.push(http.try_clone()?);
@@ -91,6 +109,7 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         let admin = Admin {
             exchange: exchange.clone(),
             readiness,
+            mesh: mesh.clone(),
             blocks: start.blocks,
             token: RefCell::new(policy.http_token.as_ref().map(Bearer::of)),
             orders,
@@ -108,8 +127,52 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         server::accept_waiting(&grpc, &server);
         listeners.iter().chain([&grpc]).for_each(stop_accepting);
     };
-    tick(&exchange, stop, || exchange.publish(&inbox, &start.block)).await;
+    let publish = || {
+        if let Some(mesh) = &mesh {
+            exchange.gauge(|tally| mesh.publish(tally));
+        }
+        exchange.publish(&inbox, &start.block);
+    };
+    tick(&exchange, stop, publish).await;
     Ok(())
+}
+
+/// What of a thread's start its mesh needs.
+struct Place {
+    own: NodeId,
+    shards: Vec<ShardAddress>,
+    ownership: Ownership,
+    events: NodeNews,
+}
+
+/// The router between nodes and its links, if this node is among others.
+fn mesh(
+    config: &Config,
+    exchange: &Exchange,
+    place: Option<(ControlAddress, Place)>,
+    (turns, ration): (&Turns, &Rc<Ration>),
+) -> Option<Mesh> {
+    let (control, Place { own, shards, ownership, events }) = place?;
+    let link = |hear| {
+        Links::new(LinksPlan {
+            own: own.clone(),
+            token: config.rpc.token.clone(),
+            tls: None,
+            turns: turns.clone(),
+            ration: Rc::clone(ration),
+            hear,
+        })
+    };
+    let plan = MeshPlan {
+        config: &config.cluster,
+        own: own.clone(),
+        exchange: exchange.clone(),
+        shards,
+        ownership,
+        control,
+        events,
+    };
+    Some(Mesh::new(plan, link))
 }
 
 /// Who answers the shards' questions: thread 0 has him.
@@ -165,6 +228,8 @@ struct Reader {
     server: Rc<Server>,
     /// Thread 0 only.
     admin: Option<Rc<Admin>>,
+    /// Thread 0 of a node among others.
+    mesh: Option<Mesh>,
 }
 
 impl Reader {
@@ -175,6 +240,16 @@ impl Reader {
             for _ in 0..LANE_BATCH_MAX {
                 match inbox.next() {
                     Some(RpcMail::Main(news)) => self.hear(*news),
+                    Some(RpcMail::Cluster(news)) => self.told(|mesh| mesh.shard(*news)),
+                    Some(RpcMail::News(news)) => match *news {
+                        News::Membership(news) => self.told(|mesh| mesh.membership(news)),
+                        news => self.exchange.mail(RpcMail::News(Box::new(news))),
+                    },
+                    Some(RpcMail::Drain(deadline)) => {
+                        // Main has drained the shards by now: no connection is left.
+                        self.told(Mesh::leave);
+                        self.exchange.mail(RpcMail::Drain(deadline));
+                    }
                     Some(mail) => self.exchange.mail(mail),
                     None => break,
                 }
@@ -189,6 +264,12 @@ impl Reader {
                 monoio::time::sleep(Duration::from_millis(RPC_TICK_MS)).await;
             }
             inbox.woken();
+        }
+    }
+
+    fn told(&self, take: impl FnOnce(&Mesh)) {
+        if let Some(mesh) = &self.mesh {
+            take(mesh);
         }
     }
 

@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 use serde::Serialize;
 
 use super::admin::{Admin, Answer, TEXT};
+use super::cluster::Mesh;
 use super::inside;
 use crate::cluster::router::Outcome;
 use crate::hub::mail::Look;
@@ -17,6 +18,7 @@ use crate::hub::sight::Sight;
 use crate::ids::Text;
 use crate::limits::{CONTROL_DEADLINE_MS, ORDER_MS, TRACE_FOR_MS, TRACES_MAX};
 use crate::metrics::Block;
+use crate::placement::view::{Incarnation, NodeId};
 use crate::shard::clock;
 use crate::shard::orders::Order;
 
@@ -31,6 +33,10 @@ pub(super) enum Verb {
     Trace,
     /// `/v1/shards`
     Shards,
+    /// `/v1/cluster`
+    Cluster,
+    /// `/v1/forget?node=ID&incarnation=N`: that process is dead.
+    Forget,
     /// `/v1/reload`
     Reload,
     /// `/v1/log-level` says it, a POST to `/v1/log-level?directives=D` sets it.
@@ -44,6 +50,8 @@ impl Verb {
             "/v1/who" => Some(Self::Who),
             "/v1/trace" => Some(Self::Trace),
             "/v1/shards" => Some(Self::Shards),
+            "/v1/cluster" => Some(Self::Cluster),
+            "/v1/forget" => Some(Self::Forget),
             "/v1/reload" => Some(Self::Reload),
             "/v1/log-level" => Some(Self::LogLevel),
             _ => None,
@@ -53,8 +61,8 @@ impl Verb {
     /// The methods that it takes, as the header `Allow` names them.
     pub(super) fn methods(self) -> &'static str {
         match self {
-            Self::Who | Self::Trace | Self::Shards => "GET",
-            Self::Reload => "POST",
+            Self::Who | Self::Trace | Self::Shards | Self::Cluster => "GET",
+            Self::Reload | Self::Forget => "POST",
             Self::LogLevel => "GET, POST",
         }
     }
@@ -64,6 +72,8 @@ impl Verb {
 pub(super) async fn answer(admin: &Admin, (verb, method): (Verb, &Method), query: &str) -> Answer {
     let asked = match verb {
         Verb::Shards => return json(&node(admin)),
+        Verb::Cluster => return cluster(admin, |mesh| Ok(json(&mesh.view()))),
+        Verb::Forget => return cluster(admin, |mesh| forget(mesh, query)),
         Verb::Reload => return order(admin, JSON, Order::Reload).await,
         Verb::LogLevel if *method == Method::GET => return order(admin, TEXT, Order::LogLevel(None)).await,
         Verb::LogLevel => match argument(query, "directives") {
@@ -78,6 +88,22 @@ pub(super) async fn answer(admin: &Admin, (verb, method): (Verb, &Method), query
         Ok((user, look)) => ask(admin, user, look).await,
         Err(why) => (StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
     }
+}
+
+/// What this node says or does as one of several.
+fn cluster(admin: &Admin, answer: impl FnOnce(&Mesh) -> Result<Answer, String>) -> Answer {
+    match &admin.mesh {
+        None => refusal(StatusCode::NOT_FOUND, "this node is alone: cluster.source is none"),
+        Some(mesh) => answer(mesh).unwrap_or_else(|why| (StatusCode::BAD_REQUEST, TEXT, format!("{why}\n"))),
+    }
+}
+
+fn forget(mesh: &Mesh, query: &str) -> Result<Answer, String> {
+    let usage = || "400: which one is dead? ?node=ID&incarnation=N, both as in GET /v1/cluster".to_owned();
+    let node = argument(query, "node")?.and_then(|id| NodeId::new(&id).ok()).ok_or_else(usage)?;
+    let incarnation = argument(query, "incarnation")?.and_then(|n| n.parse().ok()).ok_or_else(usage)?;
+    mesh.forget(node, Incarnation(incarnation));
+    Ok((StatusCode::OK, TEXT, "forgotten here: say it to every node that still names it\n".to_owned()))
 }
 
 async fn ask(admin: &Admin, user: Text, look: Look) -> Answer {

@@ -119,6 +119,8 @@ pub enum NodeEvent {
         /// What.
         order: orders::Order,
     },
+    /// In the cluster: clients may come.
+    ClusterOpen,
     /// A thread cannot go on.
     Failed(String),
 }

@@ -258,6 +258,27 @@ impl Node {
         self.ungreeted().map(|member| &member.node_id)
     }
 
+    /// Accounted members without a link: as long as there are any, pushes whose home is here are not complete.
+    pub fn unlinked(&self) -> Vec<NodeId> {
+        let linked = |id: &NodeId| self.peers.get(id).is_some_and(|peer| peer.up().is_some());
+        self.accounted().into_iter().filter(|id| !linked(id)).collect()
+    }
+
+    /// Who this node is.
+    pub fn identity(&self) -> &Identity {
+        &self.me
+    }
+
+    /// Whether the own lease holds at `now`.
+    pub fn leased(&self, now: Mono) -> bool {
+        !self.lease.lapsed && now < self.lease.until
+    }
+
+    /// The greatest time given to a login, or heard of: residents' logins get later ones (K1).
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
     fn fingerprint(&self) -> Fingerprint {
         self.placement.fingerprint()
     }
