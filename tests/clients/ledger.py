@@ -144,8 +144,12 @@ class Pusher:
         self.stop()
 
     def stop(self):
+        """No more pushes; what is on its way is waited for by `Ledger.judge`."""
         self.over.set()
         self.thread.join()
+        end = time.monotonic() + CALL_SECONDS + 1
+        while self.ledger.in_flight and time.monotonic() < end:
+            time.sleep(0.02)
         for api in self.apis.values():
             api.close()
         self.apis = {}
@@ -156,9 +160,10 @@ class Pusher:
             next_at = max(next_at + 1 / self.rate, time.monotonic() - 1)
             nodes = self.nodes()
             if nodes and self.ledger.in_flight < IN_FLIGHT_MAX:
-                self._push(random.choice(nodes))
+                self.push(random.choice(nodes))
 
-    def _push(self, node):
+    def push(self, node):
+        """One push by this node, to users by chance."""
         users = random.sample(self.users, min(self.recipients, len(self.users)))
         api = self.apis.get(node.grpc)
         if api is None:

@@ -297,14 +297,22 @@ class Fleet:
         return said
 
     def forget(self, number):
-        """The operator's word that a node is dead, given to one that lives."""
+        """The operator's word that a node is dead, given to all that live and still name it."""
         name = self.node(number).name
         if self.node(number).running():
             raise ValueError(f"{name} is running; `kill {number}` first")
-        other = next((node for node in self.running() if node.takes()), None)
-        if other is None:
-            raise ValueError("no node is left to tell")
-        return other.ask("POST", f"/v1/forget?node={name}", ORDER_SECONDS)
+        told = []
+        for other in self.running():
+            if other.stopped:
+                continue
+            members = other.cluster().get("members", [])
+            lives = [member["incarnation"] for member in members if member["node_id"] == name]
+            if lives:
+                path = f"/v1/forget?node={name}&incarnation={lives[0]}"
+                told.append(f"{other.name}: {other.ask('POST', path, ORDER_SECONDS).strip()}")
+        if not told:
+            raise ValueError(f"no node that runs has {name} among its members")
+        return "\n".join(told)
 
     def cut(self, a, b):
         self._link(a, b, Relays.cut)

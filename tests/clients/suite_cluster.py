@@ -211,7 +211,7 @@ def forgotten(scene, number):
     try:
         scene.order(f"forget {number}")
         return True
-    except (RuntimeError, OSError):
+    except (RuntimeError, OSError, ValueError):
         return False
 
 
