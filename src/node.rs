@@ -5,6 +5,7 @@
 //! systemd, `signals` is what main sleeps on. Everything here runs on the main thread, which is the only one that may
 //! block. Not here: what the threads do (`shard`, `rpc`), and what is printed (`cli`).
 
+mod cluster;
 mod drain;
 mod logging;
 mod openim;

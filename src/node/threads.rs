@@ -74,7 +74,7 @@ pub(super) fn start(
     let Serving { rpcs, grpc, http, control } = start_rpcs(&common, rpc_inboxes)?;
     let mut shards = start_shards(&common, shard_inboxes)?;
     let open = await_ready(&events, shards.len() + rpcs.len())?;
-    if common.config.cluster.source != MembershipSource::None && !open {
+    if common.is_clustered() && !open {
         await_cluster(&events, ended)?;
     }
     let websocket = listen(&common, &mut shards)?;
@@ -165,8 +165,13 @@ impl Common {
         let shards = self.shard_blocks.iter().enumerate().map(|(n, block)| (n.to_string(), block));
         let rpcs = self.rpc_blocks.iter().enumerate().map(|(n, block)| (format!("rpc{n}"), block));
         let control =
-            (self.config.backend == Backend::Openim).then(|| ("control".to_owned(), &self.control_block));
+            (self.config.backend == Backend::Openim || self.is_clustered()).then(|| ("control".to_owned(), &self.control_block));
         shards.chain(rpcs).chain(control).map(|(label, block)| (label, Arc::clone(block))).collect()
+    }
+
+    /// Whether there may be other nodes.
+    fn is_clustered(&self) -> bool {
+        self.config.cluster.source != MembershipSource::None
     }
 
     /// The shards as the stall watcher sees them.
@@ -216,8 +221,11 @@ fn start_rpcs(common: &Common, inboxes: Vec<RpcInbox>) -> Result<Serving, String
             ownership: common.ownership.clone(),
             admission: Arc::clone(&common.admission),
             grpc: listener,
-            membership: None,
-            openim: control.as_ref().map(|c| UpstreamStart { own: c.own, control: c.address.clone() }),
+            membership: control.as_ref().filter(|_| common.is_clustered()).map(|c| c.address.clone()),
+            openim: control
+                .as_ref()
+                .filter(|_| common.config.backend == Backend::Openim)
+                .map(|c| UpstreamStart { own: c.own, control: c.address.clone() }),
             http: admin.take(), // thread 0 only
             block: common.rpc_blocks.get(n).cloned().unwrap_or_default(),
             blocks: common.blocks(),

@@ -242,7 +242,7 @@ impl Reader {
                     Some(RpcMail::Main(news)) => self.hear(*news),
                     Some(RpcMail::Cluster(news)) => self.told(|mesh| mesh.shard(*news)),
                     Some(RpcMail::News(news)) => match *news {
-                        News::Membership(news) => self.told(|mesh| mesh.membership(news)),
+                        News::Membership(news) => self.told(|mesh| mesh.membership(*news)),
                         news => self.exchange.mail(RpcMail::News(Box::new(news))),
                     },
                     Some(RpcMail::Drain(deadline)) => {

@@ -1,0 +1,61 @@
+//! What `cluster.*` asks of the control thread: where the other nodes are found, and what this one says of itself.
+
+use std::net::SocketAddr;
+
+use super::openim;
+use crate::config::Config;
+use crate::config::cluster::{ClusterConfig, MembershipSource};
+use crate::control::membership::lock::LockFile;
+use crate::control::membership::{EtcdMembers, MembershipPlan, SourcePlan};
+use crate::control::plan::CONFIRMATION;
+use crate::placement::view::{Incarnation, Member};
+use crate::shard::clock;
+
+/// What the membership needs, and the lock that must be kept as long as the process runs.
+pub(super) struct Membership {
+    pub(super) plan: MembershipPlan,
+    pub(super) lock: Option<LockFile>,
+}
+
+/// `None`: this node is alone. `grpc` is where it listens.
+///
+/// # Errors
+/// What is missing in the configuration, or another process holds the lock; in words for the operator.
+pub(super) fn membership(config: &Config, grpc: SocketAddr) -> Result<Option<Membership>, String> {
+    let cluster = &config.cluster;
+    let source = match cluster.source {
+        MembershipSource::None => return Ok(None),
+        MembershipSource::Static => {
+            let path = cluster.members.clone();
+            SourcePlan::Listed(path.ok_or("cluster.source is static: name the list in cluster.members")?)
+        }
+        MembershipSource::Etcd => SourcePlan::Etcd(Box::new(EtcdMembers {
+            servers: openim::etcd_servers(&config.openim)?,
+            root: cluster.root.clone(),
+            lease_s: u32::try_from(cluster.lease_ms.div_ceil(1_000)).unwrap_or(u32::MAX),
+        })),
+        MembershipSource::Kubernetes => {
+            return Err("cluster.source kubernetes is not available: use etcd or static".to_owned());
+        }
+    };
+    let Some(node_id) = cluster.node_id.clone() else {
+        return Err("the host's name is no node id: set cluster.node_id".to_owned());
+    };
+    let now = clock::now().unix;
+    let lock = cluster.lock_file.as_deref().map(|path| LockFile::take(path, &node_id, now)).transpose()?;
+    let by_clock = Incarnation(u64::try_from(now.0).unwrap_or(0));
+    let own = Member {
+        incarnation: lock.as_ref().map_or(by_clock, LockFile::incarnation),
+        weight: cluster.weight,
+        ws_url: cluster.ws_url.clone(),
+        rpc_addr: rpc_address(cluster, grpc),
+        labels: cluster.labels.clone(),
+        ..Member::new(node_id)
+    };
+    Ok(Some(Membership { plan: MembershipPlan { own, source, confirmation: CONFIRMATION }, lock }))
+}
+
+/// Where peers reach this node.
+fn rpc_address(cluster: &ClusterConfig, grpc: SocketAddr) -> String {
+    cluster.rpc_address.as_ref().map_or_else(|| grpc.to_string(), ToString::to_string)
+}
