@@ -6,15 +6,19 @@ PINION_CLUSTER_CLIENTS=2000 is the whole number of clients; CI has fewer, with w
 
 import contextlib
 import os
+import re
+import subprocess
+import tempfile
 import time
 
 import grpc
 
 from checks import equal, until
 from crowd import Client, Crowd
+from gateway import BINARY, Gateway
 from ledger import Ledger, Push
-from listener import LINUX, WEB
-from nodes import NETWORK, Fleet, Node
+from listener import LINUX
+from nodes import Fleet
 from push_api import PushApi
 from scene import Scene, crowd_of
 
@@ -98,6 +102,7 @@ def grown_and_hurt(checks):
         if not steps.run("1 node with a quarter of the clients", start):
             return
         steps.run("5 nodes, and all clients", grow)
+        steps.run("pinion route diff asks live nodes", compared)
         steps.run(f"the link of nodes 1 and 2 is cut for {CUT_SECONDS} s", cut)
         steps.run(f"node 3 is stopped for {STOPPED_SECONDS} s", stopped)
         steps.run(f"etcd is away for {OUTAGE_SECONDS} s", outage)
@@ -160,6 +165,31 @@ def grow(scene):
     settled(scene)
     places = scene.crowd.places()
     equal(len(places), 5, f"nodes with clients, {places}")
+
+
+def compared(scene):
+    """Two nodes that agree; a node and a list that is stale; and what cannot be asked."""
+    first, second = (scene.fleet.node(number).http for number in (1, 2))
+    code, said = route_diff(first, second)
+    assert code == 0 and "0.0 % of user0 to user9999 differ" in said, f"{code} {said}"
+    assert f"A  {first}: node n1, view " in said and "rendezvous, 5 of 5 members active" in said, said
+    with tempfile.NamedTemporaryFile("w", suffix=".members") as stale:
+        stale.write("n1\nn2\nn3\nn4\n")
+        stale.flush()
+        code, said = route_diff(first, stale.name)
+        differ = re.search(r"(\d+\.\d) % of", said)
+        assert code == 1 and differ and 15 < float(differ.group(1)) < 25 and "n5 is only in A" in said, f"{code} {said}"
+    with Gateway(1) as alone:
+        code, said = route_diff(first, alone.http)
+        assert code == 2 and "this node is alone: cluster.source is none" in said, f"{code} {said}"
+    code, said = route_diff(first, alone.http)
+    assert code == 2 and alone.http in said and "no gateway answers" in said, f"{code} {said}"
+
+
+def route_diff(a, b):
+    command = [BINARY, "route", "diff", a, b, "--users", "10000"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout + done.stderr
 
 
 def cut(scene):
