@@ -2,12 +2,13 @@
 //! default here.
 //!
 //! A constant ends in its unit (`_BYTES`, `_MS`) or in `_MAX`; `tests/it/tidy.rs` checks it. Those of one part
-//! are in a file of their own: `channel`, `config`, `control`, `embedded`, `placement`, `presence`, `routing`.
+//! are in a file of their own: `channel`, `config`, `control`, `embedded`, `links`, `placement`, `presence`, `routing`.
 
 mod channel;
 mod config;
 mod control;
 mod embedded;
+mod links;
 mod placement;
 mod presence;
 mod routing;
@@ -16,6 +17,7 @@ pub use channel::*;
 pub use config::*;
 pub use control::*;
 pub use embedded::*;
+pub use links::*;
 pub use placement::*;
 pub use presence::*;
 pub use routing::*;

@@ -123,6 +123,8 @@ metrics! {
     AcceptPauses Counter "pinion_accept_pauses_total" ("cause" = "no_resources") "Times that a listener stopped accepting for a while.";
     AcceptWaits Counter "pinion_accept_pauses_total" ("cause" = "handshake_limit") "Times that a listener stopped accepting for a while.";
     LoginsDelayed Counter "pinion_logins_delayed_total" "Logins that waited a random time before their 101, since too many came at once.";
+    LoginsClaiming Gauge "pinion_cluster_logins_waiting" "Logins that wait until their user's home node has their claim.";
+    ClusterNewsWaiting Gauge "pinion_cluster_news_waiting" "News of shards that their node's router has not taken.";
     HandOversOut Counter "pinion_hand_overs_total" ("direction" = "out") "Connections moved between shards before the 101.";
     HandOversIn Counter "pinion_hand_overs_total" ("direction" = "in") "Connections moved between shards before the 101.";
 
@@ -305,6 +307,19 @@ metrics! {
     WebhooksLate Counter "pinion_webhooks_total" ("outcome" = "timeout") "Webhooks by outcome.";
     WebhooksDropped Counter "pinion_webhooks_total" ("outcome" = "queue_full") "Webhooks by outcome.";
     WebhooksUnwanted Counter "pinion_webhooks_total" ("outcome" = "turned_off") "Webhooks by outcome.";
+    PeerLinks Gauge "pinion_peer_links" "Other nodes with a link that is up.";
+    PeerQueuedBytes Gauge "pinion_peer_queued_bytes" "Bytes that wait for links to other nodes.";
+    PeerDials Counter "pinion_peer_dials_total" "Attempts to dial another node.";
+    PeerOpened Counter "pinion_peer_opened_total" "Links to other nodes that this node dialled; each beyond the first of a node is a reconnect.";
+    PeerRefused Counter "pinion_peer_refused_total" "Links to other nodes that were not made, or ended by one side with a reason (the log has it).";
+    PeerFramesIn Counter "pinion_peer_frames_total" ("direction" = "in") "Frames between nodes.";
+    PeerFramesOut Counter "pinion_peer_frames_total" ("direction" = "out") "Frames between nodes.";
+    PeerBytesIn Counter "pinion_peer_bytes_total" ("direction" = "in") "Bytes of messages between nodes.";
+    PeerBytesOut Counter "pinion_peer_bytes_total" ("direction" = "out") "Bytes of messages between nodes.";
+    PeerOverflows Counter "pinion_peer_links_ended_total" ("reason" = "overflow") "Links ended by this node for cause.";
+    PeerStalls Counter "pinion_peer_links_ended_total" ("reason" = "stalled") "Links ended by this node for cause.";
+    PeerFaults Counter "pinion_peer_links_ended_total" ("reason" = "unreadable") "Links ended by this node for cause.";
+    PeerTooLarge Counter "pinion_peer_frames_too_large_total" "Questions to another node that were too large to be sent; their verdicts name it.";
     NewsDeferred Counter "pinion_control_news_deferred_total" "Times that the rpc thread had no room for news of the control thread.";
     ReloadsApplied Counter "pinion_reloads_total" ("outcome" = "applied") "Times that the configuration was read again.";
     ReloadsUnchanged Counter "pinion_reloads_total" ("outcome" = "unchanged") "Times that the configuration was read again.";

@@ -48,6 +48,9 @@ impl Hub {
         } else if reason == Disconnect::TransportLost {
             self.tally.count(Metric::HandshakeGone);
         }
+        if before == Phase::Claiming {
+            self.say_gone(conn);
+        }
         let waiting = self.registry.session(conn).is_some_and(|s| s.outbox.is_some());
         if terms.flush && waiting {
             self.rearm(conn);
@@ -106,6 +109,7 @@ impl Hub {
     /// From here on no push, kick or status call sees the connection.
     pub(super) fn leave_user(&mut self, conn: ConnId) {
         if let Some(user) = self.registry.unlink(conn) {
+            self.say_gone(conn);
             if let Some(session) = self.registry.session(conn) {
                 let mark = self.config.names_connections.then(|| presence::mark(session));
                 self.presence.left(&user, session.platform.id(), mark);
@@ -332,7 +336,7 @@ impl Hub {
             return;
         };
         match session.phase {
-            Phase::LoggingIn | Phase::Registering if session.deadline <= tick => {
+            Phase::LoggingIn | Phase::Registering | Phase::Claiming if session.deadline <= tick => {
                 self.tally.count(Metric::HandshakeUpstream);
                 self.refuse_busy(now, conn, Disconnect::LoginTimeout);
             }

@@ -64,6 +64,13 @@ pub const DOUBLE_LOOK_MS: u64 = 5;
 /// A node that waits for others before it accepts clients says so in the log so often.
 pub const CLUSTER_SAY_MS: u64 = 5_000;
 
+/// News for the node's router that wait in a shard. More: new logins are refused until they left.
+pub const CLUSTER_NEWS_MAX: usize = 65_536;
+/// Placements by which one shard acts at a time. More: the oldest is forgotten, and every login asks the router.
+pub const PLACEMENTS_MAX: usize = 16;
+/// Users that a shard looks at in one turn for the answer to a new placement.
+pub const SWITCH_SLICE_MAX: u32 = 1024;
+
 const _: () = assert!(
     COPY_ANSWER_MS + super::VERDICT_MARGIN_MS < HOLD_MS,
     "what the shards say of a copy comes while the home waits for it"

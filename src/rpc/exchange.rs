@@ -291,6 +291,11 @@ impl Exchange {
         self.openim().map_or(0, |openim| openim.untold())
     }
 
+    /// For counts of other parts of the thread.
+    pub(super) fn tally(&self, write: impl FnOnce(&mut Tally)) {
+        write(self.state.borrow_mut().router.tally());
+    }
+
     /// Publishes the counts of the thread.
     pub(super) fn publish(&self, inbox: &RpcInbox, block: &Block) {
         let mut state = self.state.borrow_mut();

@@ -129,7 +129,7 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
     };
     let publish = || {
         if let Some(mesh) = &mesh {
-            exchange.gauge(|tally| mesh.publish(tally));
+            exchange.tally(|tally| mesh.publish(tally));
         }
         exchange.publish(&inbox, &start.block);
     };

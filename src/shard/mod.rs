@@ -10,6 +10,7 @@ pub mod alarm;
 mod atomics;
 pub mod bell;
 pub mod clock;
+mod cluster;
 mod door;
 pub mod doorbell;
 pub mod engine;

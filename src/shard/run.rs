@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::above::Above;
 use super::alarm::Alarm;
+use super::cluster::ClusterPost;
 use super::door::{Door, DoorPlan, Guest, Place};
 use super::engine::Engine;
 use super::farewell::Farewell;
@@ -86,6 +87,7 @@ struct Loop {
     /// What rpc threads are told.
     outcomes: Outcomes,
     presence: PresencePost,
+    cluster: ClusterPost,
     drain: Option<Mono>,
     turn_count: u64,
     /// Test switches.
@@ -148,6 +150,7 @@ impl Loop {
             inbox: start.inbox,
             outcomes: Outcomes::new(start.id, start.rpcs.clone()),
             presence: PresencePost::new(start.rpcs.first().cloned()),
+            cluster: ClusterPost::new(start.rpcs.first().cloned()),
             rpcs: start.rpcs,
             tokens: start.tokens,
             admission: start.admission,
@@ -214,7 +217,7 @@ impl Loop {
         self.flush();
         more |= self.submit();
         self.run_effects(); // a last frame that left closes its connection now, not after a wait
-        more |= self.pass_presence() || self.faults.has_work();
+        more |= self.pass_presence() | self.cluster.pass(|| self.hub.next_news()) || self.faults.has_work();
         while let Some(ended) = self.hub.next_ended() {
             self.farewell.say(&ended);
         }
@@ -242,7 +245,11 @@ impl Loop {
     /// When the loop ticks if nothing wakes it. Traffic does before that: then the tick costs no wake-up of its own.
     fn wake_at(&self) -> Mono {
         let soon = self.next_tick;
-        if !self.outcomes.is_empty() || self.door.handshakes() > 0 || self.recording.is_some() {
+        if !self.outcomes.is_empty()
+            || !self.cluster.is_empty()
+            || self.door.handshakes() > 0
+            || self.recording.is_some()
+        {
             return soon;
         }
         let hub = self.hub.rest_until(self.now.mono);
@@ -459,7 +466,10 @@ impl Loop {
             && self.door.handshakes() == 0
             && self.inbox.depths().hand_over == 0;
         // An rpc thread that takes no mail must not keep the node from ending.
-        let said = self.presence.is_empty() && self.outcomes.is_empty()
+        let said = self.presence.is_empty()
+            && self.outcomes.is_empty()
+            && self.cluster.is_empty()
+            && self.hub.is_silent()
             || self.now.mono > deadline.plus_ms(LINGER_MS);
         empty && said && !self.hub.has_work()
     }

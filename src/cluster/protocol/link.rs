@@ -30,6 +30,7 @@ impl Node {
             registered_epoch: self.registered_epoch,
             view_epoch: self.view.epoch(),
             fingerprint: self.fingerprint(),
+            knows: Vec::new(),
         }
     }
 

@@ -10,9 +10,10 @@
 //! their answers; `holder` deliveries here, each once (`seen`); `order` the order of one user's pushes; `policy` who is
 //! kicked. `frame` and `io` are the words, `rules` what tests may take out, `sim` the simulator.
 //!
-//! Not here: sockets, clocks, encoding, the shards, the source of the membership. What always holds is section 8 of
+//! `codec` is their form on the wire. Not here: sockets, clocks, the shards, the source of the membership. What always holds is section 8 of
 //! the specification; `sim` asserts it after each step.
 
+pub mod codec;
 mod entry;
 pub mod frame;
 mod gather;

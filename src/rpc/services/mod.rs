@@ -219,7 +219,7 @@ pub(super) async fn stream(service: &Rc<Service>, call: StreamCall) -> Result<()
 /// there.
 async fn link(service: &Rc<Service>, call: StreamCall) -> Result<(), End> {
     match service.mesh.get() {
-        Some(mesh) => mesh.links().accept(service, call).await,
+        Some(mesh) => mesh.links().accept(call).await,
         None => {
             Err(Status::new(code::ABORTED, "another thread of this node keeps the links: dial again").into())
         }

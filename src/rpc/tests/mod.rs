@@ -226,6 +226,8 @@ fn ownership() -> Ownership {
 
 fn config() -> Config {
     Config {
+        cluster: crate::config::ClusterConfig::default(),
+        assign: crate::config::AssignConfig::default(),
         backend: crate::config::Backend::Embedded,
         openim: crate::config::OpenimConfig::default(),
         cluster: Default::default(),

@@ -17,6 +17,8 @@ use crate::limits;
 pub(crate) fn config() -> Config {
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
     Config {
+        cluster: crate::config::ClusterConfig::default(),
+        assign: crate::config::AssignConfig::default(),
         backend: crate::config::Backend::Embedded,
         openim: crate::config::OpenimConfig::default(),
         cluster: Default::default(),

@@ -3,6 +3,8 @@
 
 mod etcd;
 mod kubernetes;
+mod membership;
+mod membership_listed;
 mod redis;
 mod redis_cluster;
 mod registration;
