@@ -127,11 +127,6 @@ impl Exchange {
         self.stir();
     }
 
-    /// Writes levels into the thread's counts.
-    pub(super) fn gauge(&self, write: impl FnOnce(&mut Tally)) {
-        write(self.state.borrow_mut().router.tally());
-    }
-
     /// Something happens that is to be published soon.
     fn stir(&self) {
         if self.stir.replace(Stir::Stirred) == Stir::Asleep {

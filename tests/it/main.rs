@@ -14,6 +14,7 @@
 mod admission;
 mod bad_input;
 mod churn;
+mod cluster;
 mod commands;
 mod control;
 mod doctor;

@@ -133,6 +133,7 @@ impl Node {
             ownership: ownership(),
             admission,
             grpc,
+            membership: None,
             http: Some(http),
             block: Arc::clone(&block),
             blocks: vec![("0".to_owned(), clients()), ("rpc0".to_owned(), block)],

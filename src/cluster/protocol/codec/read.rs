@@ -227,5 +227,6 @@ fn result(said: pb::Result) -> Result<(Conn, DeviceVerdict), CodecFault> {
     let platform = Platform::new(said.platform.into()).ok_or(CodecFault::Rule("no platform"))?;
     let connection_id = said.connection_id.as_ref().try_into();
     let connection_id = connection_id.map_err(|_| CodecFault::Rule("a connection id is 16 bytes"))?;
-    Ok((conn, DeviceVerdict { platform, connection_id, outcome }))
+    let number = conn.number;
+    Ok((conn, DeviceVerdict { number, platform, connection_id, outcome }))
 }
