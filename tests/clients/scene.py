@@ -153,7 +153,7 @@ class Scene:
                 lines.append(f"{node.name}: stopped, {places[node.where()]} clients")
                 continue
             ready = "ready" if node.ready() else "not ready"
-            lines.append(f"{node.name}: {ready}, {places[node.where()]} clients; {node.cluster()}")
+            lines.append(f"{node.name}: {ready}, {places[node.where()]} clients; {stands(node.cluster())}")
         lines.append(f"clients: {dict(self.crowd.counts)}")
         lines.append(f"pushes: {dict(self.ledger.counts)}; no answer: {dict(self.ledger.errors)}")
         return "\n".join(lines)
@@ -218,6 +218,15 @@ class Scene:
         lines += [f"LOST {text}" for text in self.ledger.lost[:10]]
         lines += [f"DOUBLED push {number} at {who} on {where[0]}" for number, who, where in self.crowd.doubles[:10]]
         return "\n".join(lines)
+
+
+def stands(said):
+    """What a node says of the cluster, in a line."""
+    if "error" in said:
+        return said["error"]
+    others = [f"{one['node_id']} {one['state']}" for one in said["members"] if one["state"] != "active"]
+    fit = "fit" if said["fit"] else "not fit"
+    return f"view {said['epoch']}, {fit}, not linked to {said['unlinked']}, members {len(said['members'])} {others}"
 
 
 def crowd_of(count, where):
