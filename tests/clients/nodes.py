@@ -30,6 +30,9 @@ LEASE_MS = 4_000
 NETWORK = "127.0.7."
 CHUNK_BYTES = 1 << 16
 NODE_ID = "--cluster-node-id"
+# Why a check is skipped.
+NO_DRAIN = "this build has no /v1/drain"
+NO_ADOPTION = "this build has no /v1/adopt"
 
 
 class Relays:
@@ -149,6 +152,15 @@ def gateways():
                 continue
             if NODE_ID in words[:-1]:
                 yield words[words.index(NODE_ID) + 1], pid
+
+
+def answers(node, path):
+    """Whether this build of the gateway knows a path of the admin port."""
+    try:
+        node.ask("GET", path)
+    except RuntimeError as fault:
+        return "404 try one of" not in str(fault)
+    return True
 
 
 def free_port(host):
@@ -295,6 +307,12 @@ class Fleet:
         said = node.ask("POST", "/v1/drain", ORDER_SECONDS)
         node.drained = True
         return said
+
+    def term(self, number):
+        """SIGTERM: it leaves within drain.deadline_ms."""
+        node = self.node(number)
+        node.drained = True
+        node.process.send_signal(signal.SIGTERM)
 
     def forget(self, number):
         """The operator's word that a node is dead, given to all that live and still name it."""

@@ -24,7 +24,8 @@ QUIET_SECONDS = 3
 SETTLE_SECONDS = 120
 HELP = """\
 add [N]         start one more node, or node N again     kill N        kill -9
-stop N, cont N  SIGSTOP and SIGCONT                      drain N       POST /v1/drain
+stop N, cont N  SIGSTOP and SIGCONT                      term N        SIGTERM
+drain N         POST /v1/drain
 cut A B, heal A B   the link between two nodes           forget N      the operator's word that N is dead
 etcd stop|start                                          status        nodes, clients by node, counters
 wait SECONDS    (for scripts)                            settle [MAX]  wait until verdicts are complete again
@@ -113,6 +114,9 @@ class Scene:
 
     def _drain(self, number):
         return self._numbered("drain", number)
+
+    def _term(self, number):
+        return self._numbered("term", number)
 
     def _forget(self, number):
         return self._numbered("forget", number)
@@ -229,12 +233,12 @@ def stands(said):
     return f"view {said['epoch']}, {fit}, not linked to {said['unlinked']}, members {len(said['members'])} {others}"
 
 
-def crowd_of(count, where):
+def crowd_of(count, where, platforms=(LINUX, WEB)):
     """Of every four clients two are devices of one user, so a push has more than one holder."""
     clients = []
     for number in range(count):
         second = number % 4 == 3
-        clients.append(Client(f"user{number - second}", WEB if second else LINUX, where))
+        clients.append(Client(f"user{number - second}", platforms[second], where))
     return clients
 
 

@@ -10,7 +10,7 @@ from checks import equal, until
 from crowd import Client, Crowd
 from ledger import Ledger, Pusher
 from listener import LINUX
-from nodes import Fleet
+from nodes import NO_ADOPTION, NO_DRAIN, Fleet, answers
 from push_api import PushApi
 from scene import Scene, crowd_of
 from sdk import User
@@ -32,6 +32,12 @@ def run(checks, _gateway, _api):
     behind_nginx(checks)
     dead_address(checks)
     drained(checks)
+
+
+def has(path):
+    """Whether the gateway under test knows this path."""
+    with Fleet(relays=False, source="none") as fleet:
+        return answers(fleet.add(), path)
 
 
 def ready(fleet):
@@ -102,6 +108,9 @@ def dead_address(checks):
     """Incident 3 (c): the client library redials the address it was given. Another node takes that address over."""
     name = "cluster: one address"
     with contextlib.ExitStack() as opened:
+        if not has("/v1/adopt"):
+            checks.skip(f"{name}: a dead node's clients are served again", NO_ADOPTION)
+            return
         fleet = opened.enter_context(Fleet("--cluster-adopt", "members", relays=False))
 
         def up():
@@ -191,6 +200,9 @@ def drained(checks):
         assert scene.finish(), scene.sums()
         print("    " + scene.sums().split("\n", 1)[0])
 
+    if not has("/v1/drain"):
+        checks.skip(name, NO_DRAIN)
+        return
     with scene:
         if checks.run(f"{name}: all of them on node 1 of 3", up):
             checks.run(f"{name}: no login is refused by the others", leaves)
