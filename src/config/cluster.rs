@@ -56,6 +56,10 @@ pub struct ClusterConfig {
     pub ws_url: String,
     /// `cluster.rpc_address`: where peers reach `rpc.listen`; `None`: the address and port of `rpc.listen`.
     pub rpc_address: Option<Endpoint>,
+    /// `cluster.peer_ca`: who signed the certificates of the other nodes' `rpc.tls_cert`; `None`: `rpc.tls_client_ca`.
+    pub peer_ca: Option<PathBuf>,
+    /// `cluster.peer_name`: the name that each of those certificates has; `None`: the address that is dialled.
+    pub peer_name: Option<String>,
     /// `cluster.placement`: `rendezvous` or `ring TEXT` with `{node_id}` in it; default rendezvous.
     pub placement: Algorithm,
     /// `cluster.members`: the file of `source: static`.

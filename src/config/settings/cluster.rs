@@ -106,6 +106,24 @@ pub(super) const CLUSTER: &[Setting] = &[
         |c| c.cluster.rpc_address.as_ref().map_or_else(|| AUTO.to_owned(), Endpoint::to_string)
     ),
     setting!(
+        "cluster.peer_ca",
+        "",
+        "the path of a file, or nothing",
+        "/etc/pinion/nodes-ca.pem",
+        "Who signed the other nodes' rpc.tls_cert, in PEM form; nothing: rpc.tls_client_ca",
+        |d, t| d.config.cluster.peer_ca = optional(t, path)?,
+        |c| path_text(c.cluster.peer_ca.as_ref())
+    ),
+    setting!(
+        "cluster.peer_name",
+        "",
+        "a name of a host, or nothing",
+        "pinion.internal",
+        "The name that each node's rpc.tls_cert has; nothing: the address that is dialled",
+        |d, t| d.config.cluster.peer_name = optional(t, word)?,
+        |c| c.cluster.peer_name.clone().unwrap_or_default()
+    ),
+    setting!(
         "cluster.placement",
         "rendezvous",
         "`rendezvous`, or `ring` and a text with {node_id} in it",

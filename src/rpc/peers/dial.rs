@@ -16,7 +16,7 @@ use monoio::net::TcpStream;
 use rustls::pki_types::ServerName;
 
 use super::transport::{Ended, Reader, Transport};
-use super::{FROM, Inner, LinkEvent, PATH, Place, TO};
+use super::{FROM, Inner, LinkEvent, PATH, Place, TO, Trust};
 use crate::config::RpcLimits;
 use crate::limits;
 use crate::placement::view::NodeId;
@@ -136,7 +136,8 @@ async fn open(inner: &Inner, target: &Target) -> Result<Wire, Missed> {
     let socket = TcpStream::connect_addr(address).await;
     let socket = socket.and_then(|socket| socket.set_nodelay(true).and_then(|()| socket.into_poll_io()));
     let socket = socket.map_err(|error| refused(format!("cannot connect: {error}")))?;
-    let (scheme, stream) = match &inner.plan.tls {
+    let trust = inner.trust.borrow().clone();
+    let (scheme, stream) = match &trust.tls {
         None => ("http", MaybeTls::Plain(socket)),
         Some(tls) => {
             let name = tls.name.clone().unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
@@ -149,7 +150,8 @@ async fn open(inner: &Inner, target: &Target) -> Result<Wire, Missed> {
     let mut request = Request::post(format!("{scheme}://{address}{PATH}"))
         .body(())
         .map_err(|error| refused(error.to_string()))?;
-    *request.headers_mut() = head(inner, target).map_err(|key| refused(format!("{key} cannot be sent")))?;
+    *request.headers_mut() =
+        head(inner, target, &trust).map_err(|key| refused(format!("{key} cannot be sent")))?;
     let shaken = builder().handshake(stream).await;
     let (sender, mut connection) = shaken.map_err(|error| refused(error.to_string()))?;
     let calling = call(sender, request);
@@ -180,8 +182,8 @@ pub(super) fn remedy(status: &Status) -> String {
     }
 }
 
-fn head(inner: &Inner, target: &Target) -> Result<HeaderMap, String> {
-    let bearer = inner.plan.token.as_ref().map(|token| format!("Bearer {}", token.secret()));
+fn head(inner: &Inner, target: &Target, trust: &Trust) -> Result<HeaderMap, String> {
+    let bearer = trust.token.as_ref().map(|token| format!("Bearer {}", token.secret()));
     let ids = [(FROM, inner.plan.own.as_str()), (TO, target.peer.as_str())];
     let token = bearer.as_deref().map(|bearer| ("authorization", bearer));
     unary::headers(ids.into_iter().chain(token)).map_err(str::to_owned)

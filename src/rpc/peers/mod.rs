@@ -12,15 +12,12 @@
 mod accept;
 mod counts;
 mod dial;
+mod identity;
 mod transport;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
-
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 
 use super::budget::Ration;
 use super::call::{End, StreamCall};
@@ -34,6 +31,7 @@ use crate::shard::nudge::Nudge;
 use crate::shard::turn::Turns;
 use counts::Counts;
 use dial::Target;
+pub use identity::PeerTls;
 use transport::Transport;
 
 /// The call.
@@ -76,13 +74,11 @@ pub struct LinksPlan {
     pub hear: Rc<dyn Fn(LinkEvent)>,
 }
 
-/// TLS towards peers.
+/// Whom peers believe, and whom this node believes.
 #[derive(Clone)]
-pub struct PeerTls {
-    /// Roots, and our own certificate.
-    pub config: Arc<ClientConfig>,
-    /// The name that every peer's certificate has; `None`: the address that is dialled.
-    pub name: Option<ServerName<'static>>,
+struct Trust {
+    token: Option<Token>,
+    tls: Option<PeerTls>,
 }
 
 /// See the module's documentation. Clones are the same links.
@@ -93,6 +89,8 @@ pub struct Links {
 
 struct Inner {
     plan: LinksPlan,
+    /// Of the next link.
+    trust: RefCell<Trust>,
     targets: RefCell<BTreeMap<NodeId, Rc<Target>>>,
     /// Open streams; a peer has none or more, the newest last.
     transports: RefCell<BTreeMap<NodeId, Vec<Rc<Transport>>>>,
@@ -107,6 +105,7 @@ impl Links {
     pub fn new(plan: LinksPlan) -> Self {
         let (targets, transports) = Default::default();
         let inner = Inner {
+            trust: RefCell::new(Trust { token: plan.token.clone(), tls: plan.tls.clone() }),
             plan,
             targets,
             transports,
@@ -115,6 +114,11 @@ impl Links {
             counts: Counts::default(),
         };
         Self { inner: Rc::new(inner) }
+    }
+
+    /// Shows something else to peers that are dialled from now on: `rpc.token` or the files of TLS were read again.
+    pub fn adopt(&self, token: Option<Token>, tls: Option<PeerTls>) {
+        self.inner.trust.replace(Trust { token, tls });
     }
 
     /// Whom to keep dialling, and where (`ADDRESS:PORT`): the whole set; links to those that are missing, or now

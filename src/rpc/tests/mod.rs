@@ -11,6 +11,7 @@ mod grpc;
 mod hostile;
 mod legacy;
 mod openim;
+mod peers;
 mod push;
 mod push_limits;
 mod raw;
@@ -266,6 +267,8 @@ fn config() -> Config {
         record: RecordConfig { mode: RecordMode::Off, dir: ".".into(), bytes_max: 0 },
         log: LogConfig { level: "info".to_owned(), json: false, users: crate::config::UserNames::Plain },
         planted: Default::default(),
+        cluster: Default::default(),
+        assign: Default::default(),
     }
 }
 

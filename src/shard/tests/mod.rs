@@ -60,5 +60,7 @@ pub(crate) fn config() -> Config {
         },
         log: LogConfig { level: "info".into(), json: false, users: crate::config::UserNames::Plain },
         planted: Default::default(),
+        cluster: Default::default(),
+        assign: Default::default(),
     }
 }
