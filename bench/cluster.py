@@ -91,7 +91,7 @@ class Meter:
         self.idle = [(b - a) / seconds for a, b in zip(before, after)]
 
     def _read(self):
-        return cpu_ns(self.fleet), self.fleet.metric(SENT_FRAMES, 'way="out"')
+        return cpu_ns(self.fleet), self.fleet.metric(SENT_FRAMES, 'direction="out"')
 
     def of(self, work, count):
         """(CPU us, messages) for one of `count`."""

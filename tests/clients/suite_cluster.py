@@ -2,7 +2,7 @@
 twice, while the fleet grows, shrinks and is hurt; and OpenIM's push in both of its modes, with rings that agree and
 rings that do not (incident 2).
 
-PINION_CLUSTER_CLIENTS=2000 is the whole number of clients; CI has fewer, with which the suite ends within three minutes."""
+CLUSTER_CLIENTS=2000 is the whole number of clients; CI has fewer, with which the suite ends within three minutes."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ from scene import Scene, crowd_of
 # Found through suite_openim's path, which `nodes` brings.
 from ring import Ring, members
 
-CLIENTS = int(os.environ.get("PINION_CLUSTER_CLIENTS", "400"))
+CLIENTS = int(os.environ.get("CLUSTER_CLIENTS", "400"))
 RATE, RECIPIENTS = 40, 4
 SETTLE_SECONDS = 60
 CUT_SECONDS, STOPPED_SECONDS, OUTAGE_SECONDS = 5, 10, 20

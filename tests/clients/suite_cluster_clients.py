@@ -18,7 +18,7 @@ from suite_front import front
 
 KIND = "native-patch.15.1"
 NO_API = "http://127.0.0.1:9"
-CLIENTS = int(os.environ.get("PINION_CLUSTER_CLIENTS", "300"))
+CLIENTS = int(os.environ.get("CLUSTER_CLIENTS", "300"))
 SDKS = 2
 # A client that knows one address is back within: the lease (4 s), the view, the longest step of the ladder (16 s), a
 # login; and as much again, since the machine is shared.
