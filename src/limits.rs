@@ -7,6 +7,7 @@
 mod channel;
 mod config;
 mod control;
+mod drain;
 mod embedded;
 mod links;
 mod placement;
@@ -16,6 +17,7 @@ mod routing;
 pub use channel::*;
 pub use config::*;
 pub use control::*;
+pub use drain::*;
 pub use embedded::*;
 pub use links::*;
 pub use placement::*;

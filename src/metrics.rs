@@ -321,6 +321,12 @@ metrics! {
     PeerFaults Counter "pinion_peer_links_ended_total" ("reason" = "unreadable") "Links ended by this node for cause.";
     PeerTooLarge Counter "pinion_peer_frames_too_large_total" "Questions to another node that were too large to be sent; their verdicts name it.";
     NewsDeferred Counter "pinion_control_news_deferred_total" "Times that the rpc thread had no room for news of the control thread.";
+    DrainEvicted Counter "pinion_drain_evicted_total" "Sessions ended by a drain.";
+    Draining Gauge "pinion_draining" "1 while the node empties itself, by an operator's order or at its end.";
+    DrainRate Gauge "pinion_drain_evictions_per_second_limit" "Evictions per second that an operator's drain allows; 0 without one.";
+    AdoptedAddresses Gauge "pinion_adopted_addresses" "Addresses of other nodes that clients are served on here.";
+    AdoptionsFailed Counter "pinion_adoption_failures_total" ("step" = "listen") "Steps of taking over an address that failed; they are repeated.";
+    AdoptionHooksFailed Counter "pinion_adoption_failures_total" ("step" = "hook") "Steps of taking over an address that failed; they are repeated.";
     ReloadsApplied Counter "pinion_reloads_total" ("outcome" = "applied") "Times that the configuration was read again.";
     ReloadsUnchanged Counter "pinion_reloads_total" ("outcome" = "unchanged") "Times that the configuration was read again.";
     ReloadsRefused Counter "pinion_reloads_total" ("outcome" = "refused") "Times that the configuration was read again.";

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::{doctor, orders, plan, replay, route, rpc, shards, trace, version, who};
+use super::{doctor, drain, orders, plan, replay, route, rpc, shards, trace, version, who};
 use crate::config::{
     CONFIG_ENV, Planted, PlantedFault, PlantedPush, PlantedUpstream, Reload, SETTINGS, Sources,
 };
@@ -42,6 +42,8 @@ pub(super) fn command() -> Command {
         .subcommand(shards::command())
         .subcommand(orders::reload_command())
         .subcommand(orders::log_level_command())
+        .subcommand(drain::command())
+        .subcommand(drain::adopt_command())
         .subcommand(doctor::command())
         .subcommand(plan::command())
 }

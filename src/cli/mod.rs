@@ -13,6 +13,7 @@ mod args;
 mod banner;
 mod client;
 mod doctor;
+mod drain;
 mod frames;
 mod gateway;
 mod listen;
@@ -63,6 +64,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("shards", matches)) => shards::run(matches),
         Some(("reload", matches)) => orders::reload(matches),
         Some(("log-level", matches)) => orders::log_level(matches),
+        Some(("drain", matches)) => drain::run(matches),
+        Some(("adopt", matches)) => drain::adopt(matches),
         Some(("doctor", matches)) => doctor::run(matches),
         Some(("plan", matches)) => plan::run(matches),
         // The parser knows no other command; an answer costs less than a proof.

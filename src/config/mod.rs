@@ -86,6 +86,8 @@ pub struct Config {
     pub rates: Rates,
     /// `drain.deadline_ms`, default `limits::DRAIN_DEADLINE_MS`.
     pub drain_deadline_ms: u64,
+    /// `drain.evict_per_s`, default `None`: worked out from what the other members accept.
+    pub drain_evict_per_s: Option<u32>,
     /// `stall.abort_ms`, default `limits::STALL_ABORT_MS`.
     pub stall_abort_ms: u64,
     /// `record.*`.

@@ -342,7 +342,7 @@ impl Hub {
                 if requests.is_idle() {
                     session.requests = None;
                     if session.draining {
-                        self.end(now, conn, Disconnect::Drain);
+                        self.send_away(now, conn);
                     }
                 }
                 return;

@@ -1,4 +1,4 @@
-//! How a session ends and its slot becomes free; timers; drain.
+//! How a session ends and its slot becomes free; timers. The drain is in `drain.rs`.
 //!
 //! The one way out is [`Hub::end`]. It never waits and never calls back: it notes the reason, queues what the client
 //! still gets, and leaves the rest to the queues and to the flush.
@@ -14,7 +14,7 @@ use crate::metrics::Metric;
 use crate::session::disconnect::Disconnect;
 use crate::session::outbox::Tag;
 use crate::session::{Credentials, Departed, Phase, Session, Tick};
-use crate::time::{Mono, Now};
+use crate::time::Now;
 use crate::wire::frame::{Frame, Opcode};
 use crate::wire::upgrade;
 
@@ -365,46 +365,5 @@ impl Hub {
         let frame = self.encoder.raw(&mut self.recorder, &upgrade::unavailable());
         self.queue_last(conn, frame);
         self.end(now, conn, reason);
-    }
-
-    pub(super) fn begin_drain(&mut self, now: Now, deadline: Mono) {
-        self.drain = Some(deadline);
-        self.give_up_held();
-        let logging_in: Vec<ConnId> = self.select(|s| s.phase < Phase::Open);
-        for conn in logging_in {
-            self.tally.count(Metric::HandshakeBusy);
-            self.refuse_busy(now, conn, Disconnect::Drain);
-        }
-        self.drain_step(now);
-    }
-
-    /// Evicts this tick's share: remaining sessions over remaining ticks. A session with requests in flight is marked
-    /// and leaves with its last reply; at the deadline (less the time to flush) everybody leaves.
-    fn drain_step(&mut self, now: Now) {
-        let Some(deadline) = self.drain else { return };
-        let left_ms = deadline.since_ms(now.mono).saturating_sub(limits::FLUSH_DEADLINE_MS);
-        // Whoever waits in the kick queue is on his way out already, with a kick frame.
-        let open = self.select(|s| s.phase == Phase::Open && s.is_registered());
-        let ticks = usize::try_from(left_ms / limits::TICK_MS).unwrap_or(usize::MAX);
-        let share = if ticks == 0 { open.len() } else { open.len().div_ceil(ticks) };
-        let mut evicted = 0;
-        for conn in open {
-            if evicted >= share {
-                break;
-            }
-            let Some(session) = self.registry.session_mut(conn) else {
-                continue;
-            };
-            if ticks > 0 && session.requests.is_some() {
-                session.draining = true;
-                continue;
-            }
-            evicted += 1;
-            self.end(now, conn, Disconnect::Drain);
-        }
-    }
-
-    fn select(&self, wanted: impl Fn(&Session) -> bool) -> Vec<ConnId> {
-        self.registry.sessions.iter().filter(|(_, s)| wanted(s)).map(|(id, _)| ConnId(id)).collect()
     }
 }

@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod conversation;
 mod crowd;
 mod dispatch;
+pub mod drain;
 mod encoder;
 pub mod ended;
 pub mod follow;
@@ -67,6 +68,7 @@ use calls::Calls;
 use claims::Claims;
 use crowd::Spread;
 use dispatch::Decoded;
+use drain::{Leaving, Pace};
 use encoder::Encoder;
 use ended::Ended;
 use follow::Follow;
@@ -107,6 +109,10 @@ pub enum Input {
     Tick,
     /// Close all sessions, paced, the rest at the deadline. `deadline <= now`: at once.
     Drain(Mono),
+    /// Let nobody in and close sessions at this pace, without a deadline.
+    Evict(Pace),
+    /// The end of [`Input::Evict`]: logins are served again, and who is still here stays.
+    Serve,
 }
 
 /// What the shard must do.
@@ -143,7 +149,7 @@ pub struct Hub {
     claims: Option<Box<Claims>>,
     effects: VecDeque<Effect>,
     flush: VecDeque<ConnId>,
-    drain: Option<Mono>,
+    drain: Option<Leaving>,
     trace: Trace,
     follow: Follow,
     #[serde(skip)]
@@ -205,7 +211,9 @@ impl Hub {
             Input::Mail(mail) => self.mail(now, mail),
             Input::UpstreamReply(reply) => self.reply(now, reply),
             Input::Tick => self.tick(now),
-            Input::Drain(deadline) => self.begin_drain(now, deadline),
+            Input::Drain(deadline) => self.begin_drain(now, Leaving::By(deadline)),
+            Input::Evict(pace) => self.begin_drain(now, Leaving::at(now.mono, pace)),
+            Input::Serve => self.drain = None,
         }
     }
 
@@ -315,7 +323,7 @@ impl Hub {
     /// of its own, else with the first timer of a session, and after `limits::REST_MS` at the latest.
     pub fn rest_until(&self, now: Mono) -> Mono {
         let (soon, latest) = (now.plus_ms(limits::TICK_MS), now.plus_ms(limits::REST_MS));
-        let waits = self.drain.is_some()
+        let waits = self.empties()
             || self.calls.len() > 0
             || self.held.len() > 0
             || self.verdicts.tracked() > 0

@@ -17,6 +17,8 @@ pub const COVER_MS: u64 = 3_000;
 /// A promise can no longer be in use so long after the last sign of the home: outlasts [`COVER_MS`] on any clock. The
 /// longest extra wait of a login.
 pub const VOID_MS: u64 = COVER_MS * 101 / 99 + 40;
+/// A node of a static list waits so long for links to the others before it serves clients without them.
+pub const LIST_BARRIER_MS: u64 = 6_000;
 /// Under `fence = strict`: without a lease and with a peer silent for so long, a node closes its connections.
 pub const FENCE_MS: u64 = 30_000;
 /// A node that fences has closed every connection after so long.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::openim;
 use crate::config::Config;
-use crate::config::cluster::{ClusterConfig, MembershipSource};
+use crate::config::cluster::MembershipSource;
 use crate::control::membership::lock::LockFile;
 use crate::control::membership::{EtcdMembers, MembershipPlan, SourcePlan};
 use crate::control::plan::CONFIRMATION;
@@ -48,14 +48,18 @@ pub(super) fn membership(config: &Config, grpc: SocketAddr) -> Result<Option<Mem
         incarnation: lock.as_ref().map_or(by_clock, LockFile::incarnation),
         weight: cluster.weight,
         ws_url: cluster.ws_url.clone(),
-        rpc_addr: rpc_address(cluster, grpc),
+        rpc_addr: rpc_address(config, grpc),
         labels: cluster.labels.clone(),
         ..Member::new(node_id)
     };
     Ok(Some(Membership { plan: MembershipPlan { own, source, confirmation: CONFIRMATION }, lock }))
 }
 
-/// Where peers reach this node.
-fn rpc_address(cluster: &ClusterConfig, grpc: SocketAddr) -> String {
-    cluster.rpc_address.as_ref().map_or_else(|| grpc.to_string(), ToString::to_string)
+/// Where peers reach this node. A port that is open on all addresses is told with the one that OpenIM is told.
+fn rpc_address(config: &Config, grpc: SocketAddr) -> String {
+    let bound = match grpc.ip().is_unspecified() {
+        true => SocketAddr::new(config.openim.discovery.register_ip, grpc.port()),
+        false => grpc,
+    };
+    config.cluster.rpc_address.as_ref().map_or_else(|| bound.to_string(), ToString::to_string)
 }

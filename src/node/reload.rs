@@ -5,8 +5,10 @@
 //! named, each time, until the node is started again. What always holds: no connection is ended, and no secret is
 //! shown.
 
+use serde::Serialize;
+
 use super::logging::{LogLevels, Logging};
-use super::{Node, NodeState, openim};
+use super::{Node, openim};
 use crate::config::machine::Machine;
 use crate::config::policy::{NodePolicy, RpcPolicy, ShardPolicy};
 use crate::config::reload::Changes;
@@ -131,10 +133,12 @@ impl Node {
     /// Carries out an order of the admin port, which is on rpc thread 0.
     pub(super) fn order(&mut self, ticket: u64, order: Order) {
         let answer = match order {
-            _ if self.admission.state() == NodeState::Draining => Err("the gateway ends".to_owned()),
-            Order::Reload => self.reload().and_then(|changes| {
-                serde_json::to_string(&changes).map_err(|e| format!("the answer cannot be written: {e}"))
-            }),
+            Order::Drain(order) => self.order_drain(order).and_then(|view| json(&view)),
+            Order::Adoption(order) => self.order_adoption(order).and_then(|view| json(&view)),
+            _ if self.drain.as_ref().is_some_and(|drain| drain.deadline.is_some()) => {
+                Err("the gateway ends".to_owned())
+            }
+            Order::Reload => self.reload().and_then(|changes| json(&changes)),
             Order::LogLevel(None) => Ok(self.reload.levels.text().to_owned()),
             Order::LogLevel(Some(text)) => self.log_by(&text),
         };
@@ -154,6 +158,10 @@ impl Node {
         );
         Ok(text.to_owned())
     }
+}
+
+fn json(value: &impl Serialize) -> Result<String, String> {
+    serde_json::to_string(value).map_err(|e| format!("the answer cannot be written: {e}"))
 }
 
 fn say(outcome: &Result<Changes, String>) {

@@ -1,5 +1,6 @@
 //! The start: mailboxes first, then rpc threads and shards, and the clients' listeners only when all of them run.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::config::{Backend, Config};
 use crate::ids::{Ownership, RpcId, ShardId};
 use crate::limits::{NODE_EVENTS_MAX, STALL_WATCH_MS, START_DEADLINE_MS};
 use crate::metrics::Block;
+use crate::placement::view::View;
 use crate::rpc::{self, RpcStart, UpstreamStart};
 use crate::shard::mailbox::{
     Control, RpcAddress, RpcInbox, ShardAddress, ShardInbox, rpc_mailbox, shard_mailbox,
@@ -41,6 +43,10 @@ pub(super) struct Started {
     /// With `backend: openim` only.
     pub(super) control: Option<openim::Control>,
     pub(super) watched: Vec<Watched>,
+    /// The members of the cluster, if they are known already.
+    pub(super) view: Option<Box<View>>,
+    /// Of the shards.
+    pub(super) blocks: Vec<Arc<Block>>,
 }
 
 /// What all threads are given alike.
@@ -73,10 +79,11 @@ pub(super) fn start(
     let (common, shard_inboxes, rpc_inboxes, events) = prepare(config, machine, base, dropped_log_lines)?;
     let Serving { rpcs, grpc, http, control } = start_rpcs(&common, rpc_inboxes)?;
     let mut shards = start_shards(&common, shard_inboxes)?;
-    let open = await_ready(&events, shards.len() + rpcs.len())?;
-    if common.is_clustered() && !open {
-        await_cluster(&events, ended)?;
+    let mut early = await_ready(&events, shards.len() + rpcs.len())?;
+    if common.is_clustered() {
+        await_cluster(&events, &mut early, ended)?;
     }
+    let view = early.view;
     let websocket = listen(&common, &mut shards)?;
     let watched = common.watched();
     common.admission.set_state(NodeState::Ready);
@@ -84,6 +91,8 @@ pub(super) fn start(
         control.thread.register();
     }
     Ok(Started {
+        blocks: common.shard_blocks,
+        view,
         config: common.config,
         admission: common.admission,
         layout: common.layout,
@@ -263,7 +272,13 @@ fn start_shards(common: &Common, inboxes: Vec<ShardInbox>) -> Result<Vec<Shard>,
         };
         let thread = shard::spawn(start).map_err(|e| format!("cannot start shard {n}: {e}"))?;
         let address = common.shard_addresses.get(n).cloned();
-        shards.extend(address.map(|address| Shard { address, listener: None, thread }));
+        shards.extend(address.map(|address| Shard {
+            address,
+            listener: None,
+            adopted: BTreeMap::new(),
+            untold: VecDeque::new(),
+            thread,
+        }));
     }
     Ok(shards)
 }
@@ -275,17 +290,27 @@ fn token_check(config: &Config) -> Option<TokenCheck> {
     own.then(|| TokenCheck::new(&config.auth.secret))
 }
 
-/// Waits until so many threads have said that they run. Whether the cluster let clients come meanwhile.
-fn await_ready(events: &NodeInbox, threads: usize) -> Result<bool, String> {
+/// What the router says of the cluster while the node starts.
+#[derive(Default)]
+struct Early {
+    /// Clients may come.
+    open: bool,
+    /// The members, as told last.
+    view: Option<Box<View>>,
+}
+
+/// Waits until so many threads have said that they run.
+fn await_ready(events: &NodeInbox, threads: usize) -> Result<Early, String> {
     let deadline = clock::now().mono.plus_ms(START_DEADLINE_MS);
-    let (mut ready, mut open) = (0, false);
+    let (mut ready, mut early) = (0, Early::default());
     while ready < threads {
         let left = Duration::from_millis(deadline.since_ms(clock::now().mono));
         match events.recv_timeout(left) {
             Ok(NodeEvent::ShardReady(_) | NodeEvent::RpcReady(_)) => ready += 1,
             Ok(NodeEvent::Failed(why)) => return Err(why),
-            Ok(NodeEvent::ClusterOpen) => open = true,
+            Ok(NodeEvent::ClusterOpen) => early.open = true,
             Ok(NodeEvent::Order { .. }) => {} // whoever ordered it hears nothing and asks again
+            Ok(NodeEvent::View(newest)) => early.view = Some(newest),
             Ok(NodeEvent::ShardDrained(shard)) => return Err(format!("shard {} ended early", shard.0)),
             Err(RecvTimeoutError::Disconnected) => return Err("the threads ended".into()),
             Err(RecvTimeoutError::Timeout) => {
@@ -296,21 +321,29 @@ fn await_ready(events: &NodeInbox, threads: usize) -> Result<bool, String> {
             }
         }
     }
-    Ok(open)
+    Ok(early)
 }
 
 /// Waits until the node has met the other members (M5): before that a push could be called complete by a node that does
 /// not know of this one. It may take as long as they need; `/readyz` and the log say for whom it waits.
-fn await_cluster(events: &NodeInbox, mut ended: impl FnMut() -> bool) -> Result<(), String> {
-    while !ended() {
+fn await_cluster(
+    events: &NodeInbox,
+    early: &mut Early,
+    mut ended: impl FnMut() -> bool,
+) -> Result<(), String> {
+    while !early.open {
+        if ended() {
+            return Err("ended while it waited for the other nodes of the cluster".into());
+        }
         match events.recv_timeout(Duration::from_millis(STALL_WATCH_MS)) {
-            Ok(NodeEvent::ClusterOpen) => return Ok(()),
+            Ok(NodeEvent::ClusterOpen) => early.open = true,
+            Ok(NodeEvent::View(newest)) => early.view = Some(newest),
             Ok(NodeEvent::Failed(why)) => return Err(why),
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Err("the threads ended".into()),
         }
     }
-    Err("ended while it waited for the other nodes of the cluster".into())
+    Ok(())
 }
 
 /// Binds a listener per shard and hands it over; from now on clients are accepted.

@@ -211,7 +211,7 @@ impl Admin {
             },
             _ => {
                 let known = "/healthz, /readyz, /metrics, /v1/who, /v1/trace, /v1/shards, /v1/cluster, /v1/forget, \
-                             /v1/reload, /v1/log-level";
+                             /v1/reload, /v1/log-level, /v1/drain, /v1/drain/cancel, /v1/adopt, /v1/adopt/release";
                 (StatusCode::NOT_FOUND, TEXT, format!("try one of {known}\n"))
             }
         }

@@ -28,7 +28,7 @@ use crate::metrics::{Block, Metric, Tally};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, LaneDepths, RpcInbox, RpcMail, ShardAddress};
 use crate::shard::nudge::Nudge;
-use crate::shard::orders::ReloadCounts;
+use crate::shard::orders::{NodeLevels, ReloadCounts, Standing};
 use crate::time::Mono;
 use crate::wire::grpc::{Status, code};
 
@@ -255,6 +255,17 @@ impl Exchange {
         tally.set(Metric::ReloadsUnchanged, counts.unchanged);
         tally.set(Metric::ReloadsRefused, counts.refused);
         tally.set(Metric::SettingsPending, counts.pending);
+    }
+
+    /// Shows what the main thread says of the node.
+    pub(super) fn show_levels(&self, levels: &NodeLevels) {
+        let mut state = self.state.borrow_mut();
+        let tally = state.router.tally();
+        tally.set(Metric::Draining, u64::from(levels.standing == Standing::Draining));
+        tally.set(Metric::DrainRate, levels.evict_per_s.into());
+        tally.set(Metric::AdoptedAddresses, levels.adopted);
+        tally.set(Metric::AdoptionsFailed, levels.adoptions_failed);
+        tally.set(Metric::AdoptionHooksFailed, levels.hooks_failed);
     }
 
     fn openim(&self) -> Option<Openim> {

@@ -284,6 +284,10 @@ impl Reader {
                     self.exchange.show_reloads(&counts);
                 }
             }
+            (MainNews::Levels(levels), _) => {
+                self.exchange.show_levels(&levels);
+                self.told(|mesh| mesh.stand(levels.standing));
+            }
             (MainNews::Answer { ticket, answer }, Some(admin)) => admin.orders.answered(ticket, answer),
             (MainNews::Answer { .. }, None) => {} // orders come from thread 0
         }

@@ -48,8 +48,9 @@ use crate::backend::embedded::TokenCheck;
 use crate::config::Config;
 use crate::ids::{Ownership, ShardId};
 use crate::metrics::Block;
+use crate::placement::view::View;
 pub use engine::{EngineKind, probe_ring_engine};
-pub use listener::bind_listener;
+pub use listener::{Turn, bind_adopted, bind_listener};
 use mailbox::{RpcAddress, ShardAddress, ShardInbox};
 pub use probe::probe_io_uring;
 use pulse::Pulse;
@@ -122,6 +123,8 @@ pub enum NodeEvent {
     },
     /// In the cluster: clients may come.
     ClusterOpen,
+    /// The members of the cluster as the router believes them now; whole, and the newest counts.
+    View(Box<View>),
     /// A thread cannot go on.
     Failed(String),
 }

@@ -7,9 +7,9 @@ use super::io::{Count, Mail, Output, OwnRecord, Reason, Resident};
 use super::peer::{Link, Peer};
 use super::placed::Placed;
 use super::rules::Rule;
-use super::{Fence, Lease, Node, Stage, Switch};
+use super::{Barrier, Fence, Lease, Node, Stage, Switch};
 use crate::ids::ShardId;
-use crate::limits::{FENCE_MS, GONE_MS};
+use crate::limits::{FENCE_MS, GONE_MS, LIST_BARRIER_MS};
 use crate::placement::view::{Epoch, Incarnation, Member, MemberState, NodeId, View};
 use crate::time::Mono;
 
@@ -20,6 +20,7 @@ impl Node {
         if view.epoch() <= newest {
             return;
         }
+        self.joined_at.get_or_insert(self.now.mono);
         self.look_at_own_record(&view);
         if self.stage == Stage::Ended {
             return;
@@ -185,8 +186,14 @@ impl Node {
             let peer = self.peers.get(&member.node_id);
             let greeted = peer.and_then(|peer| peer.greeted).filter(|greeting| greeting.mutual);
             let counts = greeted.is_some_and(|g| !one_life || g.incarnation >= member.incarnation);
-            matters && !counts
+            let gone = peer.and_then(|peer| peer.gone).is_some_and(|gone| gone >= member.incarnation);
+            matters && !counts && !gone
         })
+    }
+
+    fn waits_for_others(&self) -> bool {
+        let patient = self.joined_at.is_none_or(|at| self.now.mono.since_ms(at) < LIST_BARRIER_MS);
+        (self.me.barrier == Barrier::Everybody || patient) && self.ungreeted().next().is_some()
     }
 
     pub(super) fn pass_barrier(&mut self) {
@@ -196,7 +203,7 @@ impl Node {
             own.is_some_and(|own| own.incarnation == self.me.incarnation && own.state != MemberState::Lost);
         let current = self.view.epoch() >= self.registered_epoch && !self.registering && listed;
         let passed = self.fit_epoch == Some(self.view.epoch());
-        if self.stage == Stage::Ended || passed || !leased || !current || self.ungreeted().next().is_some() {
+        if self.stage == Stage::Ended || passed || !leased || !current || self.waits_for_others() {
             return;
         }
         self.fit_epoch = Some(self.view.epoch());
@@ -246,6 +253,14 @@ impl Node {
         if matches!(self.stage, Stage::Joining | Stage::Serving) {
             self.stage = Stage::Draining;
             self.out.push(Output::Record(MemberState::Draining));
+        }
+    }
+
+    /// An operator's drain is taken back. The record says so; users come back with the view that has it.
+    pub(super) fn serve(&mut self) {
+        if self.stage == Stage::Draining {
+            self.stage = Stage::Serving;
+            self.out.push(Output::Record(MemberState::Active));
         }
     }
 

@@ -60,6 +60,17 @@ pub enum Fence {
     Strict,
 }
 
+/// Whom a node must have met before it serves clients (M5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Barrier {
+    /// Every member: one that has not heard of this node would call pushes complete without it.
+    #[default]
+    Everybody,
+    /// Members of a list that can be reached within [`crate::limits::LIST_BARRIER_MS`]: the others list this node as
+    /// well, so they account for it without having met it (A5).
+    Reachable,
+}
+
 /// Who a node is, fixed for its life.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -75,6 +86,8 @@ pub struct Identity {
     pub algorithm: Algorithm,
     /// See [`Fence`].
     pub fence: Fence,
+    /// See [`Barrier`].
+    pub barrier: Barrier,
 }
 
 /// The router of one node.
@@ -100,6 +113,8 @@ pub struct Node {
     /// [`Output::Register`] is not answered yet.
     registering: bool,
     stage: Stage,
+    /// When the first view came.
+    joined_at: Option<Mono>,
     peers: BTreeMap<NodeId, Peer>,
     strays: Strays,
     seen: Seen,
@@ -164,6 +179,7 @@ impl Node {
             fit_epoch: None,
             registering: false,
             stage: Stage::Joining,
+            joined_at: None,
             peers: BTreeMap::new(),
             strays: Strays::default(),
             seen: Seen::default(),
@@ -209,6 +225,7 @@ impl Node {
             Input::Delivered { leg, results } => self.delivered(leg, results),
             Input::Forget(node, incarnation) => self.proven_gone(&node, incarnation),
             Input::Drain => self.drain(),
+            Input::Serve => self.serve(),
             Input::Emptied => self.emptied(),
         }
     }
@@ -278,6 +295,11 @@ impl Node {
     /// The greatest time given to a login, or heard of: residents' logins get later ones (K1).
     pub fn floor(&self) -> u64 {
         self.floor
+    }
+
+    /// The life of a node that had a link with this one last.
+    pub fn greeted(&self, node: &NodeId) -> Option<Incarnation> {
+        self.peers.get(node)?.greeted.map(|greeting| greeting.incarnation)
     }
 
     fn fingerprint(&self) -> Fingerprint {

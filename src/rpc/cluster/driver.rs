@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::waiting::{Full, Waiting};
 use crate::cluster::protocol::frame::{Frame, Generation, PushId, Verdict};
 use crate::cluster::protocol::io::{Count, Input, Mail, Output, Reason};
-use crate::cluster::protocol::{Fence, Identity, Node};
+use crate::cluster::protocol::{Barrier, Fence, Identity, Node};
 use crate::control::membership::{MembershipNews, MembershipOrder};
 use crate::hub::cluster::{ClusterMail, ClusterNews, ConnNumber};
 use crate::ids::{ShardId, Text};
@@ -67,6 +67,7 @@ pub(super) struct Own {
     pub(super) shards: u16,
     pub(super) algorithm: Algorithm,
     pub(super) fence: Fence,
+    pub(super) barrier: Barrier,
 }
 
 /// One thing that has happened.
@@ -171,9 +172,9 @@ impl<H: Hands> Driver<H> {
         match news {
             MembershipNews::Joined { incarnation, first_epoch, lease_until } => {
                 if self.node.is_none() {
-                    let Own { node_id, shards, algorithm, fence } = self.me.clone();
+                    let Own { node_id, shards, algorithm, fence, barrier } = self.me.clone();
                     let identity =
-                        Identity { node_id, incarnation, first_epoch, shards, algorithm, fence };
+                        Identity { node_id, incarnation, first_epoch, shards, algorithm, fence, barrier };
                     self.node = Some(Node::new(identity, lease_until));
                 }
                 None

@@ -60,6 +60,7 @@ impl Hands for NodeHands {
         let targets: BTreeMap<NodeId, String> =
             addressed.map(|member| (member.node_id.clone(), member.rpc_addr.clone())).collect();
         self.links.dial(targets);
+        self.tell_main(NodeEvent::View(Box::new(view.clone())));
     }
 
     fn mail(&mut self, shard: ShardId, mail: ClusterMail) -> Result<(), ClusterMail> {

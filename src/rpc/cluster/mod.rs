@@ -41,6 +41,7 @@ use crate::shard::clock;
 use crate::shard::mailbox::ShardAddress;
 use crate::shard::news::NodeNews;
 use crate::shard::nudge::Nudge;
+use crate::shard::orders::Standing;
 use crate::time::Mono;
 use doubles::Doubles;
 use driver::{Driver, Event, LocalCopy, Own};
@@ -103,7 +104,12 @@ impl Mesh {
             FenceMode::Strict => protocol::Fence::Strict,
         };
         let count = u16::try_from(shards.len()).unwrap_or(u16::MAX);
-        let me = Own { node_id: own.clone(), shards: count, algorithm: config.placement.clone(), fence };
+        let barrier = match config.source {
+            MembershipSource::Static => protocol::Barrier::Reachable,
+            _ => protocol::Barrier::Everybody,
+        };
+        let algorithm = config.placement.clone();
+        let me = Own { node_id: own.clone(), shards: count, algorithm, fence, barrier };
         let board = Rc::new(Board::default());
         let shared = Rc::new_cyclic(|weak: &Weak<Shared>| {
             let ear = weak.clone();
@@ -161,6 +167,14 @@ impl Mesh {
     /// The source of the membership tells.
     pub(super) fn membership(&self, news: MembershipNews) {
         self.take(Event::Membership(news));
+    }
+
+    /// Whether this node wants users.
+    pub(super) fn stand(&self, standing: Standing) {
+        self.input(match standing {
+            Standing::Serving => Input::Serve,
+            Standing::Draining => Input::Drain,
+        });
     }
 
     /// The operator says that this life of a node has ended.

@@ -54,6 +54,10 @@ struct MemberView {
     /// `weight`, `ws_url`, `rpc_addr`, `labels` (pairs).
     #[serde(flatten)]
     member: Member,
+    /// The life that had a link with this node last; absent: none had. With a static list, which knows no lives, it is
+    /// the one to name in `POST /v1/forget`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    greeted: Option<u64>,
     /// Whether the link to it is up; of this node itself: false.
     linked: bool,
     /// Why it is not, as it was last seen.
@@ -75,7 +79,8 @@ impl Mesh {
         let member = |member: &Member| {
             let linked = linked.contains(&&member.node_id);
             let why_not = refusals.get(&member.node_id).filter(|_| !linked).cloned();
-            MemberView { member: member.clone(), linked, why_not }
+            let greeted = node.and_then(|node| node.greeted(&member.node_id)).map(|life| life.0);
+            MemberView { member: member.clone(), greeted, linked, why_not }
         };
         ClusterView {
             node_id: shared.own.clone(),

@@ -263,6 +263,7 @@ fn config() -> Config {
         shard_outbox_bytes_max: limits::SHARD_OUTBOX_BYTES_MAX,
         rates: Default::default(),
         drain_deadline_ms: 1_000,
+        drain_evict_per_s: None,
         stall_abort_ms: limits::STALL_ABORT_MS,
         record: RecordConfig { mode: RecordMode::Off, dir: ".".into(), bytes_max: 0 },
         log: LogConfig { level: "info".to_owned(), json: false, users: crate::config::UserNames::Plain },

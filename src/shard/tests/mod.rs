@@ -52,6 +52,7 @@ pub(crate) fn config() -> Config {
         shard_outbox_bytes_max: limits::SHARD_OUTBOX_BYTES_MAX,
         rates: Default::default(),
         drain_deadline_ms: limits::DRAIN_DEADLINE_MS,
+        drain_evict_per_s: None,
         stall_abort_ms: limits::STALL_ABORT_MS,
         record: RecordConfig {
             mode: RecordMode::Off,
