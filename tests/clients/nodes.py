@@ -231,8 +231,8 @@ class Node(Gateway):
 class Fleet:
     """`with Fleet() as fleet:`; nodes are numbered from 1 and never renumbered. `flags` go to every node."""
 
-    def __init__(self, *flags, relays=True, source="etcd"):
-        self.flags, self.with_relays, self.source = flags, relays, source
+    def __init__(self, *flags, relays=True, source="etcd", lease_ms=LEASE_MS):
+        self.flags, self.with_relays, self.source, self.lease_ms = flags, relays, source, lease_ms
         self.nodes = {}
         self.relays = self.etcd = None
         self.fronts = {}
@@ -277,7 +277,7 @@ class Fleet:
             return ()
         url = f"ws://{node.host}:{node.WEBSOCKET_PORT}/"
         return (NODE_ID, node.name, "--cluster-ws-url", url, "--cluster-source", "etcd", "--cluster-lease-ms",
-                str(LEASE_MS), "--discovery-etcd-addresses", self.etcd.address)
+                str(self.lease_ms), "--discovery-etcd-addresses", self.etcd.address)
 
     def named(self, number):
         """The node id of this number."""

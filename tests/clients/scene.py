@@ -22,6 +22,17 @@ from nodes import Fleet
 # Quiet for so long: settled.
 QUIET_SECONDS = 3
 SETTLE_SECONDS = 120
+WORRIES = [
+    ("pinion_cluster_not_complete_total", ["not_fit", "no_answer"]),
+    ("pinion_cluster_pushes_total", ["all", "second"]),
+    ("pinion_cluster_stale_total", ["frame", "link", "lagging"]),
+    ("pinion_cluster_unclaimed_logins_total", [""]),
+    ("pinion_cluster_late_renewals_total", [""]),
+    ("pinion_cluster_mail_total", ["waited", "lost"]),
+    ("pinion_peer_opened_total", [""]),
+    ("pinion_peer_links_ended_total", ["overflow", "stalled", "unreadable"]),
+    ("pinion_lane_overflows_total", [""]),
+]
 HELP = """\
 add [N]         start one more node, or node N again     kill N        kill -9
 stop N, cont N  SIGSTOP and SIGCONT                      term N        SIGTERM
@@ -158,6 +169,7 @@ class Scene:
                 continue
             ready = "ready" if node.ready() else "not ready"
             lines.append(f"{node.name}: {ready}, {places[node.where()]} clients; {stands(node.cluster())}")
+            lines.append(f"    {counted(node)}")
         lines.append(f"clients: {dict(self.crowd.counts)}")
         lines.append(f"pushes: {dict(self.ledger.counts)}; no answer: {dict(self.ledger.errors)}")
         return "\n".join(lines)
@@ -230,7 +242,20 @@ def stands(said):
         return said["error"]
     others = [f"{one['node_id']} {one['state']}" for one in said["members"] if one["state"] != "active"]
     fit = "fit" if said["fit"] else "not fit"
-    return f"view {said['epoch']}, {fit}, not linked to {said['unlinked']}, members {len(said['members'])} {others}"
+    missing = {one["node_id"]: one.get("why_not") for one in said["members"] if one["node_id"] in said["unlinked"]}
+    links = f"not linked to {missing}" if missing else "all linked"
+    return f"view {said['epoch']}, {fit}, {links}, {len(said['members'])} members {others}"
+
+
+def counted(node):
+    """The counters that say what was not as it should be, of those above 0."""
+    found = {}
+    for family, labels in WORRIES:
+        for label in labels:
+            value = node.metric(family, f'="{label}"' if label else "")
+            if value:
+                found[f"{family.removeprefix('pinion_')} {label}".strip()] = int(value)
+    return found
 
 
 def crowd_of(count, where, platforms=(LINUX, WEB)):
