@@ -5,10 +5,12 @@
 //! systemd, `signals` is what main sleeps on. Everything here runs on the main thread, which is the only one that may
 //! block. Not here: what the threads do (`shard`, `rpc`), and what is printed (`cli`).
 
+pub mod dispatch;
 mod drain;
 mod logging;
 mod openim;
 mod reload;
+mod roster;
 mod signals;
 mod supervisor;
 mod threads;
@@ -44,6 +46,8 @@ pub struct Facts {
     pub grpc: SocketAddr,
     /// Where admin HTTP listens; the real port.
     pub http: SocketAddr,
+    /// Where clients ask which node to dial; the real port. `None`: nowhere.
+    pub assign: Option<SocketAddr>,
     /// What waits for sockets.
     pub driver: DriverKind,
     /// Why that one, in words.
@@ -134,6 +138,7 @@ impl Node {
             websocket: started.websocket,
             grpc: started.grpc,
             http: started.http,
+            assign: started.assign,
             driver,
             driver_reason,
             engine,

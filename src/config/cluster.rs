@@ -1,6 +1,5 @@
 //! `cluster.*`: this node among others (routing-protocol.md).
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::value::Endpoint;
@@ -72,11 +71,4 @@ pub struct ClusterConfig {
     pub lock_file: Option<PathBuf>,
     /// `cluster.push_mode`, default local.
     pub push_mode: PushMode,
-}
-
-/// `assign.*`: the dispatcher.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AssignConfig {
-    /// `assign.listen`; `None`, the default: nobody is told where to go.
-    pub listen: Option<SocketAddr>,
 }

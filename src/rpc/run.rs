@@ -11,6 +11,7 @@ use monoio::net::TcpStream;
 use rustix::net::Shutdown;
 
 use super::admin::{self, Admin};
+use super::assign::{Assigner, Counts, Own};
 use super::bearer::Bearer;
 use super::budget::Ration;
 use super::call::{Live, Service};
@@ -66,6 +67,7 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         turns: turns.clone(),
         blocks: start.blocks.clone(),
         catalog: Catalog::new(&start.config.rpc),
+        node_id: start.config.cluster.node_id.as_ref().map(ToString::to_string).unwrap_or_default(),
         readiness: readiness.clone(),
         live: RefCell::new(Rc::new(Live::of(&policy))),
     });
@@ -78,7 +80,18 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         exchange: exchange.clone(),
         server: Rc::clone(&server),
         admin: None,
+        assigner: None,
     };
+    if let Some(assign) = start.assign {
+        listeners.push(assign.listener.try_clone()?);
+        let own = Own::of(&start.config, &readiness);
+        let assigner = Assigner::new(&start.config, own, Counts::Thread(exchange.clone()));
+        if let Some(roster) = assign.roster {
+            assigner.adopt(roster);
+        }
+        assigner.serve(assign.listener, assign.polling, &turns);
+        reader.assigner = Some(assigner);
+    }
     if let Some(http) = start.http {
         listeners.push(http.try_clone()?);
         let sources = Sources {
@@ -99,12 +112,14 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         reader.admin = Some(Rc::clone(&admin));
         monoio::spawn(admin::accept(http, admin, turns.clone()));
     }
+    let assigner = reader.assigner.clone();
     monoio::spawn(reader.read_always(doorbell, turns));
     if let Err(error) = start.events.try_send(NodeEvent::RpcReady(start.id)) {
         tracing::error!(%error, "main does not listen");
     }
     let stop = || {
         server::accept_waiting(&grpc, &server);
+        assigner.iter().for_each(|assigner| assigner.end());
         listeners.iter().chain([&grpc]).for_each(stop_accepting);
     };
     tick(&exchange, stop, || exchange.publish(&inbox, &start.block)).await;
@@ -164,6 +179,8 @@ struct Reader {
     server: Rc<Server>,
     /// Thread 0 only.
     admin: Option<Rc<Admin>>,
+    /// Thread 0 only.
+    assigner: Option<Rc<Assigner>>,
 }
 
 impl Reader {
@@ -197,10 +214,14 @@ impl Reader {
             (MainNews::Reloaded { policy, counts }, admin) => {
                 self.server.adopt(&policy);
                 self.exchange.adopt(&policy);
+                self.assigner.iter().for_each(|assigner| assigner.set_policy(&policy.assign));
                 if let Some(admin) = admin {
                     admin.adopt(&policy);
                     self.exchange.show_reloads(&counts);
                 }
+            }
+            (MainNews::Members(roster), _) => {
+                self.assigner.iter().for_each(|assigner| assigner.adopt((*roster).clone()));
             }
             (MainNews::Answer { ticket, answer }, Some(admin)) => admin.orders.answered(ticket, answer),
             (MainNews::Answer { .. }, None) => {} // orders come from thread 0

@@ -1,6 +1,7 @@
 //! What operators order of a running node over its admin port, and what comes of it. The main thread carries orders
 //! out: it alone may read files. Between it and the rpc threads they travel as mail; nobody waits with a thread.
 
+use crate::cluster::assign::roster::Roster;
 use crate::config::policy::RpcPolicy;
 
 /// An order.
@@ -22,6 +23,8 @@ pub enum MainNews {
         /// For `/metrics` of rpc thread 0.
         counts: ReloadCounts,
     },
+    /// The members of the cluster, for the assign API; thread 0 only.
+    Members(Box<Roster>),
     /// An order is carried out, or not.
     Answer {
         /// Of the order.

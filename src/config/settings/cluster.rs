@@ -4,7 +4,7 @@ use super::{AUTO, Reload, Setting, Visibility, auto, name_of, named, path, path_
 use crate::config::cluster::{FenceMode, MembershipSource, PushMode};
 use crate::config::value::{Endpoint, millis, number, optional, word};
 use crate::limits;
-use crate::placement::view::{NodeId, WEIGHT_MAX, Weight};
+use crate::placement::view::{NodeId, Weight};
 use crate::placement::{Algorithm, RingKeys};
 
 const SOURCES: [(&str, MembershipSource); 4] = [
@@ -75,7 +75,7 @@ pub(super) const CLUSTER: &[Setting] = &[
         "a number from 1 to 10000",
         "100",
         "This node's share of the users, relative to the others'",
-        |d, t| d.config.cluster.weight = Weight::new(number(t, 1..=u32::from(WEIGHT_MAX))?)?,
+        |d, t| d.config.cluster.weight = Weight::new(number(t, 1..=u32::from(limits::WEIGHT_MAX))?)?,
         |c| c.cluster.weight.value()
     ),
     setting!(
@@ -176,14 +176,5 @@ pub(super) const CLUSTER: &[Setting] = &[
         "How OpenIM's push calls: local: every node (etcd, main); route: one node by hash (3.5.1 to patch.16 on Kubernetes)",
         |d, t| d.config.cluster.push_mode = named(t, &PUSH_MODES)?,
         |c| name_of(c.cluster.push_mode, &PUSH_MODES)
-    ),
-    setting!(
-        "assign.listen",
-        "off",
-        "`off` or an address with a port",
-        "0.0.0.0:10003",
-        "Where clients ask which node to dial (GET /v1/assign)",
-        |d, t| d.config.assign.listen = if t == "off" { None } else { Some(t.parse().ok()?) },
-        |c| c.assign.listen.map_or_else(|| "off".to_owned(), |listen| listen.to_string())
     ),
 ];

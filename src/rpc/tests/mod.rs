@@ -134,6 +134,7 @@ impl Node {
             admission,
             grpc,
             http: Some(http),
+            assign: None,
             block: Arc::clone(&block),
             blocks: vec![("0".to_owned(), clients()), ("rpc0".to_owned(), block)],
             pulses,
