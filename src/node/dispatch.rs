@@ -136,7 +136,7 @@ impl Dispatch {
             config: Arc::new(config.clone()),
             driver,
             inbox,
-            assign: AssignStart { listener, roster: view.map(roster::looked_up), polling },
+            assign: AssignStart { listener, roster: view.map(roster::looked_up), own: None, polling },
             http: operators,
             dropped_log_lines: logging.dropped(),
             events: news,

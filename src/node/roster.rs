@@ -7,7 +7,7 @@ use crate::cluster::assign::roster::Roster;
 use crate::cluster::members::{MemberList, Scheme};
 use crate::config::{Config, MembershipSource};
 use crate::limits::ROUTE_FILE_BYTES;
-use crate::placement::view::{Epoch, Member, View};
+use crate::placement::view::{Epoch, Member, NodeId, View};
 
 /// What a gateway hands out before (or without) a membership: the list of `cluster.members`, or itself. `None`: not
 /// known yet.
@@ -19,18 +19,24 @@ pub(super) fn of(config: &Config) -> Result<Option<Roster>, String> {
         return parse(path, &read(path)?).map(|view| Some(looked_up(view)));
     }
     let cluster = &config.cluster;
-    Ok(match (&cluster.node_id, cluster.source) {
+    Ok(match (own_id(config), cluster.source) {
         (Some(node_id), MembershipSource::None) if !cluster.ws_url.is_empty() => {
             let member = Member {
                 weight: cluster.weight,
                 ws_url: cluster.ws_url.clone(),
                 labels: cluster.labels.clone(),
-                ..Member::new(node_id.clone())
+                ..Member::new(node_id)
             };
             Some(Roster::of(View::new(Epoch(1), vec![member])))
         }
         _ => None,
     })
+}
+
+/// The name of this node: `cluster.node_id`, or the host's. `None`: neither can be one.
+pub(super) fn own_id(config: &Config) -> Option<NodeId> {
+    let host = || NodeId::new(rustix::system::uname().nodename().to_str().ok()?).ok();
+    config.cluster.node_id.clone().or_else(host)
 }
 
 /// The text of a list.

@@ -229,7 +229,7 @@ fn start_assign(common: &Common) -> Result<Option<(SocketAddr, AssignStart)>, St
     let bound = listener.local_addr().map_err(fault)?;
     let roster = roster::of(&common.config)?;
     let polling = Polling::of(&common.config.rpc)?;
-    Ok(Some((bound, AssignStart { listener, roster, polling })))
+    Ok(Some((bound, AssignStart { listener, roster, own: roster::own_id(&common.config), polling })))
 }
 
 fn start_shards(common: &Common, inboxes: Vec<ShardInbox>) -> Result<Vec<Shard>, String> {

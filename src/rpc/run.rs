@@ -84,7 +84,7 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
     };
     if let Some(assign) = start.assign {
         listeners.push(assign.listener.try_clone()?);
-        let own = Own::of(&start.config, &readiness);
+        let own = assign.own.map(|node_id| Own::new(node_id, &readiness));
         let assigner = Assigner::new(&start.config, own, Counts::Thread(exchange.clone()));
         if let Some(roster) = assign.roster {
             assigner.adopt(roster);

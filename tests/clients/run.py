@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 
+import suite_assign
 import suite_faults
 import suite_fleet
 import suite_front
@@ -40,6 +41,7 @@ SUITES = {
     "services": suite_services.run,
     "h2load": suite_h2load.run,
     "front": suite_front.run,
+    "assign": suite_assign.run,
     "openim": suite_openim.run,
     "openim35": suite_openim35.run,
     "openim-faults": suite_faults.run,

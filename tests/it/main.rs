@@ -12,6 +12,8 @@
 )]
 
 mod admission;
+mod assign;
+mod assign_dispatch;
 mod bad_input;
 mod churn;
 mod commands;

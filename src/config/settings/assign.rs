@@ -150,3 +150,30 @@ pub(super) const ASSIGN: &[Setting] = &[
         Live
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_static_list_has_urls_and_not_too_many() {
+        let listed = |count: usize| vec!["ws://a"; count].join(",");
+        assert_eq!(urls(&listed(limits::ASSIGN_FALLBACKS_MAX)).unwrap().len(), limits::ASSIGN_FALLBACKS_MAX);
+        assert_eq!(urls(&listed(limits::ASSIGN_FALLBACKS_MAX + 1)), None);
+        assert_eq!(urls(""), Some(Vec::new()));
+        for bad in ["http://a", "ws://a,", "ws://a b"] {
+            assert_eq!(urls(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn origins_are_sites_and_not_pages() {
+        assert_eq!(origins("*"), Some(Origins::Any));
+        assert_eq!(origins("none"), Some(Origins::None));
+        let listed = vec!["https://a".to_owned(), "http://b:8080".to_owned()];
+        assert_eq!(origins("https://a, http://b:8080"), Some(Origins::Listed(listed)));
+        for bad in ["", "a", "https://", "https://a/", "https://a,*"] {
+            assert_eq!(origins(bad), None, "{bad}");
+        }
+    }
+}

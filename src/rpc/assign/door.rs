@@ -204,3 +204,59 @@ async fn linger(mut stream: Bounded, bounds: &Bounds) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Believes one proxy, and keeps what it is told.
+    #[derive(Default)]
+    struct Noted(RefCell<Vec<Event>>);
+
+    const PROXY: [u8; 4] = [10, 9, 9, 9];
+
+    impl Site for Noted {
+        fn answer(&self, _: &Head, _: IpAddr) -> Reply {
+            unreachable!("nobody asks")
+        }
+
+        fn refuse(&self, _: HeadFault) -> Reply {
+            unreachable!("nobody asks")
+        }
+
+        fn note(&self, event: Event) {
+            self.0.borrow_mut().push(event);
+        }
+
+        fn is_shared(&self, address: IpAddr) -> bool {
+            address == IpAddr::from(PROXY)
+        }
+
+        fn has_ended(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn an_address_and_all_together_have_so_many_connections() {
+        let noted = Rc::new(Noted::default());
+        let site: Rc<dyn Site> = Rc::<Noted>::clone(&noted);
+        let places: Rc<RefCell<Places>> = Rc::default();
+        let take = |ip: IpAddr| Place::take(&places, &site, SocketAddr::new(ip, 1));
+        let one = IpAddr::from([10, 0, 0, 1]);
+        let mapped: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
+        let mut held: Vec<Place> = (0..ASSIGN_ADDRESS_CONNECTIONS_MAX)
+            .map(|_| take(one).unwrap_or_else(|e| panic!("{e:?}")))
+            .collect();
+        assert_eq!(take(one).err(), Some(Event::AddressFull));
+        assert_eq!(take(mapped).err(), Some(Event::AddressFull), "the same address");
+        drop(held.pop());
+        held.extend(take(one));
+        let rest = ASSIGN_CONNECTIONS_MAX - ASSIGN_ADDRESS_CONNECTIONS_MAX;
+        held.extend((0..rest).map(|_| take(PROXY.into()).unwrap_or_else(|e| panic!("{e:?}"))));
+        assert_eq!(take([10, 0, 0, 2].into()).err(), Some(Event::Full));
+        drop(held);
+        assert_eq!(noted.0.borrow().last(), Some(&Event::Open(0)));
+        assert!(places.borrow().addresses.is_empty(), "nothing is left of them");
+    }
+}

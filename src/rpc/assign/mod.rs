@@ -48,6 +48,8 @@ pub struct AssignStart {
     pub listener: TcpListener,
     /// Who is there; `None`: not known yet.
     pub roster: Option<Roster>,
+    /// Which member this node is, if it is one.
+    pub own: Option<NodeId>,
     /// How members are asked.
     pub polling: Polling,
 }
@@ -96,10 +98,8 @@ struct Known {
 }
 
 impl Own {
-    /// `None`: this node has no name, so it is no member.
-    pub(super) fn of(config: &Config, readiness: &Readiness) -> Option<Self> {
-        let node_id = config.cluster.node_id.clone()?;
-        Some(Self { node_id, readiness: readiness.clone() })
+    pub(super) fn new(node_id: NodeId, readiness: &Readiness) -> Self {
+        Self { node_id, readiness: readiness.clone() }
     }
 
     fn told(&self) -> Told {
@@ -141,9 +141,14 @@ impl Assigner {
     pub(super) fn adopt(&self, roster: Roster) {
         self.standings.borrow_mut().keep(&roster.view);
         let placement = roster.view.placement(&self.algorithm);
-        let (members, epoch) = (roster.view.members().len(), roster.view.epoch());
-        tracing::info!(members, %epoch, "assign: members");
-        self.known.replace(Some(Known { roster, placement }));
+        let before = self.known.replace(Some(Known { roster, placement }));
+        let known = self.known.borrow();
+        if let Some(Known { roster: Roster { view, .. }, .. }) = &*known
+            && before.is_none_or(|before| before.roster.view != *view)
+        {
+            tracing::info!(members = view.members().len(), epoch = %view.epoch(), "assign: other members");
+        }
+        drop(known);
         self.show_members();
     }
 
