@@ -35,7 +35,7 @@ pub(super) fn of(config: &Config) -> Result<Option<Roster>, String> {
 
 /// The name of this node: `cluster.node_id`, or the host's. `None`: neither can be one.
 pub(super) fn own_id(config: &Config) -> Option<NodeId> {
-    let host = || NodeId::new(rustix::system::uname().nodename().to_str().ok()?).ok();
+    let host = || NodeId::new(std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim()).ok();
     config.cluster.node_id.clone().or_else(host)
 }
 
