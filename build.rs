@@ -18,8 +18,8 @@ const SERVED: [&str; 10] = [
     "proto/grpc/reflection/v1alpha/reflection.proto",
 ];
 
-/// What clients and OpenIM's other services and etcd speak.
-const SPOKEN: [&str; 7] = [
+/// What clients, OpenIM's other services, etcd and the nodes of a cluster speak.
+const SPOKEN: [&str; 8] = [
     "proto/openim/sdkws/sdkws.proto",
     "proto/openim/msg/msg.proto",
     "proto/openim/push/push.proto",
@@ -27,6 +27,7 @@ const SPOKEN: [&str; 7] = [
     "proto/openim/auth/auth.proto",
     "proto/openim/legacy/auth.proto",
     "proto/etcd/rpc.proto",
+    "proto/pinion/peer/v1/peer.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

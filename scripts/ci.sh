@@ -65,6 +65,30 @@ run() {
     echo "== $step: ok, $p passed, $((SECONDS - started)) s"
 }
 
+# begin STEP COMMAND..: builds what a later step needs with what the tests leave of the processors. `await STEP` waits.
+begun=()
+begin() {
+    local file="$LOGS/begun-${1// /-}"
+    shift
+    rm -f "$file.status"
+    (
+        nice -n 19 timeout --kill-after=30 "$STEP_SECONDS" "$@" >"$file.log" 2>&1
+        echo $? >"$file.status"
+    ) &
+    begun+=($!)
+}
+
+await() {
+    local file="$LOGS/begun-${1// /-}"
+    run "$1" gate bash -c 'while [ ! -e "$0.status" ]; do sleep 0.2; done; tail -n 5 "$0.log"; exit "$(cat "$0.status")"' "$file"
+}
+
+end_begun() {
+    local pid
+    for pid in "${begun[@]}"; do pkill -P "$pid" 2>/dev/null; done
+}
+trap end_begun EXIT
+
 # Debian packages, only when something is missing.
 packages() {
     local missing=()
@@ -132,6 +156,9 @@ run "clippy" gate cargo clippy --workspace --all-targets --locked -- -D warnings
 run "release build" gate cargo build --locked --release
 run "test build" gate cargo test --locked --workspace --all-targets --no-run
 run "build of the tools" gate cargo build --locked --workspace --bins --examples
+begin "cargo-deny" bash -c deny_tool
+begin "fuzz targets" bash scripts/fuzz.sh 0
+begin "client packages" bash tests/clients/packages.sh
 export GATEWAY_BIN=$ROOT/target/release/pinion
 run "unit tests" suite cargo test --locked --workspace --lib --bins
 run "it" suite cargo test --locked --workspace --test it -- --skip churn::
@@ -144,6 +171,7 @@ run "it without io_uring" suite "${denied[@]}" \
 run "churn without io_uring" suite "${denied[@]}" cargo test --locked --workspace --test it -- churn:: --nocapture
 run "sim" suite cargo test --locked --workspace --test sim
 autobahn
+await "fuzz targets"
 run "fuzz" suite bash scripts/fuzz.sh 5
 run "docs" gate env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --lib --document-private-items
 run "pure layers alone" gate cargo check --locked --lib --no-default-features
@@ -154,13 +182,13 @@ run "load generator smoke" suite python3 bench/scripts/smoke.py --bench target/d
     --services target/debug/openim-services
 run "host" suite bash scripts/host.sh
 run "the commands of README.md" suite python3 scripts/quickstart.py
-run "client packages" gate bash tests/clients/packages.sh
+await "client packages"
 run "stand-in of OpenIM" suite "$WORK/clients/venv/bin/python" tests/standin/selftest.py
 run "clients" suite "$WORK/clients/venv/bin/python" tests/clients/run.py
 # Those whose way through the gateway depends on the driver.
 run "clients without io_uring" suite "${denied[@]}" "$WORK/clients/venv/bin/python" tests/clients/run.py \
     native-patch.15.1 js grpc grpc-limits push services openim
-run "cargo-deny" gate bash -c deny_tool
+await "cargo-deny"
 run "licences, bans, sources" gate "$WORK/tools/bin/cargo-deny" --workspace check bans licenses sources
 advisories
 echo "ci: all steps ok in $SECONDS s"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fuzzes the pure layers. Usage: scripts/fuzz.sh [SECONDS [TARGET..]]: each target (default: all of tests/fuzz) for so
-# many seconds (default 10). Installs cargo-fuzz into work/tools if it is missing; needs stable Rust and a C++ compiler.
+# many seconds (default 10; 0: only builds). Installs cargo-fuzz into work/tools if it is missing; needs stable Rust and a C++ compiler.
 #
 # Starts from the committed corpus (tests/fuzz/corpus, read only) and what earlier runs found (work/fuzz). Prints
 # executions per target and how to reproduce a crash; last line `fuzz: N passed, M failed`; exits 1 if any failed.
@@ -22,6 +22,7 @@ if ! "$tool" --version 2>/dev/null | grep -qx "cargo-fuzz $CARGO_FUZZ_VERSION"; 
         --target-dir work/tools-target || exit 1
 fi
 "$tool" fuzz build "${options[@]}" || { echo "fuzz: 0 passed, 1 failed"; exit 1; }
+[ "$seconds" != 0 ] || exit 0
 targets=("$@")
 [ "${#targets[@]}" -gt 0 ] || mapfile -t targets < <("$tool" fuzz list --fuzz-dir tests/fuzz)
 

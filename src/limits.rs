@@ -284,6 +284,8 @@ pub const RPC_CONTROL_LANE_MAX: usize = 16;
 pub const NOTICE_LANE_MAX: usize = 1024;
 /// Presence records waiting for an rpc thread. Full: the hub keeps the user dirty until there is room.
 pub const PRESENCE_LANE_MAX: usize = 4096;
+/// What shards tell the node's router, waiting for rpc thread 0. Full: the shard keeps it until there is room.
+pub const CLUSTER_LANE_MAX: usize = 4096;
 /// A connection whose client says nothing is accepted so much later than one whose head is there. Whole seconds.
 pub const DEFER_ACCEPT_MS: u64 = 1_000;
 /// Between two batches of presence records of a shard. What changes meanwhile leaves in the first turn after it.

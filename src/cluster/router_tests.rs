@@ -44,7 +44,12 @@ fn as_strs(users: &[String]) -> Vec<&str> {
 }
 
 fn queued() -> Vec<DeviceVerdict> {
-    vec![DeviceVerdict { platform: Platform::IOS, connection_id: [0; 16], outcome: DeviceOutcome::Queued }]
+    vec![DeviceVerdict {
+        number: 0,
+        platform: Platform::IOS,
+        connection_id: [0; 16],
+        outcome: DeviceOutcome::Queued,
+    }]
 }
 
 /// What a shard answers that has every user connected once.

@@ -15,11 +15,19 @@ pub(super) struct Counts {
     now: fn() -> Now,
     /// When the registry was watched last, or the start.
     watched: Rc<Cell<Mono>>,
+    /// Until when this node's lease in the cluster holds.
+    leased: Rc<Cell<Mono>>,
 }
 
 impl Counts {
     pub(super) fn new(block: Arc<Block>, now: fn() -> Now) -> Self {
-        Self { tally: Rc::default(), block, now, watched: Rc::new(Cell::new(now().mono)) }
+        Self {
+            tally: Rc::default(),
+            block,
+            now,
+            watched: Rc::new(Cell::new(now().mono)),
+            leased: Rc::default(),
+        }
     }
 
     pub(super) fn count(&self, metric: Metric) {
@@ -34,12 +42,18 @@ impl Counts {
         self.tally.borrow_mut().set(metric, value);
     }
 
+    /// Until when this node's lease in the cluster holds.
+    pub(super) fn lease(&self, until: Mono) {
+        self.leased.set(until);
+    }
+
     pub(super) fn publish(&self) {
         let (mut tally, now) = (self.tally.borrow_mut(), (self.now)().mono);
         if tally.value(Metric::DiscoveryCurrent) == 1 {
             self.watched.set(now);
         }
         tally.set(Metric::DiscoveryAge, now.since_ms(self.watched.get()));
+        tally.set(Metric::LeaseLeft, self.leased.get().since_ms(now));
         self.block.publish(&tally);
     }
 }

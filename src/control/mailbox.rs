@@ -1,7 +1,7 @@
 //! How the other threads reach the control thread. Nothing here waits: what finds its lane full comes back.
 //!
 //! The lanes: *webhooks* (full: dropped by the caller, as upstream drops them), *token orders* (full: the caller
-//! answers its own question), and what is *wanted*, which is a level and has always room. An order about tokens that
+//! answers its own question), *membership orders* (full: the caller orders again), and what is *wanted*, which is a level and has always room. An order about tokens that
 //! was taken and asks for an answer has one, unless the thread ends first.
 
 use std::fmt;
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::counts::Counts;
+use super::membership::MembershipOrder;
 use super::plan::{ControlFault, WebhookPlan};
 use super::tokens::TokenOrder;
 use super::webhooks::{Sender as WebhookSender, Webhook};
@@ -31,14 +32,17 @@ pub struct ControlAddress {
 pub(super) struct Post {
     webhooks: mpsc::Sender<Webhook>,
     tokens: mpsc::Sender<TokenOrder>,
+    membership: mpsc::Sender<MembershipOrder>,
     webhooks_dropped: AtomicU64,
     tokens_refused: AtomicU64,
+    membership_refused: AtomicU64,
 }
 
 /// The thread's own ends.
 pub(super) struct Inbox {
     pub(super) webhooks: mpsc::Receiver<Webhook>,
     pub(super) tokens: mpsc::Receiver<TokenOrder>,
+    pub(super) membership: mpsc::Receiver<MembershipOrder>,
     pub(super) wanted: Wanted,
     pub(super) post: Arc<Post>,
 }
@@ -85,15 +89,18 @@ pub(super) struct Wanted(watch::Receiver<Want>);
 pub(super) fn mailbox() -> (ControlAddress, watch::Sender<Want>, Inbox) {
     let (webhook_sender, webhooks) = mpsc::channel(limits::WEBHOOKS_MAX);
     let (token_sender, tokens) = mpsc::channel(limits::TOKEN_ORDERS_MAX);
+    let (membership_sender, membership) = mpsc::channel(limits::MEMBERSHIP_ORDERS_MAX);
     let (want, wanted) = watch::channel(Want::default());
     let post = Arc::new(Post {
         webhooks: webhook_sender,
         tokens: token_sender,
+        membership: membership_sender,
         webhooks_dropped: AtomicU64::new(0),
         tokens_refused: AtomicU64::new(0),
+        membership_refused: AtomicU64::new(0),
     });
     let address = ControlAddress { post: Arc::clone(&post) };
-    (address, want, Inbox { webhooks, tokens, wanted: Wanted(wanted), post })
+    (address, want, Inbox { webhooks, tokens, membership, wanted: Wanted(wanted), post })
 }
 
 impl ControlAddress {
@@ -111,6 +118,14 @@ impl ControlAddress {
     /// It comes back, and has no answer in the news.
     pub fn tokens(&self, order: TokenOrder) -> Result<(), Refused<TokenOrder>> {
         send(&self.post.tokens, order, &self.post.tokens_refused)
+    }
+
+    /// Hands an order about the cluster's records over. It is tried until it is done or pointless.
+    ///
+    /// # Errors
+    /// It comes back: order it again when there may be room, or the thread has no source of members.
+    pub fn membership(&self, order: MembershipOrder) -> Result<(), Refused<MembershipOrder>> {
+        send(&self.post.membership, order, &self.post.membership_refused)
     }
 }
 
@@ -175,6 +190,7 @@ impl Post {
     pub(super) fn publish(&self, counts: &Counts) {
         counts.set(Metric::WebhooksDropped, self.webhooks_dropped.load(Ordering::Relaxed));
         counts.set(Metric::TokenOrdersRefused, self.tokens_refused.load(Ordering::Relaxed));
+        counts.set(Metric::MembershipOrdersRefused, self.membership_refused.load(Ordering::Relaxed));
     }
 }
 

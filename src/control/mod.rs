@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, sleep_until};
 
 use self::counts::Counts;
@@ -42,6 +42,7 @@ use self::etcd::watch::Watcher;
 use self::instances::Instances;
 use self::kubernetes::watch::Watcher as KubernetesWatcher;
 use self::mailbox::{ControlAddress, ControlThread, Hooks, Inbox, Post, Wanted};
+use self::membership::{Membership, MembershipOrder};
 use self::names::Resolver;
 use self::news::{Board, DiscoveryState, NewsPost};
 use self::plan::{ControlFault, ControlPlan, Discovery, EtcdPlan, NamesPlan, Subscription};
@@ -57,6 +58,7 @@ use crate::time::Now;
 struct Parts {
     registry: Registry,
     servers: Option<(Servers, Subscription)>,
+    membership: Option<Membership>,
     webhooks: watch::Receiver<Hooks>,
     news: NewsPost,
     now: fn() -> Now,
@@ -65,6 +67,7 @@ struct Parts {
 
 /// [`Discovery`], checked.
 enum Registry {
+    None,
     Static(Vec<(Service, Vec<SocketAddr>)>),
     Etcd(Box<EtcdPlan>, Dial),
     Kubernetes(Box<KubernetesWatcher>),
@@ -97,6 +100,7 @@ pub fn spawn(plan: ControlPlan) -> Result<(ControlAddress, ControlThread), Contr
 
 fn check(plan: ControlPlan, webhooks: watch::Receiver<Hooks>) -> Result<Parts, ControlFault> {
     let registry = match plan.discovery {
+        Discovery::None => Registry::None,
         Discovery::Static(services) => Registry::Static(services),
         Discovery::Etcd(etcd) => {
             let dial = Dial::new(&etcd)?;
@@ -111,6 +115,7 @@ fn check(plan: ControlPlan, webhooks: watch::Receiver<Hooks>) -> Result<Parts, C
     Ok(Parts {
         registry,
         servers: servers.transpose()?,
+        membership: plan.membership.map(Membership::new).transpose()?,
         webhooks,
         news: plan.news,
         now: plan.now,
@@ -122,7 +127,7 @@ fn check(plan: ControlPlan, webhooks: watch::Receiver<Hooks>) -> Result<Parts, C
 async fn run(parts: Parts, inbox: Inbox) {
     let counts = Counts::new(parts.block, parts.now);
     let board = Board::new(parts.news, counts.clone());
-    let Inbox { webhooks, tokens, wanted, post } = inbox;
+    let Inbox { webhooks, tokens, membership: orders, wanted, post } = inbox;
     let (servers, subscription) = parts.servers.unzip();
     let keeper = servers.as_ref().map(|servers| Keeper::new(servers, &board, &counts, parts.now));
     let background = async {
@@ -138,6 +143,7 @@ async fn run(parts: Parts, inbox: Inbox) {
         tokio::join!(
             end.end(),
             discover(parts.registry, &board, (&counts, parts.now), wanted.clone()),
+            belong(parts.membership, orders, (&board, &counts, parts.now), wanted.clone()),
             webhooks::send_always(&parts.webhooks, webhooks, wanted.clone(), &counts),
             tokens::serve_always(keeper.as_ref(), tokens, wanted.clone()),
         )
@@ -163,10 +169,24 @@ async fn publish_always(counts: &Counts, post: &Post) {
     }
 }
 
+/// Keeps this node among the members of the cluster, if there are others. Without a source orders are refused.
+async fn belong(
+    membership: Option<Membership>,
+    orders: mpsc::Receiver<MembershipOrder>,
+    around: (&Board, &Counts, fn() -> Now),
+    wanted: Wanted,
+) {
+    match membership {
+        Some(membership) => membership.run_until_end(orders, around, wanted).await,
+        None => drop(orders),
+    }
+}
+
 /// Follows the registry until the end is wanted, and keeps the own registration in it.
 async fn discover(registry: Registry, board: &Board, measures: (&Counts, fn() -> Now), mut wanted: Wanted) {
     let (counts, now) = measures;
     match registry {
+        Registry::None => {}
         Registry::Static(services) => {
             for (service, addresses) in services {
                 let mut instances = Instances::new("static", service, plan::CONFIRMATION);

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::counts::Counts;
+use super::membership::MembershipNews;
 use super::tokens::TokenAnswer;
 use crate::backend::openim::Service;
 use crate::cluster::endpoints::Endpoints;
@@ -50,6 +51,8 @@ pub enum News {
     },
     /// The answer to [`super::tokens::TokenOrder::Read`]. Each order that was taken has one.
     TokenStates(TokenAnswer),
+    /// What the source of the cluster's members tells. In order; of each kind that waits only the newest.
+    Membership(Box<MembershipNews>),
 }
 
 /// How fresh the endpoints are.
@@ -95,6 +98,8 @@ struct Waiting {
     online_changes: VecDeque<Bytes>,
     /// At most `TOKEN_ORDERS_IN_FLIGHT_MAX`: no further order is taken while there are more.
     answers: VecDeque<TokenAnswer>,
+    /// In order, at most one of a kind.
+    membership: VecDeque<MembershipNews>,
 }
 
 impl Board {
@@ -147,6 +152,15 @@ impl Board {
                 waiting.subscription = Some(News::Resubscribed);
             }
             waiting.online_changes.push_back(Bytes::copy_from_slice(payload));
+        });
+    }
+
+    /// A later one says all that an earlier one of its kind did: that one goes if it was not taken yet.
+    pub(super) fn membership(&self, news: MembershipNews) {
+        self.put(|waiting| {
+            let kind = std::mem::discriminant(&news);
+            waiting.membership.retain(|other| std::mem::discriminant(other) != kind);
+            waiting.membership.push_back(news);
         });
     }
 
@@ -203,6 +217,9 @@ impl Waiting {
         if let Some(answer) = self.answers.pop_front() {
             return Some(News::TokenStates(answer));
         }
+        if let Some(news) = self.membership.pop_front() {
+            return Some(News::Membership(Box::new(news)));
+        }
         if let Some((service, endpoints)) = self.endpoints.pop_first() {
             return Some(News::Endpoints { service, endpoints });
         }
@@ -217,6 +234,7 @@ impl Waiting {
     fn put_back(&mut self, news: News) {
         match news {
             News::TokenStates(answer) => self.answers.push_front(answer),
+            News::Membership(news) => self.membership.push_front(*news),
             News::Endpoints { service, endpoints } => {
                 self.endpoints.insert(service, endpoints);
             }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::membership::MembershipPlan;
 use super::news::NewsPost;
 use crate::backend::openim::Service;
 use crate::cluster::endpoints::Confirmation;
@@ -22,6 +23,8 @@ pub struct ControlPlan {
     pub redis: Option<RedisPlan>,
     /// `None`: webhooks are dropped, until [`super::mailbox::ControlThread::set_webhooks`] says where they go.
     pub webhooks: Option<WebhookPlan>,
+    /// `None`: this node is alone, and orders about records are refused.
+    pub membership: Option<MembershipPlan>,
     /// Where news go. Called on the control thread; must not wait.
     pub news: NewsPost,
     /// The clock of the other threads (`shard::clock::now`): deadlines in orders are of it.
@@ -32,6 +35,8 @@ pub struct ControlPlan {
 
 /// Where OpenIM's services are found.
 pub enum Discovery {
+    /// Nowhere: no service is called, and there are no news of any.
+    None,
     /// A fixed list. News of it come once; a service that is not named gets none.
     Static(Vec<(Service, Vec<SocketAddr>)>),
     /// OpenIM's registry since 3.8 (spec 11.1).
@@ -88,6 +93,17 @@ pub struct EtcdPlan {
     pub confirmation: Confirmation,
     /// `None`: this node is not registered.
     pub registration: Option<RegistrationPlan>,
+}
+
+/// The servers of etcd, for the cluster's records.
+#[derive(Debug)]
+pub struct EtcdServers {
+    /// See [`EtcdPlan::addresses`].
+    pub addresses: Vec<String>,
+    /// See [`EtcdPlan::credentials`].
+    pub credentials: Option<Credentials>,
+    /// See [`EtcdPlan::tls`].
+    pub tls: Option<ClientTls>,
 }
 
 /// User name and password. Its `Debug` form shows neither.
@@ -204,6 +220,13 @@ pub enum ControlFault {
         /// What is wrong with them.
         why: String,
     },
+    /// The list of members cannot be used.
+    Members {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The system gave no thread, descriptor or memory.
     System(io::Error),
 }
@@ -244,6 +267,7 @@ impl fmt::Display for ControlFault {
             Self::NoAddress { of } => write!(f, "{of} has no address: name at least one"),
             Self::Address { of, given, why } => write!(f, "{of}: `{given}` cannot be used: {why}"),
             Self::Tls { of, why } => write!(f, "{of}: certificates or key cannot be used: {why}"),
+            Self::Members { path, why } => write!(f, "cluster.members {}: {why}", path.display()),
             Self::System(error) => write!(f, "the control thread cannot start: {error}"),
         }
     }

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ConnId, ShardId, SlotId, Text};
+use crate::ids::{ConnId, ShardId, Text};
 use crate::placement::Placement;
 use crate::placement::view::{Epoch, NodeId};
 
@@ -18,6 +18,9 @@ const GENERATION: u64 = (1 << GENERATION_BITS) - 1;
 pub struct ConnNumber(pub u64);
 
 impl ConnNumber {
+    /// Names no connection.
+    const NONE: Self = Self(u64::MAX);
+
     /// `None`: more than 4096 shards, or than 2^24 connections on one.
     pub fn new(shard: ShardId, conn: ConnId) -> Option<Self> {
         let fits =
@@ -27,6 +30,12 @@ impl ConnNumber {
             | u64::from(conn.0.index) << GENERATION_BITS
             | generation;
         fits.then_some(Self(number))
+    }
+
+    /// As [`ConnNumber::new`], for what leaves the hub: [`Self::NONE`] where that gives nothing, which no configuration
+    /// allows (`limits::SHARDS_MAX`, `limits::CONNECTIONS_MAX`).
+    pub fn of(shard: ShardId, conn: ConnId) -> u64 {
+        Self::new(shard, conn).unwrap_or(Self::NONE).0
     }
 
     /// Whose connection it is.
@@ -152,6 +161,7 @@ pub enum ClusterNews {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::SlotId;
 
     #[test]
     fn a_number_names_one_connection() {

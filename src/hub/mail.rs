@@ -332,6 +332,9 @@ impl Totals {
 /// What became of the push on one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceVerdict {
+    /// Names the connection to other nodes: [`super::cluster::ConnNumber`].
+    #[serde(default)]
+    pub number: u64,
     /// Of the connection.
     pub platform: Platform,
     /// MD5 as in [`DeviceStatus::connection_id`].

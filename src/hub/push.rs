@@ -7,6 +7,7 @@
 use std::rc::Rc;
 
 use super::Hub;
+use super::cluster::ConnNumber;
 use super::follow::{What, cut};
 use super::held::{Message, Wanted};
 use super::mail::{
@@ -365,7 +366,8 @@ impl Hub {
     ) -> Option<DeviceVerdict> {
         let session = self.registry.session(conn)?;
         let (platform, connection_id) = (session.platform, session.connection_id);
-        let device = DeviceVerdict { platform, connection_id, outcome: DeviceOutcome::Queued };
+        let number = ConnNumber::of(self.config.shard, conn);
+        let device = DeviceVerdict { number, platform, connection_id, outcome: DeviceOutcome::Queued };
         let verdict = user.map(|user| self.verdicts.device(user, device));
         let outcome = self.try_to_queue(now, conn, verdict, offer);
         match verdict {

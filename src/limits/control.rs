@@ -58,6 +58,16 @@ pub const TOKEN_ORDERS_MAX: usize = 10_240;
 pub const TOKEN_ORDERS_IN_FLIGHT_MAX: usize = 32;
 /// Tokens of one user and platform in Redis. More: the question fails.
 pub const USER_TOKENS_MAX: usize = 4_096;
+/// Orders about the records of the cluster that wait. More: refused to the router, which orders again.
+pub const MEMBERSHIP_ORDERS_MAX: usize = 256;
+/// How often the file of `cluster.members` is looked at.
+pub const MEMBERS_FILE_MS: u64 = 1_000;
+/// Bytes of that file. More: it is not read.
+pub const MEMBERS_FILE_BYTES: u64 = 1024 * 1024;
+/// Bytes of one record of a node in etcd. More: it counts as one that cannot be read.
+pub const MEMBER_RECORD_BYTES: usize = 16 * 1024;
+/// Bytes of `cluster.lock_file` that are read: who holds it.
+pub const LOCK_FILE_BYTES: u64 = 1024;
 /// Webhooks that wait; OpenIM's queue (spec 11.6). More: the newest is dropped and counted.
 pub const WEBHOOKS_MAX: usize = 100;
 /// Webhooks under way; OpenIM's number of workers.

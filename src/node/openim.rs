@@ -57,6 +57,7 @@ pub(super) fn start(
         discovery: discovery(openim, own, SocketAddr::new(ip, http.port()))?,
         redis: Some(redis(openim)),
         webhooks: webhooks(config)?,
+        membership: None,
         news: Box::new(post),
         now: clock::now,
         block,

@@ -4,7 +4,7 @@
 //! check, the call itself. What always holds: a call ends with an answer, a status or a reset, within its deadline; a
 //! caller that gave up stops its work.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -20,6 +20,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 use super::exchange::{CallPlace, DrainWatch, Exchange};
 use super::gate::{self, Gate};
 use super::metadata::{CallHead, Refusal};
+use super::peers::Links;
 use super::readiness::Readiness;
 use super::services::{self, Catalog, Method, Streaming, Unary};
 use super::stream::{Inbound, Outbound, send_all};
@@ -47,6 +48,8 @@ pub(super) struct Service {
     pub(super) node_id: String,
     /// What the health service answers from.
     pub(super) readiness: Readiness,
+    /// On thread 0 of a node among others.
+    pub(super) links: OnceCell<Links>,
 }
 
 /// What of a [`Service`] may change while it runs.
@@ -101,6 +104,7 @@ pub(super) struct Call {
 /// works on it; of the drain it hears through `drain`.
 pub(super) struct StreamCall {
     pub(super) method: Streaming,
+    pub(super) headers: HeaderMap,
     pub(super) inbound: Inbound,
     pub(super) outbound: Outbound,
     pub(super) drain: DrainWatch,
@@ -136,7 +140,8 @@ async fn serve(
             Method::Streaming(method) => {
                 let inbound = Inbound::new(&service, body, head.coding);
                 // Boxed: it is many times the size of a unary call, which every call would have to be otherwise.
-                Box::pin(serve_stream(&service, (method, head), inbound, respond)).await;
+                let opening = (method, head, parts.headers);
+                Box::pin(serve_stream(&service, opening, inbound, respond)).await;
             }
         },
         Err(refusal) => {
@@ -241,7 +246,7 @@ async fn send_message(respond: &mut SendResponse<Bytes>, framed: Bytes, limit_ms
 /// The response headers go out at once: some clients (tonic) send no message before they have them.
 async fn serve_stream(
     service: &Rc<Service>,
-    (method, head): (Streaming, CallHead),
+    (method, head, headers): (Streaming, CallHead, HeaderMap),
     inbound: Inbound,
     mut respond: SendResponse<Bytes>,
 ) {
@@ -250,7 +255,7 @@ async fn serve_stream(
         Err(error) => return tracing::debug!(%error, "response"),
     };
     let drain = service.exchange.watch_drain();
-    let call = StreamCall { method, inbound, outbound: outbound.clone(), drain };
+    let call = StreamCall { method, headers, inbound, outbound: outbound.clone(), drain };
     let served = pin!(services::stream(service, call));
     let work = outbound.unless_gone(served);
     let end = match head.timeout_ms {

@@ -209,7 +209,8 @@ impl Exchange {
                 }
                 return;
             }
-            RpcMail::Main(_) => {} // the thread's reader keeps it (`run.rs`)
+            RpcMail::Cluster(_) => {} // nobody sends it yet
+            RpcMail::Main(_) => {}    // the thread's reader keeps it (`run.rs`)
             RpcMail::Drain(deadline) => {
                 state.drain = Some(deadline);
                 if let Backend::Openim(openim) = &state.backend {

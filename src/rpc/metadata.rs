@@ -149,11 +149,12 @@ fn only(headers: &HeaderMap, key: &str) -> Option<Text> {
 mod tests {
     use super::*;
     use crate::config::RpcConfig;
+    use crate::config::cluster::MembershipSource;
     use crate::rpc::services::Unary;
     use http::Request;
 
     fn catalog() -> Catalog {
-        Catalog::new(&RpcConfig::at("127.0.0.1:0".parse().unwrap()))
+        Catalog::new(&RpcConfig::at("127.0.0.1:0".parse().unwrap()), MembershipSource::None)
     }
 
     fn head(path: &str, headers: &[(&str, &str)]) -> request::Parts {

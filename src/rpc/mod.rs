@@ -25,6 +25,7 @@ pub mod inside;
 mod metadata;
 mod openim;
 mod orders;
+pub mod peers;
 mod planted;
 mod readiness;
 mod run;

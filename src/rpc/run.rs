@@ -1,6 +1,6 @@
 //! An rpc thread from start to end: its tasks, its ticker, its drain.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -66,8 +66,9 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         exchange: exchange.clone(),
         turns: turns.clone(),
         blocks: start.blocks.clone(),
-        catalog: Catalog::new(&start.config.rpc),
         node_id: start.config.cluster.node_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        catalog: Catalog::new(&start.config.rpc, start.config.cluster.source),
+        links: OnceCell::new(),
         readiness: readiness.clone(),
         live: RefCell::new(Rc::new(Live::of(&policy))),
     });

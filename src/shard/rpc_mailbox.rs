@@ -1,4 +1,4 @@
-//! The mailbox of an rpc thread: what shards answer and ask. Four lanes and one doorbell, as for a shard.
+//! The mailbox of an rpc thread: what shards answer and ask. Some lanes and one doorbell, as for a shard.
 //!
 //! Not here: how many mails are taken in a turn. What always holds: nobody waits here; a lane keeps the order of each
 //! sender. The lanes, in the order in which they are read:
@@ -7,6 +7,8 @@
 //! - *outcomes*: verdicts. A call takes its ticket (at most `RPC_CALLS_MAX` of one thread) before it is mailed, so
 //!   `RPC_CALLS_MAX` slots per shard hold one answer to every open call. Pushes that are answered in parts may need
 //!   more: the mail comes back, and its shard keeps it until there is room (`outcomes.rs`).
+//! - *cluster*: what shards tell the node's router; read by thread 0. Full: the news come back, and their shard keeps
+//!   them, in order (`cluster.rs`). Nobody sends any while the node is alone.
 //! - *calls*: questions with a reply slot. A shard has at most `CALLS_IN_FLIGHT_MAX` of them, so as many slots per
 //!   shard hold them all.
 //! - *notices*: calls for which nobody waits (token invalidation). Full: the mail comes back, to be dropped.
@@ -16,7 +18,7 @@
 //! A question's slot is kept until its reply has come, so the second proof holds.
 //!
 //! Memory, per shard that is served: 512 KiB of outcomes (24 + 8 bytes each) and 128 KiB of calls (8 + 8 bytes), once
-//! per rpc thread; beside it about 80 KiB. Calls and presence go to rpc thread 0 only, but all threads are alike.
+//! per rpc thread; beside it about 150 KiB. Calls and presence go to rpc thread 0 only, but all threads are alike.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -30,6 +32,7 @@ use super::doorbell::{Doorbell, Inlet};
 use super::mailbox::{count, next};
 use super::orders::MainNews;
 use crate::control::news::News;
+use crate::hub::cluster::ClusterNews;
 use crate::hub::mail::RpcOutcome;
 use crate::hub::upstream::{PresenceRecord, UpstreamCall};
 use crate::ids::{RpcTicket, ShardId};
@@ -51,6 +54,8 @@ pub enum RpcMail {
         /// The answer.
         outcome: Box<RpcOutcome>,
     },
+    /// What a shard tells the node's router (the shard keeps it until there is room).
+    Cluster(Box<ClusterNews>),
     /// Presence of a user changed (the shard keeps it dirty until there is room).
     Presence(Box<PresenceRecord>),
     /// What the control thread tells.
@@ -90,6 +95,7 @@ pub struct RpcAddress {
 pub struct RpcInbox {
     control: Receiver<FromMain>,
     outcomes: Receiver<Verdict>,
+    cluster: Receiver<Box<ClusterNews>>,
     calls: Receiver<Box<UpstreamCall>>,
     notices: Receiver<Box<UpstreamCall>>,
     news: Receiver<Box<News>>,
@@ -102,12 +108,13 @@ pub struct RpcInbox {
 struct RpcPost {
     control: Sender<FromMain>,
     outcomes: Sender<Verdict>,
+    cluster: Sender<Box<ClusterNews>>,
     calls: Sender<Box<UpstreamCall>>,
     notices: Sender<Box<UpstreamCall>>,
     news: Sender<Box<News>>,
     presence: Sender<Box<PresenceRecord>>,
     doorbell: Doorbell<EventBell>,
-    /// Mails refused and lost; presence and outcomes are not among them, since their shard keeps them.
+    /// Mails refused and lost; not among them what its shard keeps: presence, outcomes, news for the router.
     refused: AtomicU64,
 }
 
@@ -119,6 +126,7 @@ pub fn rpc_mailbox(shards: u16) -> io::Result<(RpcAddress, RpcInbox)> {
     let shards = usize::from(shards);
     let (control_sender, control) = bounded(limits::RPC_CONTROL_LANE_MAX);
     let (outcome_sender, outcomes) = bounded(shards * limits::RPC_CALLS_MAX as usize);
+    let (cluster_sender, cluster) = bounded(limits::CLUSTER_LANE_MAX);
     let (call_sender, calls) = bounded(shards * limits::CALLS_IN_FLIGHT_MAX as usize);
     let (notice_sender, notices) = bounded(limits::NOTICE_LANE_MAX);
     let (news_sender, news) = bounded(limits::NEWS_LANE_MAX);
@@ -126,6 +134,7 @@ pub fn rpc_mailbox(shards: u16) -> io::Result<(RpcAddress, RpcInbox)> {
     let post = Arc::new(RpcPost {
         control: control_sender,
         outcomes: outcome_sender,
+        cluster: cluster_sender,
         calls: call_sender,
         notices: notice_sender,
         news: news_sender,
@@ -134,7 +143,7 @@ pub fn rpc_mailbox(shards: u16) -> io::Result<(RpcAddress, RpcInbox)> {
         refused: AtomicU64::new(0),
     });
     let address = RpcAddress { post: Arc::clone(&post) };
-    Ok((address, RpcInbox { control, outcomes, calls, notices, news, presence, post }))
+    Ok((address, RpcInbox { control, outcomes, cluster, calls, notices, news, presence, post }))
 }
 
 impl RpcAddress {
@@ -150,6 +159,7 @@ impl RpcAddress {
             RpcMail::Outcome { shard, ticket, outcome } => {
                 return bell.send(&post.outcomes, Verdict { shard, ticket, outcome }).map_err(RpcMail::from);
             }
+            RpcMail::Cluster(news) => return bell.send(&post.cluster, news).map_err(RpcMail::Cluster),
             RpcMail::Presence(record) => {
                 return bell.send(&post.presence, record).map_err(RpcMail::Presence);
             }
@@ -184,6 +194,7 @@ impl RpcInbox {
         let control = || next(&self.control).map(RpcMail::from);
         control()
             .or_else(|| next(&self.outcomes).map(RpcMail::from))
+            .or_else(|| next(&self.cluster).map(RpcMail::Cluster))
             .or_else(|| next(&self.calls).map(RpcMail::Call))
             .or_else(|| next(&self.notices).map(RpcMail::Call))
             .or_else(|| next(&self.news).map(RpcMail::News))
@@ -214,6 +225,7 @@ impl RpcInbox {
     pub fn depth(&self) -> usize {
         self.control.len()
             + self.outcomes.len()
+            + self.cluster.len()
             + self.calls.len()
             + self.notices.len()
             + self.news.len()
@@ -230,6 +242,7 @@ impl Inlet for RpcInbox {
     fn is_empty(&self) -> bool {
         self.control.is_empty()
             && self.outcomes.is_empty()
+            && self.cluster.is_empty()
             && self.calls.is_empty()
             && self.notices.is_empty()
             && self.news.is_empty()

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::control::news::News;
+use crate::hub::cluster::ClusterNews;
 use crate::hub::upstream::{CallMetadata, UpstreamRequest};
 use crate::ids::{CallTicket, Platform, RpcId, SlotId};
 
@@ -41,12 +42,17 @@ fn presence() -> RpcMail {
     }))
 }
 
+fn cluster() -> RpcMail {
+    RpcMail::Cluster(Box::new(ClusterNews::Gone(1)))
+}
+
 /// One letter per kind of mail.
 fn letter(mail: &RpcMail) -> char {
     match mail {
         RpcMail::Drain(_) => 'd',
         RpcMail::Main(_) => 'm',
         RpcMail::Outcome { .. } => 'o',
+        RpcMail::Cluster(_) => 'k',
         RpcMail::Call(call) if call.ticket.is_some() => 'c',
         RpcMail::Call(_) => 'n',
         RpcMail::News(_) => 'w',
@@ -62,6 +68,7 @@ fn lanes_are_read_in_their_order_and_each_in_its_own() {
         RpcMail::News(Box::new(News::Resubscribed)),
         call(None),
         call(Some(1)),
+        cluster(),
         outcome(1),
         outcome(2),
         RpcMail::Drain(Mono(1)),
@@ -69,15 +76,15 @@ fn lanes_are_read_in_their_order_and_each_in_its_own() {
     ] {
         address.post(mail).unwrap();
     }
-    assert_eq!(inbox.depth(), 8);
+    assert_eq!(inbox.depth(), 9);
     let mails: Vec<_> = std::iter::from_fn(|| inbox.next()).collect();
-    assert_eq!(mails.iter().map(letter).collect::<String>(), "dooccnwp");
+    assert_eq!(mails.iter().map(letter).collect::<String>(), "dookccnwp");
     let slots: Vec<_> = mails
         .iter()
         .filter_map(|mail| match mail {
             RpcMail::Outcome { ticket, .. } => Some(ticket.slot.index),
             RpcMail::Call(call) => call.ticket.map(|ticket| ticket.0.index),
-            RpcMail::Presence(_) | RpcMail::News(_) | RpcMail::Main(_) | RpcMail::Drain(_) => None,
+            _ => None,
         })
         .collect();
     assert_eq!(slots, [1, 2, 1, 2]);
@@ -88,9 +95,10 @@ type Edge = (fn(usize) -> RpcMail, usize, u64);
 
 #[test]
 fn each_lane_holds_what_its_limit_says_and_gives_back_one_more() {
-    let edges: [Edge; 6] = [
+    let edges: [Edge; 7] = [
         (|_| RpcMail::Drain(Mono(1)), limits::RPC_CONTROL_LANE_MAX, 1),
         (outcome, 2 * limits::RPC_CALLS_MAX as usize, 0),
+        (|_| cluster(), limits::CLUSTER_LANE_MAX, 0),
         (|n| call(Some(n)), 2 * limits::CALLS_IN_FLIGHT_MAX as usize, 1),
         (|_| call(None), limits::NOTICE_LANE_MAX, 1),
         (|_| RpcMail::News(Box::new(News::Resubscribed)), limits::NEWS_LANE_MAX, 0),
@@ -115,7 +123,7 @@ fn each_lane_holds_what_its_limit_says_and_gives_back_one_more() {
 
 #[test]
 fn the_reader_is_rung_for_mail_in_any_lane() {
-    for mail in [RpcMail::Drain(Mono(1)), outcome(0), call(Some(0)), call(None), presence()] {
+    for mail in [RpcMail::Drain(Mono(1)), outcome(0), call(Some(0)), call(None), cluster(), presence()] {
         let (address, inbox) = rpc_mailbox(1).unwrap();
         let kind = letter(&mail);
         let fd = inbox.doorbell_fd().unwrap();

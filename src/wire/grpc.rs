@@ -70,6 +70,10 @@ pub mod code {
     pub const PERMISSION_DENIED: i32 = 7;
     /// A limit of ours.
     pub const RESOURCE_EXHAUSTED: i32 = 8;
+    /// A peer that is not the one that was meant, or of another version.
+    pub const FAILED_PRECONDITION: i32 = 9;
+    /// The wrong thread of a node: dial again.
+    pub const ABORTED: i32 = 10;
     /// No such method, or a compression that we do not know.
     pub const UNIMPLEMENTED: i32 = 12;
     /// A body that cannot be decoded.

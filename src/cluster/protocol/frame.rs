@@ -20,6 +20,13 @@ pub struct Generation {
     pub acceptor: Incarnation,
 }
 
+impl Generation {
+    /// Whether both name one attempt to dial: what a Hello and its answer have in common.
+    pub fn is_same_transport(&self, other: &Self) -> bool {
+        (self.dialler, self.count) == (other.dialler, other.count)
+    }
+}
+
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {

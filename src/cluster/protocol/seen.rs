@@ -141,6 +141,7 @@ mod tests {
     fn results() -> Vec<(Conn, DeviceVerdict)> {
         let conn = Conn { node: NodeId::new("b").unwrap(), incarnation: Incarnation(1), number: 7 };
         let verdict = DeviceVerdict {
+            number: 0,
             platform: Platform::IOS,
             connection_id: [0; 16],
             outcome: DeviceOutcome::Written,

@@ -18,14 +18,16 @@ use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::value::prefix_end;
-use crate::control::plan::{ClientTls, ControlFault, Credentials, EtcdPlan};
+use crate::control::plan::{ClientTls, ControlFault, Credentials, EtcdPlan, EtcdServers};
 use crate::control::roots::roots;
 use crate::limits::{CONTROL_CALL_MS, CONTROL_CONNECT_MS, CONTROL_PING_MS, SERVICE_ENDPOINTS_MAX};
 use crate::pb::etcd;
 
+const OF: &str = "etcd";
+
 /// What went wrong. Every fault ends its connection.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(in crate::control) enum Fault {
     /// Nobody answers there, or the login failed.
     Connect(String),
     /// etcd has no such lease any more.
@@ -46,7 +48,7 @@ pub(in crate::control) struct Dial {
 }
 
 /// A connection that is logged in.
-pub(super) struct Link {
+pub(in crate::control) struct Link {
     grpc: Grpc<Channel>,
     token: Option<MetadataValue<Ascii>>,
 }
@@ -54,17 +56,28 @@ pub(super) struct Link {
 impl Dial {
     /// Checks addresses and certificates.
     pub(in crate::control) fn new(plan: &EtcdPlan) -> Result<Self, ControlFault> {
-        const OF: &str = "etcd";
-        if plan.addresses.is_empty() {
+        let EtcdPlan { addresses, root, credentials, tls, .. } = plan;
+        check_root(root)?;
+        Self::to(addresses, credentials.clone(), tls.as_ref())
+    }
+
+    /// Checks the servers and the root of the cluster's records.
+    pub(in crate::control) fn members(servers: &EtcdServers, root: &str) -> Result<Self, ControlFault> {
+        check_root(root)?;
+        Self::to(&servers.addresses, servers.credentials.clone(), servers.tls.as_ref())
+    }
+
+    fn to(
+        addresses: &[String],
+        credentials: Option<Credentials>,
+        client: Option<&ClientTls>,
+    ) -> Result<Self, ControlFault> {
+        if addresses.is_empty() {
             return Err(ControlFault::NoAddress { of: OF });
         }
-        if plan.root.is_empty() || plan.root.starts_with('/') || plan.root.ends_with('/') {
-            let why = "write the first part of all keys, without slashes at its ends".into();
-            return Err(ControlFault::Address { of: "etcd's root", given: plan.root.clone(), why });
-        }
         let mut endpoints = Vec::new();
-        for given in &plan.addresses {
-            let scheme = if plan.tls.is_some() { "https" } else { "http" };
+        for given in addresses {
+            let scheme = if client.is_some() { "https" } else { "http" };
             let url = if given.contains("://") { given.clone() } else { format!("{scheme}://{given}") };
             let bad = |why: String| ControlFault::Address { of: OF, given: given.clone(), why };
             let mut endpoint = Endpoint::from_shared(url.clone()).map_err(|e| bad(e.to_string()))?;
@@ -74,7 +87,7 @@ impl Dial {
             }
             if uri.scheme_str() == Some("https") {
                 endpoint = endpoint
-                    .tls_config(tls(OF, plan.tls.as_ref())?)
+                    .tls_config(tls(OF, client)?)
                     .map_err(|e| ControlFault::Tls { of: OF, why: with_causes(&e) })?;
             }
             let ping = Duration::from_millis(CONTROL_PING_MS);
@@ -86,11 +99,11 @@ impl Dial {
                     .keep_alive_while_idle(true),
             );
         }
-        Ok(Self { endpoints, next: Cell::new(0), credentials: plan.credentials.clone() })
+        Ok(Self { endpoints, next: Cell::new(0), credentials })
     }
 
     /// Connects to the next address and logs in.
-    pub(super) async fn connect(&self) -> Result<Link, Fault> {
+    pub(in crate::control) async fn connect(&self) -> Result<Link, Fault> {
         let turn = self.next.get();
         self.next.set(turn.wrapping_add(1));
         let Some(endpoint) = self.endpoints.get(turn % self.endpoints.len().max(1)) else {
@@ -117,7 +130,7 @@ impl Dial {
 
 impl Link {
     /// The entries whose keys begin with `prefix`, in order and at most `SERVICE_ENDPOINTS_MAX`.
-    pub(super) async fn entries(&mut self, prefix: &[u8]) -> Result<etcd::RangeResponse, Fault> {
+    pub(in crate::control) async fn entries(&mut self, prefix: &[u8]) -> Result<etcd::RangeResponse, Fault> {
         let limit = i64::try_from(SERVICE_ENDPOINTS_MAX).unwrap_or(i64::MAX);
         let request =
             etcd::RangeRequest { key: prefix.to_vec().into(), range_end: prefix_end(prefix).into(), limit };
@@ -125,35 +138,68 @@ impl Link {
     }
 
     /// The lease that holds `key`; `None`: there is no such key. 0: it has no lease.
-    pub(super) async fn lease_of(&mut self, key: &[u8]) -> Result<Option<i64>, Fault> {
+    pub(in crate::control) async fn lease_of(&mut self, key: &[u8]) -> Result<Option<i64>, Fault> {
         let request = etcd::RangeRequest { key: key.to_vec().into(), ..Default::default() };
         let answer: etcd::RangeResponse = self.call("/etcdserverpb.KV/Range", request).await?;
         Ok(answer.kvs.first().map(|kv| kv.lease))
     }
 
+    /// The entry of `key` and the header of the answer; as etcd has it now, not as one of its servers remembers.
+    pub(in crate::control) async fn entry(
+        &mut self,
+        key: &[u8],
+    ) -> Result<(etcd::ResponseHeader, Option<etcd::KeyValue>), Fault> {
+        let request = etcd::RangeRequest { key: key.to_vec().into(), ..Default::default() };
+        let answer: etcd::RangeResponse = self.call("/etcdserverpb.KV/Range", request).await?;
+        Ok((answer.header.unwrap_or_default(), answer.kvs.into_iter().next()))
+    }
+
+    /// Does all of it at one revision, or the other list if a comparison does not hold.
+    pub(in crate::control) async fn transact(
+        &mut self,
+        request: etcd::TxnRequest,
+    ) -> Result<etcd::TxnResponse, Fault> {
+        self.call("/etcdserverpb.KV/Txn", request).await
+    }
+
     /// Sets a key under a lease.
-    pub(super) async fn put(&mut self, key: &[u8], value: &[u8], lease: i64) -> Result<(), Fault> {
+    pub(in crate::control) async fn put(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        lease: i64,
+    ) -> Result<(), Fault> {
         let request = etcd::PutRequest { key: key.to_vec().into(), value: value.to_vec().into(), lease };
         let _: etcd::PutResponse = self.call("/etcdserverpb.KV/Put", request).await?;
         Ok(())
     }
 
     /// Gets a lease of so many seconds.
-    pub(super) async fn grant(&mut self, ttl_s: u32) -> Result<i64, Fault> {
+    pub(in crate::control) async fn grant(&mut self, ttl_s: u32) -> Result<i64, Fault> {
+        self.granted(ttl_s).await.map(|(id, _)| id)
+    }
+
+    /// Gets a lease of so many seconds; the seconds that it was given.
+    pub(in crate::control) async fn granted(&mut self, ttl_s: u32) -> Result<(i64, u64), Fault> {
         let request = etcd::LeaseGrantRequest { ttl: ttl_s.into() };
         let answer: etcd::LeaseGrantResponse = self.call("/etcdserverpb.Lease/LeaseGrant", request).await?;
-        Ok(answer.id)
+        Ok((answer.id, u64::try_from(answer.ttl).unwrap_or(0)))
     }
 
     /// Ends a lease and with it its keys.
-    pub(super) async fn revoke(&mut self, lease: i64) -> Result<(), Fault> {
+    pub(in crate::control) async fn revoke(&mut self, lease: i64) -> Result<(), Fault> {
         let request = etcd::LeaseRevokeRequest { id: lease };
         let _: etcd::LeaseRevokeResponse = self.call("/etcdserverpb.Lease/LeaseRevoke", request).await?;
         Ok(())
     }
 
     /// Lets a lease begin anew. A stream of one request: this comes a few times a minute.
-    pub(super) async fn keep_alive(&mut self, lease: i64) -> Result<(), Fault> {
+    pub(in crate::control) async fn keep_alive(&mut self, lease: i64) -> Result<(), Fault> {
+        self.renew(lease).await.map(|_| ())
+    }
+
+    /// Lets a lease begin anew; its seconds.
+    pub(in crate::control) async fn renew(&mut self, lease: i64) -> Result<u64, Fault> {
         const METHOD: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
         let asking = async {
             let request = etcd::LeaseKeepAliveRequest { id: lease };
@@ -163,14 +209,16 @@ impl Link {
             answers.message().await.map_err(Fault::from)
         };
         match in_time("LeaseKeepAlive", asking).await? {
-            Some(answer) if answer.ttl > 0 => Ok(()),
-            Some(_) => Err(Fault::NoLease),
+            Some(answer) => match u64::try_from(answer.ttl) {
+                Ok(ttl_s @ 1..) => Ok(ttl_s),
+                _ => Err(Fault::NoLease),
+            },
             None => Err(Fault::Ended("LeaseKeepAlive gave no answer".into())),
         }
     }
 
     /// Asks to be told of changes to several prefixes, each from a revision on. Changes carry their key.
-    pub(super) async fn watch(
+    pub(in crate::control) async fn watch(
         &mut self,
         wanted: Vec<etcd::WatchCreateRequest>,
     ) -> Result<Streaming<etcd::WatchResponse>, Fault> {
@@ -223,6 +271,14 @@ impl Link {
         }
         request
     }
+}
+
+fn check_root(root: &str) -> Result<(), ControlFault> {
+    if root.is_empty() || root.starts_with('/') || root.ends_with('/') {
+        let why = "write the first part of all keys, without slashes at its ends".into();
+        return Err(ControlFault::Address { of: "etcd's root", given: root.to_owned(), why });
+    }
+    Ok(())
 }
 
 async fn in_time<T>(what: &'static str, asking: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {

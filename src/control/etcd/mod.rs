@@ -7,5 +7,5 @@
 
 pub(super) mod link;
 pub(super) mod registration;
-mod value;
+pub(super) mod value;
 pub(super) mod watch;

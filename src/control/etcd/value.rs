@@ -22,7 +22,7 @@ pub(super) fn prefix(root: &str, service: &str) -> Vec<u8> {
 }
 
 /// The first key after all that begin with `prefix`, which ends in a slash.
-pub(super) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+pub(in crate::control) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     if let Some(last) = end.last_mut() {
         *last = last.saturating_add(1);

@@ -3,14 +3,72 @@
 //!
 //! Call order: the thread writes the own record as joining and takes its lease, then says [`MembershipNews::Joined`]
 //! once; from then on it tells what it sees, and does what it is ordered.
+//!
+//! `listed` is a file, `etcd` keeps the own record and lease there and `etcd_watch` follows the others', `record` is
+//! the form of both; `telling` is what is believed and told, `todo` what is ordered and not done, `lock` the file that
+//! keeps a second process from the node's name.
 
+mod etcd;
+mod etcd_watch;
+mod listed;
+pub mod lock;
+mod record;
+mod telling;
+mod todo;
+
+use tokio::sync::mpsc;
+
+use self::etcd::Registrant;
+use self::listed::List;
+use self::telling::Telling;
+use self::todo::Orders;
+use super::counts::Counts;
+use super::etcd::link::Dial;
+use super::mailbox::Wanted;
+use super::news::Board;
+use super::plan::{ControlFault, EtcdServers};
+use crate::cluster::endpoints::Confirmation;
 use crate::cluster::protocol::io::OwnRecord;
-use crate::placement::view::{Epoch, Incarnation, MemberState, NodeId, View};
-use crate::time::Mono;
+use crate::placement::view::{Epoch, Incarnation, Member, MemberState, NodeId, View};
+use crate::time::{Mono, Now};
+
+/// What the thread is to do about the membership.
+#[derive(Debug)]
+pub struct MembershipPlan {
+    /// This node: name, weight, addresses and labels. State and epochs are worked out; the incarnation counts with
+    /// [`SourcePlan::Listed`] only.
+    pub own: Member,
+    /// Where the members are.
+    pub source: SourcePlan,
+    /// When a view is believed in which the active members are gone, or half of them; default
+    /// [`super::plan::CONFIRMATION`].
+    pub confirmation: Confirmation,
+}
+
+/// Where the members are.
+#[derive(Debug)]
+pub enum SourcePlan {
+    /// A file in the format of `pinion route` (`cluster::members`), which is read again when it changes. Nobody is
+    /// ever lost; the lease always holds.
+    Listed(std::path::PathBuf),
+    /// Records in etcd.
+    Etcd(Box<EtcdMembers>),
+}
+
+/// Records in etcd.
+#[derive(Debug)]
+pub struct EtcdMembers {
+    /// The servers.
+    pub servers: EtcdServers,
+    /// First part of each key, without slashes at its ends.
+    pub root: String,
+    /// Seconds that a lease holds without a renewal. etcd raises less than about 2.
+    pub lease_s: u32,
+}
 
 /// What the control thread tells of the membership. In order, and none lost; of several views that wait only the
 /// newest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MembershipNews {
     /// The own record is written, as joining. First, once.
     Joined {
@@ -27,7 +85,8 @@ pub enum MembershipNews {
     Recorded(Epoch),
     /// A renewal succeeded; the lease holds until then, counted from its sending, times 0.99 (A4).
     Lease(Mono),
-    /// The lease was regained after it had ended, and then the own record was read.
+    /// The lease was renewed or regained, and then the own record was read. The sources say this and not
+    /// [`MembershipNews::Lease`] wherever the reader may have seen the lease end: it took the last news late.
     Regained {
         /// See [`MembershipNews::Lease`].
         until: Mono,
@@ -47,4 +106,49 @@ pub enum MembershipOrder {
     Forget(NodeId, Incarnation),
     /// Delete the own record, give the lease back.
     Leave,
+}
+
+/// The source, checked.
+enum Source {
+    Listed(Box<List>),
+    Etcd(Box<EtcdMembers>, Dial),
+}
+
+/// The plan, checked, as what can go to the thread.
+pub(super) struct Membership {
+    own: Member,
+    source: Source,
+    confirmation: Confirmation,
+}
+
+impl Membership {
+    /// Checks the plan.
+    pub(super) fn new(plan: MembershipPlan) -> Result<Self, ControlFault> {
+        let MembershipPlan { own, source, confirmation } = plan;
+        let source = match source {
+            SourcePlan::Listed(path) => Source::Listed(Box::new(List::new(path, &own)?)),
+            SourcePlan::Etcd(plan) => {
+                let dial = Dial::members(&plan.servers, &plan.root)?;
+                Source::Etcd(plan, dial)
+            }
+        };
+        Ok(Self { own, source, confirmation })
+    }
+
+    /// Keeps the own record and tells of the others', until the end is wanted and the orders are done.
+    pub(super) async fn run_until_end(
+        self,
+        orders: mpsc::Receiver<MembershipOrder>,
+        (board, counts, now): (&Board, &Counts, fn() -> Now),
+        wanted: Wanted,
+    ) {
+        let telling = Telling::new(self.confirmation, board, counts, now);
+        let orders = Orders::new(orders, wanted);
+        match self.source {
+            Source::Listed(list) => list.follow_until_end(&telling, orders).await,
+            Source::Etcd(plan, dial) => {
+                Registrant::new(&plan, self.own, &dial, &telling).serve_until_end(orders).await;
+            }
+        }
+    }
 }

@@ -28,7 +28,8 @@ use crate::config::{OpenimConfig, PerService, UserNames};
 use crate::control::mailbox::ControlAddress;
 use crate::control::news::{DiscoveryState, News};
 use crate::hub::upstream::{
-    CallMetadata, PresenceRecord, UpstreamCall, UpstreamError, UpstreamReply, UpstreamRequest,
+    CallMetadata, PresenceRecord, UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply,
+    UpstreamRequest,
 };
 use crate::ids::{CallTicket, ShardId};
 use crate::metrics::{Metric, Tally};
@@ -185,11 +186,12 @@ impl Openim {
         (expect, answer): (&Expect, Result<Bytes, CallFault>),
     ) {
         let answers = Answers { compat: self.shared.compat, target };
-        if let Err(fault) = &answer {
-            self.say_failed(&asked, fault, (target, &answers.error(expect, fault.clone())));
+        let fault = answer.as_ref().err().cloned();
+        let outcome = answers.outcome(expect, answer);
+        if let (Some(fault), UpstreamOutcome::Failed(error)) = (&fault, &outcome) {
+            self.say_failed(&asked, fault, (target, error));
         }
         if let Some(ticket) = asked.ticket {
-            let outcome = answers.outcome(expect, answer);
             exchange.reply(asked.shard, UpstreamReply { ticket, outcome });
         }
     }
@@ -247,6 +249,7 @@ impl Openim {
                 shared.presence.borrow_mut().subscription_lost();
             }
             News::OnlineChange { payload } => shared.presence.borrow_mut().online_change(now, &payload),
+            News::Membership(_) => {} // the router's (`rpc::exchange`)
             News::TokenStates(answer) => {
                 if let Some(tokens) = &shared.tokens {
                     tokens.answered(exchange, &answer);

@@ -40,9 +40,10 @@ impl TokenDesk {
             Some(Step::Mark(markings)) => {
                 for marking in markings {
                     if self.control.tokens(TokenOrder::Kick { marking, deadline }).is_err() {
-                        let user = &*call.metadata.user;
+                        // Without the user, whom not every operator wants in his log (`log.users`).
+                        let operation_id = &call.metadata.operation_id;
                         tracing::warn!(
-                            user,
+                            %operation_id,
                             "tokens were not marked as kicked: too many orders wait for Redis"
                         );
                     }

@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use super::call::{Call, End, Service, StreamCall};
 use crate::config::RpcConfig;
+use crate::config::cluster::MembershipSource;
 use crate::limits::{CONTROL_DEADLINE_MS, PUSH_DEADLINE_MS, PUSH_SEND_MS};
 use crate::metrics::Metric;
 use crate::wire::grpc::{Dialect, Status, code};
@@ -56,6 +57,8 @@ pub(super) enum Streaming {
     Reflection,
     /// `pinion.v1.Push/Stream`.
     Push,
+    /// `pinion.peer.v1.Peer/Link`: another node.
+    Link,
 }
 
 /// How long a unary call may take.
@@ -76,6 +79,9 @@ impl Patience {
 /// The older of OpenIM's two services, served when asked for.
 const LEGACY: &str = "OpenIMServer.msggateway.msgGateway";
 
+/// What nodes of a cluster say to each other; no API, so it is listed nowhere.
+const PEER: &str = "pinion.peer.v1.Peer";
+
 /// A name and what it calls.
 type Named = (&'static str, Method);
 
@@ -94,6 +100,7 @@ const ROUTES: &[(&str, &[Named])] = &[
         &[("Stream", Method::Streaming(Streaming::Push)), ("Send", Method::Unary(Unary::Send))],
     ),
     ("pinion.v1.Node", &[("Load", Method::Unary(Unary::Load))]),
+    (PEER, &[("Link", Method::Streaming(Streaming::Link))]),
 ];
 
 const REFLECTION: &[Named] = &[("ServerReflectionInfo", Method::Streaming(Streaming::Reflection))];
@@ -118,21 +125,23 @@ const fn openim_methods(dialect: Dialect) -> [Named; 6] {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Catalog {
     legacy: bool,
+    peers: bool,
 }
 
 impl Catalog {
     /// As configured.
-    pub(super) fn new(config: &RpcConfig) -> Self {
-        Self { legacy: config.legacy_service }
+    pub(super) fn new(config: &RpcConfig, source: MembershipSource) -> Self {
+        Self { legacy: config.legacy_service, peers: source != MembershipSource::None }
     }
 
     fn routes(self) -> impl Iterator<Item = &'static (&'static str, &'static [Named])> {
-        ROUTES.iter().filter(move |(name, _)| self.legacy || *name != LEGACY)
+        let offered = move |name: &str| (self.legacy || name != LEGACY) && (self.peers || name != PEER);
+        ROUTES.iter().filter(move |(name, _)| offered(name))
     }
 
-    /// Their full names.
+    /// The full names of those that callers may know of.
     fn services(self) -> impl Iterator<Item = &'static str> {
-        self.routes().map(|(name, _)| *name)
+        self.routes().map(|(name, _)| *name).filter(|name| *name != PEER)
     }
 
     /// What a path like `/package.Service/Method` calls; UNIMPLEMENTED in grpc-go's words.
@@ -162,7 +171,7 @@ impl Method {
             Self::Unary(Unary::Send) => (Metric::RpcSendOk, Metric::RpcSendError),
             Self::Streaming(Streaming::Push) => (Metric::RpcStreamOk, Metric::RpcStreamError),
             Self::Unary(Unary::HealthCheck | Unary::Load)
-            | Self::Streaming(Streaming::HealthWatch | Streaming::Reflection) => {
+            | Self::Streaming(Streaming::HealthWatch | Streaming::Reflection | Streaming::Link) => {
                 (Metric::RpcOtherOk, Metric::RpcOtherError)
             }
         }
@@ -207,6 +216,18 @@ pub(super) async fn stream(service: &Rc<Service>, call: StreamCall) -> Result<()
         Streaming::Push => push::stream(service, call).await,
         Streaming::HealthWatch => health::watch(service, call).await,
         Streaming::Reflection => reflection::serve(service, call).await,
+        Streaming::Link => link(service, call).await,
+    }
+}
+
+/// A peer that dialled us. Links are kept by thread 0; the kernel gives connections to any, so another try may get
+/// there.
+async fn link(service: &Rc<Service>, call: StreamCall) -> Result<(), End> {
+    match service.links.get() {
+        Some(links) => links.accept(service, call).await,
+        None => {
+            Err(Status::new(code::ABORTED, "another thread of this node keeps the links: dial again").into())
+        }
     }
 }
 
@@ -220,8 +241,8 @@ fn undecodable(service: &Service, fault: impl fmt::Display) -> Status {
 mod tests {
     use super::*;
 
-    const NEWER: Catalog = Catalog { legacy: false };
-    const BOTH: Catalog = Catalog { legacy: true };
+    const NEWER: Catalog = Catalog { legacy: false, peers: false };
+    const BOTH: Catalog = Catalog { legacy: true, peers: false };
 
     #[test]
     fn trap_16_services_and_methods_are_told_apart_by_package_and_case() {

@@ -20,6 +20,7 @@ const OUTCOMES: [DeviceOutcome; 7] = [
 
 fn result(user: &str, devices: &[(i64, DeviceOutcome)]) -> PushResult {
     let verdict = |&(platform, outcome): &(i64, DeviceOutcome)| DeviceVerdict {
+        number: 0,
         platform: Platform::new(platform).unwrap(),
         connection_id: [0; 16],
         outcome,

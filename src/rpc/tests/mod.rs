@@ -212,6 +212,7 @@ fn without_control() -> UpstreamStart {
         discovery: Discovery::Static(Vec::new()),
         redis: None,
         webhooks: None,
+        membership: None,
         news: Box::new(|_| Ok(())),
         now: clock::now,
         block: Arc::default(),
@@ -228,6 +229,8 @@ fn config() -> Config {
     Config {
         backend: crate::config::Backend::Embedded,
         openim: crate::config::OpenimConfig::default(),
+        cluster: Default::default(),
+        assign: Default::default(),
         websocket: WebsocketConfig {
             address: "::".parse().unwrap(),
             port: 0,
@@ -321,6 +324,7 @@ fn answer(shard: ShardId, mail: &ShardMail, rpc: &RpcAddress) {
         ShardMail::Push(push) => {
             let Some(ticket) = push.ticket else { return };
             let device = |platform| DeviceVerdict {
+                number: 0,
                 platform,
                 connection_id: [7; 16],
                 outcome: if platform == Platform::IOS {

@@ -174,7 +174,7 @@ impl Node {
 
 pub(super) fn written(slot: u32) -> RecipientVerdict {
     let outcome = DeviceOutcome::Written;
-    let device = DeviceVerdict { platform: Platform::WEB, connection_id: [7; 16], outcome };
+    let device = DeviceVerdict { number: 0, platform: Platform::WEB, connection_id: [7; 16], outcome };
     RecipientVerdict::of_slot(slot, vec![device])
 }
 

@@ -162,7 +162,7 @@ fn answer_calls(inbox: RpcInbox, shards: Vec<ShardAddress>, stop: Arc<AtomicBool
                     shards[usize::from(call.shard.0)].reply(UpstreamReply { ticket, outcome });
                 }
                 Some(RpcMail::Outcome { outcome, .. }) => sender.try_send(*outcome).unwrap(),
-                Some(RpcMail::Presence(_) | RpcMail::News(_) | RpcMail::Main(_) | RpcMail::Drain(_)) => {}
+                Some(_) => {}
                 None => std::thread::sleep(Duration::from_millis(1)),
             }
         }

@@ -219,6 +219,7 @@ fn a_plan_that_cannot_work_is_refused_with_what_to_do() {
             discovery: Discovery::Kubernetes(Box::new(plan)),
             redis: None,
             webhooks: None,
+            membership: None,
             news: Box::new(|_| Ok(())),
             now: clock::now,
             block: Arc::default(),

@@ -42,6 +42,7 @@ impl Control {
             discovery: Discovery::Static(Vec::new()),
             redis: None,
             webhooks: None,
+            membership: None,
             news: Box::new(move |news| {
                 sink.lock().unwrap().push(news);
                 Ok(())

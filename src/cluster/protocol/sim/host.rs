@@ -247,6 +247,7 @@ impl Host {
         let mut results = Vec::new();
         for user in users {
             let verdict = DeviceVerdict {
+                number: 0,
                 platform: Platform::IOS,
                 connection_id: [0; 16],
                 outcome: DeviceOutcome::Queued,
