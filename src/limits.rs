@@ -4,6 +4,7 @@
 //! A constant ends in its unit (`_BYTES`, `_MS`) or in `_MAX`; `tests/it/tidy.rs` checks it. Those of one part
 //! are in a file of their own: `channel`, `config`, `control`, `embedded`, `links`, `placement`, `presence`, `routing`.
 
+mod assign;
 mod channel;
 mod config;
 mod control;
@@ -14,6 +15,7 @@ mod placement;
 mod presence;
 mod routing;
 
+pub use assign::*;
 pub use channel::*;
 pub use config::*;
 pub use control::*;

@@ -7,11 +7,13 @@
 
 mod adopt;
 mod cluster;
+pub mod dispatch;
 mod drain;
 mod hook;
 mod logging;
 mod openim;
 mod reload;
+mod roster;
 mod signals;
 mod supervisor;
 mod threads;
@@ -54,6 +56,8 @@ pub struct Facts {
     pub grpc: SocketAddr,
     /// Where admin HTTP listens; the real port.
     pub http: SocketAddr,
+    /// Where clients ask which node to dial; the real port. `None`: nowhere.
+    pub assign: Option<SocketAddr>,
     /// What waits for sockets.
     pub driver: DriverKind,
     /// Why that one, in words.
@@ -161,6 +165,7 @@ impl Node {
             websocket: started.websocket,
             grpc: started.grpc,
             http: started.http,
+            assign: started.assign,
             driver,
             driver_reason,
             engine,

@@ -12,6 +12,7 @@ mod admin;
 mod args;
 mod banner;
 mod client;
+mod dispatch;
 mod doctor;
 mod drain;
 mod frames;
@@ -58,6 +59,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("listen", matches)) => listen::run(matches),
         Some(("push", matches)) => push::run(matches),
         Some(("replay", matches)) => replay::run(matches),
+        Some(("dispatch", matches)) => dispatch::run(matches),
         Some(("route", matches)) => route::run(matches),
         Some(("who", matches)) => who::run(matches),
         Some(("trace", matches)) => trace::run(matches),

@@ -8,7 +8,7 @@
 use serde::Serialize;
 
 use super::logging::{LogLevels, Logging};
-use super::{Node, openim};
+use super::{Node, NodeState, openim, roster};
 use crate::config::machine::Machine;
 use crate::config::policy::{NodePolicy, RpcPolicy, ShardPolicy};
 use crate::config::reload::Changes;
@@ -91,8 +91,27 @@ impl Node {
         self.reload.untold =
             Untold { shards: (0..self.shards.len()).collect(), rpcs: (0..self.rpcs.len()).collect() };
         self.tell_policies();
+        if outcome.is_ok() {
+            self.tell_members();
+        }
         self.supervisor.ready(&self.status());
         outcome
+    }
+
+    /// Reads the list of `cluster.members` again, for the assign API.
+    fn tell_members(&self) {
+        let config = &self.reload.last;
+        if self.config.assign.listen.is_none() || config.cluster.members.is_none() {
+            return;
+        }
+        let posted = roster::of(config).and_then(|found| {
+            let (Some(rpc), Some(found)) = (self.rpcs.first(), found) else { return Ok(()) };
+            let news = RpcMail::Main(Box::new(MainNews::Members(Box::new(found))));
+            rpc.address.post(news).map_err(|_| "rpc thread 0 takes no mail; try again".to_owned())
+        });
+        if let Err(why) = posted {
+            tracing::error!("the assign API keeps the members that it has: {why}");
+        }
     }
 
     fn apply(&mut self, loaded: Loaded) -> Result<Changes, String> {

@@ -10,6 +10,7 @@
 
 mod access;
 mod admin;
+pub mod assign;
 mod bearer;
 mod bounded;
 mod budget;
@@ -85,6 +86,8 @@ pub struct RpcStart {
     pub membership: Option<ControlAddress>,
     /// The admin HTTP listener; thread 0 only.
     pub http: Option<TcpListener>,
+    /// The assign API; thread 0 only, and only if it is configured.
+    pub assign: Option<assign::AssignStart>,
     /// Where it publishes its own counts.
     pub block: Arc<Block>,
     /// The blocks of all threads, with the value of their `shard` label ("0", "1", .. and "rpc0", ..), for `/metrics`.

@@ -13,6 +13,8 @@
 
 mod admission;
 mod adoption;
+mod assign;
+mod assign_dispatch;
 mod bad_input;
 mod churn;
 mod cluster;

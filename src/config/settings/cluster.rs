@@ -243,13 +243,4 @@ pub(super) const CLUSTER: &[Setting] = &[
         |d, t| d.config.cluster.adopt.hook_ms = millis(t, 100..=300_000)?,
         |c| c.cluster.adopt.hook_ms
     ),
-    setting!(
-        "assign.listen",
-        "off",
-        "`off` or an address with a port",
-        "0.0.0.0:10003",
-        "Where clients ask which node to dial (GET /v1/assign)",
-        |d, t| d.config.assign.listen = if t == "off" { None } else { Some(t.parse().ok()?) },
-        |c| c.assign.listen.map_or_else(|| "off".to_owned(), |listen| listen.to_string())
-    ),
 ];
