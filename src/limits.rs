@@ -2,7 +2,8 @@
 //! default here.
 //!
 //! A constant ends in its unit (`_BYTES`, `_MS`) or in `_MAX`; `tests/it/tidy.rs` checks it. Those of one part
-//! are in a file of their own: `channel`, `config`, `control`, `embedded`, `placement`, `presence`, `routing`.
+//! are in a file of their own: `channel`, `config`, `control`, `embedded`, `placement`, `presence`,
+//! `proxy`, `routing`.
 
 mod channel;
 mod config;
@@ -10,6 +11,7 @@ mod control;
 mod embedded;
 mod placement;
 mod presence;
+mod proxy;
 mod routing;
 
 pub use channel::*;
@@ -18,6 +20,7 @@ pub use control::*;
 pub use embedded::*;
 pub use placement::*;
 pub use presence::*;
+pub use proxy::*;
 pub use routing::*;
 
 // ---- handshake -----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ConnId, ShardId, SlotId, Text};
+use crate::ids::{ConnId, ShardId, Text};
 use crate::placement::Placement;
 use crate::placement::view::{Epoch, NodeId};
 
@@ -152,6 +152,7 @@ pub enum ClusterNews {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::SlotId;
 
     #[test]
     fn a_number_names_one_connection() {

@@ -4,7 +4,7 @@ use super::{AUTO, Reload, Setting, Visibility, auto, name_of, named, path, path_
 use crate::config::cluster::{FenceMode, MembershipSource, PushMode};
 use crate::config::value::{Endpoint, millis, number, optional, word};
 use crate::limits;
-use crate::placement::view::{NodeId, WEIGHT_MAX, Weight};
+use crate::placement::view::{NodeId, Weight};
 use crate::placement::{Algorithm, RingKeys};
 
 const SOURCES: [(&str, MembershipSource); 4] = [
@@ -75,7 +75,7 @@ pub(super) const CLUSTER: &[Setting] = &[
         "a number from 1 to 10000",
         "100",
         "This node's share of the users, relative to the others'",
-        |d, t| d.config.cluster.weight = Weight::new(number(t, 1..=u32::from(WEIGHT_MAX))?)?,
+        |d, t| d.config.cluster.weight = Weight::new(number(t, 1..=u32::from(limits::WEIGHT_MAX))?)?,
         |c| c.cluster.weight.value()
     ),
     setting!(
