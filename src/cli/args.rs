@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::{doctor, orders, plan, replay, route, rpc, shards, trace, version, who};
+use super::{doctor, orders, plan, proxy, replay, route, rpc, shards, trace, version, who};
 use crate::config::{
     CONFIG_ENV, Planted, PlantedFault, PlantedPush, PlantedUpstream, Reload, SETTINGS, Sources,
 };
@@ -44,6 +44,7 @@ pub(super) fn command() -> Command {
         .subcommand(orders::log_level_command())
         .subcommand(doctor::command())
         .subcommand(plan::command())
+        .subcommand(proxy::command())
 }
 
 fn with_gateway_flags(command: Command) -> Command {

@@ -221,7 +221,11 @@ mod tests {
             for (version, length) in [Version::V1, Version::V2].into_iter().zip(length) {
                 let written = header(version, from, at);
                 let read = parse(&written);
-                assert_eq!(read, Ok(Some((Source::Client(from.ip().to_canonical()), length))), "{written:02x?}");
+                assert_eq!(
+                    read,
+                    Ok(Some((Source::Client(from.ip().to_canonical()), length))),
+                    "{written:02x?}"
+                );
                 assert_eq!(written.len(), length);
             }
         }

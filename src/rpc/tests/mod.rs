@@ -227,6 +227,8 @@ fn config() -> Config {
     Config {
         backend: crate::config::Backend::Embedded,
         openim: crate::config::OpenimConfig::default(),
+        cluster: Default::default(),
+        assign: Default::default(),
         websocket: WebsocketConfig {
             address: "::".parse().unwrap(),
             port: 0,

@@ -19,6 +19,8 @@ pub(crate) fn config() -> Config {
     Config {
         backend: crate::config::Backend::Embedded,
         openim: crate::config::OpenimConfig::default(),
+        cluster: Default::default(),
+        assign: Default::default(),
         websocket: WebsocketConfig {
             address: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             port: 0,
