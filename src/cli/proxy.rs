@@ -32,7 +32,7 @@ it changes, and names are resolved again every 10 s; who is connected stays.
 Example: two gateways, clients at port 10000, their addresses told to the gateways:
   printf 'gw-0 ws=ws://10.0.0.7:10001\\ngw-1 ws=ws://10.0.0.8:10001\\n' > members
   pinion proxy --listen 0.0.0.0:10000 --members members --proxy-protocol v2
-  (and on each gateway: --websocket-proxies PROXY_ADDRESS --websocket-proxy-protocol on)
+  (and on each gateway: --websocket-proxies PROXY_ADDRESS --websocket-proxy-protocol required)
 
 SIGTERM: nobody is accepted any more, pairs may stay until --drain-ms, then they are closed. A second one: now.
 SIGHUP: read the member list at once. Refusals: 502 no member was reached, 504 a member says nothing, 503 a limit or a

@@ -211,24 +211,21 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        for (from, at, length) in [
-            ("203.0.113.7:49152", "10.0.0.1:10001", [44, 28]),
-            ("[2001::9]:1", "[::1]:65535", [29, 52]),
-            ("203.0.113.7:49152", "[::1]:10001", [50, 52]),
-            ("[::ffff:203.0.113.7]:49152", "[::ffff:10.0.0.1]:10001", [44, 28]),
+        for (from, at) in [
+            ("203.0.113.7:49152", "10.0.0.1:10001"),
+            ("[2001::9]:1", "[::1]:65535"),
+            ("203.0.113.7:49152", "[::1]:10001"),
+            ("[::ffff:203.0.113.7]:49152", "[::ffff:10.0.0.1]:10001"),
         ] {
             let (from, at): (SocketAddr, SocketAddr) = (from.parse().unwrap(), at.parse().unwrap());
-            for (version, length) in [Version::V1, Version::V2].into_iter().zip(length) {
+            for version in [Version::V1, Version::V2] {
                 let written = header(version, from, at);
-                let read = parse(&written);
-                assert_eq!(
-                    read,
-                    Ok(Some((Source::Client(from.ip().to_canonical()), length))),
-                    "{written:02x?}"
-                );
-                assert_eq!(written.len(), length);
+                let whole = Some((Source::Client(from.ip().to_canonical()), written.len()));
+                assert_eq!(parse(&written), Ok(whole), "{written:02x?}");
             }
         }
+        let line = header(Version::V1, "1.2.3.4:5".parse().unwrap(), "6.7.8.9:10".parse().unwrap());
+        assert_eq!(line, b"PROXY TCP4 1.2.3.4 6.7.8.9 5 10\r\n");
     }
 
     #[test]
