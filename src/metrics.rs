@@ -4,6 +4,8 @@
 //! stores; the scraper reads all blocks with relaxed loads. No two threads ever write the same cache line. Gauges are
 //! derived from the tables they describe, never kept by adding and subtracting (field-notes.md S10).
 
+pub mod proxy;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Whether a value only grows.

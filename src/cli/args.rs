@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::{dispatch, doctor, drain, orders, plan, replay, route, rpc, shards, trace, version, who};
+use super::{dispatch, doctor, drain, orders, plan, proxy, replay, route, rpc, shards, trace, version, who};
 use crate::config::{
     CONFIG_ENV, Planted, PlantedFault, PlantedPush, PlantedUpstream, Reload, SETTINGS, Sources,
 };
@@ -47,6 +47,7 @@ pub(super) fn command() -> Command {
         .subcommand(drain::adopt_command())
         .subcommand(doctor::command())
         .subcommand(plan::command())
+        .subcommand(proxy::command())
 }
 
 fn with_gateway_flags(command: Command) -> Command {

@@ -5,8 +5,9 @@
 //! the embedded backend, `openim` has OpenIM's services answer them, over `channel`;
 //! `admin` is HTTP for operators, `verbs` what they may ask there, `access` who may, `inside` the view of all shards;
 //! `client` makes one call from the command line, `channel` calls OpenIM's services, `unary` is what both say and hear;
-//! `cluster` is this node among others, `peers` the links to them.
+//! `cluster` is this node among others, `peers` the links to them, `assign` tells clients where to go;
 //! `budget`, `conduct`, `bounded` and `stream` keep peers within limits. No user state is here: the shards own users.
+//! `proxy` is a process of its own: `pinion proxy`.
 
 mod access;
 mod admin;
@@ -29,6 +30,7 @@ mod openim;
 mod orders;
 pub mod peers;
 mod planted;
+pub mod proxy;
 mod readiness;
 mod run;
 mod server;

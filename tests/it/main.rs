@@ -34,6 +34,8 @@ mod openim_config;
 mod openim_metrics;
 mod placement;
 mod protection;
+mod proxy;
+mod proxy_ends;
 mod push_api;
 mod recording;
 mod reload;

@@ -96,7 +96,7 @@ pub(super) const CLUSTER: &[Setting] = &[
         "a number from 1 to 10000",
         "100",
         "This node's share of the users, relative to the others'",
-        |d, t| d.config.cluster.weight = Weight::new(number(t, 1..=u32::from(WEIGHT_MAX))?)?,
+        |d, t| d.config.cluster.weight = Weight::new(number(t, 1..=u32::from(limits::WEIGHT_MAX))?)?,
         |c| c.cluster.weight.value()
     ),
     setting!(
