@@ -10,7 +10,7 @@ use super::placed::Placed;
 use super::rules::Rule;
 use super::{Fence, Lease, Node, Stage, Switch, Views};
 use crate::ids::{ShardId, Text};
-use crate::limits::{FENCE_MS, GONE_MS, LIST_BARRIER_MS};
+use crate::limits::{FENCE_MS, GONE_MS, LAST_GONE_MS, LAST_MS, LIST_BARRIER_MS};
 use crate::placement::view::{Epoch, Incarnation, Member, MemberState, NodeId, View};
 use crate::time::Mono;
 
@@ -132,6 +132,7 @@ impl Node {
             self.placement = placement;
         }
         self.view = view;
+        self.note_the_lost();
         if !self.rules.hold(Rule::NoPruning) {
             let (me, placement) = (&self.me.node_id, &self.placement);
             for peer in self.peers.values_mut() {
@@ -147,6 +148,20 @@ impl Node {
             self.view.member(id).is_some() || peer.greeted.is_some() || !matches!(peer.link, Link::Down)
         });
         self.strays.recheck = true;
+    }
+
+    /// Since when records are lost, as this node sees it (M10).
+    fn note_the_lost(&mut self) {
+        let lost = |member: &&Member| member.state == MemberState::Lost;
+        let lives: Vec<_> =
+            self.others().filter(lost).map(|member| (member.node_id.clone(), member.incarnation)).collect();
+        for (id, peer) in &mut self.peers {
+            let still = |life: &(Incarnation, Mono)| lives.contains(&(id.clone(), life.0));
+            peer.lost = peer.lost.filter(still);
+        }
+        for (id, incarnation) in lives {
+            self.peers.entry(id).or_default().lost.get_or_insert((incarnation, self.now.mono));
+        }
     }
 
     /// Nodes that must have answered, promised or be proven empty before this node says "complete" (M4).
@@ -330,7 +345,7 @@ impl Node {
         self.out.push(Output::Fence(reason));
     }
 
-    /// `fence = strict`: without a lease and with a greeted peer silent for too long (M9).
+    /// `fence = strict`: without a lease and with a greeted peer silent for too long, or without one for very long (M9).
     pub(super) fn fence_if_isolated(&mut self) {
         let now = self.now.mono;
         if self.me.fence == Fence::Report || (!self.lease.lapsed && now < self.lease.until) {
@@ -339,7 +354,8 @@ impl Node {
         let silent = |peer: &Peer| {
             peer.greeted.is_some() && peer.contact.is_some_and(|at| now.since_ms(at) >= FENCE_MS)
         };
-        if self.peers.values().any(silent) {
+        let last = now.since_ms(self.lease.until) >= LAST_MS;
+        if last || self.peers.values().any(silent) {
             self.fence(Reason::Isolated);
         }
     }
@@ -356,7 +372,9 @@ impl Node {
                 .and_then(|peer| peer.greeted)
                 .is_some_and(|greeting| greeting.incarnation == member.incarnation && greeting.echoed);
             let down = peer.and_then(|peer| peer.down_since).is_some_and(|at| now.since_ms(at) >= GONE_MS);
-            member.state == MemberState::Lost && counted_us && down
+            let seen_lost = peer.and_then(|peer| peer.lost).map(|(_, since)| now.since_ms(since));
+            let long_lost = seen_lost.is_some_and(|ms| ms >= LAST_GONE_MS);
+            member.state == MemberState::Lost && (counted_us && down || long_lost)
         };
         let empty: Vec<Output> =
             self.others().filter(empty).map(|m| Output::Forget(m.node_id.clone(), m.incarnation)).collect();

@@ -28,6 +28,8 @@ pub(super) struct Peer {
     pub(super) dialled: u64,
     /// Since when there is no link, without a break.
     pub(super) down_since: Option<Mono>,
+    /// The life whose record is lost, and since when this node has seen that, without a break.
+    pub(super) lost: Option<(Incarnation, Mono)>,
     /// Last fresh frame of any generation.
     pub(super) contact: Option<Mono>,
     pub(super) claims: Claims,

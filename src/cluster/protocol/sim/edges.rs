@@ -1,12 +1,12 @@
 //! What happens at the limits of the router (`limits::routing`), on one node that is fed by hand.
 
 use super::super::frame::{Body, Copy, Frame, Generation, Hello, PushId};
-use super::super::io::{Count, Input, Mail, Output, Push};
+use super::super::io::{Count, Input, Mail, Output, Push, Reason};
 use super::super::peer::Up;
 use super::super::{Fence, Identity, Node};
 use crate::ids::{ShardId, Text};
-use crate::limits::{BEATS_MAX, LEGS_MAX, ORDER_WAITING_MAX, PROMISES_MAX};
-use crate::placement::view::{Epoch, Incarnation, Member, NodeId, View, Weight};
+use crate::limits::{BEATS_MAX, LAST_GONE_MS, LAST_MS, LEGS_MAX, ORDER_WAITING_MAX, PROMISES_MAX};
+use crate::placement::view::{Epoch, Incarnation, Member, MemberState, NodeId, View, Weight};
 use crate::placement::{Algorithm, Fingerprint};
 use crate::time::{Mono, Now, UnixMs};
 
@@ -28,17 +28,24 @@ fn view(epoch: u64, names: &[&str], weight: u32) -> View {
     View::new(Epoch(epoch), names.iter().map(member).collect())
 }
 
-/// Node `a` in the view of these, and by its placement.
-fn node(names: &[&str]) -> Node {
-    let identity = Identity {
+fn strict(lease_until: Mono) -> Node {
+    Node::new(Identity { fence: Fence::Strict, ..identity() }, lease_until)
+}
+
+fn identity() -> Identity {
+    Identity {
         node_id: id("a"),
         incarnation: Incarnation(1),
         first_epoch: Epoch(1),
         shards: 1,
         algorithm: Algorithm::default(),
         fence: Fence::Report,
-    };
-    let mut node = Node::new(identity, Mono(u64::MAX));
+    }
+}
+
+/// Node `a` in the view of these, and by its placement.
+fn node(names: &[&str]) -> Node {
+    let mut node = Node::new(identity(), Mono(u64::MAX));
     show(&mut node, view(1, names, 100));
     node
 }
@@ -160,4 +167,37 @@ fn a_push_that_finds_no_room_to_wait_goes_out_of_order_and_is_counted() {
     let out = push(&mut node, 1 << 40, &users);
     assert_eq!(late(&out), 2);
     assert!(out.iter().any(|output| matches!(output, Output::Mail(Mail::Deliver { .. }))), "it goes");
+}
+
+fn at(ms: u64) -> Now {
+    Now { mono: NOW.mono.plus_ms(ms), ..NOW }
+}
+
+#[test]
+fn a_node_without_a_lease_for_very_long_fences_even_with_nobody_to_miss() {
+    let mut node = strict(NOW.mono);
+    assert!(node.handle(at(LAST_MS - 1), Input::Tick).is_empty());
+    let out = node.handle(at(LAST_MS), Input::Tick);
+    assert!(matches!(out.as_slice(), [Output::Fence(Reason::Isolated)]), "{out:?}");
+}
+
+#[test]
+fn a_record_lost_for_longer_than_any_node_stays_is_forgotten_unseen() {
+    let mut node = strict(Mono(u64::MAX));
+    let mut lost = view(1, &["a", "b"], 100).members().to_vec();
+    lost[1].state = MemberState::Lost;
+    show(&mut node, View::new(Epoch(1), lost.clone()));
+    assert!(node.fit(), "nobody waits for the lost");
+    let forgets = |out: &[Output]| out.iter().any(|output| matches!(output, Output::Forget(..)));
+    assert!(!forgets(&node.handle(at(LAST_GONE_MS - 1), Input::Tick)));
+    assert!(forgets(&node.handle(at(LAST_GONE_MS), Input::Tick)));
+    // Back and lost again: from the beginning.
+    for (epoch, state) in [(2, MemberState::Active), (3, MemberState::Lost)] {
+        lost[1].state = state;
+        let now = at(LAST_GONE_MS);
+        node.handle(now, Input::View(View::new(Epoch(epoch), lost.clone())));
+        node.handle(now, Input::Switched { shard: ShardId(0), epoch: Epoch(epoch), residents: Vec::new() });
+    }
+    assert!(!forgets(&node.handle(at(2 * LAST_GONE_MS - 1), Input::Tick)));
+    assert!(forgets(&node.handle(at(2 * LAST_GONE_MS), Input::Tick)));
 }
