@@ -62,8 +62,8 @@ pub const CLUSTER_RETRY_MS: u64 = 5;
 pub const COPY_ANSWER_MS: u64 = 1_300;
 /// A message of OpenIM's push service in mode `route` is not sent again to whoever had it within this time.
 pub const DOUBLE_MS: u64 = 15_000;
-/// Messages, by recipient, that are remembered for that (about 200 bytes each). More: the oldest is forgotten, and would
-/// be sent again.
+/// Messages, by recipient, that are remembered for that (about 200 bytes each). More: the oldest is forgotten, and
+/// would be sent again.
 pub const DOUBLES_MAX: usize = 262_144;
 /// Whoever has a message on its way to him is looked at again so often, until it is known what became of it.
 pub const DOUBLE_LOOK_MS: u64 = 5;

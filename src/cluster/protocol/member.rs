@@ -255,8 +255,8 @@ impl Node {
         self.accounted().into_iter().map(known).collect()
     }
 
-    /// Whom the barrier waits for (M5). Under lists a listed node that cannot be reached does not stop a start: it lists
-    /// this node as well, so it accounts for it without having met it (A5). Nobody else does.
+    /// Whether the barrier waits for somebody (M5). Under lists a listed node that cannot be reached does not stop a
+    /// start: it lists this node as well, so it accounts for it without having met it (A5). Nobody else does.
     fn waits_for_others(&self) -> bool {
         let patient = self.joined_at.is_none_or(|at| self.now.mono.since_ms(at) < LIST_BARRIER_MS);
         let listed = (self.views == Views::Ordered || patient) && self.ungreeted().next().is_some();
