@@ -1,6 +1,6 @@
 //! What `backend: openim` and `cluster.source` add to a node: the control thread, made from the configuration.
 
-mod kubernetes;
+pub(super) mod kubernetes;
 
 use std::fs;
 use std::net::SocketAddr;
