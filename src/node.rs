@@ -119,6 +119,8 @@ pub struct Node {
     blocks: Vec<Arc<Block>>,
     /// The members of the cluster, as told last.
     view: Option<Box<View>>,
+    /// The assign API has not heard of them.
+    members_untold: bool,
     /// While the node empties itself.
     drain: Option<Drain>,
     adopting: Adopting,
@@ -188,6 +190,7 @@ impl Node {
             supervisor: Supervisor::from_env(),
             reload,
             blocks: started.blocks,
+            members_untold: started.view.is_some(),
             view: started.view,
             drain: None,
             adopting,
@@ -273,13 +276,14 @@ impl Node {
     /// What main does beside watching. Returns after how many milliseconds to do it again.
     fn tend(&mut self) -> u64 {
         let adoption_ms = self.tend_adoption();
-        self.tend_drain().min(adoption_ms)
+        self.tend_drain().min(adoption_ms).min(self.tell_view())
     }
 
     /// Takes the cluster's members, as the router has them now.
     fn see(&mut self, view: Box<View>) {
         self.adopting.see(&view);
         self.view = Some(view);
+        self.members_untold = true;
     }
 
     /// One line for systemd.

@@ -8,7 +8,8 @@
 use serde::Serialize;
 
 use super::logging::{LogLevels, Logging};
-use super::{Node, NodeState, openim, roster};
+use super::{Node, openim, roster};
+use crate::config::cluster::MembershipSource;
 use crate::config::machine::Machine;
 use crate::config::policy::{NodePolicy, RpcPolicy, ShardPolicy};
 use crate::config::reload::Changes;
@@ -98,10 +99,25 @@ impl Node {
         outcome
     }
 
-    /// Reads the list of `cluster.members` again, for the assign API.
+    /// Tells the assign API who the members are, if it has not heard. Returns after how many milliseconds to try again.
+    pub(super) fn tell_view(&mut self) -> u64 {
+        let (Some(view), Some(rpc)) = (&self.view, self.rpcs.first()) else { return u64::MAX };
+        if self.members_untold && self.config.assign.listen.is_some() {
+            let news = MainNews::Members(Box::new(roster::looked_up((**view).clone())));
+            if rpc.address.post(RpcMail::Main(Box::new(news))).is_err() {
+                return STALL_WATCH_MS;
+            }
+        }
+        self.members_untold = false;
+        u64::MAX
+    }
+
+    /// Reads the list of `cluster.members` again, for the assign API of a node that is alone: among others it goes by
+    /// what the router believes.
     fn tell_members(&self) {
         let config = &self.reload.last;
-        if self.config.assign.listen.is_none() || config.cluster.members.is_none() {
+        let alone = self.config.cluster.source == MembershipSource::None;
+        if !alone || self.config.assign.listen.is_none() || config.cluster.members.is_none() {
             return;
         }
         let posted = roster::of(config).and_then(|found| {

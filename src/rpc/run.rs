@@ -312,6 +312,7 @@ impl Reader {
             (MainNews::Levels(levels), _) => {
                 self.exchange.show_levels(&levels);
                 self.told(|mesh| mesh.stand(levels.standing));
+            }
             (MainNews::Members(roster), _) => {
                 self.assigner.iter().for_each(|assigner| assigner.adopt((*roster).clone()));
             }

@@ -4,7 +4,7 @@ use super::{AUTO, Reload, Setting, Visibility, auto, name_of, named, path, path_
 use crate::cluster::adoption::Claim;
 use crate::config::cluster::{AdoptConfig, FenceMode, MembershipSource, PushMode};
 use crate::config::value::{Endpoint, millis, number, optional, word};
-use crate::limits::{self, WEIGHT_MAX};
+use crate::limits;
 use crate::placement::view::{NodeId, Weight};
 use crate::placement::{Algorithm, RingKeys};
 
