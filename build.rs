@@ -5,20 +5,21 @@ use std::path::Path;
 use std::process::Command;
 
 /// The files of the services that Pinion offers, and of what travels in their errors: server reflection hands them out.
-const SERVED: [&str; 9] = [
+const SERVED: [&str; 10] = [
     "proto/openim/msggateway/msggateway.proto",
     "proto/openim/errinfo/errinfo.proto",
     "proto/openim/legacy/msggateway.proto",
     "proto/openim/legacy/errinfo.proto",
     "proto/google/rpc/status.proto",
     "proto/pinion/v1/push.proto",
+    "proto/pinion/v1/node.proto",
     "proto/grpc/health/v1/health.proto",
     "proto/grpc/reflection/v1/reflection.proto",
     "proto/grpc/reflection/v1alpha/reflection.proto",
 ];
 
 /// What clients, OpenIM's other services, etcd and the nodes of a cluster speak.
-const SPOKEN: [&str; 8] = [
+const SPOKEN: [&str; 9] = [
     "proto/openim/sdkws/sdkws.proto",
     "proto/openim/msg/msg.proto",
     "proto/openim/push/push.proto",
@@ -26,6 +27,7 @@ const SPOKEN: [&str; 8] = [
     "proto/openim/auth/auth.proto",
     "proto/openim/legacy/auth.proto",
     "proto/etcd/rpc.proto",
+    "proto/pinion/copy/v1/copy.proto",
     "proto/pinion/peer/v1/peer.proto",
 ];
 

@@ -6,10 +6,12 @@
 //! while the gateway runs, `reload` what a new configuration changes; `cluster` has what several nodes need, `openim` has what `backend: openim` needs, and
 //! reads OpenIM's own configuration folder. No command line is parsed here (that is `cli`).
 
+pub mod assign;
 #[cfg(test)]
 #[path = "../../tests/it/harness/authority.rs"]
 pub(crate) mod authority;
 pub mod cluster;
+mod cluster_checks;
 mod fault;
 pub mod layout;
 pub mod levels;
@@ -26,7 +28,8 @@ pub mod tls;
 mod value;
 mod yaml;
 
-pub use cluster::{AssignConfig, ClusterConfig};
+pub use assign::{AssignConfig, AssignPolicy, Origins};
+pub use cluster::{ClusterConfig, MembershipSource};
 pub use fault::{Fault, Faults, Origin};
 use load::Judge;
 pub use load::{Loaded, load, text_of};
@@ -86,6 +89,8 @@ pub struct Config {
     pub rates: Rates,
     /// `drain.deadline_ms`, default `limits::DRAIN_DEADLINE_MS`.
     pub drain_deadline_ms: u64,
+    /// `drain.evict_per_s`, default `None`: worked out from what the other members accept.
+    pub drain_evict_per_s: Option<u32>,
     /// `stall.abort_ms`, default `limits::STALL_ABORT_MS`.
     pub stall_abort_ms: u64,
     /// `record.*`.

@@ -17,10 +17,10 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 
+use super::cluster::Mesh;
 use super::exchange::{CallPlace, DrainWatch, Exchange};
 use super::gate::{self, Gate};
 use super::metadata::{CallHead, Refusal};
-use super::peers::Links;
 use super::readiness::Readiness;
 use super::services::{self, Catalog, Method, Streaming, Unary};
 use super::stream::{Inbound, Outbound, send_all};
@@ -44,10 +44,12 @@ pub(super) struct Service {
     pub(super) catalog: Catalog,
     /// What may change while it runs. Taken out for one step at a time.
     pub(super) live: RefCell<Rc<Live>>,
+    /// `cluster.node_id`; empty: none.
+    pub(super) node_id: String,
     /// What the health service answers from.
     pub(super) readiness: Readiness,
     /// On thread 0 of a node among others.
-    pub(super) links: OnceCell<Links>,
+    pub(super) mesh: OnceCell<Mesh>,
 }
 
 /// What of a [`Service`] may change while it runs.

@@ -10,7 +10,7 @@ use super::placed::Placed;
 use super::rules::Rule;
 use super::{Fence, Lease, Node, Stage, Switch, Views};
 use crate::ids::{ShardId, Text};
-use crate::limits::{FENCE_MS, GONE_MS, LAST_GONE_MS, LAST_MS};
+use crate::limits::{FENCE_MS, GONE_MS, LAST_GONE_MS, LAST_MS, LIST_BARRIER_MS};
 use crate::placement::view::{Epoch, Incarnation, Member, MemberState, NodeId, View};
 use crate::time::Mono;
 
@@ -21,6 +21,7 @@ impl Node {
         if view.epoch() <= newest {
             return;
         }
+        self.joined_at.get_or_insert(self.now.mono);
         self.look_at_own_record(&view);
         if self.stage == Stage::Ended {
             return;
@@ -211,7 +212,8 @@ impl Node {
             let peer = self.peers.get(&member.node_id);
             let greeted = peer.and_then(|peer| peer.greeted).filter(|greeting| greeting.mutual);
             let counts = greeted.is_some_and(|g| !one_life || g.incarnation >= member.incarnation);
-            matters && !counts
+            let gone = peer.and_then(|peer| peer.gone).is_some_and(|gone| gone >= member.incarnation);
+            matters && !counts && !gone
         })
     }
 
@@ -253,6 +255,14 @@ impl Node {
         self.accounted().into_iter().map(known).collect()
     }
 
+    /// Whether the barrier waits for somebody (M5). Under lists a listed node that cannot be reached does not stop a
+    /// start: it lists this node as well, so it accounts for it without having met it (A5). Nobody else does.
+    fn waits_for_others(&self) -> bool {
+        let patient = self.joined_at.is_none_or(|at| self.now.mono.since_ms(at) < LIST_BARRIER_MS);
+        let listed = (self.views == Views::Ordered || patient) && self.ungreeted().next().is_some();
+        listed || self.strangers().next().is_some()
+    }
+
     pub(super) fn pass_barrier(&mut self) {
         let leased = !self.lease.lapsed && self.now.mono < self.lease.until;
         let own = self.view.member(&self.me.node_id);
@@ -260,8 +270,7 @@ impl Node {
             own.is_some_and(|own| own.incarnation == self.me.incarnation && own.state != MemberState::Lost);
         let current = self.view.epoch() >= self.registered_epoch && !self.registering && listed;
         let passed = self.fit_epoch == Some(self.view.epoch());
-        let waits = self.ungreeted().next().is_some() || self.strangers().next().is_some();
-        if self.stage == Stage::Ended || passed || !leased || !current || waits {
+        if self.stage == Stage::Ended || passed || !leased || !current || self.waits_for_others() {
             return;
         }
         self.fit_epoch = Some(self.view.epoch());
@@ -311,6 +320,14 @@ impl Node {
         if matches!(self.stage, Stage::Joining | Stage::Serving) {
             self.stage = Stage::Draining;
             self.out.push(Output::Record(MemberState::Draining));
+        }
+    }
+
+    /// An operator's drain is taken back. The record says so; users come back with the view that has it.
+    pub(super) fn serve(&mut self) {
+        if self.stage == Stage::Draining {
+            self.stage = Stage::Serving;
+            self.out.push(Output::Record(MemberState::Active));
         }
     }
 

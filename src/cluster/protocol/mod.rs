@@ -111,6 +111,8 @@ pub struct Node {
     /// [`Output::Register`] is not answered yet.
     registering: bool,
     stage: Stage,
+    /// When the first view came.
+    joined_at: Option<Mono>,
     peers: BTreeMap<NodeId, Peer>,
     strays: Strays,
     seen: Seen,
@@ -175,6 +177,7 @@ impl Node {
             fit_epoch: None,
             registering: false,
             stage: Stage::Joining,
+            joined_at: None,
             peers: BTreeMap::new(),
             strays: Strays::default(),
             seen: Seen::default(),
@@ -228,6 +231,7 @@ impl Node {
             Input::Delivered { leg, results } => self.delivered(leg, results),
             Input::Forget(node, incarnation) => self.proven_gone(&node, incarnation),
             Input::Drain => self.drain(),
+            Input::Serve => self.serve(),
             Input::Emptied => self.emptied(),
         }
     }
@@ -276,6 +280,32 @@ impl Node {
     /// Members that the barrier waits for: a join that waits says for whom.
     pub fn awaited(&self) -> impl Iterator<Item = &NodeId> {
         self.ungreeted().map(|member| &member.node_id).chain(self.strangers().map(|known| &known.node))
+    }
+
+    /// Accounted members without a link: as long as there are any, pushes whose home is here are not complete.
+    pub fn unlinked(&self) -> Vec<NodeId> {
+        let linked = |id: &NodeId| self.peers.get(id).is_some_and(|peer| peer.up().is_some());
+        self.accounted().into_iter().filter(|id| !linked(id)).collect()
+    }
+
+    /// Who this node is.
+    pub fn identity(&self) -> &Identity {
+        &self.me
+    }
+
+    /// Whether the own lease holds at `now`.
+    pub fn leased(&self, now: Mono) -> bool {
+        !self.lease.lapsed && now < self.lease.until
+    }
+
+    /// The greatest time given to a login, or heard of: residents' logins get later ones (K1).
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// The life of a node that had a link with this one last.
+    pub fn greeted(&self, node: &NodeId) -> Option<Incarnation> {
+        self.peers.get(node)?.greeted.map(|greeting| greeting.incarnation)
     }
 
     fn fingerprint(&self) -> Fingerprint {

@@ -136,7 +136,9 @@ impl Node {
             ownership: ownership(),
             admission,
             grpc,
+            membership: None,
             http: Some(http),
+            assign: None,
             block: Arc::clone(&block),
             blocks: vec![("0".to_owned(), clients()), ("rpc0".to_owned(), block)],
             pulses,
@@ -229,6 +231,8 @@ fn ownership() -> Ownership {
 
 fn config() -> Config {
     Config {
+        cluster: crate::config::ClusterConfig::default(),
+        assign: crate::config::AssignConfig::default(),
         backend: crate::config::Backend::Embedded,
         openim: crate::config::OpenimConfig::default(),
         cluster: Default::default(),
@@ -262,6 +266,7 @@ fn config() -> Config {
         shard_outbox_bytes_max: limits::SHARD_OUTBOX_BYTES_MAX,
         rates: Default::default(),
         drain_deadline_ms: 1_000,
+        drain_evict_per_s: None,
         stall_abort_ms: limits::STALL_ABORT_MS,
         record: RecordConfig { mode: RecordMode::Off, dir: ".".into(), bytes_max: 0 },
         log: LogConfig { level: "info".to_owned(), json: false, users: crate::config::UserNames::Plain },

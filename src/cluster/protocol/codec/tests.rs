@@ -66,7 +66,11 @@ fn result() -> impl Strategy<Value = (Conn, DeviceVerdict)> {
     let device = (1_i64..=11, any::<[u8; 16]>(), outcome).prop_map(|(platform, connection_id, outcome)| {
         DeviceVerdict { number: 0, platform: Platform::new(platform).unwrap(), connection_id, outcome }
     });
-    (conn, device).prop_map(|(conn, device)| (conn.clone(), DeviceVerdict { number: conn.number, ..device }))
+    // A verdict's number is its connection's: it is not written twice.
+    (conn, device).prop_map(|(conn, device)| {
+        let number = conn.number;
+        (conn, DeviceVerdict { number, ..device })
+    })
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
