@@ -1,8 +1,8 @@
 //! Pinion: a long-connection gateway for OpenIM on io_uring, one thread per core, nothing shared between cores.
 //!
 //! The map of the code is ARCHITECTURE.md. Arrows between modules point down only (`tests/it/tidy.rs`):
-//! `main, cli, node -> rpc -> shard -> control -> config, admission -> cluster, backend -> hub -> session -> wire -> placement ->
-//! arena, limits, ids, metrics, random, time, pb`.
+//! `main, cli, node -> rpc -> shard -> control -> config, admission -> cluster, backend -> hub -> session -> wire ->
+//! placement -> arena, limits, ids, metrics, random, time, pb`.
 
 pub mod arena;
 pub mod backend;

@@ -147,7 +147,8 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         let (hashed, members) = (keys.string(own), &config.openim.discovery.members);
         if !members.is_empty() && !members.contains(&hashed) {
             warnings.push(format!(
-                "cluster.placement hashes this node as {hashed}, and OpenIM's push has {}: they place users differently",
+                "cluster.placement hashes this node as {hashed}, and OpenIM's push has {}: they place users \
+                 differently",
                 members.join(", ")
             ));
         }

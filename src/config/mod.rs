@@ -3,8 +3,9 @@
 //! `settings` is the one table that everything derives from; `sources` collects texts from file (`yaml`), environment
 //! and flags; `load` turns them into a [`Config`] or into every [`Fault`] at once; `machine` reads what the machine
 //! allows and `layout` decides threads and CPUs from it; `tls` and `pem` read certificates. `policy` is what may change
-//! while the gateway runs, `reload` what a new configuration changes; `cluster` has what several nodes need, `openim` has what `backend: openim` needs, and
-//! reads OpenIM's own configuration folder. No command line is parsed here (that is `cli`).
+//! while the gateway runs, `reload` what a new configuration changes; `cluster` has what several nodes need, `openim`
+//! has what `backend: openim` needs, and reads OpenIM's own configuration folder. No command line is parsed here (that
+//! is `cli`).
 
 pub mod assign;
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! How the other threads reach the control thread. Nothing here waits: what finds its lane full comes back.
 //!
 //! The lanes: *webhooks* (full: dropped by the caller, as upstream drops them), *token orders* (full: the caller
-//! answers its own question), *membership orders* (full: the caller orders again), and what is *wanted*, which is a level and has always room. An order about tokens that
-//! was taken and asks for an answer has one, unless the thread ends first.
+//! answers its own question), *membership orders* (full: the caller orders again), and what is *wanted*, which is a
+//! level and has always room. An order about tokens that was taken and asks for an answer has one, unless the thread
+//! ends first.
 
 use std::fmt;
 use std::sync::Arc;

@@ -6,9 +6,9 @@
 /// How long a node's record stands without a renewal: default, least, most.
 pub const LEASE_MS: u64 = 10_000;
 /// See [`LEASE_MS`].
-pub const LEASE_MS_MIN: u64 = 3_000;
+pub const LEASE_LEAST_MS: u64 = 3_000;
 /// See [`LEASE_MS`].
-pub const LEASE_MS_MAX: u64 = 300_000;
+pub const LEASE_LONGEST_MS: u64 = 300_000;
 /// Each side of a link sends a beat so often: three beats per [`COVER_MS`].
 pub const BEAT_MS: u64 = 1_000;
 /// A home believes a promise so long after it sent the newest beat that the promising node has echoed; no frame older

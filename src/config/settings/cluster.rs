@@ -186,7 +186,7 @@ pub(super) const CLUSTER: &[Setting] = &[
         "a time from 3s to 300s (plain number = milliseconds)",
         "10s",
         "A node that does not renew its record for so long is lost",
-        |d, t| d.config.cluster.lease_ms = millis(t, limits::LEASE_MS_MIN..=limits::LEASE_MS_MAX)?,
+        |d, t| d.config.cluster.lease_ms = millis(t, limits::LEASE_LEAST_MS..=limits::LEASE_LONGEST_MS)?,
         |c| c.cluster.lease_ms
     ),
     setting!(

@@ -176,7 +176,8 @@ impl<'a> Link<'a> {
         Ok(Watch { body: answer.into_body(), lines: Lines::default(), silence })
     }
 
-    /// Sends a request and reads the whole answer. That something is not there, or was changed by somebody else, is one.
+    /// Sends a request and reads the whole answer. That something is not there, or was changed by somebody else, is
+    /// an answer.
     pub(in crate::control) async fn exchange(
         &self,
         (method, path, accept): (Method, &str, &'static str),

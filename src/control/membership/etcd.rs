@@ -23,6 +23,8 @@ use crate::pb::etcd;
 use crate::placement::view::{Epoch, Incarnation, Member, MemberState, NodeId};
 use crate::time::Mono;
 
+/// What a sign of life says; that it is there is all.
+const ALIVE: &[u8] = b"alive";
 /// What of a lease's time counts by the own clock: A1 and A4.
 const LEASE_PERMILLE: u64 = 990;
 
@@ -110,7 +112,7 @@ impl<'a> Registrant<'a> {
         let incarnation = Incarnation(revision);
         let sign = etcd::TxnRequest {
             compare: vec![unchanged(&key, header.revision)],
-            success: vec![put(&self.keys.life(node_id, incarnation), Vec::new(), lease)],
+            success: vec![put(&self.keys.life(node_id, incarnation), ALIVE.to_vec(), lease)],
             ..etcd::TxnRequest::default()
         };
         if !link.transact(sign).await?.succeeded {
@@ -171,6 +173,12 @@ impl<'a> Registrant<'a> {
     /// A store that was restored from a backup says what was; its epochs begin anew. Nothing of it is believed.
     pub(super) async fn check_source(&self, link: &mut Link) -> Result<(), Fault> {
         let (header, _) = link.entry(&self.keys.node(&self.own.node_id)).await?;
+        self.of_the_source(&header)
+    }
+
+    /// Asked of each answer that something is concluded from: a connection comes back by itself, and may then lead to
+    /// another store.
+    pub(super) fn of_the_source(&self, header: &etcd::ResponseHeader) -> Result<(), Fault> {
         if header.cluster_id == self.source.get() {
             return Ok(());
         }
@@ -208,7 +216,7 @@ impl<'a> Registrant<'a> {
         let (mut own, mut bound) = self.look(kept, link).await?;
         if own != OwnRecord::Gone && bound != Some(lease) {
             let life = self.keys.life(&self.own.node_id, kept.incarnation);
-            if let Err(fault) = link.put(&life, b"", lease).await {
+            if let Err(fault) = link.put(&life, ALIVE, lease).await {
                 if matches!(fault, Fault::NoLease) {
                     kept.lease = None;
                 }
@@ -235,6 +243,7 @@ impl<'a> Registrant<'a> {
             ..etcd::TxnRequest::default()
         };
         let answer = link.transact(both).await?;
+        self.of_the_source(&answer.header.unwrap_or_default())?;
         let mut entries = answer.responses.into_iter().map(first_entry);
         let record = entries.next().flatten();
         let bound = entries.next().flatten().map(|entry| entry.lease);
@@ -288,7 +297,8 @@ impl<'a> Registrant<'a> {
         (state, registration): (MemberState, Registration),
     ) -> Result<(), Fault> {
         let key = self.keys.node(&self.own.node_id);
-        let (_, entry) = link.entry(&key).await?;
+        let (header, entry) = link.entry(&key).await?;
+        self.of_the_source(&header)?;
         let Some((current, revision)) = self.read(entry.as_ref()) else {
             self.telling.replaced();
             return Ok(());
@@ -330,7 +340,8 @@ impl<'a> Registrant<'a> {
     /// Deletes the record of a lost life. One that has changed is left: then somebody knows more.
     async fn forget(&self, link: &mut Link, node_id: &NodeId, incarnation: Incarnation) -> Result<(), Fault> {
         let key = self.keys.node(node_id);
-        let (_, entry) = link.entry(&key).await?;
+        let (header, entry) = link.entry(&key).await?;
+        self.of_the_source(&header)?;
         let Some((member, revision)) = self.read(entry.as_ref()) else { return Ok(()) };
         if member.incarnation != incarnation || member.state != MemberState::Lost {
             return Ok(());
@@ -344,7 +355,8 @@ impl<'a> Registrant<'a> {
 
     async fn leave(&self, kept: &mut Kept, link: &mut Link) -> Result<(), Fault> {
         let key = self.keys.node(&self.own.node_id);
-        let (_, entry) = link.entry(&key).await?;
+        let (header, entry) = link.entry(&key).await?;
+        self.of_the_source(&header)?;
         if let Some((member, revision)) = self.read(entry.as_ref())
             && member.incarnation == kept.incarnation
             && !delete_unchanged(link, &key, revision).await?

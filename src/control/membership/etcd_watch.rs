@@ -117,6 +117,7 @@ impl<'a> Watcher<'a> {
             ..etcd::TxnRequest::default()
         };
         let answer = link.transact(request).await?;
+        self.registrant.of_the_source(answer.header.as_ref().unwrap_or(&etcd::ResponseHeader::default()))?;
         let mut parts = answer.responses.into_iter().map(|part| entries(part).unwrap_or_default());
         let (nodes, lives) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         if nodes.more || lives.more {

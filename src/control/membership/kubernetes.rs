@@ -136,8 +136,8 @@ impl<'a> Pods<'a> {
         let (status, pod) = link.exchange((Method::GET, &path, METADATA_OF_ONE), Vec::new()).await?;
         if status == StatusCode::NOT_FOUND {
             return Err(Fault::Ended(format!(
-                "there is no pod {node_id}: with cluster.source kubernetes cluster.node_id is the pod's name (auto, with \
-                 MY_POD_NAME or POD_NAME from fieldRef metadata.name)"
+                "there is no pod {node_id}: with cluster.source kubernetes cluster.node_id is the pod's name (auto, \
+                 with MY_POD_NAME or POD_NAME from fieldRef metadata.name)"
             )));
         }
         let pod: Object = read(&pod)?;

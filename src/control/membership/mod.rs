@@ -5,9 +5,8 @@
 //! once; from then on it tells what it sees, and does what it is ordered.
 //!
 //! `listed` is a file, `etcd` keeps the own record and lease there and `etcd_watch` follows the others', `record` is
-//! the form of both; `kubernetes` keeps a
-//! `Lease` object there (`lease_object`); `telling` is what is believed and told, `todo` what is ordered and not done, `lock` the file that
-//! keeps a second process from the node's name.
+//! the form of both; `kubernetes` keeps a `Lease` object there (`lease_object`); `telling` is what is believed and
+//! told, `todo` what is ordered and not done, `lock` the file that keeps a second process from the node's name.
 
 mod etcd;
 mod etcd_watch;

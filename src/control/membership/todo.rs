@@ -31,6 +31,8 @@ pub(super) struct Todo {
 /// Where they come from.
 pub(super) struct Orders {
     lane: mpsc::Receiver<MembershipOrder>,
+    /// Nobody can order anything any more.
+    closed: bool,
     wanted: Wanted,
     pub(super) todo: Todo,
     ending: bool,
@@ -60,7 +62,7 @@ impl Todo {
 
 impl Orders {
     pub(super) fn new(lane: mpsc::Receiver<MembershipOrder>, wanted: Wanted) -> Self {
-        Self { lane, wanted, todo: Todo::default(), ending: false }
+        Self { lane, closed: false, wanted, todo: Todo::default(), ending: false }
     }
 
     /// Whether the thread is to end and nothing ordered is left.
@@ -75,9 +77,9 @@ impl Orders {
     pub(super) async fn more(&mut self) {
         tokio::select! {
             biased;
-            order = self.lane.recv(), if !self.ending => match order {
+            order = self.lane.recv(), if !self.closed => match order {
                 Some(order) => self.todo.take(order),
-                None => self.ending = true,
+                None => self.closed = true,
             },
             _ = self.wanted.end(), if !self.ending => self.ending = true,
             else => std::future::pending().await,

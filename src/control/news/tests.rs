@@ -185,3 +185,28 @@ fn what_is_refused_is_offered_again_until_it_is_taken() {
     });
     assert_eq!(rig.taken(), [News::Registration(RegistrationState::Present)]);
 }
+
+#[test]
+fn of_the_membership_the_newest_of_each_kind_waits_and_in_order() {
+    use crate::placement::view::{Epoch, Incarnation, View};
+    let rig = rig(0);
+    let view = |epoch| MembershipNews::View(View::new(Epoch(epoch), Vec::new()));
+    let joined =
+        MembershipNews::Joined { incarnation: Incarnation(1), first_epoch: Epoch(1), lease_until: Mono(9) };
+    for news in [
+        joined.clone(),
+        view(1),
+        MembershipNews::Lease(Mono(10)),
+        view(2),
+        MembershipNews::Recorded(Epoch(3)),
+        MembershipNews::Lease(Mono(20)),
+        view(4),
+    ] {
+        rig.board.membership(news);
+        assert!(!rig.board.offer());
+    }
+    rig.make_room(10);
+    assert!(rig.board.offer());
+    let wanted = [joined, MembershipNews::Recorded(Epoch(3)), MembershipNews::Lease(Mono(20)), view(4)];
+    assert_eq!(rig.taken(), wanted.map(|news| News::Membership(Box::new(news))));
+}

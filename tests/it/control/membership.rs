@@ -96,6 +96,19 @@ impl Control {
         })
     }
 
+    /// Until when the lease holds, as told last.
+    fn leased_until(&self) -> Mono {
+        let told = self.membership().into_iter().rev().find_map(|news| match news {
+            MembershipNews::Regained { until, .. } | MembershipNews::Lease(until) => Some(until),
+            _ => None,
+        });
+        told.unwrap_or_else(|| self.joined().2)
+    }
+
+    pub(super) fn await_end_of_lease(&self) {
+        eventually("the end of the lease", || (self.leased_until() < clock::now().mono).then_some(()));
+    }
+
     /// Ends it as kill -9 does: nothing is revoked or deleted.
     pub(super) fn kill(&mut self) {
         self.thread.take().unwrap().end(Leases::Leave, Duration::ZERO);
@@ -207,12 +220,7 @@ fn a_node_that_was_cut_off_learns_that_it_is_lost_and_registers_anew() {
     let before = two.await_members(&["one active", "two active"]);
     front.cut();
     one.await_members(&["one active", "two lost"]);
-    let now = clock::now().mono;
-    let held = two.membership().into_iter().filter_map(|news| match news {
-        MembershipNews::Regained { until, .. } | MembershipNews::Lease(until) => Some(until),
-        _ => None,
-    });
-    assert!(held.max().is_some_and(|until| until < now), "it knew before the others did (A4)");
+    assert!(two.leased_until() < clock::now().mono, "it knew before the others did (A4)");
     assert_eq!(two.view().unwrap(), before, "the last known members stand");
     front.open(etcd.0.address);
     two.await_own(OwnRecord::Lost);
@@ -255,7 +263,7 @@ fn an_outage_longer_than_the_lease_changes_no_view_and_ends_the_lease() {
     etcd.0.signal(Signal::STOP);
     for (node, view) in nodes.iter().zip(&views) {
         node.await_metric(Metric::LeaseRenewalsFailed, 3);
-        eventually("the end of the lease", || (node.block.value(Metric::LeaseLeft) == 0).then_some(()));
+        node.await_end_of_lease();
         assert_eq!(node.view().as_ref(), Some(view));
     }
     etcd.0.signal(Signal::CONT);
@@ -305,7 +313,7 @@ fn an_etcd_that_is_another_cluster_is_not_believed() {
     front.cut();
     front.open(other.0.address);
     one.await_metric(Metric::ViewsHeld, 2);
-    eventually("the end of the lease", || (one.block.value(Metric::LeaseLeft) == 0).then_some(()));
+    one.await_end_of_lease();
     assert_eq!((one.view().unwrap(), other.get("pinion/nodes/one")), (view, None));
     front.cut();
     front.open(etcd.0.address);

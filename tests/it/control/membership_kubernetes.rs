@@ -78,7 +78,8 @@ fn a_node_whose_lease_had_ended_registers_anew() {
     server.be(Mood::Away);
     server.cut();
     for (node, view) in nodes.iter().zip(&views) {
-        eventually("the end of the lease", || (node.block.value(Metric::LeaseLeft) == 0).then_some(()));
+        node.await_metric(Metric::LeaseRenewalsFailed, 1);
+        node.await_end_of_lease();
         assert_eq!(node.view(), *view, "the last known members stand");
     }
     server.be(Mood::Well);
