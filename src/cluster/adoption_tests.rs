@@ -1,3 +1,5 @@
+//! Who takes which address over, view by view and order by order.
+
 use proptest::prelude::*;
 
 use super::*;
