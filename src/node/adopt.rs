@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::hook::{Run, Verb};
 use super::{Node, Shard};
-use crate::cluster::adoption::{Adoption, Claim};
+use crate::cluster::adoption::{Adoption, Claim, Members};
 use crate::config::Config;
 use crate::config::cluster::ClusterConfig;
 use crate::limits::{ADOPT_HOOK_POLL_MS, ADOPT_RETRY_MS};
@@ -94,8 +94,9 @@ impl Adopting {
         if let Some(stranded) = config.stranded() {
             tracing::warn!("{stranded}");
         }
+        let members = if adopt.members { Members::Learned } else { Members::Ignored };
         Self {
-            rules: Adoption::new(config.node_id.clone(), adopt.listed.clone(), adopt.members),
+            rules: Adoption::new(config.node_id.clone(), adopt.listed.clone(), members),
             hook: adopt.hook.clone(),
             hook_ms: adopt.hook_ms,
             places: BTreeMap::new(),
