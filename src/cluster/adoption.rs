@@ -24,10 +24,27 @@ pub struct Claim {
     pub address: SocketAddr,
 }
 
+/// What an operator may say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Take,
+    Release,
+}
+
+/// Whether addresses in members' `ws_url` count as if they were listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Members {
+    /// They do not.
+    #[default]
+    Ignored,
+    /// They do, and are remembered when the member is gone.
+    Learned,
+}
+
 /// What an operator has said of a node, until it comes back in a new life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Said {
-    takes: bool,
+    order: Order,
     /// The life that the view had of it then.
     life: Option<Incarnation>,
 }
@@ -38,8 +55,7 @@ pub struct Adoption {
     me: Option<NodeId>,
     /// `cluster.adopt`.
     listed: Vec<Claim>,
-    /// Whether members' own addresses count, too.
-    members: bool,
+    members: Members,
     /// Addresses that members had in the last view with them.
     learned: BTreeMap<NodeId, SocketAddr>,
     /// Listed or learned nodes that the view lacks, and since when.
@@ -49,15 +65,15 @@ pub struct Adoption {
 }
 
 impl Adoption {
-    /// For this node. `members`: an address in a member's `ws_url` counts as if it were listed.
-    pub fn new(me: Option<NodeId>, listed: Vec<Claim>, members: bool) -> Self {
+    /// For this node.
+    pub fn new(me: Option<NodeId>, listed: Vec<Claim>, members: Members) -> Self {
         Self { me, listed, members, ..Self::default() }
     }
 
     /// Takes a view.
     pub fn see(&mut self, now: Mono, view: View) {
         for member in view.members() {
-            if let Some(address) = address_of(&member.ws_url).filter(|_| self.members) {
+            if let Some(address) = address_of(&member.ws_url).filter(|_| self.members == Members::Learned) {
                 self.learned.insert(member.node_id.clone(), address);
             }
         }
@@ -89,7 +105,7 @@ impl Adoption {
     /// # Errors
     /// It is this node, or no address of it is known.
     pub fn take(&mut self, node: &NodeId) -> Result<(), String> {
-        self.say(node, true)
+        self.say(node, Order::Take)
     }
 
     /// An operator's order not to hold them, until [`Adoption::take`], or until the node is seen in a new life.
@@ -97,10 +113,10 @@ impl Adoption {
     /// # Errors
     /// As [`Adoption::take`].
     pub fn release(&mut self, node: &NodeId) -> Result<(), String> {
-        self.say(node, false)
+        self.say(node, Order::Release)
     }
 
-    fn say(&mut self, node: &NodeId, takes: bool) -> Result<(), String> {
+    fn say(&mut self, node: &NodeId, order: Order) -> Result<(), String> {
         if self.me.as_ref() == Some(node) {
             return Err(format!("{node} is this node: its addresses are its own"));
         }
@@ -115,7 +131,7 @@ impl Adoption {
             });
         }
         let life = self.view.as_ref().and_then(|view| view.member(node)).map(|member| member.incarnation);
-        self.said.insert(node.clone(), Said { takes, life });
+        self.said.insert(node.clone(), Said { order, life });
         Ok(())
     }
 
@@ -140,7 +156,7 @@ impl Adoption {
 
     fn holds(&self, now: Mono, node: &NodeId) -> bool {
         if let Some(said) = self.said.get(node) {
-            return said.takes;
+            return said.order == Order::Take;
         }
         let Some(view) = &self.view else { return false };
         let dead = match view.member(node) {

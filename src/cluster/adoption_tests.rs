@@ -1,3 +1,5 @@
+//! Who takes which address over, view by view and order by order.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -29,7 +31,8 @@ fn view(members: &[(&str, MemberState, u64)]) -> View {
 
 /// What `me` holds after these views, told at once.
 fn held(me: &str, views: &[View]) -> Vec<Claim> {
-    let mut adoption = Adoption::new(Some(id(me)), vec![claim("a", 1), claim("b", 2), claim("c", 3)], false);
+    let mut adoption =
+        Adoption::new(Some(id(me)), vec![claim("a", 1), claim("b", 2), claim("c", 3)], Members::Ignored);
     views.iter().for_each(|view| adoption.see(NOW, view.clone()));
     adoption.held(NOW).into_iter().collect()
 }
@@ -59,14 +62,16 @@ fn a_node_that_is_not_active_itself_takes_nothing() {
         assert_eq!(held("a", &[view(&[("a", state, 1), ("b", Lost, 1)])]), [], "{state:?}");
     }
     assert_eq!(held("a", &[view(&[("a", Active, 1), ("b", Lost, 1), ("c", Joining, 1)])]), [claim("b", 2)]);
-    let nameless =
-        Adoption { view: Some(view(&[("b", Lost, 1)])), ..Adoption::new(None, vec![claim("b", 2)], false) };
+    let nameless = Adoption {
+        view: Some(view(&[("b", Lost, 1)])),
+        ..Adoption::new(None, vec![claim("b", 2)], Members::Ignored)
+    };
     assert!(nameless.held(NOW).is_empty());
 }
 
 #[test]
 fn a_node_that_is_gone_is_taken_over_after_a_while_and_a_late_view_starts_no_new_while() {
-    let mut adoption = Adoption::new(Some(id("a")), vec![claim("b", 2)], false);
+    let mut adoption = Adoption::new(Some(id("a")), vec![claim("b", 2)], Members::Ignored);
     assert_eq!(
         (adoption.held(NOW), adoption.next(NOW)),
         (BTreeSet::new(), None),
@@ -93,14 +98,14 @@ fn members_own_addresses_are_learned_and_remembered_when_they_are_no_names() {
         let b = Member { state, ws_url: url.into(), ..Member::new(id("b")) };
         View::new(Epoch(1), vec![Member::new(id("a")), b])
     };
-    let mut adoption = Adoption::new(Some(id("a")), Vec::new(), true);
+    let mut adoption = Adoption::new(Some(id("a")), Vec::new(), Members::Learned);
     adoption.see(NOW, with_url(Active, "ws://10.0.0.2:10001/"));
     adoption.see(NOW, with_url(Lost, ""));
     assert_eq!(adoption.held(NOW), [claim("b", 2)].into());
-    let mut named = Adoption::new(Some(id("a")), Vec::new(), true);
+    let mut named = Adoption::new(Some(id("a")), Vec::new(), Members::Learned);
     named.see(NOW, with_url(Lost, "wss://b.example.com/"));
     assert!(named.held(NOW).is_empty());
-    let mut listed_only = Adoption::new(Some(id("a")), Vec::new(), false);
+    let mut listed_only = Adoption::new(Some(id("a")), Vec::new(), Members::Ignored);
     listed_only.see(NOW, with_url(Lost, "ws://10.0.0.2:10001/"));
     assert!(listed_only.held(NOW).is_empty());
 }
@@ -123,7 +128,7 @@ fn addresses_are_read_from_urls_and_names_are_not() {
 
 #[test]
 fn an_order_counts_until_the_node_comes_in_a_new_life() {
-    let mut adoption = Adoption::new(Some(id("a")), vec![claim("b", 2)], false);
+    let mut adoption = Adoption::new(Some(id("a")), vec![claim("b", 2)], Members::Ignored);
     // A static list says of nobody that he is lost. The order may come before the first view.
     adoption.take(&id("b")).unwrap();
     assert_eq!(adoption.held(NOW).len(), 1);
@@ -141,7 +146,7 @@ fn an_order_counts_until_the_node_comes_in_a_new_life() {
     adoption.see(NOW, view(&[("a", Active, 1), ("b", Lost, 3)]));
     assert_eq!(adoption.held(NOW).len(), 1);
     // Taken while the view has no word of it, then back.
-    let mut adoption = Adoption::new(Some(id("a")), vec![claim("b", 2)], false);
+    let mut adoption = Adoption::new(Some(id("a")), vec![claim("b", 2)], Members::Ignored);
     adoption.see(NOW, view(&[("a", Active, 1)]));
     adoption.take(&id("b")).unwrap();
     adoption.see(NOW, alive(7));
@@ -150,11 +155,11 @@ fn an_order_counts_until_the_node_comes_in_a_new_life() {
 
 #[test]
 fn orders_about_oneself_or_a_stranger_are_refused_with_what_is_known() {
-    let mut adoption = Adoption::new(Some(id("a")), vec![claim("a", 1), claim("b", 2)], false);
+    let mut adoption = Adoption::new(Some(id("a")), vec![claim("a", 1), claim("b", 2)], Members::Ignored);
     assert!(adoption.take(&id("a")).unwrap_err().contains("is this node"));
     let stranger = adoption.release(&id("x")).unwrap_err();
     assert!(stranger.contains("no address of x is known") && stranger.ends_with(": a, b"), "{stranger}");
-    let mut bare = Adoption::new(None, Vec::new(), true);
+    let mut bare = Adoption::new(None, Vec::new(), Members::Learned);
     assert!(bare.take(&id("x")).unwrap_err().contains("set cluster.adopt"));
 }
 
@@ -171,7 +176,7 @@ proptest! {
         let view = view(&members);
         let mut holders: BTreeMap<Claim, usize> = BTreeMap::new();
         for name in &names {
-            let mut adoption = Adoption::new(Some(id(name)), listed.clone(), false);
+            let mut adoption = Adoption::new(Some(id(name)), listed.clone(), Members::Ignored);
             adoption.see(NOW, view.clone());
             for claim in adoption.held(NOW) {
                 *holders.entry(claim).or_default() += 1;
@@ -190,8 +195,8 @@ proptest! {
         let names: Vec<String> = (0..6).map(|n| format!("node-{n}")).collect();
         let state = |n: usize, dead: &[usize]| if dead.contains(&n) { Lost } else { Active };
         let of = |dead: &[usize]| {
-            let members: Vec<_> = names.iter().enumerate().map(|(n, name)| (name.as_str(), state(n, dead), 1)).collect();
-            view(&members)
+            let members = names.iter().enumerate().map(|(n, name)| (name.as_str(), state(n, dead), 1));
+            view(&members.collect::<Vec<_>>())
         };
         let (before, after) = (of(&[lost]), of(&[lost, dies]));
         let dead = id(&names[lost]);

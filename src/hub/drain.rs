@@ -117,7 +117,7 @@ impl Hub {
         match self.drain {
             None => false,
             Some(Leaving::By(_)) => true,
-            Some(Leaving::At(_)) => self.registry.sessions.len() > 0,
+            Some(Leaving::At(_)) => !self.registry.sessions.is_empty(),
         }
     }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::hook::{Run, Verb};
 use super::{Node, Shard};
-use crate::cluster::adoption::{Adoption, Claim};
+use crate::cluster::adoption::{Adoption, Claim, Members};
 use crate::config::Config;
 use crate::config::cluster::ClusterConfig;
 use crate::limits::{ADOPT_HOOK_POLL_MS, ADOPT_RETRY_MS};
@@ -94,8 +94,9 @@ impl Adopting {
         if let Some(stranded) = config.stranded() {
             tracing::warn!("{stranded}");
         }
+        let members = if adopt.members { Members::Learned } else { Members::Ignored };
         Self {
-            rules: Adoption::new(config.node_id.clone(), adopt.listed.clone(), adopt.members),
+            rules: Adoption::new(config.node_id.clone(), adopt.listed.clone(), members),
             hook: adopt.hook.clone(),
             hook_ms: adopt.hook_ms,
             places: BTreeMap::new(),
@@ -230,12 +231,17 @@ impl Node {
     pub(super) fn order_adoption(&mut self, order: AdoptionOrder) -> Result<AdoptionView, String> {
         let node = match &order {
             AdoptionOrder::Look => return Ok(self.adopting.view()),
+            AdoptionOrder::Take(node) | AdoptionOrder::Release(node) => node,
+        };
+        self.all_hear()?;
+        match &order {
+            AdoptionOrder::Look => {}
             AdoptionOrder::Take(_) if self.standing() == Standing::Draining => {
                 return Err("the gateway drains: it takes no clients".to_owned());
             }
-            AdoptionOrder::Take(node) => self.adopting.rules.take(node).map(|()| node)?,
-            AdoptionOrder::Release(node) => self.adopting.rules.release(node).map(|()| node)?,
-        };
+            AdoptionOrder::Take(_) => self.adopting.rules.take(node)?,
+            AdoptionOrder::Release(_) => self.adopting.rules.release(node)?,
+        }
         tracing::info!(?order, "by an operator");
         for (claim, place) in &mut self.adopting.places {
             if claim.node == *node {
