@@ -12,12 +12,14 @@
 )]
 
 mod admission;
+mod adoption;
 mod bad_input;
 mod churn;
 mod cluster;
 mod commands;
 mod control;
 mod doctor;
+mod drain;
 mod harness;
 mod hostile;
 mod inside;

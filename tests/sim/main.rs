@@ -23,6 +23,7 @@ mod churn;
 mod claims_behaviour;
 mod client;
 mod connection_behaviour;
+mod drain_behaviour;
 mod envelope_behaviour;
 mod frames;
 mod freeze;
