@@ -74,6 +74,7 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         blocks: start.blocks.clone(),
         catalog: Catalog::new(&start.config.rpc, start.config.cluster.source),
         mesh: OnceCell::new(),
+        links: OnceCell::new(),
         readiness: readiness.clone(),
         live: RefCell::new(Rc::new(Live::of(&policy))),
     });
@@ -178,7 +179,8 @@ fn mesh(
         events,
     };
     let mesh = Mesh::new(plan, link);
-    drop(service.mesh.set(mesh.clone())); // it was empty
+    drop(service.links.set(mesh.links().clone())); // they were empty
+    drop(service.mesh.set(mesh.clone()));
     Ok(Some(mesh))
 }
 
