@@ -12,6 +12,9 @@ import os
 import subprocess
 import sys
 
+import suite_cluster
+import suite_cluster_clients
+import suite_assign
 import suite_faults
 import suite_fleet
 import suite_front
@@ -40,10 +43,13 @@ SUITES = {
     "services": suite_services.run,
     "h2load": suite_h2load.run,
     "front": suite_front.run,
+    "assign": suite_assign.run,
     "openim": suite_openim.run,
     "openim35": suite_openim35.run,
     "openim-faults": suite_faults.run,
     "openim-fleet": suite_fleet.run,
+    "cluster": suite_cluster.run,
+    "cluster-clients": suite_cluster_clients.run,
 }
 SHARDS = 3
 
