@@ -235,8 +235,6 @@ fn config() -> Config {
         assign: crate::config::AssignConfig::default(),
         backend: crate::config::Backend::Embedded,
         openim: crate::config::OpenimConfig::default(),
-        cluster: Default::default(),
-        assign: Default::default(),
         websocket: WebsocketConfig {
             address: "::".parse().unwrap(),
             port: 0,
