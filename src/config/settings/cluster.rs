@@ -4,7 +4,6 @@ use super::{AUTO, Reload, Setting, Visibility, auto, name_of, named, path, path_
 use crate::config::cluster::{FenceMode, MembershipSource, PushMode};
 use crate::config::value::{Endpoint, millis, number, optional, word};
 use crate::limits;
-use crate::limits::WEIGHT_MAX;
 use crate::placement::view::{NodeId, Weight};
 use crate::placement::{Algorithm, RingKeys};
 
