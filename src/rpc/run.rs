@@ -85,12 +85,9 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
     };
     if let Some(assign) = start.assign {
         listeners.push(assign.listener.try_clone()?);
-        let own = assign.own.map(|node_id| Own::new(node_id, &readiness));
+        let own = assign.own.clone().map(|node_id| Own::new(node_id, &readiness));
         let assigner = Assigner::new(&start.config, own, Counts::Thread(exchange.clone()));
-        if let Some(roster) = assign.roster {
-            assigner.adopt(roster);
-        }
-        assigner.serve(assign.listener, assign.polling, &turns);
+        assigner.serve(assign, &turns);
         reader.assigner = Some(assigner);
     }
     if let Some(http) = start.http {

@@ -71,11 +71,8 @@ async fn run(start: DispatchStart, turns: Turns) -> io::Result<()> {
     let inbox = start.inbox;
     let doorbell = TcpStream::from_std(std::net::TcpStream::from(inbox.doorbell_fd()?))?;
     let assigner = Assigner::new(&start.config, None, Counts::Own(RefCell::default()));
-    if let Some(roster) = start.assign.roster {
-        assigner.adopt(roster);
-    }
     let shut = [start.assign.listener.try_clone()?, start.http.try_clone()?];
-    assigner.serve(start.assign.listener, start.assign.polling, &turns);
+    assigner.serve(start.assign, &turns);
     let sources = Sources {
         blocks: vec![("dispatch".to_owned(), Arc::clone(&block))],
         admission: Arc::new(Admission::new(0)),

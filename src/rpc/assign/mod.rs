@@ -131,7 +131,11 @@ impl Assigner {
     }
 
     /// Serves clients and asks members, from now on.
-    pub(super) fn serve(self: &Rc<Self>, listener: TcpListener, polling: Polling, turns: &Turns) {
+    pub(super) fn serve(self: &Rc<Self>, start: AssignStart, turns: &Turns) {
+        let AssignStart { listener, roster, polling, .. } = start;
+        if let Some(roster) = roster {
+            self.adopt(roster);
+        }
         let site: Rc<dyn Site> = Rc::<Self>::clone(self);
         monoio::spawn(door::accept(listener, site, turns.clone()));
         monoio::spawn(poll::poll_always(Rc::clone(self), polling));
