@@ -19,7 +19,7 @@ const SERVED: [&str; 10] = [
 ];
 
 /// What clients, OpenIM's other services, etcd and the nodes of a cluster speak.
-const SPOKEN: [&str; 8] = [
+const SPOKEN: [&str; 9] = [
     "proto/openim/sdkws/sdkws.proto",
     "proto/openim/msg/msg.proto",
     "proto/openim/push/push.proto",
@@ -27,6 +27,7 @@ const SPOKEN: [&str; 8] = [
     "proto/openim/auth/auth.proto",
     "proto/openim/legacy/auth.proto",
     "proto/etcd/rpc.proto",
+    "proto/pinion/copy/v1/copy.proto",
     "proto/pinion/peer/v1/peer.proto",
 ];
 

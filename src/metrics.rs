@@ -4,6 +4,8 @@
 //! stores; the scraper reads all blocks with relaxed loads. No two threads ever write the same cache line. Gauges are
 //! derived from the tables they describe, never kept by adding and subtracting (field-notes.md S10).
 
+pub mod proxy;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Whether a value only grows.
@@ -89,6 +91,30 @@ metrics! {
     LaneHandOverFull Counter "pinion_lane_overflows_total" ("lane" = "hand_over") "Mails refused because the lane was full.";
     LaneRpcFull Counter "pinion_lane_overflows_total" ("lane" = "rpc") "Mails refused because the lane was full.";
 
+    ClusterFit Gauge "pinion_cluster_fit" "1 while this node may say that a push is complete: it has a lease and has met the other members.";
+    ClusterMembers Gauge "pinion_cluster_members" "Members of the cluster in any state, this node included.";
+    ClusterLinked Gauge "pinion_cluster_peers" ("link" = "up") "Other nodes by link. One that is down makes pushes not complete: GET /v1/cluster says which and why.";
+    ClusterUnlinked Gauge "pinion_cluster_peers" ("link" = "down") "Other nodes by link. One that is down makes pushes not complete: GET /v1/cluster says which and why.";
+    ClusterPushHome Counter "pinion_cluster_pushes_total" ("path" = "home") "Recipients of pushes sent to other nodes: to their home, or to all nodes since the home is not linked or not agreed on (all), or again since its answer is missing (second).";
+    ClusterPushAll Counter "pinion_cluster_pushes_total" ("path" = "all") "Recipients of pushes sent to other nodes: to their home, or to all nodes since the home is not linked or not agreed on (all), or again since its answer is missing (second).";
+    ClusterPushSecond Counter "pinion_cluster_pushes_total" ("path" = "second") "Recipients of pushes sent to other nodes: to their home, or to all nodes since the home is not linked or not agreed on (all), or again since its answer is missing (second).";
+    ClusterPushesOpen Gauge "pinion_cluster_pushes_in_flight" "Pushes, kicks and questions of callers of this node that wait for verdicts of other nodes.";
+    ClusterNotFit Counter "pinion_cluster_not_complete_total" ("reason" = "not_fit") "Recipients whose verdict is not complete: the node that decided has no lease or has not met all members (not_fit: look at its /readyz), or a node did not answer (no_answer: GET /v1/cluster names it; POST /v1/forget if it is dead).";
+    ClusterNoAnswer Counter "pinion_cluster_not_complete_total" ("reason" = "no_answer") "Recipients whose verdict is not complete: the node that decided has no lease or has not met all members (not_fit: look at its /readyz), or a node did not answer (no_answer: GET /v1/cluster names it; POST /v1/forget if it is dead).";
+    ClusterUnclaimed Counter "pinion_cluster_unclaimed_logins_total" "Logins served though their home could not be told: pushes for them are not complete until the link to it is up.";
+    ClusterOutOfOrder Counter "pinion_cluster_out_of_order_total" "Recipients whose push overtook an earlier one that had gone to all nodes and was not answered in time: mend the link to their home.";
+    ClusterStaleFrames Counter "pinion_cluster_stale_total" ("what" = "frame") "Frames of ended links (harmless); links closed since frames or beats were too old (link: a host or network that pauses for seconds), or since claims stayed unanswered (lagging: an overloaded peer).";
+    ClusterStaleLinks Counter "pinion_cluster_stale_total" ("what" = "link") "Frames of ended links (harmless); links closed since frames or beats were too old (link: a host or network that pauses for seconds), or since claims stayed unanswered (lagging: an overloaded peer).";
+    ClusterLaggingLinks Counter "pinion_cluster_stale_total" ("what" = "lagging") "Frames of ended links (harmless); links closed since frames or beats were too old (link: a host or network that pauses for seconds), or since claims stayed unanswered (lagging: an overloaded peer).";
+    ClusterLateRenewals Counter "pinion_cluster_late_renewals_total" "Renewals of the lease that came after it had ended: the source of the membership, or this host, was too slow for cluster.lease_ms.";
+    ClusterSeenEvicted Counter "pinion_cluster_deliveries_forgotten_total" "Deliveries forgotten before no copy of them could come: repeated pushes are then not complete. More pushes per second than a node can remember for 15 s: add nodes.";
+    ClusterUnknownCopies Counter "pinion_cluster_unknown_copies_total" "Copies of a kind that this version does not know: bring all nodes to one version.";
+    ClusterDoubles Counter "pinion_cluster_doubled_messages_total" "Recipients of OpenIM pushes that had the message already: it came to more than one node, though cluster.push_mode is route. If the push service asks every gateway (etcd, OpenIM main), set cluster.push_mode: local; if it asks one by hash, give all its instances the same list of gateways.";
+    ClusterLocalElsewhere Counter "pinion_cluster_local_elsewhere_total" "Recipients of OpenIM pushes in cluster.push_mode local who belong to another node and are not here. Normal while the push service asks every gateway: then it grows alike on all nodes, and their homes are asked too. If it asks only one gateway, they are not reached: set cluster.push_mode: route, or register all gateways.";
+    ClusterMailWaiting Gauge "pinion_cluster_mail_waiting" "Mails of the node's router that wait for a full lane of a shard or of the control thread.";
+    ClusterMailWaited Counter "pinion_cluster_mail_total" ("outcome" = "waited") "Mails of the node's router that met a full lane; lost: too many waited, and logins that they answer time out. A shard that does not keep up: see pinion_loop_lag_ms.";
+    ClusterMailLost Counter "pinion_cluster_mail_total" ("outcome" = "lost") "Mails of the node's router that met a full lane; lost: too many waited, and logins that they answer time out. A shard that does not keep up: see pinion_loop_lag_ms.";
+
     LoopLagMs Gauge "pinion_loop_lag_ms" "How late the last tick came, in milliseconds.";
     LoopLagMaxMs Gauge "pinion_loop_lag_max_ms" "The latest tick since start, in milliseconds.";
     Turns Counter "pinion_turns_total" "Rounds of the shard's loop.";
@@ -99,6 +125,8 @@ metrics! {
     AcceptPauses Counter "pinion_accept_pauses_total" ("cause" = "no_resources") "Times that a listener stopped accepting for a while.";
     AcceptWaits Counter "pinion_accept_pauses_total" ("cause" = "handshake_limit") "Times that a listener stopped accepting for a while.";
     LoginsDelayed Counter "pinion_logins_delayed_total" "Logins that waited a random time before their 101, since too many came at once.";
+    LoginsClaiming Gauge "pinion_cluster_logins_waiting" "Logins that wait until their user's home node has their claim.";
+    ClusterNewsWaiting Gauge "pinion_cluster_news_waiting" "News of shards that their node's router has not taken.";
     HandOversOut Counter "pinion_hand_overs_total" ("direction" = "out") "Connections moved between shards before the 101.";
     HandOversIn Counter "pinion_hand_overs_total" ("direction" = "in") "Connections moved between shards before the 101.";
 
@@ -281,7 +309,26 @@ metrics! {
     WebhooksLate Counter "pinion_webhooks_total" ("outcome" = "timeout") "Webhooks by outcome.";
     WebhooksDropped Counter "pinion_webhooks_total" ("outcome" = "queue_full") "Webhooks by outcome.";
     WebhooksUnwanted Counter "pinion_webhooks_total" ("outcome" = "turned_off") "Webhooks by outcome.";
+    PeerLinks Gauge "pinion_peer_links" "Other nodes with a link that is up.";
+    PeerQueuedBytes Gauge "pinion_peer_queued_bytes" "Bytes that wait for links to other nodes.";
+    PeerDials Counter "pinion_peer_dials_total" "Attempts to dial another node.";
+    PeerOpened Counter "pinion_peer_opened_total" "Links to other nodes that this node dialled; each beyond the first of a node is a reconnect.";
+    PeerRefused Counter "pinion_peer_refused_total" "Links to other nodes that were not made, or ended by one side with a reason (the log has it).";
+    PeerFramesIn Counter "pinion_peer_frames_total" ("direction" = "in") "Frames between nodes.";
+    PeerFramesOut Counter "pinion_peer_frames_total" ("direction" = "out") "Frames between nodes.";
+    PeerBytesIn Counter "pinion_peer_bytes_total" ("direction" = "in") "Bytes of messages between nodes.";
+    PeerBytesOut Counter "pinion_peer_bytes_total" ("direction" = "out") "Bytes of messages between nodes.";
+    PeerOverflows Counter "pinion_peer_links_ended_total" ("reason" = "overflow") "Links ended by this node for cause.";
+    PeerStalls Counter "pinion_peer_links_ended_total" ("reason" = "stalled") "Links ended by this node for cause.";
+    PeerFaults Counter "pinion_peer_links_ended_total" ("reason" = "unreadable") "Links ended by this node for cause.";
+    PeerTooLarge Counter "pinion_peer_frames_too_large_total" "Questions to another node that were too large to be sent; their verdicts name it.";
     NewsDeferred Counter "pinion_control_news_deferred_total" "Times that the rpc thread had no room for news of the control thread.";
+    DrainEvicted Counter "pinion_drain_evicted_total" "Sessions ended by a drain.";
+    Draining Gauge "pinion_draining" "1 while the node empties itself, by an operator's order or at its end.";
+    DrainRate Gauge "pinion_drain_evictions_per_second_limit" "Evictions per second that an operator's drain allows; 0 without one.";
+    AdoptedAddresses Gauge "pinion_adopted_addresses" "Addresses of other nodes that clients are served on here.";
+    AdoptionsFailed Counter "pinion_adoption_failures_total" ("step" = "listen") "Steps of taking over an address that failed; they are repeated.";
+    AdoptionHooksFailed Counter "pinion_adoption_failures_total" ("step" = "hook") "Steps of taking over an address that failed; they are repeated.";
     ReloadsApplied Counter "pinion_reloads_total" ("outcome" = "applied") "Times that the configuration was read again.";
     ReloadsUnchanged Counter "pinion_reloads_total" ("outcome" = "unchanged") "Times that the configuration was read again.";
     ReloadsRefused Counter "pinion_reloads_total" ("outcome" = "refused") "Times that the configuration was read again.";

@@ -1,14 +1,20 @@
 //! One node: builds mailboxes, listeners and threads, watches them, and takes them down.
 //!
 //! `threads` starts them and waits until they are ready, `openim` makes the control thread of `backend: openim`;
-//! `drain` ends them; `reload` changes what may change meanwhile; `logging` is the process's log; `supervisor` tells
-//! systemd, `signals` is what main sleeps on. Everything here runs on the main thread, which is the only one that may
+//! `drain` empties the node and ends them; `adopt` serves addresses of dead nodes, and `hook` moves them; `cluster` waits
+//! for the other nodes at the start, `roster` is who they are for the assign API; `reload` changes what may change
+//! meanwhile; `logging` is the process's log; `supervisor` tells systemd, `signals` is what main sleeps on. `dispatch` and
+//! `proxy` are the main threads of other processes. Everything here runs on the main thread, which is the only one that may
 //! block. Not here: what the threads do (`shard`, `rpc`), and what is printed (`cli`).
 
+mod adopt;
+mod cluster;
 pub mod dispatch;
 mod drain;
+mod hook;
 mod logging;
 mod openim;
+pub mod proxy;
 mod reload;
 mod roster;
 mod signals;
@@ -16,6 +22,7 @@ mod supervisor;
 mod threads;
 mod watch;
 
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -23,6 +30,9 @@ use std::thread::JoinHandle;
 use crossbeam_channel::TryRecvError;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 
+use self::adopt::Adopting;
+use self::drain::Drain;
+pub use self::drain::DrainView;
 pub use self::logging::Logging;
 use self::reload::Reload;
 use self::signals::Signals;
@@ -32,8 +42,11 @@ use crate::config::layout::Layout;
 use crate::config::machine::Machine;
 use crate::config::{Config, Driver, Engine, Sources};
 use crate::ids::ShardId;
+use crate::metrics::Block;
+use crate::placement::view::View;
 use crate::shard::mailbox::{Control, RpcAddress, ShardAddress};
 use crate::shard::news::NodeInbox;
+use crate::shard::orders::NodeLevels;
 use crate::shard::stall::Watcher;
 use crate::shard::{Base, DriverKind, EngineKind, NodeEvent, probe_io_uring, probe_ring_engine, stall_trace};
 
@@ -74,6 +87,10 @@ struct Shard {
     address: ShardAddress,
     /// The shard's own listener once more, to take it out of the accept group when the shard cannot.
     listener: Option<TcpListener>,
+    /// Likewise those on other nodes' addresses, by number.
+    adopted: BTreeMap<u16, TcpListener>,
+    /// What it is to hear, in order, and has not yet: its control lane was full.
+    untold: VecDeque<Control>,
     thread: JoinHandle<()>,
 }
 
@@ -98,6 +115,17 @@ pub struct Node {
     watcher: Option<Watcher>,
     supervisor: Supervisor,
     reload: Reload,
+    /// The shards' counts.
+    blocks: Vec<Arc<Block>>,
+    /// The members of the cluster, as told last.
+    view: Option<Box<View>>,
+    /// The assign API has not heard of them.
+    members_untold: bool,
+    /// While the node empties itself.
+    drain: Option<Drain>,
+    adopting: Adopting,
+    /// What rpc thread 0 knows.
+    told: NodeLevels,
     /// The shard that stalled for longer than `stall.abort_ms`.
     condemned: Option<ShardId>,
     planted: Option<PlantedStall>,
@@ -122,7 +150,7 @@ impl Node {
     /// What went wrong, in words for the operator. Threads that run already end with the process.
     pub fn start(config: &Config, sources: Sources, logging: &Logging) -> Result<Self, String> {
         // First of all, so that a signal during the start is not lost and the default action does not cut it short.
-        let signals =
+        let mut signals =
             Signals::catch(&[SIGTERM, SIGINT, SIGHUP]).map_err(|e| format!("cannot catch signals: {e}"))?;
         stall_trace::install().map_err(|e| format!("cannot prepare backtraces of stalled shards: {e}"))?;
         let (driver, driver_reason) = choose_driver(config.shards.driver, probe_io_uring)?;
@@ -132,7 +160,11 @@ impl Node {
         let mut config = config.clone();
         config.websocket.address = claim_websocket(&config)?;
         let reload = Reload::new(given, sources, machine.clone(), logging);
-        let started = threads::start(Arc::new(config), &machine, Base { driver, engine }, logging.dropped())?;
+        let ended = || signals.pending().any(is_end);
+        let started =
+            threads::start(Arc::new(config), &machine, Base { driver, engine }, logging.dropped(), ended)?;
+        let mut adopting = Adopting::new(&started.config.cluster);
+        started.view.iter().for_each(|view| adopting.see(view));
         let stall_abort_ms = started.config.stall_abort_ms;
         let facts = Facts {
             websocket: started.websocket,
@@ -157,6 +189,12 @@ impl Node {
             watcher: Some(Watcher::new(started.watched, stall_abort_ms)),
             supervisor: Supervisor::from_env(),
             reload,
+            blocks: started.blocks,
+            members_untold: started.view.is_some(),
+            view: started.view,
+            drain: None,
+            adopting,
+            told: NodeLevels::default(),
             condemned: None,
             planted: None,
             stalls: false,
@@ -201,7 +239,7 @@ impl Node {
         self.supervisor.ready(&self.status());
         loop {
             self.take_news()?;
-            let pause_ms = self.watch()?.min(self.tell_policies());
+            let pause_ms = self.watch()?.min(self.tell_policies()).min(self.tend());
             let signals: Vec<i32> = self.signals.pending().collect();
             if signals.contains(&SIGUSR2) {
                 self.stall();
@@ -225,6 +263,7 @@ impl Node {
             match self.events.try_recv() {
                 Ok(NodeEvent::Failed(why)) => return Err(Failure::Said(why)),
                 Ok(NodeEvent::Order { ticket, order }) => self.order(ticket, order),
+                Ok(NodeEvent::View(view)) => self.see(view),
                 Ok(event) => tracing::debug!(?event, "unexpected news"),
                 Err(TryRecvError::Empty) => return Ok(()),
                 Err(TryRecvError::Disconnected) => {
@@ -234,13 +273,27 @@ impl Node {
         }
     }
 
+    /// What main does beside watching. Returns after how many milliseconds to do it again.
+    fn tend(&mut self) -> u64 {
+        let adoption_ms = self.tend_adoption();
+        self.tend_drain().min(adoption_ms).min(self.tell_view())
+    }
+
+    /// Takes the cluster's members, as the router has them now.
+    fn see(&mut self, view: Box<View>) {
+        self.adopting.see(&view);
+        self.view = Some(view);
+        self.members_untold = true;
+    }
+
     /// One line for systemd.
     fn status(&self) -> String {
         let pending = match self.reload.pending() {
             0 => String::new(),
             n => format!(", {n} settings wait for a restart"),
         };
-        format!("clients on {}, {} shards{pending}", self.facts.websocket, self.shards.len())
+        let doing = if self.drain.is_some() { "draining: no new clients" } else { "clients" };
+        format!("{doing} on {}, {} shards{pending}", self.facts.websocket, self.shards.len())
     }
 }
 

@@ -60,6 +60,9 @@ pub mod pinion {
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/pinion.v1.rs"));
     }
+    pub mod copy {
+        include!(concat!(env!("OUT_DIR"), "/pinion.copy.v1.rs"));
+    }
     pub mod peer {
         include!(concat!(env!("OUT_DIR"), "/pinion.peer.v1.rs"));
     }

@@ -56,21 +56,30 @@ pub(super) fn arguments() -> [Arg; 2] {
             .value_name("HOST:PORT")
             .default_value("127.0.0.1:12140")
             .help("The gateway's admin port (http.listen)"),
-        Arg::new("token")
-            .long("token")
-            .value_name("TOKEN")
-            .env("PINION_HTTP_TOKEN")
-            .hide_env_values(true)
-            .help("The gateway's http.token, if it runs on another machine; prefer the environment"),
+        token(),
     ]
+}
+
+/// `--token`.
+pub(super) fn token() -> Arg {
+    Arg::new("token")
+        .long("token")
+        .value_name("TOKEN")
+        .env("PINION_HTTP_TOKEN")
+        .hide_env_values(true)
+        .help("The gateway's http.token, if it runs on another machine; prefer the environment")
 }
 
 impl Gateway {
     /// As the flags name it.
     pub(super) fn of(matches: &ArgMatches) -> Self {
         let text = |name: &str| matches.get_one::<String>(name).cloned();
-        let host = text("http").unwrap_or_default();
-        Self { host, token: text("token").filter(|token| !token.is_empty()) }
+        Self::at(&text("http").unwrap_or_default(), text("token").as_ref())
+    }
+
+    /// At `host:port`.
+    pub(super) fn at(host: &str, token: Option<&String>) -> Self {
+        Self { host: host.to_owned(), token: token.filter(|token| !token.is_empty()).cloned() }
     }
 
     /// The text that a path answers with.

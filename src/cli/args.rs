@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::{dispatch, doctor, orders, plan, replay, route, rpc, shards, trace, version, who};
+use super::{dispatch, doctor, drain, orders, plan, proxy, replay, route, rpc, shards, trace, version, who};
 use crate::config::{
     CONFIG_ENV, Planted, PlantedFault, PlantedPush, PlantedUpstream, Reload, SETTINGS, Sources,
 };
@@ -43,8 +43,11 @@ pub(super) fn command() -> Command {
         .subcommand(shards::command())
         .subcommand(orders::reload_command())
         .subcommand(orders::log_level_command())
+        .subcommand(drain::command())
+        .subcommand(drain::adopt_command())
         .subcommand(doctor::command())
         .subcommand(plan::command())
+        .subcommand(proxy::command())
 }
 
 fn with_gateway_flags(command: Command) -> Command {

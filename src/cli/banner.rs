@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{doctor, version};
 use crate::backend::token;
+use crate::config::cluster::{MembershipSource, PushMode};
 use crate::config::{
     Backend, Config, DEFAULT_SECRET, DiscoveryKind, Endpoint, Loaded, RedisConfig, RedisMode, RpcConfig,
     setting,
@@ -46,6 +47,7 @@ pub(super) fn text(loaded: &Loaded, facts: &Facts, files: u64) -> String {
     lines.push(engine(facts));
     lines.push(threads(facts));
     lines.extend(limits_in_force(loaded, files));
+    lines.extend(cluster(&loaded.config));
     lines.extend(backend(&loaded.config));
     lines.extend(loaded.taken().iter().map(|line| format!("openim     {line}")));
     lines.extend(loaded.notes.iter().map(|note| format!("note       {note}")));
@@ -132,6 +134,28 @@ fn limits_in_force(loaded: &Loaded, files: u64) -> Vec<String> {
         format!("  {key:<32} {value:>11}  {}", loaded.origin(key))
     }));
     lines
+}
+
+/// This node among others: who it is, how users are placed, and whom OpenIM's push service asks.
+fn cluster(config: &Config) -> Option<String> {
+    let source = config.cluster.source;
+    let asked = match config.cluster.push_mode {
+        PushMode::Local => {
+            "local: OpenIM's push service asks every gateway, each answers for its own connections"
+        }
+        PushMode::Route => {
+            "route: OpenIM's push service asks one gateway, which reaches users wherever they are"
+        }
+    };
+    let shown = |key: &str| setting(key).map(|s| s.shown(config)).unwrap_or_default();
+    (source != MembershipSource::None).then(|| {
+        format!(
+            "cluster    node {}, members from {}, placement {}; push_mode {asked}",
+            shown("cluster.node_id"),
+            shown("cluster.source"),
+            shown("cluster.placement")
+        )
+    })
 }
 
 fn backend(config: &Config) -> Vec<String> {

@@ -3,7 +3,7 @@
 //! `args` derives flags from the settings table; one file per command; `client` and `frames` are the gateway's own wire
 //! code from the client's side; `admin` asks a running gateway over its admin port, `rpc` finds the way to its gRPC
 //! port; `doctor` judges the host, `plan` computes what one needs, `route` says where users
-//! belong. Not here: what runs once a gateway is configured (`node`).
+//! belong; `proxy` is a process beside the gateway. Not here: what runs once a gateway is configured (`node`).
 //!
 //! Exit codes: 0 as asked, 1 it did not work out (each command says what), 2 the input was wrong; `doctor` has 3 and 4
 //! as well.
@@ -14,12 +14,14 @@ mod banner;
 mod client;
 mod dispatch;
 mod doctor;
+mod drain;
 mod frames;
 mod gateway;
 mod listen;
 mod orders;
 mod output;
 mod plan;
+mod proxy;
 mod push;
 mod replay;
 mod route;
@@ -56,6 +58,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("check", matches)) => check(matches),
         Some(("token", matches)) => token::run(matches),
         Some(("listen", matches)) => listen::run(matches),
+        Some(("proxy", matches)) => proxy::run(matches),
         Some(("push", matches)) => push::run(matches),
         Some(("replay", matches)) => replay::run(matches),
         Some(("dispatch", matches)) => dispatch::run(matches),
@@ -65,6 +68,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("shards", matches)) => shards::run(matches),
         Some(("reload", matches)) => orders::reload(matches),
         Some(("log-level", matches)) => orders::log_level(matches),
+        Some(("drain", matches)) => drain::run(matches),
+        Some(("adopt", matches)) => drain::adopt(matches),
         Some(("doctor", matches)) => doctor::run(matches),
         Some(("plan", matches)) => plan::run(matches),
         // The parser knows no other command; an answer costs less than a proof.

@@ -67,6 +67,7 @@ fn row(c: &ConnectionFacts) -> Vec<String> {
         Phase::LoggingIn => "token check",
         Phase::Spread => "spread",
         Phase::Registering => "registering",
+        Phase::Claiming => "claiming",
         Phase::Open if c.background => "background",
         Phase::Open => "open",
         Phase::Closing => "closing",

@@ -9,6 +9,7 @@
 #![deny(clippy::indexing_slicing, clippy::iter_over_hash_type, clippy::expect_used)]
 
 pub mod acceptor;
+pub mod adoption;
 pub mod assign;
 pub mod batch;
 pub mod compare;

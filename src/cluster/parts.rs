@@ -65,6 +65,6 @@ impl Parts {
             let missing = self.missing.into_iter().flatten();
             results.extend(missing.map(|user| PushResult { user, devices: None, expired: false }));
         }
-        ResultPart { results, totals: self.totals, not_reached, last: true }
+        ResultPart { results, totals: self.totals, not_reached, last: true, ..ResultPart::default() }
     }
 }

@@ -19,7 +19,7 @@ use crate::hub::sight::Sight;
 use crate::ids::{Platform, RpcId, RpcTicket, ShardId, SlotId, SourceId, Text};
 use crate::limits::VERDICT_MARGIN_MS;
 use crate::metrics::{Metric, Tally};
-use crate::placement::view::{Local, Place};
+use crate::placement::view::{Local, NodeId, Place};
 use crate::time::Mono;
 
 /// The mail of one call: at most one per shard.
@@ -116,8 +116,22 @@ pub struct ResultPart {
     pub totals: Totals,
     /// With the last part: users that no shard has answered for; of [`To::AllLocal`], shards instead.
     pub not_reached: u32,
+    /// Of a push that was routed between nodes: for each of `results`, whether anybody can be missing. Empty: this node
+    /// alone was asked.
+    pub covers: Vec<Cover>,
+    /// With the last part: users whose verdict is not complete.
+    pub not_complete: u32,
     /// The call is over.
     pub last: bool,
+}
+
+/// How sure a result is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cover {
+    /// No connection of the user that was open when the push came, and still is, can be missing.
+    pub complete: bool,
+    /// If it is not: the nodes that did not answer; none, if the node that decided was not fit.
+    pub unaccounted: Vec<NodeId>,
 }
 
 #[derive(Debug)]

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use super::value::Endpoint;
+use crate::cluster::adoption::{self, Claim};
+use crate::limits;
 use crate::placement::Algorithm;
 use crate::placement::view::{NodeId, Weight};
 
@@ -55,6 +57,10 @@ pub struct ClusterConfig {
     pub ws_url: String,
     /// `cluster.rpc_address`: where peers reach `rpc.listen`; `None`: the address and port of `rpc.listen`.
     pub rpc_address: Option<Endpoint>,
+    /// `cluster.peer_ca`: who signed the certificates of the other nodes' `rpc.tls_cert`; `None`: `rpc.tls_client_ca`.
+    pub peer_ca: Option<PathBuf>,
+    /// `cluster.peer_name`: the name that each of those certificates has; `None`: the address that is dialled.
+    pub peer_name: Option<String>,
     /// `cluster.placement`: `rendezvous` or `ring TEXT` with `{node_id}` in it; default rendezvous.
     pub placement: Algorithm,
     /// `cluster.members`: the file of `source: static`.
@@ -71,4 +77,71 @@ pub struct ClusterConfig {
     pub lock_file: Option<PathBuf>,
     /// `cluster.push_mode`, default local.
     pub push_mode: PushMode,
+    /// `cluster.adopt*`.
+    pub adopt: AdoptConfig,
+}
+
+/// `cluster.adopt*`: addresses of dead nodes that this one takes over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdoptConfig {
+    /// `cluster.adopt`: `node_id=ip:port` items, default none.
+    pub listed: Vec<Claim>,
+    /// The item `members` of `cluster.adopt`: addresses in the members' `ws_url` count as if they were listed.
+    pub members: bool,
+    /// `cluster.adopt_hook`: run when an address is taken or given; default none.
+    pub hook: Option<PathBuf>,
+    /// `cluster.adopt_hook_ms`, default `limits::ADOPT_HOOK_MS`.
+    pub hook_ms: u64,
+}
+
+impl Default for AdoptConfig {
+    fn default() -> Self {
+        Self { listed: Vec::new(), members: false, hook: None, hook_ms: limits::ADOPT_HOOK_MS }
+    }
+}
+
+impl AdoptConfig {
+    /// Whether any address may be taken over.
+    pub fn is_on(&self) -> bool {
+        self.members || !self.listed.is_empty()
+    }
+}
+
+impl ClusterConfig {
+    /// What happens to clients that know only one address while its node is dead, if it should be said at start.
+    pub fn stranded(&self) -> Option<String> {
+        let url = &self.ws_url;
+        let named = !url.is_empty() && adoption::address_of(url).is_none();
+        if self.source == MembershipSource::None || self.adopt.is_on() || named {
+            return None;
+        }
+        let dial = if url.is_empty() { "this node's address" } else { url.as_str() };
+        Some(format!(
+            "clients that know only {dial} are not served while this node is down: no node takes it over \
+             (cluster.adopt), and it is no name that could be moved (cluster.ws_url)"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_nobody_would_serve_are_named_at_start() {
+        let of = |source, url: &str, listed: &[(&str, &str)]| {
+            let claim = |&(node, address): &(&str, &str)| Claim {
+                node: NodeId::new(node).unwrap(),
+                address: address.parse().unwrap(),
+            };
+            let adopt = AdoptConfig { listed: listed.iter().map(claim).collect(), ..AdoptConfig::default() };
+            ClusterConfig { source, ws_url: url.into(), adopt, ..ClusterConfig::default() }.stranded()
+        };
+        let etcd = MembershipSource::Etcd;
+        assert_eq!(of(MembershipSource::None, "", &[]), None);
+        assert_eq!(of(etcd, "wss://gateway-0.example.com/", &[]), None);
+        assert_eq!(of(etcd, "ws://10.0.0.1:10001", &[("b", "10.0.0.2:10001")]), None);
+        assert!(of(etcd, "", &[]).unwrap().contains("know only this node's address are not served"));
+        assert!(of(etcd, "ws://10.0.0.1:10001", &[]).unwrap().contains("know only ws://10.0.0.1:10001"));
+    }
 }

@@ -11,6 +11,7 @@ pub mod assign;
 #[path = "../../tests/it/harness/authority.rs"]
 pub(crate) mod authority;
 pub mod cluster;
+mod cluster_checks;
 mod fault;
 pub mod layout;
 pub mod levels;
@@ -88,6 +89,8 @@ pub struct Config {
     pub rates: Rates,
     /// `drain.deadline_ms`, default `limits::DRAIN_DEADLINE_MS`.
     pub drain_deadline_ms: u64,
+    /// `drain.evict_per_s`, default `None`: worked out from what the other members accept.
+    pub drain_evict_per_s: Option<u32>,
     /// `stall.abort_ms`, default `limits::STALL_ABORT_MS`.
     pub stall_abort_ms: u64,
     /// `record.*`.

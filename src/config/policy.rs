@@ -98,6 +98,8 @@ pub struct NodePolicy {
     pub accepts_per_second_max: u32,
     /// `drain.deadline_ms`.
     pub drain_deadline_ms: u64,
+    /// `drain.evict_per_s`.
+    pub drain_evict_per_s: Option<u32>,
     /// `stall.abort_ms`.
     pub stall_abort_ms: u64,
     /// `log.level`.
@@ -111,6 +113,7 @@ impl NodePolicy {
             connections_max: config.websocket.connections_max,
             accepts_per_second_max: config.admission.accepts_per_second_max,
             drain_deadline_ms: config.drain_deadline_ms,
+            drain_evict_per_s: config.drain_evict_per_s,
             stall_abort_ms: config.stall_abort_ms,
             log_level: config.log.level.clone(),
         }

@@ -140,6 +140,7 @@ impl Draft {
             shard_outbox_bytes_max: 0,
             rates: Rates { frames: 0, bytes: 0, inflated: 0, calls: 0 },
             drain_deadline_ms: 0,
+            drain_evict_per_s: None,
             stall_abort_ms: 0,
             record: RecordConfig { mode: RecordMode::Off, dir: PathBuf::new(), bytes_max: 0 },
             log: LogConfig { level: String::new(), json: false, users: UserNames::Plain },
@@ -764,6 +765,17 @@ const GATEWAY: &[Setting] = &[
         "After SIGTERM all connections are closed within this time",
         |d, t| d.config.drain_deadline_ms = millis(t, 0..=3_600_000)?,
         |c| c.drain_deadline_ms,
+        Live
+    ),
+    setting!(
+        "drain.evict_per_s",
+        AUTO,
+        "`auto` or a number from 1 to 100000",
+        "200",
+        "At most so many connections are closed per second by POST /v1/drain; auto: half of what the other members \
+         accept, 500 where none is known",
+        |d, t| d.config.drain_evict_per_s = auto(t, |t| number(t, 1..=limits::DRAIN_EVICT_PER_S_MAX))?,
+        |c| c.drain_evict_per_s.map_or_else(|| AUTO.to_owned(), |n| n.to_string()),
         Live
     ),
     setting!(

@@ -26,6 +26,10 @@ impl Hub {
         self.registry.audit()?;
         self.verdicts.audit()?;
         self.held.audit()?;
+        if let Some(claims) = &self.claims {
+            let sessions = self.registry.sessions.iter().map(|(id, session)| (ConnId(id), session));
+            claims.audit(&sessions.collect::<Vec<_>>())?;
+        }
         let waited_for = |verdict: &VerdictRef| self.verdicts.is_open(*verdict);
         let open = |s: &Session| {
             let tags = s.outbox.iter().flat_map(|outbox| outbox.tags());

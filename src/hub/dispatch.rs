@@ -128,7 +128,10 @@ impl Hub {
         };
         match (session.phase, &decoded) {
             (Phase::Open, _) => {}
-            (Phase::LoggingIn | Phase::Spread | Phase::Registering, Decoded::Fault(reason)) => {
+            (
+                Phase::LoggingIn | Phase::Spread | Phase::Registering | Phase::Claiming,
+                Decoded::Fault(reason),
+            ) => {
                 self.tally.count(Metric::HandshakeBad);
                 return self.end(now, conn, *reason);
             }
@@ -339,7 +342,7 @@ impl Hub {
                 if requests.is_idle() {
                     session.requests = None;
                     if session.draining {
-                        self.end(now, conn, Disconnect::Drain);
+                        self.send_away(now, conn);
                     }
                 }
                 return;

@@ -1,4 +1,4 @@
-//! How a session ends and its slot becomes free; timers; drain.
+//! How a session ends and its slot becomes free; timers. The drain is in `drain.rs`.
 //!
 //! The one way out is [`Hub::end`]. It never waits and never calls back: it notes the reason, queues what the client
 //! still gets, and leaves the rest to the queues and to the flush.
@@ -14,7 +14,7 @@ use crate::metrics::Metric;
 use crate::session::disconnect::Disconnect;
 use crate::session::outbox::Tag;
 use crate::session::{Credentials, Departed, Phase, Session, Tick};
-use crate::time::{Mono, Now};
+use crate::time::Now;
 use crate::wire::frame::{Frame, Opcode};
 use crate::wire::upgrade;
 
@@ -47,6 +47,9 @@ impl Hub {
             self.queues.push(&mut self.registry.sessions, Kind::Unregister, conn, tick);
         } else if reason == Disconnect::TransportLost {
             self.tally.count(Metric::HandshakeGone);
+        }
+        if before == Phase::Claiming {
+            self.say_gone(conn);
         }
         let waiting = self.registry.session(conn).is_some_and(|s| s.outbox.is_some());
         if terms.flush && waiting {
@@ -106,6 +109,7 @@ impl Hub {
     /// From here on no push, kick or status call sees the connection.
     pub(super) fn leave_user(&mut self, conn: ConnId) {
         if let Some(user) = self.registry.unlink(conn) {
+            self.say_gone(conn);
             if let Some(session) = self.registry.session(conn) {
                 let mark = self.config.names_connections.then(|| presence::mark(session));
                 self.presence.left(&user, session.platform.id(), mark);
@@ -332,7 +336,7 @@ impl Hub {
             return;
         };
         match session.phase {
-            Phase::LoggingIn | Phase::Registering if session.deadline <= tick => {
+            Phase::LoggingIn | Phase::Registering | Phase::Claiming if session.deadline <= tick => {
                 self.tally.count(Metric::HandshakeUpstream);
                 self.refuse_busy(now, conn, Disconnect::LoginTimeout);
             }
@@ -361,46 +365,5 @@ impl Hub {
         let frame = self.encoder.raw(&mut self.recorder, &upgrade::unavailable());
         self.queue_last(conn, frame);
         self.end(now, conn, reason);
-    }
-
-    pub(super) fn begin_drain(&mut self, now: Now, deadline: Mono) {
-        self.drain = Some(deadline);
-        self.give_up_held();
-        let logging_in: Vec<ConnId> = self.select(|s| s.phase < Phase::Open);
-        for conn in logging_in {
-            self.tally.count(Metric::HandshakeBusy);
-            self.refuse_busy(now, conn, Disconnect::Drain);
-        }
-        self.drain_step(now);
-    }
-
-    /// Evicts this tick's share: remaining sessions over remaining ticks. A session with requests in flight is marked
-    /// and leaves with its last reply; at the deadline (less the time to flush) everybody leaves.
-    fn drain_step(&mut self, now: Now) {
-        let Some(deadline) = self.drain else { return };
-        let left_ms = deadline.since_ms(now.mono).saturating_sub(limits::FLUSH_DEADLINE_MS);
-        // Whoever waits in the kick queue is on his way out already, with a kick frame.
-        let open = self.select(|s| s.phase == Phase::Open && s.is_registered());
-        let ticks = usize::try_from(left_ms / limits::TICK_MS).unwrap_or(usize::MAX);
-        let share = if ticks == 0 { open.len() } else { open.len().div_ceil(ticks) };
-        let mut evicted = 0;
-        for conn in open {
-            if evicted >= share {
-                break;
-            }
-            let Some(session) = self.registry.session_mut(conn) else {
-                continue;
-            };
-            if ticks > 0 && session.requests.is_some() {
-                session.draining = true;
-                continue;
-            }
-            evicted += 1;
-            self.end(now, conn, Disconnect::Drain);
-        }
-    }
-
-    fn select(&self, wanted: impl Fn(&Session) -> bool) -> Vec<ConnId> {
-        self.registry.sessions.iter().filter(|(_, s)| wanted(s)).map(|(id, _)| ConnId(id)).collect()
     }
 }

@@ -4,6 +4,7 @@
 //! by the next push (this closes upstream's race, spec 1.8 step 2). Every refusal is decided before.
 
 use super::calls::Pending;
+use super::claims::Winner;
 use super::follow::{What, cut};
 use super::login_policy::{self, Existing, Invalidation, LoginPolicy};
 use super::upstream::{CallMetadata, LoginPlace, UpstreamCall, UpstreamOutcome, UpstreamRequest};
@@ -140,12 +141,9 @@ impl Hub {
         self.end(now, conn, Disconnect::LoginRefused);
     }
 
-    /// Takes a connection from the register queue: policy, user map, 101 and first frame, all at once.
-    pub(super) fn register(&mut self, now: Now, conn: ConnId) {
-        if self.user_is_full(conn) {
-            self.tally.count(Metric::HandshakeUserFull);
-            return self.refuse_busy(now, conn, Disconnect::LoginRefused);
-        }
+    /// Registers a connection: policy, user map, 101 and first frame, all at once. `time`: of its key, if a home gave
+    /// one.
+    pub(super) fn register(&mut self, now: Now, conn: ConnId, time: Option<u64>) {
         let Some(session) = self.registry.session_mut(conn).filter(|s| s.phase == Phase::Registering) else {
             return;
         };
@@ -161,17 +159,17 @@ impl Hub {
         session.credentials = Credentials::Identity(Box::new(Identity { token: packed }));
         session.phase = Phase::Open;
         (session.heard, session.pinged) = (Tick::of(now.mono), Tick::of(now.mono));
-        self.apply_policy(
-            now,
-            NewLogin { user: &user, platform, token: &token, place: LoginPlace::Here },
-            |hub| {
-                let connection_id = hub.registry.session(conn).map(Session::connection_id_hex);
-                metadata(&operation_id, &user, platform, connection_id.unwrap_or_default())
-            },
-        );
+        let new = NewLogin { user: &user, platform, token: &token, place: LoginPlace::Here };
+        let called = |hub: &Self| {
+            let connection_id = hub.registry.session(conn).map(Session::connection_id_hex);
+            metadata(&operation_id, &user, platform, connection_id.unwrap_or_default())
+        };
+        let winner = self.give_key(now, conn, (&new, time));
+        if winner.is_none() {
+            self.apply_policy(now, new, called);
+        }
         if self.config.announces_logins {
-            let connection_id = self.registry.session(conn).map(Session::connection_id_hex);
-            let metadata = metadata(&operation_id, &user, platform, connection_id.unwrap_or_default());
+            let metadata = called(self);
             self.notify(now, metadata, UpstreamRequest::LoginElsewhere { token });
         }
         self.registry.link(conn, &user);
@@ -187,7 +185,13 @@ impl Hub {
             let frame = self.encoder.frame(&mut self.recorder, Opcode::Text, SUCCESS_JSON.as_bytes());
             self.queue(now, conn, frame);
         }
+        self.say_registered(conn);
         self.deliver_held(now, conn);
+        if let Some(Winner { platform, token }) = winner {
+            // As if the newer one had come after it; it spares itself.
+            let newer = NewLogin { user: &user, platform, token: &token, place: LoginPlace::Elsewhere };
+            self.apply_policy(now, newer, called);
+        }
     }
 
     /// Decides who must leave for a login here or on another gateway. They leave the user's list at once; the kick

@@ -1,5 +1,6 @@
 //! Who must leave when somebody logs in (spec 8.2, 8.3): a pure function over platforms and tokens.
 
+use super::cluster::Class;
 use crate::ids::{Platform, PlatformClass};
 
 /// Spec 8.2. Values 2 and 3 are no-ops everywhere and not configurable.
@@ -25,6 +26,23 @@ impl LoginPolicy {
             5 => Some(Self::PcAndOther),
             _ => None,
         }
+    }
+}
+
+/// What conflicts between nodes: of a user's connections in one class only the newest stays; in no class, all. Between
+/// two logins with different tokens this is [`decide`]'s opinion, under every policy. What classes cannot say: a login
+/// with the same token does not end the older one, and which tokens are made invalid. Classes of two policies differ,
+/// so that nodes that have not both read a new policy end nobody by mistake.
+pub fn class_of(policy: LoginPolicy, platform: Platform) -> Option<Class> {
+    /// First of policy 4.
+    const CLASSES: u8 = 32;
+    /// That of policy 5.
+    const NOT_PC: u8 = 64;
+    match policy {
+        LoginPolicy::KickNobody => None,
+        LoginPolicy::OnePerPlatform => u8::try_from(platform.id()).ok().map(Class),
+        LoginPolicy::OnePerClass => Some(Class(CLASSES + platform.class() as u8)),
+        LoginPolicy::PcAndOther => (platform.class() != PlatformClass::Pc).then_some(Class(NOT_PC)),
     }
 }
 

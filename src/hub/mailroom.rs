@@ -1,4 +1,4 @@
-//! Mail from the rpc threads: kicks, logins elsewhere, status, presence news. Each is answered in the same call.
+//! Mail from the rpc threads (from the router: `claims`): kicks, logins elsewhere, status, presence news. Each is answered in the same call.
 
 use super::dispatch::{SUBSCRIBE, tips};
 use super::login::{NewLogin, metadata};
@@ -29,7 +29,7 @@ impl Hub {
             ShardMail::OnlineStatus(status) => self.online_status(&status),
             ShardMail::Look(look) => self.look(now, &look),
             ShardMail::Policy(policy) => self.adopt(&policy),
-            ShardMail::Cluster(_) => {} // nobody sends it yet
+            ShardMail::Cluster(mail) => self.cluster_mail(now, *mail),
         }
     }
 

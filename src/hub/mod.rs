@@ -13,10 +13,12 @@
 mod audit;
 mod backlogs;
 mod calls;
+mod claims;
 pub mod cluster;
 pub mod conversation;
 mod crowd;
 mod dispatch;
+pub mod drain;
 mod encoder;
 pub mod ended;
 pub mod follow;
@@ -26,6 +28,7 @@ mod login;
 pub mod login_policy;
 pub mod mail;
 mod mailroom;
+mod plan;
 pub mod policy;
 mod presence;
 mod push;
@@ -48,26 +51,28 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::session::outbox::SendBatch;
 pub use crowd::SpreadPlan;
+pub use plan::HubConfig;
 
-use crate::ids::{ConnId, RpcTicket, ShardId};
+use crate::ids::{ConnId, RpcTicket};
 use crate::limits;
 use crate::metrics::{Metric, Tally};
 use crate::session::disconnect::Disconnect;
 use crate::session::handshake::Login;
-use crate::session::meter::{Rates, Resource};
+use crate::session::meter::Resource;
 use crate::session::{Phase, Tick};
 use crate::time::{Mono, Now};
 use crate::wire::envelope::Variant;
 use crate::wire::message::ReadLimits;
 use backlogs::Backlogs;
 use calls::Calls;
+use claims::Claims;
 use crowd::Spread;
 use dispatch::Decoded;
+use drain::{Leaving, Pace};
 use encoder::Encoder;
 use ended::Ended;
 use follow::Follow;
 use held::Held;
-use login_policy::LoginPolicy;
 use mail::{RpcOutcome, ShardMail};
 use presence::Presence;
 use push_queue::Pushes;
@@ -79,48 +84,6 @@ use trace::{Note, Trace};
 use upstream::{PresenceRecord, UpstreamCall, UpstreamReply};
 use verdicts::Verdicts;
 use wheel::Wheel;
-
-/// What a hub is told at start; plain numbers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HubConfig {
-    /// Its own name, for the calls it makes.
-    pub shard: ShardId,
-    /// Slab bound.
-    pub connections_max: u32,
-    /// See [`LoginPolicy`].
-    pub login_policy: LoginPolicy,
-    /// See `limits::OUTBOX_BYTES_MAX`.
-    pub outbox_bytes_max: usize,
-    /// See `limits::OUTBOX_FRAMES_MAX`.
-    pub outbox_frames_max: usize,
-    /// See `limits::SHARD_OUTBOX_BYTES_MAX`.
-    pub shard_outbox_bytes_max: usize,
-    /// Connections of one user. More: 503 before register.
-    pub user_connections_max: u32,
-    /// What happens to a storm of logins.
-    pub spread: SpreadPlan,
-    /// What one connection may ask for.
-    #[serde(default)]
-    pub rates: Rates,
-    /// Connections served with pushes in one turn; at least 1.
-    #[serde(default = "default_push_slice")]
-    pub push_slice: usize,
-    /// Whether the other gateways are told of logins here ([`upstream::UpstreamRequest::LoginElsewhere`]).
-    #[serde(default)]
-    pub announces_logins: bool,
-    /// Whether a login here ends older ones with its own token, too, where the policy says so: 3.5 (spec 8.3).
-    #[serde(default)]
-    pub kicks_same_token: bool,
-    /// Whether presence records name connections ([`upstream::ConnectionNews`]).
-    #[serde(default)]
-    pub names_connections: bool,
-    /// Keyed hashing of user ids: drawn at start, given in tests.
-    pub hash_seed: u64,
-}
-
-fn default_push_slice() -> usize {
-    limits::PUSH_SLICE_MAX
-}
 
 /// A connection whose head was accepted, now on its owner shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +109,10 @@ pub enum Input {
     Tick,
     /// Close all sessions, paced, the rest at the deadline. `deadline <= now`: at once.
     Drain(Mono),
+    /// Let nobody in and close sessions at this pace, without a deadline.
+    Evict(Pace),
+    /// The end of [`Input::Evict`]: logins are served again, and who is still here stays.
+    Serve,
 }
 
 /// What the shard must do.
@@ -177,9 +144,12 @@ pub struct Hub {
     presence: Presence,
     subscriptions: Subscriptions,
     spread: Spread,
+    /// `None`: the node is alone.
+    #[serde(default)]
+    claims: Option<Box<Claims>>,
     effects: VecDeque<Effect>,
     flush: VecDeque<ConnId>,
-    drain: Option<Mono>,
+    drain: Option<Leaving>,
     trace: Trace,
     follow: Follow,
     #[serde(skip)]
@@ -208,6 +178,7 @@ impl Hub {
             presence: Presence::new(config.connections_max),
             subscriptions: Subscriptions::default(),
             spread: Spread::new(config.spread),
+            claims: config.cluster.clone().map(|me| Box::new(Claims::new(me, config.shard))),
             effects: VecDeque::new(),
             flush: VecDeque::new(),
             drain: None,
@@ -240,7 +211,9 @@ impl Hub {
             Input::Mail(mail) => self.mail(now, mail),
             Input::UpstreamReply(reply) => self.reply(now, reply),
             Input::Tick => self.tick(now),
-            Input::Drain(deadline) => self.begin_drain(now, deadline),
+            Input::Drain(deadline) => self.begin_drain(now, Leaving::By(deadline)),
+            Input::Evict(pace) => self.begin_drain(now, Leaving::at(now.mono, pace)),
+            Input::Serve => self.drain = None,
         }
     }
 
@@ -256,7 +229,7 @@ impl Hub {
         match session.phase {
             Phase::Open => {}
             // Before its 101 a client may not send (spec 1.1).
-            Phase::LoggingIn | Phase::Spread | Phase::Registering => {
+            Phase::LoggingIn | Phase::Spread | Phase::Registering | Phase::Claiming => {
                 return self.decoded(now, conn, Decoded::Fault(Disconnect::ProtocolError));
             }
             Phase::Closing | Phase::Closed => return,
@@ -325,11 +298,12 @@ impl Hub {
                 match kind {
                     Kind::Unregister => self.unregister(conn),
                     Kind::Kick => self.kick(now, conn),
-                    Kind::Register => self.register(now, conn),
+                    Kind::Register => self.take_login(now, conn),
                 }
                 self.free_if_done(now, conn);
             }
         }
+        self.switch_slice();
         self.serve_timers(now);
         self.push_slice(now);
     }
@@ -340,6 +314,7 @@ impl Hub {
             || self.pushes.has_work()
             || self.verdicts.has_work()
             || self.timers_due.is_some()
+            || self.claims.as_ref().is_some_and(|claims| claims.has_work())
             || !self.flush.is_empty()
             || !self.effects.is_empty()
     }
@@ -348,7 +323,7 @@ impl Hub {
     /// of its own, else with the first timer of a session, and after `limits::REST_MS` at the latest.
     pub fn rest_until(&self, now: Mono) -> Mono {
         let (soon, latest) = (now.plus_ms(limits::TICK_MS), now.plus_ms(limits::REST_MS));
-        let waits = self.drain.is_some()
+        let waits = self.empties()
             || self.calls.len() > 0
             || self.held.len() > 0
             || self.verdicts.tracked() > 0
@@ -470,6 +445,9 @@ impl Hub {
         tally.set(M::SubscriptionTargets, self.subscriptions.targets() as u64);
         tally.set(M::PresenceForgotten, self.presence.forgotten);
         tally.set(M::WebhooksForgotten, self.presence.kicks_forgotten);
+        let claims = self.claims.as_ref();
+        tally.set(M::LoginsClaiming, claims.map_or(0, |claims| claims.asking() as u64));
+        tally.set(M::ClusterNewsWaiting, claims.map_or(0, |claims| claims.waiting() as u64));
         for (kind, depth, age, high) in [
             (Kind::Unregister, M::UnregisterDepth, M::UnregisterAge, M::UnregisterHigh),
             (Kind::Kick, M::KickDepth, M::KickAge, M::KickHigh),

@@ -41,6 +41,8 @@ enum Entry {
     Turn(Now),
     Sent(Now, ConnId, usize),
     Presence,
+    /// News for the router were taken.
+    News,
     /// Length of the next frame that was built (shape only: it cannot be built again without the body).
     Encoded(usize),
     /// The trace hash at this point, for the replay to compare.
@@ -121,6 +123,10 @@ impl Recorder {
 
     pub(super) fn presence(&mut self) {
         self.write(&Entry::Presence);
+    }
+
+    pub(super) fn news(&mut self) {
+        self.write(&Entry::News);
     }
 
     pub(super) fn encoded(&mut self, len: usize) {
@@ -276,6 +282,9 @@ fn step(hub: &mut Hub, entry: Entry) {
         Entry::Sent(now, conn, n) => hub.sent(now, conn, n),
         Entry::Presence => {
             hub.next_presence();
+        }
+        Entry::News => {
+            hub.next_news();
         }
         Entry::Start { .. } | Entry::Encoded(_) | Entry::Hash(_) | Entry::Truncated => {}
     }

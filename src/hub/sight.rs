@@ -70,6 +70,9 @@ pub struct ConnectionFacts {
     pub subscriptions: usize,
     /// Set by request 2004.
     pub background: bool,
+    /// In a cluster, once registered: the time of its login's key, by which the login policy decides between nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login_time: Option<u64>,
 }
 
 impl Hub {
@@ -106,8 +109,13 @@ impl Hub {
         let logging_in = walked.map(|(id, session)| (ConnId(id), session));
         let mut found = self.registry.connections(user).chain(logging_in);
         let connections =
-            found.by_ref().take(WHO_CONNECTIONS_MAX).map(|(conn, s)| facts(conn, s, tick)).collect();
+            found.by_ref().take(WHO_CONNECTIONS_MAX).map(|(conn, s)| self.facts(conn, s, tick)).collect();
         UserFacts { user: user.into(), shard: self.config.shard, connections, left_out: found.count() }
+    }
+
+    fn facts(&self, conn: ConnId, session: &Session, now: Tick) -> ConnectionFacts {
+        let key = self.claims.as_ref().and_then(|claims| claims.key(conn));
+        ConnectionFacts { login_time: key.map(|key| key.time), ..facts(conn, session, now) }
     }
 }
 
@@ -128,5 +136,6 @@ fn facts(conn: ConnId, session: &Session, now: Tick) -> ConnectionFacts {
         requests_waiting: requests.map_or(0, |requests| requests.waiting()),
         subscriptions: session.watches.as_ref().map_or(0, |watches| watches.len()),
         background: session.background,
+        login_time: None,
     }
 }

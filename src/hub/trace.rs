@@ -16,6 +16,9 @@ pub(super) enum Note {
     Presence = 8,
     Freed = 9,
     Expired = 10,
+    Asked = 11,
+    Keyed = 12,
+    Switched = 13,
 }
 
 /// FNV-1a over 64-bit words.

@@ -17,12 +17,18 @@ pub const COVER_MS: u64 = 3_000;
 /// A promise can no longer be in use so long after the last sign of the home: outlasts [`COVER_MS`] on any clock. The
 /// longest extra wait of a login.
 pub const VOID_MS: u64 = COVER_MS * 101 / 99 + 40;
+/// A node of a static list waits so long for links to the others before it serves clients without them.
+pub const LIST_BARRIER_MS: u64 = 6_000;
 /// Under `fence = strict`: without a lease and with a peer silent for so long, a node closes its connections.
 pub const FENCE_MS: u64 = 30_000;
 /// A node that fences has closed every connection after so long.
 pub const FENCE_CLOSE_MS: u64 = 2_000;
 /// Under `fence = strict`: a lost node is forgotten so long after its link went down.
 pub const GONE_MS: u64 = 40_000;
+/// Under `fence = strict`: a node that had no lease for so long closes its connections, whatever its links.
+pub const LAST_MS: u64 = 3_600_000;
+/// Under `fence = strict`: a record that has been lost for so long is deleted, even if nobody had a link with its node.
+pub const LAST_GONE_MS: u64 = LAST_MS / 100 * 105;
 /// A home waits so long for the answers to a push.
 pub const HOLD_MS: u64 = 2_000;
 /// An entry node waits so long for the home's answer, then its outcome is unknown.
@@ -47,13 +53,44 @@ pub const SEEN_MAX: usize = 524_288;
 pub const SEEN_PINNED_MAX: usize = 65_536;
 /// Recipients that wait at an entry node for order's sake. More: they go at once, counted.
 pub const ORDER_WAITING_MAX: usize = 65_536;
+/// Mail of the node's router to shards whose control lane was full. More: it is lost and counted; a login that is not
+/// answered ends at its deadline. Placements always have room.
+pub const CLUSTER_MAIL_WAITING_MAX: usize = 65_536;
+/// Mail and orders whose lane was full are tried again so often.
+pub const CLUSTER_RETRY_MS: u64 = 5;
+/// The shards answer a copy of a push within this; what is not written by then is reported as queued.
+pub const COPY_ANSWER_MS: u64 = 1_300;
+/// A message of OpenIM's push service in mode `route` is not sent again to whoever had it within this time.
+pub const DOUBLE_MS: u64 = 15_000;
+/// Messages, by recipient, that are remembered for that (about 200 bytes each). More: the oldest is forgotten, and
+/// would be sent again.
+pub const DOUBLES_MAX: usize = 262_144;
+/// Whoever has a message on its way to him is looked at again so often, until it is known what became of it.
+pub const DOUBLE_LOOK_MS: u64 = 5;
+/// A node that waits for others before it accepts clients says so in the log so often.
+pub const CLUSTER_SAY_MS: u64 = 5_000;
 
+/// News for the node's router that wait in a shard. More: new logins are refused until they left.
+pub const CLUSTER_NEWS_MAX: usize = 65_536;
+/// Placements by which one shard acts at a time. More: the oldest is forgotten, and every login asks the router.
+pub const PLACEMENTS_MAX: usize = 16;
+/// Users that a shard looks at in one turn for the answer to a new placement.
+pub const SWITCH_SLICE_MAX: u32 = 1024;
+
+const _: () = assert!(
+    COPY_ANSWER_MS + super::VERDICT_MARGIN_MS < HOLD_MS,
+    "what the shards say of a copy comes while the home waits for it"
+);
 const _: () = assert!(3 * BEAT_MS <= COVER_MS, "three beats per cover");
 const _: () = assert!(BEATS_MAX as u64 * BEAT_MS > COVER_MS * 2, "a beat that is not stale is remembered");
 const _: () = assert!(VOID_MS * 99 >= COVER_MS * 101, "a void promise is void on every clock");
 const _: () = assert!(
     GONE_MS * 99 >= (COVER_MS + FENCE_MS + FENCE_CLOSE_MS) * 101,
     "what is forgotten has closed its connections"
+);
+const _: () = assert!(
+    LAST_GONE_MS * 99 >= (LAST_MS + FENCE_CLOSE_MS) * 101,
+    "a record goes after its node has closed its connections"
 );
 const _: () = assert!(
     SEEN_MS * 100 >= (PUSH_COMPOSE_MS + COVER_MS + HOLD_MS + COVER_MS) * 101,

@@ -1,9 +1,16 @@
-//! The end: stop accepting, close all connections by the deadline, end the threads. A second signal means now.
+//! The end: stop accepting, close all connections by the deadline, end the threads. A second signal means now, and so
+//! does none: an operator's drain (`paced`) that SIGTERM meets gets the deadline, and goes on from where it is.
+
+mod paced;
+mod progress;
 
 use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
 
+pub(super) use self::progress::Drain;
+pub use self::progress::DrainView;
+use self::progress::Rate;
 use super::{Failure, Node, NodeState, is_end};
 use crate::control::mailbox::Leases;
 use crate::limits::{DRAIN_GRACE_MS, STALL_WATCH_MS};
@@ -14,9 +21,16 @@ use crate::time::Mono;
 impl Node {
     /// Drains the shards, then the rpc threads.
     pub(super) fn drain(mut self) -> Result<(), Failure> {
+        let now = clock::now().mono;
+        let deadline = now.plus_ms(self.reload.policy().drain_deadline_ms);
         self.admission.set_state(NodeState::Draining);
         self.supervisor.stopping();
-        let drained = self.drain_shards();
+        let by_deadline = Rate { per_s: 0, from: String::new() };
+        let counts = self.drain_counts();
+        let drain = self.drain.get_or_insert_with(|| Drain::new(now, counts, by_deadline));
+        drain.deadline = Some(deadline);
+        self.adopting.closed_by_drain(&mut self.shards);
+        let drained = self.drain_shards(deadline);
         // Not before: OpenIM pushes only to what is registered, and until now there were connections.
         if let Some(control) = &self.control {
             control.thread.withdraw();
@@ -30,12 +44,16 @@ impl Node {
         drained
     }
 
-    fn drain_shards(&mut self) -> Result<(), Failure> {
-        let mut deadline = clock::now().mono.plus_ms(self.reload.policy().drain_deadline_ms);
-        // Taken out of the accept group by the shards themselves, after they have emptied the accept queue.
-        self.shards.iter_mut().for_each(|shard| shard.listener = None);
+    fn drain_shards(&mut self, first: Mono) -> Result<(), Failure> {
+        let mut deadline = first;
+        // What they have not heard yet does not matter any more. Taken out of the accept group by the shards themselves, after they have emptied the accept queue.
+        for shard in &mut self.shards {
+            shard.listener = None;
+            shard.untold.clear();
+        }
         let mut untold: Vec<usize> = (0..self.shards.len()).collect();
         let mut open = self.shards.len();
+        self.tend_drain();
         while open > 0 {
             untold.retain(|&n| !self.tell(n, deadline));
             match self.events.recv_timeout(Duration::from_millis(STALL_WATCH_MS)) {
@@ -45,15 +63,19 @@ impl Node {
                 }
                 Ok(NodeEvent::Failed(why)) => return Err(Failure::Said(why)),
                 Ok(NodeEvent::Order { ticket, order }) => self.order(ticket, order),
+                Ok(NodeEvent::View(view)) => self.see(view),
                 Ok(event) => tracing::debug!(?event, "unexpected news"),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.watch()?;
+            self.tend_drain();
+            self.tend_adoption();
             let now = clock::now().mono;
             if self.signals.pending().any(is_end) && deadline > now {
                 tracing::warn!("second signal: closing everything now");
                 deadline = now;
+                self.drain.iter_mut().for_each(|drain| drain.deadline = Some(now));
                 untold = (0..self.shards.len()).collect();
             }
             if now.since_ms(deadline) > DRAIN_GRACE_MS {
@@ -69,14 +91,18 @@ impl Node {
         shard.is_none_or(|shard| shard.address.control(Control::Drain(deadline)).is_ok())
     }
 
-    fn end_rpcs(&self) {
+    fn end_rpcs(&mut self) {
         let deadline = clock::now().mono.plus_ms(DRAIN_GRACE_MS);
-        let mut untold: Vec<_> = self.rpcs.iter().collect();
+        let mut untold: Vec<usize> = (0..self.rpcs.len()).collect();
         loop {
-            untold.retain(|rpc| rpc.address.post(RpcMail::Drain(deadline)).is_err());
+            untold.retain(|&n| {
+                let rpc = self.rpcs.get(n);
+                rpc.is_some_and(|rpc| rpc.address.post(RpcMail::Drain(deadline)).is_err())
+            });
+            self.tend_adoption();
             let shards = self.shards.iter().map(|shard| &shard.thread);
             let threads = || shards.clone().chain(self.rpcs.iter().map(|rpc| &rpc.thread));
-            if threads().all(|thread| thread.is_finished()) {
+            if threads().all(|thread| thread.is_finished()) && self.adopting.is_over() {
                 return;
             }
             if clock::now().mono > deadline.plus_ms(DRAIN_GRACE_MS) {
@@ -85,7 +111,7 @@ impl Node {
                     .filter_map(|thread| thread.thread().name())
                     .collect();
                 // Not joined: the exit must not wait for a thread that does not end.
-                tracing::warn!(?names, "threads did not end in time");
+                tracing::warn!(?names, hooks_ended = self.adopting.is_over(), "not all ended in time");
                 return;
             }
             std::thread::sleep(Duration::from_millis(5));

@@ -1,21 +1,23 @@
-//! What `backend: openim` adds to a node: the control thread, made from the configuration.
+//! What `backend: openim` and `cluster.source` add to a node: the control thread, made from the configuration.
 
-mod kubernetes;
+pub(super) mod kubernetes;
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::cluster;
 use crate::backend::openim::Service;
 use crate::config::{
     Backend, Config, DiscoveryConfig, DiscoveryKind, Endpoint, OpenimConfig, RedisConfig, RedisMode,
 };
 use crate::control;
 use crate::control::mailbox::{ControlAddress, ControlThread};
+use crate::control::membership::lock::LockFile;
 use crate::control::news::News;
 use crate::control::plan::{
-    CONFIRMATION, ClientTls, ControlPlan, Credentials, Discovery, EtcdPlan, PROMETHEUS_LEASE_S,
+    CONFIRMATION, ClientTls, ControlPlan, Credentials, Discovery, EtcdPlan, EtcdServers, PROMETHEUS_LEASE_S,
     PrometheusPlan, RedisPlan, RedisTopology, RegistrationPlan, Subscription, WebhookPlan,
 };
 use crate::metrics::Block;
@@ -29,9 +31,12 @@ pub(super) struct Control {
     pub(super) address: ControlAddress,
     /// Where others reach this node's gRPC port.
     pub(super) own: SocketAddr,
+    /// Keeps a second process from this node's name until this one ends.
+    _lock: Option<LockFile>,
 }
 
-/// Starts it, if OpenIM's services are to answer. `grpc` and `http` are where this node listens.
+/// Starts it, if OpenIM's services are to answer, or the node is among others. `grpc` and `http` are where this node
+/// listens.
 ///
 /// # Errors
 /// What cannot be carried out, in words for the operator.
@@ -41,7 +46,8 @@ pub(super) fn start(
     rpc: RpcAddress,
     block: Arc<Block>,
 ) -> Result<Option<Control>, String> {
-    if config.backend != Backend::Openim {
+    let among_others = cluster::membership(config, grpc)?;
+    if config.backend != Backend::Openim && among_others.is_none() {
         return Ok(None);
     }
     let openim = &config.openim;
@@ -53,17 +59,21 @@ pub(super) fn start(
             _ => News::SubscriptionLost, // only its own kind of mail comes back
         })
     };
+    let (membership, lock) = among_others.map(|found| (found.plan, found.lock)).unzip();
     let plan = ControlPlan {
-        discovery: discovery(openim, own, SocketAddr::new(ip, http.port()))?,
-        redis: Some(redis(openim)),
+        discovery: match config.backend {
+            Backend::Openim => discovery(openim, own, SocketAddr::new(ip, http.port()))?,
+            Backend::Embedded => Discovery::None,
+        },
+        redis: (config.backend == Backend::Openim).then(|| redis(openim)),
         webhooks: webhooks(config)?,
-        membership: None,
+        membership,
         news: Box::new(post),
         now: clock::now,
         block,
     };
     let (address, thread) = control::spawn(plan).map_err(|fault| fault.to_string())?;
-    Ok(Some(Control { thread, address, own }))
+    Ok(Some(Control { thread, address, own, _lock: lock.flatten() }))
 }
 
 /// Where webhooks go, if any is sent.
@@ -106,8 +116,12 @@ fn fixed(discovery: &DiscoveryConfig) -> Result<Vec<(Service, Vec<SocketAddr>)>,
     Ok(services)
 }
 
-fn etcd(config: &OpenimConfig, own: SocketAddr, metrics: SocketAddr) -> Result<EtcdPlan, String> {
-    let DiscoveryConfig { etcd, names, lease_s, .. } = &config.discovery;
+/// The servers of etcd, for OpenIM's registry and for the records of the cluster.
+///
+/// # Errors
+/// A file of `discovery.etcd_*` cannot be read, in words for the operator.
+pub(super) fn etcd_servers(config: &OpenimConfig) -> Result<EtcdServers, String> {
+    let etcd = &config.discovery.etcd;
     let credentials = (!etcd.username.is_empty()).then(|| Credentials {
         username: etcd.username.clone(),
         password: etcd.password.secret().to_owned(),
@@ -123,13 +137,20 @@ fn etcd(config: &OpenimConfig, own: SocketAddr, metrics: SocketAddr) -> Result<E
             server_name: None,
         }),
     };
+    let addresses = etcd.addresses.iter().map(ToString::to_string).collect();
+    Ok(EtcdServers { addresses, credentials, tls })
+}
+
+fn etcd(config: &OpenimConfig, own: SocketAddr, metrics: SocketAddr) -> Result<EtcdPlan, String> {
+    let DiscoveryConfig { etcd, names, lease_s, .. } = &config.discovery;
+    let EtcdServers { addresses, credentials, tls } = etcd_servers(config)?;
     let prometheus = config.discovery.metrics.then(|| PrometheusPlan {
         key: config.metrics_key(),
         target: metrics,
         lease_s: PROMETHEUS_LEASE_S,
     });
     Ok(EtcdPlan {
-        addresses: etcd.addresses.iter().map(ToString::to_string).collect(),
+        addresses,
         root: etcd.root.clone(),
         services: Service::ALL.iter().map(|service| (*service, names.of(*service).clone())).collect(),
         credentials,

@@ -5,8 +5,11 @@
 //! named, each time, until the node is started again. What always holds: no connection is ended, and no secret is
 //! shown.
 
+use serde::Serialize;
+
 use super::logging::{LogLevels, Logging};
-use super::{Node, NodeState, openim, roster};
+use super::{Node, openim, roster};
+use crate::config::cluster::MembershipSource;
 use crate::config::machine::Machine;
 use crate::config::policy::{NodePolicy, RpcPolicy, ShardPolicy};
 use crate::config::reload::Changes;
@@ -96,10 +99,25 @@ impl Node {
         outcome
     }
 
-    /// Reads the list of `cluster.members` again, for the assign API.
+    /// Tells the assign API who the members are, if it has not heard. Returns after how many milliseconds to try again.
+    pub(super) fn tell_view(&mut self) -> u64 {
+        let (Some(view), Some(rpc)) = (&self.view, self.rpcs.first()) else { return u64::MAX };
+        if self.members_untold && self.config.assign.listen.is_some() {
+            let news = MainNews::Members(Box::new(roster::looked_up((**view).clone())));
+            if rpc.address.post(RpcMail::Main(Box::new(news))).is_err() {
+                return STALL_WATCH_MS;
+            }
+        }
+        self.members_untold = false;
+        u64::MAX
+    }
+
+    /// Reads the list of `cluster.members` again, for the assign API of a node that is alone: among others it goes by
+    /// what the router believes.
     fn tell_members(&self) {
         let config = &self.reload.last;
-        if self.config.assign.listen.is_none() || config.cluster.members.is_none() {
+        let alone = self.config.cluster.source == MembershipSource::None;
+        if !alone || self.config.assign.listen.is_none() || config.cluster.members.is_none() {
             return;
         }
         let posted = roster::of(config).and_then(|found| {
@@ -150,10 +168,12 @@ impl Node {
     /// Carries out an order of the admin port, which is on rpc thread 0.
     pub(super) fn order(&mut self, ticket: u64, order: Order) {
         let answer = match order {
-            _ if self.admission.state() == NodeState::Draining => Err("the gateway ends".to_owned()),
-            Order::Reload => self.reload().and_then(|changes| {
-                serde_json::to_string(&changes).map_err(|e| format!("the answer cannot be written: {e}"))
-            }),
+            Order::Drain(order) => self.order_drain(order).and_then(|view| json(&view)),
+            Order::Adoption(order) => self.order_adoption(order).and_then(|view| json(&view)),
+            _ if self.drain.as_ref().is_some_and(|drain| drain.deadline.is_some()) => {
+                Err("the gateway ends".to_owned())
+            }
+            Order::Reload => self.reload().and_then(|changes| json(&changes)),
             Order::LogLevel(None) => Ok(self.reload.levels.text().to_owned()),
             Order::LogLevel(Some(text)) => self.log_by(&text),
         };
@@ -173,6 +193,10 @@ impl Node {
         );
         Ok(text.to_owned())
     }
+}
+
+fn json(value: &impl Serialize) -> Result<String, String> {
+    serde_json::to_string(value).map_err(|e| format!("the answer cannot be written: {e}"))
 }
 
 fn say(outcome: &Result<Changes, String>) {

@@ -1,5 +1,6 @@
 //! The start: mailboxes first, then rpc threads and shards, and the clients' listeners only when all of them run.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +12,14 @@ use super::{NodeState, Rpc, Shard, bind_fault, claim};
 use super::{openim, roster};
 use crate::admission::Admission;
 use crate::backend::embedded::TokenCheck;
+use crate::config::cluster::MembershipSource;
 use crate::config::layout::{Counts, Layout, Pinning, layout};
 use crate::config::machine::Machine;
 use crate::config::{Backend, Config};
 use crate::ids::{Ownership, RpcId, ShardId};
-use crate::limits::{NODE_EVENTS_MAX, START_DEADLINE_MS};
+use crate::limits::{NODE_EVENTS_MAX, STALL_WATCH_MS, START_DEADLINE_MS};
 use crate::metrics::Block;
+use crate::placement::view::View;
 use crate::rpc::assign::{self, AssignStart, Polling};
 use crate::rpc::{self, RpcStart, UpstreamStart};
 use crate::shard::mailbox::{
@@ -42,6 +45,10 @@ pub(super) struct Started {
     /// With `backend: openim` only.
     pub(super) control: Option<openim::Control>,
     pub(super) watched: Vec<Watched>,
+    /// The members of the cluster, if they are known already.
+    pub(super) view: Option<Box<View>>,
+    /// Of the shards.
+    pub(super) blocks: Vec<Arc<Block>>,
 }
 
 /// What all threads are given alike.
@@ -62,17 +69,23 @@ struct Common {
     events: NodeNews,
 }
 
-/// Starts all threads and waits until they serve.
+/// Starts all threads and waits until they serve; among others also until these know of this node, or `ended` says that
+/// somebody does not want to wait.
 pub(super) fn start(
     config: Arc<Config>,
     machine: &Machine,
     base: Base,
     dropped_log_lines: ErrorCounter,
+    ended: impl FnMut() -> bool,
 ) -> Result<Started, String> {
     let (common, shard_inboxes, rpc_inboxes, events) = prepare(config, machine, base, dropped_log_lines)?;
     let Serving { rpcs, grpc, http, assign, control } = start_rpcs(&common, rpc_inboxes)?;
     let mut shards = start_shards(&common, shard_inboxes)?;
-    await_ready(&events, shards.len() + rpcs.len())?;
+    let mut early = await_ready(&events, shards.len() + rpcs.len())?;
+    if common.is_clustered() {
+        await_cluster(&events, &mut early, ended)?;
+    }
+    let view = early.view;
     let websocket = listen(&common, &mut shards)?;
     let watched = common.watched();
     common.admission.set_state(NodeState::Ready);
@@ -80,6 +93,8 @@ pub(super) fn start(
         control.thread.register();
     }
     Ok(Started {
+        blocks: common.shard_blocks,
+        view,
         config: common.config,
         admission: common.admission,
         layout: common.layout,
@@ -112,7 +127,7 @@ fn prepare(
     base: Base,
     dropped_log_lines: ErrorCounter,
 ) -> Result<Prepared, String> {
-    let counts = Counts { shards: config.shards.count, rpcs: config.shards.rpc_count };
+    let counts = Counts { shards: config.shards.count, rpcs: rpc_threads(&config) };
     let pinning = if config.shards.pin { Pinning::On } else { Pinning::Off };
     let mailbox = |e: std::io::Error| format!("cannot make a mailbox: {e}");
     let (mut shard_addresses, mut shard_inboxes) = (Vec::new(), Vec::new());
@@ -147,14 +162,32 @@ fn prepare(
     Ok((common, shard_inboxes, rpc_inboxes, news))
 }
 
+/// Among others there is one: the router between nodes is one, and all pushes and peers go through it.
+fn rpc_threads(config: &Config) -> u16 {
+    let asked = config.shards.rpc_count;
+    if config.cluster.source == MembershipSource::None || asked == 1 {
+        return asked;
+    }
+    tracing::info!(
+        asked,
+        "shards.rpc_count counts for a node that is alone: in a cluster there is one rpc thread"
+    );
+    1
+}
+
 impl Common {
     /// The blocks of all threads, with the value of their `shard` label.
     fn blocks(&self) -> Vec<(String, Arc<Block>)> {
         let shards = self.shard_blocks.iter().enumerate().map(|(n, block)| (n.to_string(), block));
         let rpcs = self.rpc_blocks.iter().enumerate().map(|(n, block)| (format!("rpc{n}"), block));
-        let control =
-            (self.config.backend == Backend::Openim).then(|| ("control".to_owned(), &self.control_block));
+        let control = (self.config.backend == Backend::Openim || self.is_clustered())
+            .then(|| ("control".to_owned(), &self.control_block));
         shards.chain(rpcs).chain(control).map(|(label, block)| (label, Arc::clone(block))).collect()
+    }
+
+    /// Whether there may be other nodes.
+    fn is_clustered(&self) -> bool {
+        self.config.cluster.source != MembershipSource::None
     }
 
     /// The shards as the stall watcher sees them.
@@ -205,7 +238,11 @@ fn start_rpcs(common: &Common, inboxes: Vec<RpcInbox>) -> Result<Serving, String
             ownership: common.ownership.clone(),
             admission: Arc::clone(&common.admission),
             grpc: listener,
-            openim: control.as_ref().map(|c| UpstreamStart { own: c.own, control: c.address.clone() }),
+            membership: control.as_ref().filter(|_| common.is_clustered()).map(|c| c.address.clone()),
+            openim: control
+                .as_ref()
+                .filter(|_| common.config.backend == Backend::Openim)
+                .map(|c| UpstreamStart { own: c.own, control: c.address.clone() }),
             http: admin.take(), // thread 0 only
             assign: assign_start.take(),
             block: common.rpc_blocks.get(n).cloned().unwrap_or_default(),
@@ -255,7 +292,13 @@ fn start_shards(common: &Common, inboxes: Vec<ShardInbox>) -> Result<Vec<Shard>,
         };
         let thread = shard::spawn(start).map_err(|e| format!("cannot start shard {n}: {e}"))?;
         let address = common.shard_addresses.get(n).cloned();
-        shards.extend(address.map(|address| Shard { address, listener: None, thread }));
+        shards.extend(address.map(|address| Shard {
+            address,
+            listener: None,
+            adopted: BTreeMap::new(),
+            untold: VecDeque::new(),
+            thread,
+        }));
     }
     Ok(shards)
 }
@@ -267,16 +310,27 @@ fn token_check(config: &Config) -> Option<TokenCheck> {
     own.then(|| TokenCheck::new(&config.auth.secret))
 }
 
+/// What the router says of the cluster while the node starts.
+#[derive(Default)]
+struct Early {
+    /// Clients may come.
+    open: bool,
+    /// The members, as told last.
+    view: Option<Box<View>>,
+}
+
 /// Waits until so many threads have said that they run.
-fn await_ready(events: &NodeInbox, threads: usize) -> Result<(), String> {
+fn await_ready(events: &NodeInbox, threads: usize) -> Result<Early, String> {
     let deadline = clock::now().mono.plus_ms(START_DEADLINE_MS);
-    let mut ready = 0;
+    let (mut ready, mut early) = (0, Early::default());
     while ready < threads {
         let left = Duration::from_millis(deadline.since_ms(clock::now().mono));
         match events.recv_timeout(left) {
             Ok(NodeEvent::ShardReady(_) | NodeEvent::RpcReady(_)) => ready += 1,
             Ok(NodeEvent::Failed(why)) => return Err(why),
+            Ok(NodeEvent::ClusterOpen) => early.open = true,
             Ok(NodeEvent::Order { .. }) => {} // whoever ordered it hears nothing and asks again
+            Ok(NodeEvent::View(newest)) => early.view = Some(newest),
             Ok(NodeEvent::ShardDrained(shard)) => return Err(format!("shard {} ended early", shard.0)),
             Err(RecvTimeoutError::Disconnected) => return Err("the threads ended".into()),
             Err(RecvTimeoutError::Timeout) => {
@@ -285,6 +339,28 @@ fn await_ready(events: &NodeInbox, threads: usize) -> Result<(), String> {
                     threads - ready
                 ));
             }
+        }
+    }
+    Ok(early)
+}
+
+/// Waits until the node has met the other members (M5): before that a push could be called complete by a node that does
+/// not know of this one. It may take as long as they need; `/readyz` and the log say for whom it waits.
+fn await_cluster(
+    events: &NodeInbox,
+    early: &mut Early,
+    mut ended: impl FnMut() -> bool,
+) -> Result<(), String> {
+    while !early.open {
+        if ended() {
+            return Err("ended while it waited for the other nodes of the cluster".into());
+        }
+        match events.recv_timeout(Duration::from_millis(STALL_WATCH_MS)) {
+            Ok(NodeEvent::ClusterOpen) => early.open = true,
+            Ok(NodeEvent::View(newest)) => early.view = Some(newest),
+            Ok(NodeEvent::Failed(why)) => return Err(why),
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err("the threads ended".into()),
         }
     }
     Ok(())

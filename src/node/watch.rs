@@ -48,9 +48,12 @@ impl Node {
 
 impl StallResponse for Node {
     fn leave_accept_group(&mut self, shard: ShardId) {
-        let listener = self.shards.get_mut(usize::from(shard.0)).and_then(|s| s.listener.take());
-        if let Some(Err(error)) = listener.map(|listener| shut(&listener)) {
-            tracing::error!(shard = shard.0, %error, "the listener could not leave the accept group");
+        let Some(held) = self.shards.get_mut(usize::from(shard.0)) else { return };
+        let adopted = std::mem::take(&mut held.adopted).into_values();
+        for listener in held.listener.take().into_iter().chain(adopted) {
+            if let Err(error) = shut(&listener) {
+                tracing::error!(shard = shard.0, %error, "the listener could not leave the accept group");
+            }
         }
     }
 
@@ -58,7 +61,8 @@ impl StallResponse for Node {
         if self.admission.state() == NodeState::Draining {
             return;
         }
-        if let Err(why) = self.relisten(shard) {
+        let own = self.relisten(shard);
+        if let Err(why) = own.and_then(|()| self.relisten_adopted(usize::from(shard.0))) {
             // The other shards accept for it; its users still reach it by hand-over.
             tracing::error!(shard = shard.0, why, "the shard accepts no connections of its own any more");
         }

@@ -23,6 +23,7 @@ use prometheus_client::registry::Registry;
 use super::access::{self, Denial};
 use super::bearer::Bearer;
 use super::bounded::{Bounded, Bounds, Excess};
+use super::cluster::Mesh;
 use super::exchange::Exchange;
 use super::exposition;
 use super::orders::Orders;
@@ -41,6 +42,8 @@ pub(super) struct Admin {
     pub(super) registry: Registry,
     /// The blocks with the value of their `shard` label.
     pub(super) blocks: Vec<(String, Arc<Block>)>,
+    /// This node among others, if it is.
+    pub(super) mesh: Option<Mesh>,
     /// `http.token`.
     pub(super) token: RefCell<Option<Bearer>>,
     /// For the main thread.
@@ -182,6 +185,12 @@ impl Admin {
     /// Why the node should get no new clients.
     fn not_ready(&self) -> Option<String> {
         let why = self.readiness.not_ready(clock::now().mono);
+        let among_others = self.mesh.as_ref().and_then(Mesh::not_ready);
+        // While the node starts both are said: it may be starting since it waits for others.
+        let why = match (why, among_others) {
+            (Some(why), Some(more)) => Some(why + &more),
+            (why, more) => why.or(more),
+        };
         why.or_else(|| self.exchange.lacks_upstream())
     }
 
@@ -190,7 +199,10 @@ impl Admin {
         match path {
             "/healthz" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
             "/readyz" => match self.not_ready() {
-                None => (StatusCode::OK, TEXT, "ready\n".to_owned()),
+                None => {
+                    let remarks = self.mesh.as_ref().map(Mesh::remarks).unwrap_or_default();
+                    (StatusCode::OK, TEXT, "ready\n".to_owned() + &remarks)
+                }
                 Some(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, why),
             },
             "/metrics" => match exposition::text(&self.registry) {
@@ -198,8 +210,8 @@ impl Admin {
                 Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
             },
             _ => {
-                let known =
-                    "/healthz, /readyz, /metrics, /v1/who, /v1/trace, /v1/shards, /v1/reload, /v1/log-level";
+                let known = "/healthz, /readyz, /metrics, /v1/who, /v1/trace, /v1/shards, /v1/cluster, /v1/forget, \
+                             /v1/reload, /v1/log-level, /v1/drain, /v1/drain/cancel, /v1/adopt, /v1/adopt/release";
                 (StatusCode::NOT_FOUND, TEXT, format!("try one of {known}\n"))
             }
         }

@@ -17,10 +17,10 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 
+use super::cluster::Mesh;
 use super::exchange::{CallPlace, DrainWatch, Exchange};
 use super::gate::{self, Gate};
 use super::metadata::{CallHead, Refusal};
-use super::peers::Links;
 use super::readiness::Readiness;
 use super::services::{self, Catalog, Method, Streaming, Unary};
 use super::stream::{Inbound, Outbound, send_all};
@@ -49,7 +49,7 @@ pub(super) struct Service {
     /// What the health service answers from.
     pub(super) readiness: Readiness,
     /// On thread 0 of a node among others.
-    pub(super) links: OnceCell<Links>,
+    pub(super) mesh: OnceCell<Mesh>,
 }
 
 /// What of a [`Service`] may change while it runs.

@@ -58,27 +58,7 @@ impl TlsIdentity {
     /// # Errors
     /// Which file is no good, and why; or that `host` is no name.
     pub fn read(host: &str, ca: &Path, own: Option<(&Path, &Path)>) -> Result<Self, String> {
-        let in_file = |path: &Path, text: String| format!("{}: {text}", path.display());
-        let roots = pem::trusted(ca).map_err(|text| in_file(ca, text))?;
-        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots);
-        let mut config = match own {
-            None => builder.with_no_client_auth(),
-            Some((certificate, key)) => {
-                let chain = pem::certificates(certificate).map_err(|text| in_file(certificate, text))?;
-                let private = pem::private_key(key).map_err(|text| in_file(key, text))?;
-                builder.with_client_auth_cert(chain, private).map_err(|error| {
-                    match pem::pair_fault(&error) {
-                        (Side::Certificate, text) => in_file(certificate, text),
-                        (Side::Key, text) => in_file(key, text),
-                    }
-                })?
-            }
-        };
-        config.alpn_protocols = vec![ALPN_H2.to_vec()];
-        config.resumption = Resumption::disabled();
+        let config = client_config(ca, own)?;
         Ok(Self { config: Arc::new(config), name: server_name(host)? })
     }
 
@@ -93,6 +73,33 @@ impl TlsIdentity {
 
 fn server_name(host: &str) -> Result<ServerName<'static>, String> {
     ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is no name of a host"))
+}
+
+/// Reads PEM files: the CA that signed the other side's certificate, and our own certificate and key if we show one.
+///
+/// # Errors
+/// Which file is no good, and why.
+pub(super) fn client_config(ca: &Path, own: Option<(&Path, &Path)>) -> Result<ClientConfig, String> {
+    let in_file = |path: &Path, text: String| format!("{}: {text}", path.display());
+    let roots = pem::trusted(ca).map_err(|text| in_file(ca, text))?;
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots);
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = pem::certificates(certificate).map_err(|text| in_file(certificate, text))?;
+            let private = pem::private_key(key).map_err(|text| in_file(key, text))?;
+            builder.with_client_auth_cert(chain, private).map_err(|error| match pem::pair_fault(&error) {
+                (Side::Certificate, text) => in_file(certificate, text),
+                (Side::Key, text) => in_file(key, text),
+            })?
+        }
+    };
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
 }
 
 /// Why a call has no answer.

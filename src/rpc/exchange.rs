@@ -24,17 +24,17 @@ use crate::hub::mail::ShardMail;
 use crate::hub::upstream::{UpstreamReply, UserPlatforms};
 use crate::ids::{RpcTicket, ShardId, SourceId};
 use crate::limits::{DRAIN_VERDICTS_MS, RPC_IDLE_TICK_MS, RPC_REST_MS, RPC_TICK_MS};
-use crate::metrics::{Block, Metric};
+use crate::metrics::{Block, Metric, Tally};
 use crate::shard::clock;
 use crate::shard::mailbox::{Control, LaneDepths, RpcInbox, RpcMail, ShardAddress};
 use crate::shard::nudge::Nudge;
-use crate::shard::orders::ReloadCounts;
+use crate::shard::orders::{NodeLevels, ReloadCounts, Standing};
 use crate::time::Mono;
 use crate::wire::grpc::{Status, code};
 
 pub(super) use places::{CallPlace, ConnectionPlace, DrainWatch, Held};
-use tray::Pile;
 pub(super) use tray::Tray;
+use tray::{Pile, Unanswered};
 
 /// See the module's documentation.
 #[derive(Clone)]
@@ -63,6 +63,9 @@ struct State {
     trays: Slab<Pile>,
     /// Tickets of all trays.
     tray_tickets: usize,
+    /// Pushes of trays that are on their way between nodes.
+    routed: BTreeMap<RpcTicket, Unanswered>,
+    routed_count: u64,
     backend: Backend,
     /// Open connections and streaming calls; each leaves its waker here to hear of the drain.
     drain_watches: Slab<Option<Waker>>,
@@ -104,6 +107,8 @@ impl Exchange {
             answers: BTreeMap::new(),
             trays: Slab::new(),
             tray_tickets: 0,
+            routed: BTreeMap::new(),
+            routed_count: 0,
             backend,
             drain_watches: Slab::new(),
             connections_open: 0,
@@ -258,6 +263,17 @@ impl Exchange {
         tally.set(Metric::SettingsPending, counts.pending);
     }
 
+    /// Shows what the main thread says of the node.
+    pub(super) fn show_levels(&self, levels: &NodeLevels) {
+        let mut state = self.state.borrow_mut();
+        let tally = state.router.tally();
+        tally.set(Metric::Draining, u64::from(levels.standing == Standing::Draining));
+        tally.set(Metric::DrainRate, levels.evict_per_s.into());
+        tally.set(Metric::AdoptedAddresses, levels.adopted);
+        tally.set(Metric::AdoptionsFailed, levels.adoptions_failed);
+        tally.set(Metric::AdoptionHooksFailed, levels.hooks_failed);
+    }
+
     fn openim(&self) -> Option<Openim> {
         match &self.state.borrow().backend {
             Backend::Openim(openim) => Some(openim.clone()),
@@ -285,6 +301,11 @@ impl Exchange {
     /// Users of whom the backend was not told all, which the end of the thread should wait for.
     pub(super) fn untold(&self) -> usize {
         self.openim().map_or(0, |openim| openim.untold())
+    }
+
+    /// For counts of other parts of the thread.
+    pub(super) fn tally(&self, write: impl FnOnce(&mut Tally)) {
+        write(self.state.borrow_mut().router.tally());
     }
 
     /// Publishes the counts of the thread.

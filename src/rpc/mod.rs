@@ -5,7 +5,9 @@
 //! the embedded backend, `openim` has OpenIM's services answer them, over `channel`;
 //! `admin` is HTTP for operators, `verbs` what they may ask there, `access` who may, `inside` the view of all shards;
 //! `client` makes one call from the command line, `channel` calls OpenIM's services, `unary` is what both say and hear;
+//! `cluster` is this node among others, `peers` the links to them, `assign` tells clients where to go;
 //! `budget`, `conduct`, `bounded` and `stream` keep peers within limits. No user state is here: the shards own users.
+//! `proxy` is a process of its own: `pinion proxy`.
 
 mod access;
 mod admin;
@@ -16,6 +18,7 @@ mod budget;
 mod call;
 pub mod channel;
 pub mod client;
+mod cluster;
 mod conduct;
 mod exchange;
 mod exposition;
@@ -27,6 +30,7 @@ mod openim;
 mod orders;
 pub mod peers;
 mod planted;
+pub mod proxy;
 mod readiness;
 mod run;
 mod server;
@@ -80,6 +84,8 @@ pub struct RpcStart {
     pub grpc: TcpListener,
     /// How OpenIM's services are reached, if they are to answer; thread 0 only.
     pub openim: Option<UpstreamStart>,
+    /// How the source of the membership is reached, with `cluster.source`; thread 0 only.
+    pub membership: Option<ControlAddress>,
     /// The admin HTTP listener; thread 0 only.
     pub http: Option<TcpListener>,
     /// The assign API; thread 0 only, and only if it is configured.

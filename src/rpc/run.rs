@@ -15,23 +15,29 @@ use super::assign::{Assigner, Counts, Own};
 use super::bearer::Bearer;
 use super::budget::Ration;
 use super::call::{Live, Service};
+use super::cluster::{Mesh, MeshPlan};
 use super::exchange::{Backend, Exchange};
 use super::exposition::{self, Sources};
 use super::openim::{Openim, OpenimPlan};
 use super::orders::Orders;
+use super::peers::{Links, LinksPlan, PeerTls};
 use super::readiness::Readiness;
 use super::server::{self, Server};
 use super::services::Catalog;
 use super::upstream::Embedded;
 use super::{RpcStart, UpstreamStart};
 use crate::cluster::router::Router;
+use crate::config::Config;
 use crate::config::policy::RpcPolicy;
-use crate::ids::{RpcId, SourceId};
+use crate::control::mailbox::ControlAddress;
+use crate::control::news::News;
+use crate::ids::{Ownership, RpcId, SourceId};
 use crate::limits::{LANE_BATCH_MAX, RPC_CALLS_MAX, RPC_TICK_MS};
-use crate::placement::view::View;
+use crate::placement::view::{NodeId, View};
 use crate::shard::NodeEvent;
 use crate::shard::clock;
-use crate::shard::mailbox::{RpcInbox, RpcMail};
+use crate::shard::mailbox::{RpcInbox, RpcMail, ShardAddress};
+use crate::shard::news::NodeNews;
 use crate::shard::orders::MainNews;
 use crate::shard::turn::Turns;
 
@@ -56,7 +62,8 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
     let source = first_source(start.id);
     let ration = Rc::new(Ration::new(turns.clone()));
     let backend = backend(&mut start, source, &ration);
-    let router = Router::new(start.id, View::of_one_node(start.ownership), RPC_CALLS_MAX);
+    let router = Router::new(start.id, View::of_one_node(start.ownership.clone()), RPC_CALLS_MAX);
+    let place = Place::of(&mut start);
     let exchange = Exchange::new(router, start.shards, backend, source);
     let inbox = Rc::new(start.inbox);
     let doorbell = TcpStream::from_std(std::net::TcpStream::from(inbox.doorbell_fd()?))?;
@@ -68,10 +75,11 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         blocks: start.blocks.clone(),
         node_id: start.config.cluster.node_id.as_ref().map(ToString::to_string).unwrap_or_default(),
         catalog: Catalog::new(&start.config.rpc, start.config.cluster.source),
-        links: OnceCell::new(),
+        mesh: OnceCell::new(),
         readiness: readiness.clone(),
         live: RefCell::new(Rc::new(Live::of(&policy))),
     });
+    let mesh = mesh(&start.config, &service, place, &ration)?;
     let server = Server::new(service, policy.limits, turns.clone(), ration);
     let (grpc, mut listeners) = (start.grpc.try_clone()?, Vec::new());
     monoio::spawn(server::accept(start.grpc, Rc::clone(&server)));
@@ -81,6 +89,7 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         exchange: exchange.clone(),
         server: Rc::clone(&server),
         admin: None,
+        mesh: mesh.clone(),
         assigner: None,
     };
     if let Some(assign) = start.assign {
@@ -101,6 +110,7 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         let admin = Admin {
             exchange: exchange.clone(),
             readiness,
+            mesh: mesh.clone(),
             blocks: start.blocks,
             token: RefCell::new(policy.http_token.as_ref().map(Bearer::of)),
             orders,
@@ -120,8 +130,68 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         assigner.iter().for_each(|assigner| assigner.end());
         listeners.iter().chain([&grpc]).for_each(stop_accepting);
     };
-    tick(&exchange, stop, || exchange.publish(&inbox, &start.block)).await;
+    let publish = || {
+        mesh.iter().for_each(|mesh| exchange.tally(|tally| mesh.publish(tally)));
+        exchange.publish(&inbox, &start.block);
+    };
+    tick(&exchange, stop, publish).await;
     Ok(())
+}
+
+/// What of a thread's start its mesh needs.
+struct Place {
+    own: NodeId,
+    control: ControlAddress,
+    shards: Vec<ShardAddress>,
+    ownership: Ownership,
+    events: NodeNews,
+}
+
+impl Place {
+    /// `None`: the node is alone, or this is not thread 0.
+    fn of(start: &mut RpcStart) -> Option<Self> {
+        let control = start.membership.take().filter(|_| start.id == RpcId(0))?;
+        Some(Self {
+            own: start.config.cluster.node_id.clone()?,
+            control,
+            shards: start.shards.clone(),
+            ownership: start.ownership.clone(),
+            events: start.events.clone(),
+        })
+    }
+}
+
+/// The router between nodes and its links, if this node is among others.
+fn mesh(
+    config: &Config,
+    service: &Service,
+    place: Option<Place>,
+    ration: &Rc<Ration>,
+) -> io::Result<Option<Mesh>> {
+    let Some(Place { own, control, shards, ownership, events }) = place else { return Ok(None) };
+    let tls = PeerTls::of(config).map_err(io::Error::other)?;
+    let link = |hear| {
+        Links::new(LinksPlan {
+            own: own.clone(),
+            token: config.rpc.token.clone(),
+            tls,
+            turns: service.turns.clone(),
+            ration: Rc::clone(ration),
+            hear,
+        })
+    };
+    let plan = MeshPlan {
+        config: &config.cluster,
+        own: own.clone(),
+        exchange: service.exchange.clone(),
+        shards,
+        ownership,
+        control,
+        events,
+    };
+    let mesh = Mesh::new(plan, link);
+    drop(service.mesh.set(mesh.clone())); // it was empty
+    Ok(Some(mesh))
 }
 
 /// Who answers the shards' questions: thread 0 has him.
@@ -177,6 +247,8 @@ struct Reader {
     server: Rc<Server>,
     /// Thread 0 only.
     admin: Option<Rc<Admin>>,
+    /// Thread 0 of a node among others.
+    mesh: Option<Mesh>,
     /// Thread 0 only.
     assigner: Option<Rc<Assigner>>,
 }
@@ -189,6 +261,16 @@ impl Reader {
             for _ in 0..LANE_BATCH_MAX {
                 match inbox.next() {
                     Some(RpcMail::Main(news)) => self.hear(*news),
+                    Some(RpcMail::Cluster(news)) => self.told(|mesh| mesh.shard(*news)),
+                    Some(RpcMail::News(news)) => match *news {
+                        News::Membership(news) => self.told(|mesh| mesh.membership(*news)),
+                        news => self.exchange.mail(RpcMail::News(Box::new(news))),
+                    },
+                    Some(RpcMail::Drain(deadline)) => {
+                        // Main has drained the shards by now: no connection is left.
+                        self.told(Mesh::leave);
+                        self.exchange.mail(RpcMail::Drain(deadline));
+                    }
                     Some(mail) => self.exchange.mail(mail),
                     None => break,
                 }
@@ -206,6 +288,12 @@ impl Reader {
         }
     }
 
+    fn told(&self, take: impl FnOnce(&Mesh)) {
+        if let Some(mesh) = &self.mesh {
+            take(mesh);
+        }
+    }
+
     /// What the main thread tells.
     fn hear(&self, news: MainNews) {
         match (news, &self.admin) {
@@ -217,6 +305,10 @@ impl Reader {
                     admin.adopt(&policy);
                     self.exchange.show_reloads(&counts);
                 }
+            }
+            (MainNews::Levels(levels), _) => {
+                self.exchange.show_levels(&levels);
+                self.told(|mesh| mesh.stand(levels.standing));
             }
             (MainNews::Members(roster), _) => {
                 self.assigner.iter().for_each(|assigner| assigner.adopt((*roster).clone()));

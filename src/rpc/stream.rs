@@ -99,6 +99,11 @@ impl Inbound {
         Self { service, body, coding, messages: Messages::new(GRPC_MESSAGE_BYTES_MAX), held, owed_bytes: 0 }
     }
 
+    /// The bytes as they come; nothing was read yet.
+    pub(super) fn into_body(self) -> RecvStream {
+        self.body
+    }
+
     /// The next message; `None`: the caller has half-closed. Asking says that the message before it is done with.
     ///
     /// # Cancel safety
@@ -197,12 +202,28 @@ impl Outbound {
     /// # Cancel safety
     /// Dropped half-way, the stream is left inside a message; it can only be reset.
     pub(super) async fn send(&self, message: &impl Message) -> Result<(), End> {
-        let mut framed = encode(message)?;
+        self.send_framed(encode(message)?).await
+    }
+
+    /// As [`Outbound::send`], of messages that have their prefix.
+    pub(super) async fn send_framed(&self, mut framed: Bytes) -> Result<(), End> {
         while !framed.is_empty() {
             let room = self.room(framed.len()).await?;
             self.stream.borrow_mut().send_data(framed.split_to(room), false).map_err(gone)?;
         }
         Ok(())
+    }
+
+    /// The same stream with another patience.
+    pub(super) fn with_stall(&self, stall_ms: u64) -> Self {
+        Self { stream: Rc::clone(&self.stream), stall_ms }
+    }
+
+    /// Sends no more; the other direction stays open.
+    pub(super) fn half_close(&self) {
+        if let Err(error) = self.stream.borrow_mut().send_data(Bytes::new(), true) {
+            tracing::debug!(%error, "half-close");
+        }
     }
 
     async fn room(&self, bytes: usize) -> Result<usize, End> {

@@ -136,7 +136,8 @@ fn finish(status: Status, message: Answer) -> Answer {
     if status.code == code::OK { message } else { Answer::Refused(status) }
 }
 
-fn status(headers: &HeaderMap) -> Option<Status> {
+/// The status that a head or trailers name.
+pub(super) fn status(headers: &HeaderMap) -> Option<Status> {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
     let code = text("grpc-status")?.parse().ok()?;
     Some(Status::parse(code, text("grpc-message").unwrap_or_default(), text("grpc-status-details-bin")))

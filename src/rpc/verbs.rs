@@ -1,6 +1,6 @@
 //! The verbs of operators on the admin port. Answers are JSON but for that of `/v1/log-level`; refusals are text.
 //!
-//! `reload` and `log-level` are orders to the main thread; what changes something is a POST.
+//! `reload`, `log-level`, `drain` and `adopt` are orders to the main thread; what changes something is a POST.
 //! `who` and `trace` ask the user's owner shard through its control lane, as a gRPC call does, and are answered within
 //! `CONTROL_DEADLINE_MS`. Who may ask is `access.rs`; the words of the answers are `hub::sight` and `inside`.
 
@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 use serde::Serialize;
 
 use super::admin::{Admin, Answer, TEXT};
+use super::cluster::Mesh;
 use super::inside;
 use crate::cluster::router::Outcome;
 use crate::hub::mail::Look;
@@ -17,8 +18,9 @@ use crate::hub::sight::Sight;
 use crate::ids::Text;
 use crate::limits::{CONTROL_DEADLINE_MS, ORDER_MS, TRACE_FOR_MS, TRACES_MAX};
 use crate::metrics::Block;
+use crate::placement::view::{Incarnation, NodeId};
 use crate::shard::clock;
-use crate::shard::orders::Order;
+use crate::shard::orders::{AdoptionOrder, DrainOrder, Order};
 
 const JSON: &str = "application/json";
 
@@ -31,10 +33,22 @@ pub(super) enum Verb {
     Trace,
     /// `/v1/shards`
     Shards,
+    /// `/v1/cluster`
+    Cluster,
+    /// `/v1/forget?node=ID&incarnation=N`: that process is dead.
+    Forget,
     /// `/v1/reload`
     Reload,
     /// `/v1/log-level` says it, a POST to `/v1/log-level?directives=D` sets it.
     LogLevel,
+    /// `/v1/drain` says how far it is, a POST begins it.
+    Drain,
+    /// `/v1/drain/cancel`
+    DrainCancel,
+    /// `/v1/adopt` says which addresses are held, a POST to `/v1/adopt?node=N` takes those of a node over.
+    Adopt,
+    /// `/v1/adopt/release?node=N`
+    Release,
 }
 
 impl Verb {
@@ -44,8 +58,14 @@ impl Verb {
             "/v1/who" => Some(Self::Who),
             "/v1/trace" => Some(Self::Trace),
             "/v1/shards" => Some(Self::Shards),
+            "/v1/cluster" => Some(Self::Cluster),
+            "/v1/forget" => Some(Self::Forget),
             "/v1/reload" => Some(Self::Reload),
             "/v1/log-level" => Some(Self::LogLevel),
+            "/v1/drain" => Some(Self::Drain),
+            "/v1/drain/cancel" => Some(Self::DrainCancel),
+            "/v1/adopt" => Some(Self::Adopt),
+            "/v1/adopt/release" => Some(Self::Release),
             _ => None,
         }
     }
@@ -53,9 +73,9 @@ impl Verb {
     /// The methods that it takes, as the header `Allow` names them.
     pub(super) fn methods(self) -> &'static str {
         match self {
-            Self::Who | Self::Trace | Self::Shards => "GET",
-            Self::Reload => "POST",
-            Self::LogLevel => "GET, POST",
+            Self::Who | Self::Trace | Self::Shards | Self::Cluster => "GET",
+            Self::Reload | Self::Forget | Self::DrainCancel | Self::Release => "POST",
+            Self::LogLevel | Self::Drain | Self::Adopt => "GET, POST",
         }
     }
 }
@@ -64,11 +84,17 @@ impl Verb {
 pub(super) async fn answer(admin: &Admin, (verb, method): (Verb, &Method), query: &str) -> Answer {
     let asked = match verb {
         Verb::Shards => return json(&node(admin)),
+        Verb::Cluster => return cluster(admin, |mesh| Ok(json(&mesh.view()))),
+        Verb::Forget => return cluster(admin, |mesh| forget(mesh, query)),
         Verb::Reload => return order(admin, JSON, Order::Reload).await,
         Verb::LogLevel if *method == Method::GET => return order(admin, TEXT, Order::LogLevel(None)).await,
         Verb::LogLevel => match argument(query, "directives") {
             Ok(Some(text)) => return order(admin, TEXT, Order::LogLevel(Some(text))).await,
             Ok(None) => Err("400: which levels? ?directives=info,pinion::rpc=debug".to_owned()),
+            Err(why) => Err(why),
+        },
+        Verb::Drain | Verb::DrainCancel | Verb::Adopt | Verb::Release => match of_node(verb, method, query) {
+            Ok(ordered) => return order(admin, JSON, ordered).await,
             Err(why) => Err(why),
         },
         Verb::Who => user(query).map(|user| (user, Look::Who)),
@@ -78,6 +104,42 @@ pub(super) async fn answer(admin: &Admin, (verb, method): (Verb, &Method), query
         Ok((user, look)) => ask(admin, user, look).await,
         Err(why) => (StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
     }
+}
+
+/// What this node says or does as one of several.
+fn cluster(admin: &Admin, answer: impl FnOnce(&Mesh) -> Result<Answer, String>) -> Answer {
+    match &admin.mesh {
+        None => refusal(StatusCode::NOT_FOUND, "this node is alone: cluster.source is none"),
+        Some(mesh) => answer(mesh).unwrap_or_else(|why| (StatusCode::BAD_REQUEST, TEXT, format!("{why}\n"))),
+    }
+}
+
+fn forget(mesh: &Mesh, query: &str) -> Result<Answer, String> {
+    let usage = || {
+        "400: which one is dead? ?node=ID&incarnation=N; N is `greeted`, else `incarnation`, in GET /v1/cluster"
+            .to_owned()
+    };
+    let node = argument(query, "node")?.and_then(|id| NodeId::new(&id).ok()).ok_or_else(usage)?;
+    let incarnation = argument(query, "incarnation")?.and_then(|n| n.parse().ok()).ok_or_else(usage)?;
+    mesh.forget(node, Incarnation(incarnation));
+    Ok((StatusCode::OK, TEXT, "forgotten here: say it to every node that still names it\n".to_owned()))
+}
+
+/// The order of a verb about the node among others.
+fn of_node(verb: Verb, method: &Method, query: &str) -> Result<Order, String> {
+    let looks = *method == Method::GET;
+    let node = || match argument(query, "node")? {
+        Some(node) => NodeId::new(&node).map_err(|bad| format!("400: node: {bad}")),
+        None => Err("400: whose addresses? ?node=NODE_ID".to_owned()),
+    };
+    Ok(match verb {
+        Verb::DrainCancel => Order::Drain(DrainOrder::Cancel),
+        Verb::Drain if looks => Order::Drain(DrainOrder::Look),
+        Verb::Adopt if looks => Order::Adoption(AdoptionOrder::Look),
+        Verb::Adopt => Order::Adoption(AdoptionOrder::Take(node()?)),
+        Verb::Release => Order::Adoption(AdoptionOrder::Release(node()?)),
+        _ => Order::Drain(DrainOrder::Begin),
+    })
 }
 
 async fn ask(admin: &Admin, user: Text, look: Look) -> Answer {

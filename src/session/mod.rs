@@ -77,6 +77,8 @@ pub enum Phase {
     Spread,
     /// Waits in the register queue.
     Registering,
+    /// In a cluster: waits for the node's router, which claims it with its user's home.
+    Claiming,
     /// Registered; its 101 was queued in the same call.
     Open,
     /// Over, but for frames that are flushed before the close.
@@ -163,7 +165,7 @@ pub struct Session {
     pub queued: [bool; 3],
     /// Its one timer.
     pub timer: TimerLink,
-    /// End of the phase `LoggingIn`, `Spread`, `Registering` or `Closing`.
+    /// End of the phase `LoggingIn`, `Spread`, `Registering`, `Claiming` or `Closing`.
     pub deadline: Tick,
     /// When the last frame was received; before the 101: when it was accepted.
     pub heard: Tick,
@@ -260,7 +262,9 @@ impl Session {
     /// When the hub must look at it again.
     pub fn next_timer(&self) -> Option<Tick> {
         match self.phase {
-            Phase::LoggingIn | Phase::Spread | Phase::Registering | Phase::Closing => Some(self.deadline),
+            Phase::LoggingIn | Phase::Spread | Phase::Registering | Phase::Claiming | Phase::Closing => {
+                Some(self.deadline)
+            }
             Phase::Open => {
                 let silent = self.heard.after_ms(limits::READ_DEADLINE_MS);
                 let ping = self.pinged.after_ms(limits::WEB_PING_INTERVAL_MS);

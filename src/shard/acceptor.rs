@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, acceptfrom_with};
+use rustix::net::{Shutdown, SocketFlags, acceptfrom_with};
 
 use super::clock;
 use super::door::{Door, Guest, Place};
@@ -51,14 +51,48 @@ pub(super) fn listen(door: &Rc<Door>, listener: TcpListener, turns: &Turns) -> i
     Ok(())
 }
 
-/// Takes in who is in the kernel's queue already (closing the listener would reset them), closes the listener, and
+/// Takes in who is in the kernel's queue already (closing the listener would reset them), closes the listeners, and
 /// lets nobody in any more.
 pub(super) fn drain(door: &Rc<Door>) {
     if let Some(listener) = door.listener() {
         accept_batch(door, &listener, LISTEN_QUEUE_MAX);
         door.set_listener(None);
     }
+    for listener in door.give_all_back().into_values() {
+        close(door, &listener);
+    }
     door.begin_drain();
+}
+
+/// Accepts on another node's address, beside the door's own listener and under either engine; an earlier listener of
+/// that number is closed.
+///
+/// # Errors
+/// epoll does not take the listener.
+pub(super) fn adopt(
+    door: &Rc<Door>,
+    (number, listener): (u16, TcpListener),
+    turns: &Turns,
+) -> io::Result<()> {
+    let listener = Rc::new(Socket::adopt_pollable(listener.into())?);
+    if let Some(earlier) = door.adopt_listener(number, Rc::clone(&listener)) {
+        close(door, &earlier);
+    }
+    monoio::spawn(accept_loop(Rc::clone(door), listener, turns.clone()));
+    Ok(())
+}
+
+/// Ends [`adopt`]; who was let in stays.
+pub(super) fn give_back(door: &Rc<Door>, number: u16) {
+    if let Some(listener) = door.give_back(number) {
+        close(door, &listener);
+    }
+}
+
+/// Ends the accept loop of a listener, after who waits in its queue was taken in.
+fn close(door: &Rc<Door>, listener: &Socket) {
+    accept_batch(door, listener, LISTEN_QUEUE_MAX);
+    listener.shut_down(Shutdown::Both);
 }
 
 async fn accept_loop(door: Rc<Door>, listener: Rc<Socket>, turns: Turns) {

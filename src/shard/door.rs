@@ -5,6 +5,7 @@
 //! given back exactly once, when its [`Place`] is dropped: with its [`Guest`], or by the loop at the socket's close.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -49,6 +50,8 @@ pub(super) struct Door {
     arrivals: RefCell<Vec<Arrival>>,
     counts: RefCell<Tally>,
     listener: RefCell<Option<Rc<Socket>>>,
+    /// On addresses of other nodes, by the number that main gave.
+    adopted: RefCell<BTreeMap<u16, Rc<Socket>>>,
     draining: Cell<bool>,
     /// Rung when a handshake ends: the accept loop may wait for room.
     room: Nudge,
@@ -162,6 +165,7 @@ impl Door {
             arrivals: RefCell::default(),
             counts: RefCell::default(),
             listener: RefCell::default(),
+            adopted: RefCell::default(),
             draining: Cell::new(false),
             room: Nudge::default(),
             nudge,
@@ -270,6 +274,29 @@ impl Door {
                 handshake.socket.shut_down(Shutdown::Read);
             }
         }
+    }
+
+    /// The end of [`Door::begin_drain`].
+    pub(super) fn end_drain(&self) {
+        self.draining.set(false);
+    }
+
+    /// Keeps a listener beside its own, under a number; one that has the number already is given back.
+    #[must_use]
+    pub(super) fn adopt_listener(&self, number: u16, listener: Rc<Socket>) -> Option<Rc<Socket>> {
+        self.adopted.borrow_mut().insert(number, listener)
+    }
+
+    /// Takes a listener out that was kept beside its own.
+    #[must_use]
+    pub(super) fn give_back(&self, number: u16) -> Option<Rc<Socket>> {
+        self.adopted.borrow_mut().remove(&number)
+    }
+
+    /// Takes out all that were kept beside its own.
+    #[must_use]
+    pub(super) fn give_all_back(&self) -> BTreeMap<u16, Rc<Socket>> {
+        self.adopted.take()
     }
 
     /// Whether nobody is let in any more.

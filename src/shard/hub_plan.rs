@@ -1,5 +1,6 @@
 //! What a shard tells its hub and its door at start: the node's configuration, cut to what they need.
 
+use crate::config::cluster::MembershipSource;
 use crate::config::policy::ShardPolicy;
 use crate::config::{Backend, Config, PlantedPush};
 use crate::hub::{HubConfig, SpreadPlan};
@@ -12,6 +13,7 @@ use crate::wire::compat::Compat;
 pub(super) fn hub_config(shard: ShardId, config: &Config) -> HubConfig {
     let [a, b] = config.shards.owner_key;
     let policy = ShardPolicy::of(config).hub;
+    let cluster = &config.cluster;
     let spread = SpreadPlan {
         above_per_second: policy.spread_above_per_second,
         ms_max: policy.spread_ms_max,
@@ -35,6 +37,7 @@ pub(super) fn hub_config(shard: ShardId, config: &Config) -> HubConfig {
         announces_logins: config.backend == Backend::Openim,
         kicks_same_token: stands_in_for(config) == Compat::V35,
         names_connections: policy.names_connections,
+        cluster: (cluster.source != MembershipSource::None).then(|| cluster.node_id.clone()).flatten(),
         hash_seed: a ^ b.rotate_left(32) ^ u64::from(shard.0),
     }
 }

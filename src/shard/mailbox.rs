@@ -22,6 +22,7 @@ use super::bell::EventBell;
 use super::doorbell::{Doorbell, Inlet, Outlet};
 use crate::admission::AddressPlace;
 use crate::config::policy::ShardPolicy;
+use crate::hub::drain::Pace;
 use crate::hub::mail::ShardMail;
 use crate::hub::upstream::UpstreamReply;
 use crate::limits;
@@ -40,6 +41,14 @@ pub enum Control {
     Listen(TcpListener),
     /// Stop accepting (accept until EAGAIN first), answer what is in flight, close all by the deadline, then end.
     Drain(Mono),
+    /// Stop accepting likewise, and close connections at this pace; there is no deadline, and the thread goes on.
+    Evict(Pace),
+    /// The end of [`Control::Evict`]: the next [`Control::Listen`] lets clients in again.
+    Serve,
+    /// Accept on this listener, too: the address of another node, known by this number.
+    Adopt(u16, TcpListener),
+    /// The end of [`Control::Adopt`]: the listener is closed, after who waits in its queue was let in.
+    GiveBack(u16),
     /// Go by this from now on.
     Policy(Box<ShardPolicy>),
     /// Test switch (`--plant-stall`): busy-loop for so many milliseconds.

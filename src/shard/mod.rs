@@ -10,6 +10,7 @@ pub mod alarm;
 mod atomics;
 pub mod bell;
 pub mod clock;
+mod cluster;
 mod door;
 pub mod doorbell;
 pub mod engine;
@@ -32,7 +33,7 @@ mod rest;
 mod rpc_mailbox;
 mod run;
 pub mod socket;
-mod spare;
+pub mod spare;
 pub mod stall;
 pub mod stall_trace;
 pub mod thread;
@@ -47,8 +48,9 @@ use crate::backend::embedded::TokenCheck;
 use crate::config::Config;
 use crate::ids::{Ownership, ShardId};
 use crate::metrics::Block;
+use crate::placement::view::View;
 pub use engine::{EngineKind, probe_ring_engine};
-pub use listener::bind_listener;
+pub use listener::{Buffers, Turn, bind_adopted, bind_client_listener, bind_listener};
 use mailbox::{RpcAddress, ShardAddress, ShardInbox};
 pub use probe::probe_io_uring;
 use pulse::Pulse;
@@ -119,6 +121,10 @@ pub enum NodeEvent {
         /// What.
         order: orders::Order,
     },
+    /// In the cluster: clients may come.
+    ClusterOpen,
+    /// The members of the cluster as the router believes them now; whole, and the newest counts.
+    View(Box<View>),
     /// A thread cannot go on.
     Failed(String),
 }

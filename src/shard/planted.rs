@@ -120,27 +120,11 @@ impl Faults {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::login_policy::LoginPolicy;
-    use crate::hub::{HubConfig, SpreadPlan};
+    use crate::hub::HubConfig;
     use crate::ids::SlotId;
 
     fn hub() -> Hub {
-        Hub::new(HubConfig {
-            shard: ShardId(0),
-            connections_max: 8,
-            login_policy: LoginPolicy::OnePerPlatform,
-            outbox_bytes_max: 1,
-            outbox_frames_max: 1,
-            shard_outbox_bytes_max: 1,
-            rates: Default::default(),
-            push_slice: crate::limits::PUSH_SLICE_MAX,
-            announces_logins: false,
-            kicks_same_token: false,
-            names_connections: false,
-            hash_seed: 1,
-            user_connections_max: 1,
-            spread: SpreadPlan { above_per_second: 1, ms_max: 0, seed: 1 },
-        })
+        Hub::new(HubConfig::for_shard(ShardId(0), 8))
     }
 
     fn conn(index: u32) -> ConnId {

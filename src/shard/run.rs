@@ -2,7 +2,9 @@
 //!
 //! Each turn takes lanes, arrivals, readable sockets and the ticker, each with a budget, lets the hub work, then does
 //! what the hub asks for. It waits only when nothing is left to do. Not here: what any of it means (the hub), how
-//! bytes move (`engine`), who is let in (`acceptor.rs`, `welcome.rs`, `head.rs`).
+//! bytes move (`engine`), who is let in (`acceptor.rs`, `welcome.rs`, `head.rs`), when nobody is (`run/leave.rs`).
+
+mod leave;
 
 use std::cell::Cell;
 use std::io;
@@ -12,6 +14,7 @@ use std::time::Duration;
 
 use super::above::Above;
 use super::alarm::Alarm;
+use super::cluster::ClusterPost;
 use super::door::{Door, DoorPlan, Guest, Place};
 use super::engine::Engine;
 use super::farewell::Farewell;
@@ -31,7 +34,7 @@ use super::socket::Socket;
 use super::transform::Identity;
 use super::turn::Turns;
 use super::welcome::Welcome;
-use super::{NodeEvent, ShardStart, acceptor, clock};
+use super::{NodeEvent, ShardStart, clock};
 use crate::admission::Admission;
 use crate::backend::embedded::TokenCheck;
 use crate::config::policy::ShardPolicy;
@@ -39,7 +42,7 @@ use crate::hub::mail::ShardMail;
 use crate::hub::upstream::{UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply};
 use crate::hub::{Accepted, Effect, Hub, Input};
 use crate::ids::{ConnId, ShardId};
-use crate::limits::{EFFECT_BATCH_MAX, FLUSH_BATCH_MAX, LANE_BATCH_MAX, LINGER_MS, TICK_MS};
+use crate::limits::{EFFECT_BATCH_MAX, FLUSH_BATCH_MAX, LANE_BATCH_MAX, TICK_MS};
 use crate::metrics::{Block, Metric};
 use crate::session::handshake::Login;
 use crate::time::{Mono, Now};
@@ -86,6 +89,7 @@ struct Loop {
     /// What rpc threads are told.
     outcomes: Outcomes,
     presence: PresencePost,
+    cluster: ClusterPost,
     drain: Option<Mono>,
     turn_count: u64,
     /// Test switches.
@@ -148,6 +152,7 @@ impl Loop {
             inbox: start.inbox,
             outcomes: Outcomes::new(start.id, start.rpcs.clone()),
             presence: PresencePost::new(start.rpcs.first().cloned()),
+            cluster: ClusterPost::new(start.rpcs.first().cloned()),
             rpcs: start.rpcs,
             tokens: start.tokens,
             admission: start.admission,
@@ -214,7 +219,7 @@ impl Loop {
         self.flush();
         more |= self.submit();
         self.run_effects(); // a last frame that left closes its connection now, not after a wait
-        more |= self.pass_presence() || self.faults.has_work();
+        more |= self.pass_presence() | self.cluster.pass(|| self.hub.next_news()) || self.faults.has_work();
         while let Some(ended) = self.hub.next_ended() {
             self.farewell.say(&ended);
         }
@@ -242,7 +247,11 @@ impl Loop {
     /// When the loop ticks if nothing wakes it. Traffic does before that: then the tick costs no wake-up of its own.
     fn wake_at(&self) -> Mono {
         let soon = self.next_tick;
-        if !self.outcomes.is_empty() || self.door.handshakes() > 0 || self.recording.is_some() {
+        if !self.outcomes.is_empty()
+            || !self.cluster.is_empty()
+            || self.door.handshakes() > 0
+            || self.recording.is_some()
+        {
             return soon;
         }
         let hub = self.hub.rest_until(self.now.mono);
@@ -268,23 +277,9 @@ impl Loop {
             self.pulse.enter(Activity::Control, None);
             match control {
                 Control::Hub(mail) => self.hub.input(self.now, Input::Mail(mail)),
-                Control::Listen(listener) => {
-                    let listens = if self.engine.accepts() {
-                        self.welcome.listen(&self.door, &mut self.engine, listener)
-                    } else {
-                        acceptor::listen(&self.door, listener, &self.turns)
-                    };
-                    if let Err(error) = listens {
-                        tracing::error!(shard = self.id.0, %error, "cannot listen");
-                    }
-                }
-                Control::Drain(deadline) => {
-                    self.drain = Some(deadline);
-                    acceptor::drain(&self.door);
-                    self.hub.input(self.now, Input::Drain(deadline));
-                }
                 Control::Policy(policy) => self.adopt(&policy),
                 Control::Stall(ms) => stall(&self.pulse, ms),
+                other => self.open_or_close(other),
             }
         }
     }
@@ -342,7 +337,7 @@ impl Loop {
                 }
                 self.places[conn.index()] = guest.place; // until `Above::closed`
             }
-            None if self.drain.is_some() => head::refuse(&self.door, guest, No::busy()),
+            None if self.door.is_draining() => head::refuse(&self.door, guest, No::busy()),
             None => head::refuse(&self.door, guest, No::over(Metric::HandshakeShardFull)),
         }
     }
@@ -449,19 +444,6 @@ impl Loop {
         if let Some(recording) = &mut self.recording {
             recording.write(&mut self.hub);
         }
-    }
-
-    /// Nobody is left: no session, no socket, no handshake, and nothing that rpc threads should hear of.
-    fn is_drained(&self) -> bool {
-        let Some(deadline) = self.drain else { return false };
-        let empty = self.hub.connections() == 0
-            && self.engine.sockets() == 0
-            && self.door.handshakes() == 0
-            && self.inbox.depths().hand_over == 0;
-        // An rpc thread that takes no mail must not keep the node from ending.
-        let said = self.presence.is_empty() && self.outcomes.is_empty()
-            || self.now.mono > deadline.plus_ms(LINGER_MS);
-        empty && said && !self.hub.has_work()
     }
 
     fn split(&mut self) -> (&mut Engine<Identity>, Above<'_>) {

@@ -9,6 +9,7 @@ class Checks:
     def __init__(self):
         self.passed = 0
         self.failed = 0
+        self.skipped = 0
 
     def run(self, name, check):
         """One check: it fails by raising. Returns whether it passed."""
@@ -26,9 +27,15 @@ class Checks:
         print(f"{name}: ok ({time.monotonic() - started:.1f} s)", flush=True)
         return True
 
+    def skip(self, name, why):
+        """A check that cannot run here; it is named and counted."""
+        self.skipped += 1
+        print(f"{name}: SKIPPED: {why}", flush=True)
+
     def close(self, suite):
         """The closing line; the exit status of the process."""
-        print(f"{suite}: {self.passed} passed, {self.failed} failed")
+        skipped = f", {self.skipped} skipped" if self.skipped else ""
+        print(f"{suite}: {self.passed} passed, {self.failed} failed{skipped}")
         return 1 if self.failed or not self.passed else 0
 
 

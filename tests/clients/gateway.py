@@ -25,6 +25,7 @@ class Gateway:
     """`with Gateway(shards=2) as gateway:`; the addresses are `websocket` (URL), `grpc` (host:port) and `http` (URL)."""
 
     RPC_LISTEN = "127.0.0.1:0"
+    WEBSOCKET_PORT = 0
 
     def __init__(self, shards, *flags):
         self.shards = shards
@@ -32,8 +33,9 @@ class Gateway:
         self.lines = []
 
     def __enter__(self):
-        command = [BINARY, "--websocket-port", "0", "--rpc-listen", self.RPC_LISTEN, "--http-listen", "127.0.0.1:0"]
-        command += ["--shards-count", str(self.shards), "--shards-pin", "false", "--auth-secret", SECRET]
+        command = [BINARY, "--websocket-port", str(self.WEBSOCKET_PORT), "--rpc-listen", self.RPC_LISTEN]
+        command += ["--http-listen", "127.0.0.1:0", "--shards-count", str(self.shards), "--shards-pin", "false"]
+        command += ["--auth-secret", SECRET]
         command += self.flags
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         ready = queue.Queue()

@@ -12,6 +12,8 @@ import os
 import subprocess
 import sys
 
+import suite_cluster
+import suite_cluster_clients
 import suite_assign
 import suite_faults
 import suite_fleet
@@ -46,6 +48,8 @@ SUITES = {
     "openim35": suite_openim35.run,
     "openim-faults": suite_faults.run,
     "openim-fleet": suite_fleet.run,
+    "cluster": suite_cluster.run,
+    "cluster-clients": suite_cluster_clients.run,
 }
 SHARDS = 3
 

@@ -14,13 +14,14 @@ fn python_computes_the_same_homes() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// The table of spec 10.4, by the command that shows it on an existing fleet; pinned numbers of OpenIM's own ring.
 #[test]
 fn route_diff_shows_incident_2_and_that_pinion_does_not_have_it() {
     let folder = tempfile::tempdir().unwrap();
-    let compare = |scheme: &str| {
+    let compare = |scheme: &str, replicas: u32| {
         let [push, proxy] = [("push", "88"), ("proxy", "none")].map(|(side, port)| {
             let file = folder.path().join(side);
-            let pods = format!("pods openimserver namespace=openim-lin replicas=2 port={port}");
+            let pods = format!("pods openimserver namespace=openim-lin replicas={replicas} port={port}");
             std::fs::write(&file, format!("placement {scheme}\n{pods}\n")).unwrap();
             file
         });
@@ -29,8 +30,15 @@ fn route_diff_shows_incident_2_and_that_pinion_does_not_have_it() {
         assert_eq!(err, "");
         (code, out)
     };
-    let (code, out) = compare("openim-ring");
-    assert!(code == 1 && out.contains("37.6 % of user0 to user99999 differ"), "{code} {out}");
-    let (code, out) = compare("rendezvous");
-    assert!(code == 0 && out.contains("0.0 % of user0 to user99999 differ"), "{code} {out}");
+    for (replicas, percent) in [(1, "0.0"), (2, "37.6"), (3, "66.8"), (5, "78.6"), (10, "90.2")] {
+        let (code, out) = compare("openim-ring", replicas);
+        let said = format!("{percent} % of user0 to user99999 differ");
+        assert!(code == i32::from(replicas > 1) && out.contains(&said), "{replicas}: {code} {out}");
+        assert!(
+            out.contains("hashed with a port on one side only: A openimserver-openim-msggateway-0."),
+            "{out}"
+        );
+        let (code, out) = compare("rendezvous", replicas);
+        assert!(code == 0 && out.contains("0.0 % of user0 to user99999 differ"), "{replicas}: {code} {out}");
+    }
 }

@@ -22,6 +22,7 @@ mod checker;
 mod churn;
 mod client;
 mod connection_behaviour;
+mod drain_behaviour;
 mod envelope_behaviour;
 mod frames;
 mod freeze;

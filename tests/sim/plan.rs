@@ -140,20 +140,14 @@ impl Plan {
             (defaults.0, defaults.1, limits::SHARD_OUTBOX_BYTES_MAX)
         };
         HubConfig {
-            shard: ShardId(shard),
-            connections_max: self.connections_max,
             login_policy: self.policy,
             outbox_bytes_max: bytes,
             outbox_frames_max: frames,
             shard_outbox_bytes_max: shard_bytes,
             user_connections_max: if self.seed % 5 == 1 { 2 } else { limits::USER_CONNECTIONS_MAX },
             spread: self.spread(shard),
-            rates: Default::default(),
-            push_slice: limits::PUSH_SLICE_MAX,
-            announces_logins: false,
-            kicks_same_token: false,
-            names_connections: false,
             hash_seed: self.seed ^ 0x5eed,
+            ..HubConfig::for_shard(ShardId(shard), self.connections_max)
         }
     }
 }

@@ -44,26 +44,7 @@ pub struct Rig {
 
 /// The limits of production, for a few connections.
 pub fn config() -> HubConfig {
-    HubConfig {
-        shard: ShardId(0),
-        connections_max: 100,
-        login_policy: LoginPolicy::OnePerPlatform,
-        outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
-        outbox_frames_max: limits::OUTBOX_FRAMES_MAX,
-        shard_outbox_bytes_max: limits::SHARD_OUTBOX_BYTES_MAX,
-        user_connections_max: limits::USER_CONNECTIONS_MAX,
-        spread: SpreadPlan {
-            above_per_second: limits::LOGINS_UNSPREAD_MAX,
-            ms_max: limits::SPREAD_MS,
-            seed: 2,
-        },
-        rates: Default::default(),
-        push_slice: limits::PUSH_SLICE_MAX,
-        announces_logins: false,
-        kicks_same_token: false,
-        names_connections: false,
-        hash_seed: 1,
-    }
+    HubConfig::for_shard(ShardId(0), 100)
 }
 
 /// Where an answer to mail goes.

@@ -41,20 +41,8 @@ const TICKET: RpcTicket = RpcTicket { rpc: RpcId(0), slot: SlotId { index: 0, ge
 /// The limits of production, without the spreading of a storm of logins.
 fn config(connections_max: u32) -> HubConfig {
     HubConfig {
-        shard: ShardId(0),
-        connections_max,
-        login_policy: LoginPolicy::OnePerPlatform,
-        outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
-        outbox_frames_max: limits::OUTBOX_FRAMES_MAX,
-        shard_outbox_bytes_max: limits::SHARD_OUTBOX_BYTES_MAX,
-        user_connections_max: limits::USER_CONNECTIONS_MAX,
         spread: SpreadPlan { above_per_second: u32::MAX, ms_max: limits::SPREAD_MS, seed: 2 },
-        rates: Default::default(),
-        push_slice: limits::PUSH_SLICE_MAX,
-        announces_logins: false,
-        kicks_same_token: false,
-        names_connections: false,
-        hash_seed: 1,
+        ..HubConfig::for_shard(ShardId(0), connections_max)
     }
 }
 

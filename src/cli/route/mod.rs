@@ -1,7 +1,8 @@
 //! `pinion route`: where a user belongs, whether two member lists agree about it, and what a change would do.
 //!
-//! `text` prints. Lists come from files (`cluster/members` has their form); a running node does not tell its members.
+//! `text` prints, `live` asks running nodes. Other lists come from files (`cluster/members` has their form).
 
+mod live;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::who;
-use super::{EXIT_FAILED, EXIT_USAGE, args, fail, output};
+use super::{EXIT_FAILED, EXIT_USAGE, admin, args, fail, output};
 use crate::cluster::assign::standing::Standings;
 use crate::cluster::assign::{Cluster, Policy, Request, rules};
 use crate::cluster::compare::{Difference, Rehearsal};
@@ -24,6 +25,9 @@ const FORM: &str = "\
 A member list has one member per line, NODE [weight=N] [state=STATE] [rpc=HOST:PORT] [ws=URL] [label.NAME=VALUE].
 `placement openim-ring` as its first line: what stands first in a line is the string that OpenIM's ring hashes, and
 `pods RELEASE namespace=NS replicas=N [port=88|none]` stands for the gateways of OpenIM 3.5 on Kubernetes.";
+
+const SIDE: &str =
+    "Members as one side sees them: a file, or http://HOST:PORT, the admin port of a running node";
 
 /// The command line.
 pub(super) fn command() -> Command {
@@ -51,8 +55,9 @@ pub(super) fn command() -> Command {
             Command::new("diff")
                 .about("Share of users that two lists look for at different nodes, and why (incident 2)")
                 .after_help("Ends with 0 if no user differs, 1 if some do, 2 if a list is wrong.")
-                .arg(path("a", "Members as one side sees them").value_name("A").required(true))
-                .arg(path("b", "Members as the other side sees them").value_name("B").required(true))
+                .arg(path("a", SIDE).value_name("A").required(true))
+                .arg(path("b", "As A, of the other side").value_name("B").required(true))
+                .arg(admin::token())
                 .args(users()),
         )
         .subcommand(
@@ -139,13 +144,36 @@ fn where_is(matches: &ArgMatches) -> Done {
 }
 
 fn diff(matches: &ArgMatches) -> Done {
-    let (first, second) = (named(matches, "a")?, named(matches, "b")?);
-    let (a, b) = (list(first)?, list(second)?);
+    let sides = [side(matches, "a")?, side(matches, "b")?];
+    let [a, b] = &sides;
     let users = Users::of(matches)?;
-    let difference = Difference::of(&a, &b, users.ids());
-    let said =
-        text::sides([(first, &a), (second, &b)]) + &text::difference(&difference, &users.name(), [&a, &b]);
+    let difference = Difference::of(&a.list, &b.list, users.ids());
+    let mut said = text::sides(&sides) + &text::difference(&difference, &users.name(), [&a.list, &b.list]);
+    if let (Some(a), Some(b)) = (&a.seen, &b.seen) {
+        said += &live::compared(a, b, difference.elsewhere);
+    }
     Ok((said, if difference.elsewhere == 0 { 0 } else { EXIT_FAILED }))
+}
+
+/// A side of a comparison.
+struct Side {
+    /// As the operator wrote it.
+    name: String,
+    list: MemberList,
+    /// What else a running node says.
+    seen: Option<live::Seen>,
+}
+
+fn side(matches: &ArgMatches, argument: &str) -> Result<Side, String> {
+    let path = named(matches, argument)?;
+    let name = path.display().to_string();
+    match live::host_of(&name) {
+        Some(host) => {
+            let seen = live::ask(host, matches.get_one::<String>("token"))?;
+            Ok(Side { name, list: seen.list.clone(), seen: Some(seen) })
+        }
+        None => list(path).map(|list| Side { name, list, seen: None }),
+    }
 }
 
 fn rehearse(matches: &ArgMatches) -> Done {
@@ -215,7 +243,7 @@ fn named<'a>(matches: &'a ArgMatches, name: &str) -> Result<&'a Path, String> {
 fn list(path: &Path) -> Result<MemberList, String> {
     let text = read(path, ROUTE_FILE_BYTES).map_err(|why| {
         let is_address = path.to_string_lossy().contains("://") || path.to_string_lossy().contains(':');
-        let hint = "; a running node does not tell its members: write them into a file";
+        let hint = "; a running node is http://HOST:PORT, its admin port (with diff)";
         format!("{why}{}", if is_address { hint } else { "" })
     })?;
     MemberList::parse(&text).map_err(|faults| told(path, &faults))

@@ -92,7 +92,7 @@ fn what_is_wrong_is_said_with_file_and_line() {
     for (files, arguments, said) in [
         (&["10.0.0.7:88\n"][..], "where u --members @0", "0: line 1: \"10.0.0.7:88\""),
         (&["", FLEET], "diff @0 @1", "0: no member; write one node id per line"),
-        (&[FLEET], "diff @0 127.0.0.1:12140", "a running node does not tell its members"),
+        (&[FLEET], "diff @0 127.0.0.1:12140", "a running node is http://HOST:PORT"),
         (&[FLEET], "diff @0", "<B>"),
         (&[FLEET], "rehearse --members @0", "nothing to rehearse"),
         (&[FLEET], "rehearse --members @0 --remove gw-9", "no such member; there are [gw-0, gw-1, gw-2]"),

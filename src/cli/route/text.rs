@@ -1,7 +1,5 @@
 //! What `pinion route` found, as people read it.
 
-use std::path::Path;
-
 use super::super::admin::table;
 use crate::cluster::assign::{Assignment, Decided, Home};
 use crate::cluster::compare::{Difference, NodeLoad, Rehearsal, share};
@@ -74,9 +72,10 @@ pub(super) fn assignment(found: Option<&Assignment<'_>>) -> String {
 }
 
 /// The two lists of a comparison.
-pub(super) fn sides(sides: [(&Path, &MemberList); 2]) -> String {
-    let line = |(name, (path, list)): (&str, (&Path, &MemberList))| {
-        format!("{name}  {}: {}\n", path.display(), summary(list))
+pub(super) fn sides(sides: &[super::Side; 2]) -> String {
+    let line = |(letter, side): (&str, &super::Side)| {
+        let node = side.seen.as_ref().map(|seen| format!("node {}, view {}, ", seen.node, seen.epoch));
+        format!("{letter}  {}: {}{}\n", side.name, node.unwrap_or_default(), summary(&side.list))
     };
     ["A", "B"].into_iter().zip(sides).map(line).collect()
 }

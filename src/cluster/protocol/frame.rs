@@ -75,6 +75,19 @@ pub struct Hello {
     pub view_epoch: Epoch,
     /// Of its placement; diagnosis only.
     pub fingerprint: Fingerprint,
+    /// Whom it counts (M4): under a static list others may not know of them.
+    pub knows: Vec<Known>,
+}
+
+/// A node that another one counts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Known {
+    /// Who.
+    pub node: NodeId,
+    /// Which life; zero if that is not known.
+    pub incarnation: Incarnation,
+    /// What peers dial, `HOST:PORT`. Empty: unknown.
+    pub rpc_addr: Text,
 }
 
 /// The result of one recipient at one node.

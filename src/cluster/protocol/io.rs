@@ -64,6 +64,8 @@ pub enum Input {
     Forget(NodeId, Incarnation),
     /// Leave the placement.
     Drain,
+    /// Back into it: what [`Input::Drain`] said is taken back.
+    Serve,
     /// The listener is closed and the last connection gone: say goodbye and end.
     Emptied,
 }

@@ -10,9 +10,10 @@
 //! their answers; `holder` deliveries here, each once (`seen`); `order` the order of one user's pushes; `policy` who is
 //! kicked. `frame` and `io` are the words, `rules` what tests may take out, `sim` the simulator.
 //!
-//! Not here: sockets, clocks, encoding, the shards, the source of the membership. What always holds is section 8 of
+//! `codec` is their form on the wire. Not here: sockets, clocks, the shards, the source of the membership. What always holds is section 8 of
 //! the specification; `sim` asserts it after each step.
 
+pub mod codec;
 mod entry;
 pub mod frame;
 mod gather;
@@ -59,6 +60,16 @@ pub enum Fence {
     Strict,
 }
 
+/// Where views come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Views {
+    /// One source orders them for all nodes (etcd, Kubernetes): epochs of two nodes compare.
+    #[default]
+    Ordered,
+    /// Each node has a list of its own: epochs of two nodes say nothing to each other, and nobody is ever lost.
+    OwnLists,
+}
+
 /// Who a node is, fixed for its life.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -80,6 +91,7 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Node {
     me: Identity,
+    views: Views,
     rules: Rules,
     now: Now,
     out: Vec<Output>,
@@ -99,6 +111,8 @@ pub struct Node {
     /// [`Output::Register`] is not answered yet.
     registering: bool,
     stage: Stage,
+    /// When the first view came.
+    joined_at: Option<Mono>,
     peers: BTreeMap<NodeId, Peer>,
     strays: Strays,
     seen: Seen,
@@ -163,6 +177,7 @@ impl Node {
             fit_epoch: None,
             registering: false,
             stage: Stage::Joining,
+            joined_at: None,
             peers: BTreeMap::new(),
             strays: Strays::default(),
             seen: Seen::default(),
@@ -173,7 +188,15 @@ impl Node {
             legs: 0,
             floor: 0,
             me: identity,
+            views: Views::default(),
         }
+    }
+
+    /// The same node, before its first event, with views from there.
+    #[must_use]
+    pub fn with_views(mut self, views: Views) -> Self {
+        self.views = views;
+        self
     }
 
     /// Takes one event. The outputs happen in their order.
@@ -208,6 +231,7 @@ impl Node {
             Input::Delivered { leg, results } => self.delivered(leg, results),
             Input::Forget(node, incarnation) => self.proven_gone(&node, incarnation),
             Input::Drain => self.drain(),
+            Input::Serve => self.serve(),
             Input::Emptied => self.emptied(),
         }
     }
@@ -255,7 +279,33 @@ impl Node {
 
     /// Members that the barrier waits for: a join that waits says for whom.
     pub fn awaited(&self) -> impl Iterator<Item = &NodeId> {
-        self.ungreeted().map(|member| &member.node_id)
+        self.ungreeted().map(|member| &member.node_id).chain(self.strangers().map(|known| &known.node))
+    }
+
+    /// Accounted members without a link: as long as there are any, pushes whose home is here are not complete.
+    pub fn unlinked(&self) -> Vec<NodeId> {
+        let linked = |id: &NodeId| self.peers.get(id).is_some_and(|peer| peer.up().is_some());
+        self.accounted().into_iter().filter(|id| !linked(id)).collect()
+    }
+
+    /// Who this node is.
+    pub fn identity(&self) -> &Identity {
+        &self.me
+    }
+
+    /// Whether the own lease holds at `now`.
+    pub fn leased(&self, now: Mono) -> bool {
+        !self.lease.lapsed && now < self.lease.until
+    }
+
+    /// The greatest time given to a login, or heard of: residents' logins get later ones (K1).
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// The life of a node that had a link with this one last.
+    pub fn greeted(&self, node: &NodeId) -> Option<Incarnation> {
+        self.peers.get(node)?.greeted.map(|greeting| greeting.incarnation)
     }
 
     fn fingerprint(&self) -> Fingerprint {

@@ -28,6 +28,11 @@ impl Placed {
         }
     }
 
+    /// For the shards.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
     /// See [`Placement::fingerprint`].
     pub fn fingerprint(&self) -> Fingerprint {
         self.placement.fingerprint()

@@ -1,7 +1,8 @@
 //! The settings of a node among others; the third part of the table.
 
 use super::{AUTO, Reload, Setting, Visibility, auto, name_of, named, path, path_text};
-use crate::config::cluster::{FenceMode, MembershipSource, PushMode};
+use crate::cluster::adoption::Claim;
+use crate::config::cluster::{AdoptConfig, FenceMode, MembershipSource, PushMode};
 use crate::config::value::{Endpoint, millis, number, optional, word};
 use crate::limits;
 use crate::placement::view::{NodeId, Weight};
@@ -49,6 +50,26 @@ fn ws_url(text: &str) -> Option<String> {
     if text.is_empty() { Some(String::new()) } else { word(text).filter(|_| url) }
 }
 
+const MEMBERS: &str = "members";
+
+/// The addresses, and whether members' own count, too.
+fn claims(text: &str) -> Option<(Vec<Claim>, bool)> {
+    let items: Vec<&str> =
+        if text.is_empty() { Vec::new() } else { text.split(',').map(str::trim).collect() };
+    let claim = |item: &&str| {
+        let (node, address) = item.split_once('=')?;
+        Some(Claim { node: NodeId::new(node.trim()).ok()?, address: address.trim().parse().ok()? })
+    };
+    let listed = items.iter().filter(|item| **item != MEMBERS).map(claim).collect::<Option<Vec<_>>>()?;
+    (listed.len() <= limits::ADOPT_ADDRESSES_MAX).then(|| (listed, items.contains(&MEMBERS)))
+}
+
+fn claims_text(adopt: &AdoptConfig) -> String {
+    let listed = adopt.listed.iter().map(|claim| format!("{}={}", claim.node, claim.address));
+    let members = adopt.members.then(|| MEMBERS.to_owned());
+    listed.chain(members).collect::<Vec<_>>().join(",")
+}
+
 /// What counts once `cluster.source` is not none.
 pub(super) const CLUSTER: &[Setting] = &[
     setting!(
@@ -63,7 +84,7 @@ pub(super) const CLUSTER: &[Setting] = &[
     setting!(
         "cluster.node_id",
         AUTO,
-        "`auto` or letters, digits, `-`, `_` and `.`, at most 63 characters",
+        "`auto` or letters, digits, `-`, `_` and `.`, at most 253 characters",
         "gateway-0",
         "The stable name of this node; auto: the host's name (in Kubernetes the pod's)",
         |d, t| d.config.cluster.node_id = auto(t, |t| NodeId::new(t).ok())?,
@@ -104,6 +125,24 @@ pub(super) const CLUSTER: &[Setting] = &[
         "Where the other nodes reach rpc.listen; auto: the address it is bound to",
         |d, t| d.config.cluster.rpc_address = auto(t, Endpoint::parse)?,
         |c| c.cluster.rpc_address.as_ref().map_or_else(|| AUTO.to_owned(), Endpoint::to_string)
+    ),
+    setting!(
+        "cluster.peer_ca",
+        "",
+        "the path of a file, or nothing",
+        "/etc/pinion/nodes-ca.pem",
+        "Who signed the other nodes' rpc.tls_cert, in PEM form; nothing: rpc.tls_client_ca",
+        |d, t| d.config.cluster.peer_ca = optional(t, path)?,
+        |c| path_text(c.cluster.peer_ca.as_ref())
+    ),
+    setting!(
+        "cluster.peer_name",
+        "",
+        "a name of a host, or nothing",
+        "pinion.internal",
+        "The name that each node's rpc.tls_cert has; nothing: the address that is dialled",
+        |d, t| d.config.cluster.peer_name = optional(t, word)?,
+        |c| c.cluster.peer_name.clone().unwrap_or_default()
     ),
     setting!(
         "cluster.placement",
@@ -176,5 +215,32 @@ pub(super) const CLUSTER: &[Setting] = &[
         "How OpenIM's push calls: local: every node (etcd, main); route: one node by hash (3.5.1 to patch.16 on Kubernetes)",
         |d, t| d.config.cluster.push_mode = named(t, &PUSH_MODES)?,
         |c| name_of(c.cluster.push_mode, &PUSH_MODES)
+    ),
+    setting!(
+        "cluster.adopt",
+        "",
+        "nothing, or node_id=ip:port items and the word `members` joined by commas, 64 at most",
+        "gateway-1=10.0.0.8:10001,gateway-2=10.0.0.9:10001",
+        "Addresses of other nodes that one survivor serves while their node is dead; members: those in cluster.ws_url",
+        |d, t| (d.config.cluster.adopt.listed, d.config.cluster.adopt.members) = claims(t)?,
+        |c| claims_text(&c.cluster.adopt)
+    ),
+    setting!(
+        "cluster.adopt_hook",
+        "",
+        "the path of a program, or nothing",
+        "/etc/pinion/adopt",
+        "Run as `HOOK take|give NODE IP:PORT` when an address is taken over or given back, to move it to this host",
+        |d, t| d.config.cluster.adopt.hook = optional(t, path)?,
+        |c| path_text(c.cluster.adopt.hook.as_ref())
+    ),
+    setting!(
+        "cluster.adopt_hook_ms",
+        "10s",
+        "a time from 100 to 300s (plain number = milliseconds)",
+        "10s",
+        "The hook takes longer: it is killed, and tried again",
+        |d, t| d.config.cluster.adopt.hook_ms = millis(t, 100..=300_000)?,
+        |c| c.cluster.adopt.hook_ms
     ),
 ];

@@ -99,6 +99,26 @@ fn each_pair_of_platforms_is_decided_as_the_table_says() {
 }
 
 #[test]
+fn classes_say_what_the_policy_says_of_two_tokens() {
+    let mut seen: Vec<(u8, Class)> = Vec::new();
+    for number in [0, 1, 4, 5] {
+        let policy = LoginPolicy::from_number(number).unwrap();
+        for new in Platform::all() {
+            let class = class_of(policy, new);
+            for platform in Platform::all() {
+                let kicks = !decide(policy, new, &[Existing { platform, spared: false }]).kicked.is_empty();
+                let conflicts = class.is_some() && class == class_of(policy, platform);
+                assert_eq!(conflicts, kicks, "{number} {new:?} {platform:?}");
+            }
+            seen.extend(class.map(|class| (number, class)));
+        }
+    }
+    let shared = |(a, b): (&(u8, Class), &(u8, Class))| a.0 != b.0 && a.1 == b.1;
+    assert!(!seen.iter().any(|a| seen.iter().any(|b| shared((a, b)))), "policies have classes of their own");
+    assert_eq!(seen.len(), 11 + 11 + 8);
+}
+
+#[test]
 fn several_connections_are_decided_each_by_itself() {
     for (number, table) in TABLES {
         let policy = LoginPolicy::from_number(number).unwrap();

@@ -104,7 +104,7 @@ async fn read_mail(inbox: &RpcInbox, assigner: &Assigner, doorbell: &TcpStream, 
                 Some(RpcMail::Main(news)) => match *news {
                     MainNews::Members(roster) => assigner.adopt(*roster),
                     MainNews::Reloaded { policy, .. } => assigner.set_policy(&policy.assign),
-                    MainNews::Answer { .. } => {} // nobody orders anything here
+                    MainNews::Answer { .. } | MainNews::Levels(_) => {} // nobody orders anything here
                 },
                 Some(_) => {} // there are no shards
                 None => break,

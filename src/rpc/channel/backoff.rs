@@ -5,7 +5,7 @@ use crate::random;
 
 /// The pauses of one instance.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(in crate::rpc) struct Backoff {
     least_ms: u64,
     most_ms: u64,
     /// Of the next pause, before jitter.
@@ -14,18 +14,18 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    pub(super) fn new(least_ms: u64, most_ms: u64, seed: u64) -> Self {
+    pub(in crate::rpc) fn new(least_ms: u64, most_ms: u64, seed: u64) -> Self {
         let least_ms = least_ms.max(1);
         Self { least_ms, most_ms, next_ms: least_ms, random: seed }
     }
 
     /// Whether there was no pause since the beginning, or since the last good connection.
-    pub(super) fn is_fresh(&self) -> bool {
+    pub(in crate::rpc) fn is_fresh(&self) -> bool {
         self.next_ms == self.least_ms
     }
 
     /// The next pause: at least 1 ms, at most `most_ms` and its jitter.
-    pub(super) fn pause_ms(&mut self) -> u64 {
+    pub(in crate::rpc) fn pause_ms(&mut self) -> u64 {
         let pause_ms = self.next_ms.min(self.most_ms);
         self.next_ms = pause_ms.saturating_mul(2);
         let spread_ms = pause_ms.saturating_mul(CHANNEL_JITTER_PERCENT_MAX) / 100;
@@ -34,7 +34,7 @@ impl Backoff {
     }
 
     /// A connection was good: begin anew.
-    pub(super) fn reset(&mut self) {
+    pub(in crate::rpc) fn reset(&mut self) {
         self.next_ms = self.least_ms;
     }
 }

@@ -18,7 +18,7 @@
 //! have been carried out unless it is [`Retry::Safe`].
 
 mod attempt;
-mod backoff;
+pub(super) mod backoff;
 mod breaker;
 mod counts;
 mod fault;

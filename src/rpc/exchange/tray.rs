@@ -7,10 +7,14 @@ use std::collections::{BTreeSet, VecDeque};
 use std::task::{Context, Poll, Waker};
 
 use super::{Answer, Exchange, State, wake};
-use crate::cluster::router::{Busy, Outcome, Progress, Push, ResultPart, To};
-use crate::ids::RpcTicket;
+use crate::cluster::router::{Busy, Cover, Outcome, Progress, Push, PushResult, ResultPart, To};
+use crate::hub::mail::Report;
+use crate::ids::{RpcId, RpcTicket, SlotId, Text};
 use crate::limits::{PUSH_STREAM_LANE_MAX, PUSH_STREAM_TICKETS_MAX};
 use crate::shard::mailbox::ShardAddress;
+
+/// See [`State::next_routed`].
+const NO_THREAD: RpcId = RpcId(u16::MAX);
 
 /// What waits in one tray.
 #[derive(Default)]
@@ -59,6 +63,19 @@ impl Tray {
         Ok(ticket)
     }
 
+    /// A ticket for a push that the node's router sends on; [`Exchange::routed`] brings its one part.
+    pub(in crate::rpc) fn reserve(&self, users: Vec<Text>, report: Report) -> RpcTicket {
+        let mut state = self.exchange.state.borrow_mut();
+        let ticket = state.next_routed();
+        state.answers.insert(ticket, Answer::Tray(self.key));
+        state.routed.insert(ticket, Unanswered { users, report });
+        state.tray_tickets += 1;
+        if let Some(pile) = state.trays.get_mut(self.key) {
+            pile.open.insert(ticket);
+        }
+        ticket
+    }
+
     /// Ready when there are news; until then the task is woken when they come.
     pub(in crate::rpc) fn poll_news(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.exchange.state.borrow_mut();
@@ -82,6 +99,37 @@ impl Tray {
     }
 }
 
+/// What is said of a routed push that is given up: nobody is reached, as far as is known.
+pub(super) struct Unanswered {
+    users: Vec<Text>,
+    report: Report,
+}
+
+impl Unanswered {
+    fn part(self) -> ResultPart {
+        let count = u32::try_from(self.users.len()).unwrap_or(u32::MAX);
+        let mut part =
+            ResultPart { not_reached: count, not_complete: count, last: true, ..ResultPart::default() };
+        if self.report != Report::Totals {
+            part.covers = vec![Cover::default(); self.users.len()];
+            let result = |user| PushResult { user, devices: None, expired: false };
+            part.results = self.users.into_iter().map(result).collect();
+        }
+        part
+    }
+}
+
+impl Exchange {
+    /// A push that was routed is over. One that was given up, or whose caller is gone, is dropped.
+    pub(in crate::rpc) fn routed(&self, ticket: RpcTicket, part: ResultPart) {
+        let mut state = self.state.borrow_mut();
+        state.routed.remove(&ticket);
+        let waker = state.finish(Progress { ticket, outcome: Outcome::Part(part) });
+        drop(state);
+        wake(waker);
+    }
+}
+
 impl Drop for Tray {
     fn drop(&mut self) {
         let mut state = self.exchange.state.borrow_mut();
@@ -89,8 +137,10 @@ impl Drop for Tray {
         for ticket in pile.open {
             state.answers.remove(&ticket);
             state.tray_tickets -= 1;
-            let mails = state.router.cancel(ticket);
-            state.post(mails);
+            if state.routed.remove(&ticket).is_none() {
+                let mails = state.router.cancel(ticket);
+                state.post(mails);
+            }
         }
         drop(state);
         drop(pile.waker); // after the borrow
@@ -133,12 +183,23 @@ impl State {
         let open: Vec<RpcTicket> = self.trays.get(key)?.open.iter().copied().collect();
         let mut waker = None;
         for ticket in open {
-            if let Some((progress, mails)) = self.router.give_up(ticket) {
+            if let Some(unanswered) = self.routed.remove(&ticket) {
+                let progress = Progress { ticket, outcome: Outcome::Part(unanswered.part()) };
+                waker = self.finish(progress).or(waker);
+            } else if let Some((progress, mails)) = self.router.give_up(ticket) {
                 self.post(mails);
                 waker = self.finish(progress).or(waker);
             }
         }
         waker
+    }
+
+    /// Names a routed push: no thread has that id, so no call is meant.
+    fn next_routed(&mut self) -> RpcTicket {
+        self.routed_count += 1;
+        let (high, low) = (self.routed_count >> 32, self.routed_count & u64::from(u32::MAX));
+        let half = |number| u32::try_from(number).unwrap_or_default(); // 32 bits each
+        RpcTicket { rpc: NO_THREAD, slot: SlotId { index: half(low), generation: half(high) } }
     }
 
     /// Ends the pushes of all trays now.

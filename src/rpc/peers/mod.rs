@@ -1,20 +1,44 @@
 //! Links to the other nodes, below the router (`cluster::protocol`): one gRPC stream per pair (routing-protocol.md
 //! section 5), on rpc thread 0.
+//!
+//! `transport` is one stream, `dial` keeps those to higher ids, `accept` serves those of lower ids. What is said is the
+//! router's business (`cluster::protocol::link`), how it is written the codec's. What always holds: a transport that
+//! carried a Hello is reported closed exactly once; frames of a transport come in order, none is lost but by its end;
+//! what waits for one peer is bounded. Not here: who the peers are.
+//!
+//! Connections of peers come to any rpc thread, since the kernel spreads them; a thread other than 0 refuses the call,
+//! and the dialler tries again at once, from another port.
 
+mod accept;
+mod counts;
+mod dial;
+mod identity;
+mod transport;
+
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
-
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 
 use super::budget::Ration;
-use super::call::{End, Service, StreamCall};
-use crate::cluster::protocol::frame::{Frame, Generation};
+use super::call::{End, StreamCall};
+use crate::cluster::protocol::frame::{Body, Frame, Generation};
 use crate::config::Token;
-use crate::metrics::Tally;
+use crate::metrics::{Metric, Tally};
 use crate::placement::view::NodeId;
+use crate::random;
+use crate::shard::clock;
+use crate::shard::nudge::Nudge;
 use crate::shard::turn::Turns;
+use counts::Counts;
+use dial::Target;
+pub use identity::PeerTls;
+use transport::Transport;
+
+/// The call.
+const PATH: &str = "/pinion.peer.v1.Peer/Link";
+/// Metadata: who dials, and whom it means.
+const FROM: &str = "pinion-from";
+const TO: &str = "pinion-to";
 
 /// What the router's driver hears. It reads the clock after it has the event in hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,13 +74,11 @@ pub struct LinksPlan {
     pub hear: Rc<dyn Fn(LinkEvent)>,
 }
 
-/// TLS towards peers.
+/// Whom peers believe, and whom this node believes.
 #[derive(Clone)]
-pub struct PeerTls {
-    /// Roots, and our own certificate.
-    pub config: Arc<ClientConfig>,
-    /// The name that every peer's certificate has; `None`: the host that is dialled.
-    pub name: Option<ServerName<'static>>,
+struct Trust {
+    token: Option<Token>,
+    tls: Option<PeerTls>,
 }
 
 /// See the module's documentation. Clones are the same links.
@@ -67,32 +89,180 @@ pub struct Links {
 
 struct Inner {
     plan: LinksPlan,
+    /// Of the next link.
+    trust: RefCell<Trust>,
+    targets: RefCell<BTreeMap<NodeId, Rc<Target>>>,
+    /// Open streams; a peer has none or more, the newest last.
+    transports: RefCell<BTreeMap<NodeId, Vec<Rc<Transport>>>>,
+    ended: Cell<bool>,
+    /// Rung when a transport has left.
+    left: Nudge,
+    counts: Counts,
 }
 
 impl Links {
     /// No links yet.
     pub fn new(plan: LinksPlan) -> Self {
-        Self { inner: Rc::new(Inner { plan }) }
+        let (targets, transports) = Default::default();
+        let inner = Inner {
+            trust: RefCell::new(Trust { token: plan.token.clone(), tls: plan.tls.clone() }),
+            plan,
+            targets,
+            transports,
+            ended: Cell::new(false),
+            left: Nudge::default(),
+            counts: Counts::default(),
+        };
+        Self { inner: Rc::new(inner) }
     }
 
-    /// Whom to keep dialling, and where (`host:port`): the whole set; links to those that are missing are closed. Ids
-    /// that are not above the own one are left out: they dial us.
-    pub fn dial(&self, _targets: BTreeMap<NodeId, String>) {}
+    /// Shows something else to peers that are dialled from now on: `rpc.token` or the files of TLS were read again.
+    pub fn adopt(&self, token: Option<Token>, tls: Option<PeerTls>) {
+        self.inner.trust.replace(Trust { token, tls });
+    }
+
+    /// Whom to keep dialling, and where (`ADDRESS:PORT`): the whole set; links to those that are missing, or now
+    /// elsewhere, are closed. Ids that are not above the own one are left out: they dial us.
+    pub fn dial(&self, targets: BTreeMap<NodeId, String>) {
+        if self.inner.ended.get() {
+            return;
+        }
+        let wanted = |id: &NodeId| *id > self.inner.plan.own;
+        let mut present = self.inner.targets.borrow_mut();
+        present.retain(|peer, target| {
+            let stays = wanted(peer) && targets.get(peer) == Some(&target.address);
+            if !stays {
+                target.stop();
+                self.inner.of_peer(peer).iter().for_each(|transport| transport.close());
+            }
+            stays
+        });
+        for (peer, address) in targets.into_iter().filter(|(peer, _)| wanted(peer)) {
+            present.entry(peer.clone()).or_insert_with(|| {
+                let target = Target::new(peer, address);
+                monoio::spawn(dial::keep(Rc::clone(&self.inner), Rc::clone(&target)));
+                target
+            });
+        }
+    }
 
     /// Sends on the transport of the frame's generation; nothing if it has ended.
-    pub fn send(&self, _to: &NodeId, _frame: Frame) {}
+    pub fn send(&self, to: &NodeId, frame: Frame) {
+        let of_peer = self.inner.of_peer(to);
+        let opens = matches!(frame.body, Body::Hello(_));
+        let known = of_peer.iter().find(|transport| transport.carries(&frame.generation));
+        let fresh = || of_peer.iter().rfind(|transport| opens && transport.generation().is_none());
+        if let Some(transport) = known.or_else(fresh) {
+            transport.send(&self.inner, frame);
+        }
+    }
 
-    /// Ends the transport of that generation.
-    pub fn close(&self, _peer: &NodeId, _generation: Generation) {}
+    /// Ends the transport of that generation. What waits for it is dropped.
+    pub fn close(&self, peer: &NodeId, generation: Generation) {
+        let of_peer = self.inner.of_peer(peer);
+        of_peer.iter().filter(|transport| transport.carries(&generation)).for_each(|one| one.close());
+    }
 
-    /// Sends what is queued and ends all links; none is made any more.
-    pub fn end(&self) {}
+    /// Sends what is queued, within [`crate::limits::LINK_FLUSH_MS`], and ends all links; none is made any more, and
+    /// nothing more is told.
+    pub fn end(&self) {
+        self.inner.end();
+    }
+
+    /// Waits until all have ended, after [`Links::end`].
+    pub async fn ended(&self) {
+        while !self.inner.transports.borrow().is_empty() {
+            self.inner.left.wait().await;
+        }
+    }
+
+    /// Peers with a link on which both sides have said Hello.
+    pub fn up(&self) -> usize {
+        self.inner.transports.borrow().values().filter(|of_peer| of_peer.iter().any(|t| t.is_up())).count()
+    }
 
     /// Writes the counts of the links.
-    pub fn publish(&self, _tally: &mut Tally) {}
+    pub fn publish(&self, tally: &mut Tally) {
+        self.inner.counts.publish(tally);
+        let transports = self.inner.transports.borrow();
+        let queued: usize = transports.values().flatten().map(|transport| transport.queued_bytes()).sum();
+        drop(transports);
+        tally.set(Metric::PeerLinks, self.up() as u64);
+        tally.set(Metric::PeerQueuedBytes, queued as u64);
+    }
 
     /// Serves a peer that dialled us, to the end of its stream.
-    pub(super) async fn accept(&self, _service: &Rc<Service>, _call: StreamCall) -> Result<(), End> {
-        Ok(())
+    pub(super) async fn accept(&self, call: StreamCall) -> Result<(), End> {
+        accept::serve(&self.inner, call).await
+    }
+}
+
+impl Inner {
+    fn of_peer(&self, peer: &NodeId) -> Vec<Rc<Transport>> {
+        self.transports.borrow().get(peer).cloned().unwrap_or_default()
+    }
+
+    /// Peers with a transport, and the transports of this one.
+    fn load(&self, peer: &NodeId) -> (usize, usize) {
+        let transports = self.transports.borrow();
+        (transports.len(), transports.get(peer).map_or(0, Vec::len))
+    }
+
+    fn tell(&self, event: LinkEvent) {
+        if !self.ended.get() {
+            (self.plan.hear)(event);
+        }
+    }
+
+    fn end(&self) {
+        self.ended.set(true);
+        for target in std::mem::take(&mut *self.targets.borrow_mut()).into_values() {
+            target.stop();
+        }
+        let all: Vec<_> = self.transports.borrow().values().flatten().cloned().collect();
+        all.iter().for_each(|transport| transport.flush());
+    }
+
+    /// Nodes that start together must not dial together: pauses differ by who dials whom, and when.
+    fn seed(&self, peer: &NodeId) -> u64 {
+        let names = self.plan.own.as_str().bytes().chain(peer.as_str().bytes());
+        names.fold(clock::now().mono.0, |mut seed, byte| {
+            seed ^= u64::from(byte);
+            random::draw(&mut seed)
+        })
+    }
+}
+
+/// A transport's place among the others. Given back when dropped, however that comes: then the end is told.
+struct Place {
+    inner: Rc<Inner>,
+    transport: Rc<Transport>,
+}
+
+impl Place {
+    fn new(inner: &Rc<Inner>, transport: Rc<Transport>) -> Self {
+        let mut transports = inner.transports.borrow_mut();
+        transports.entry(transport.peer.clone()).or_default().push(Rc::clone(&transport));
+        drop(transports);
+        Self { inner: Rc::clone(inner), transport }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Self { inner, transport } = self;
+        let mut transports = inner.transports.borrow_mut();
+        if let Some(of_peer) = transports.get_mut(&transport.peer) {
+            of_peer.retain(|other| !Rc::ptr_eq(other, transport));
+            if of_peer.is_empty() {
+                transports.remove(&transport.peer);
+            }
+        }
+        drop(transports);
+        transport.close();
+        inner.left.ring();
+        if let Some(generation) = transport.generation() {
+            inner.tell(LinkEvent::Closed(transport.peer.clone(), generation));
+        }
     }
 }

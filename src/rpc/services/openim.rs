@@ -10,12 +10,14 @@ use super::{legacy, push_answer};
 use crate::cluster::fields::Malformed;
 use crate::cluster::request::{KickRequest, LoginRequest, OnePushRequest, PushRequest, StatusRequest};
 use crate::cluster::router::{Outcome, Push, PushResult, RemoteLogin, To};
+use crate::config::cluster::PushMode;
 use crate::hub::mail::{DeviceOutcome, DeviceStatus, DeviceVerdict, PushBody, PushRules};
 use crate::ids::Text;
 use crate::metrics::Metric;
 use crate::pb::openim::msggateway as pb;
 use crate::pb::openim::msggateway::get_users_online_status_resp::{SuccessDetail, SuccessResult};
 use crate::rpc::call::{Call, Service};
+use crate::rpc::cluster::Mesh;
 use crate::rpc::frames;
 use crate::rpc::metadata::Metadata;
 use crate::rpc::stream::encode;
@@ -109,21 +111,34 @@ async fn push(service: &Service, call: Call, dialect: Dialect) -> Result<Bytes, 
         msg_data,
         frames: None,
     };
-    frames::share(service, &mut body).await;
+    let routes = routes(service);
+    if routes.is_none() {
+        frames::share(service, &mut body).await;
+    }
     let push = Push {
         source: service.exchange.source(),
         body,
-        to: To::Users(users),
+        to: To::Users(users.clone()),
         rules: PushRules::default(),
         deadline: call.deadline,
     };
-    match service.exchange.ask(|router| router.push(push))?.await {
-        Outcome::Push(results) => {
-            said.into_iter().for_each(|operation_id| say_undelivered(&operation_id, &results));
-            push_answer::encode(&results, dialect)
-        }
-        other => Err(failed(&other)),
+    let results = match routes {
+        Some(mesh) => mesh.push_once(users, push).await?,
+        None => match service.exchange.ask(|router| router.push(push))?.await {
+            Outcome::Push(results) => results,
+            other => return Err(failed(&other)),
+        },
+    };
+    if let (None, Some(mesh)) = (routes, service.mesh.get()) {
+        mesh.note_local_push(&results);
     }
+    said.into_iter().for_each(|operation_id| say_undelivered(&operation_id, &results));
+    push_answer::encode(&results, dialect)
+}
+
+/// The way to the other nodes, if OpenIM's services ask one gateway for users of all (`cluster.push_mode`).
+fn routes(service: &Service) -> Option<&Mesh> {
+    service.mesh.get().filter(|mesh| mesh.push_mode() == PushMode::Route)
 }
 
 /// One line for a push that did not get into the outbox of each user that it was for.
@@ -152,6 +167,13 @@ async fn kick(service: &Service, call: Call, dialect: Dialect) -> Result<Bytes, 
     let request = KickRequest::decode(call.message).map_err(|f| undecodable(service, f))?;
     let metadata = Metadata::read(&call.headers, dialect)?;
     let (platform, users) = request.check().map_err(Status::args)?;
+    if let Some(mesh) = routes(service) {
+        let count = users.len();
+        let kicked = mesh.kick(users, platform).await;
+        let (operation_id, platform) = (metadata.operation_id.as_str(), platform.name());
+        tracing::info!(operation_id, platform, users = count, ?kicked, "users kicked on all nodes");
+        return kicked.and_then(|()| encode(&pb::KickUserOfflineResp {}));
+    }
     match service.exchange.ask(|router| router.kick(call.deadline, platform, &users))?.await {
         Outcome::Kicked(connections) => {
             let (operation_id, platform) = (metadata.operation_id.as_str(), platform.name());
@@ -170,12 +192,16 @@ async fn online_status(service: &Service, call: Call, dialect: Dialect) -> Resul
     if !is_admin(service, &metadata) {
         return Err(Status::openim(code::NO_PERMISSION, "NoPermissionError", ADMINS_ONLY));
     }
-    match service.exchange.ask(|router| router.online_status(call.deadline, &users))?.await {
-        Outcome::OnlineStatus(found) => match dialect {
-            Dialect::Openim => encode(&status_answer(found)),
-            Dialect::Legacy => encode(&legacy::status_answer(found)),
+    let found = match routes(service) {
+        Some(mesh) => mesh.online_status(users, call.deadline).await?,
+        None => match service.exchange.ask(|router| router.online_status(call.deadline, &users))?.await {
+            Outcome::OnlineStatus(found) => found,
+            other => return Err(failed(&other)),
         },
-        other => Err(failed(&other)),
+    };
+    match dialect {
+        Dialect::Openim => encode(&status_answer(found)),
+        Dialect::Legacy => encode(&legacy::status_answer(found)),
     }
 }
 

@@ -11,6 +11,9 @@ mod grpc;
 mod hostile;
 mod legacy;
 mod openim;
+mod peers;
+mod peers_hostile;
+mod peers_tls;
 mod push;
 mod push_limits;
 mod raw;
@@ -133,6 +136,7 @@ impl Node {
             ownership: ownership(),
             admission,
             grpc,
+            membership: None,
             http: Some(http),
             assign: None,
             block: Arc::clone(&block),
@@ -227,6 +231,8 @@ fn ownership() -> Ownership {
 
 fn config() -> Config {
     Config {
+        cluster: crate::config::ClusterConfig::default(),
+        assign: crate::config::AssignConfig::default(),
         backend: crate::config::Backend::Embedded,
         openim: crate::config::OpenimConfig::default(),
         cluster: Default::default(),
@@ -260,10 +266,13 @@ fn config() -> Config {
         shard_outbox_bytes_max: limits::SHARD_OUTBOX_BYTES_MAX,
         rates: Default::default(),
         drain_deadline_ms: 1_000,
+        drain_evict_per_s: None,
         stall_abort_ms: limits::STALL_ABORT_MS,
         record: RecordConfig { mode: RecordMode::Off, dir: ".".into(), bytes_max: 0 },
         log: LogConfig { level: "info".to_owned(), json: false, users: crate::config::UserNames::Plain },
         planted: Default::default(),
+        cluster: Default::default(),
+        assign: Default::default(),
     }
 }
 

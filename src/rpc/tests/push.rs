@@ -27,7 +27,7 @@ fn device(outcome: Outcome, platform: Platform) -> pb::DeviceVerdict {
 }
 
 fn user(user_id: &str, devices: Vec<pb::DeviceVerdict>, outcome: Outcome) -> pb::UserVerdict {
-    pb::UserVerdict { user_id: user_id.to_owned(), devices, outcome: outcome.into() }
+    pb::UserVerdict { user_id: user_id.to_owned(), devices, outcome: outcome.into(), ..Default::default() }
 }
 
 #[test]

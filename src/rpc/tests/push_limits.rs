@@ -214,6 +214,7 @@ fn a_drain_finishes_what_is_in_hand_and_says_unavailable() {
                 user_id: "on1".into(),
                 devices: Vec::new(),
                 outcome: Outcome::NotReached.into(),
+                ..UserVerdict::default()
             };
             assert_eq!((verdict.id, verdict.users, verdict.last), (2, vec![missing], true));
             assert_eq!(Some(node.cancelled(shard).await), second.ticket);

@@ -200,6 +200,8 @@ impl<T: Transform> RingEngine<T> {
     pub(super) fn accept_from_another(&mut self) {
         self.accepts.listener = self.accepts.listener.wrapping_add(1);
         self.accepts.armed = false;
+        // How the accept of the earlier listener ended is no news of this one.
+        self.accepts.come.retain(Result::is_ok);
     }
 
     pub(super) fn accept(&mut self, listener: BorrowedFd<'_>) {

@@ -17,6 +17,8 @@ use crate::limits;
 pub(crate) fn config() -> Config {
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
     Config {
+        cluster: crate::config::ClusterConfig::default(),
+        assign: crate::config::AssignConfig::default(),
         backend: crate::config::Backend::Embedded,
         openim: crate::config::OpenimConfig::default(),
         cluster: Default::default(),
@@ -50,6 +52,7 @@ pub(crate) fn config() -> Config {
         shard_outbox_bytes_max: limits::SHARD_OUTBOX_BYTES_MAX,
         rates: Default::default(),
         drain_deadline_ms: limits::DRAIN_DEADLINE_MS,
+        drain_evict_per_s: None,
         stall_abort_ms: limits::STALL_ABORT_MS,
         record: RecordConfig {
             mode: RecordMode::Off,
@@ -58,5 +61,7 @@ pub(crate) fn config() -> Config {
         },
         log: LogConfig { level: "info".into(), json: false, users: crate::config::UserNames::Plain },
         planted: Default::default(),
+        cluster: Default::default(),
+        assign: Default::default(),
     }
 }

@@ -154,20 +154,14 @@ impl Rig {
             LoginPolicy::PcAndOther,
         ];
         let hub = Hub::new(HubConfig {
-            shard: ShardId(0),
-            connections_max: CONNECTIONS_MAX,
             login_policy: policies[usize::from(policy % 4)],
             outbox_bytes_max: OUTBOX_BYTES_MAX,
             outbox_frames_max: OUTBOX_FRAMES_MAX,
             shard_outbox_bytes_max: SHARD_OUTBOX_BYTES_MAX,
             user_connections_max: USER_CONNECTIONS_MAX,
             spread: SpreadPlan { above_per_second: 2, ms_max: 300, seed: u64::from(policy) },
-            rates: Default::default(),
-            push_slice: limits::PUSH_SLICE_MAX,
-            announces_logins: false,
-            kicks_same_token: false,
-            names_connections: false,
             hash_seed: u64::from(policy),
+            ..HubConfig::for_shard(ShardId(0), CONNECTIONS_MAX)
         });
         Self {
             hub,

@@ -3,6 +3,9 @@
 
 mod etcd;
 mod kubernetes;
+mod membership;
+mod membership_kubernetes;
+mod membership_listed;
 mod redis;
 mod redis_cluster;
 mod registration;

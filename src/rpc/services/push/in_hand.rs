@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::verdicts::Unsaid;
 use crate::cluster::batch::BatchMessage;
-use crate::cluster::router::{Busy, Push};
+use crate::cluster::router::{Busy, Push, To};
 use crate::hub::mail::{PushBody, PushRules};
 use crate::ids::{RpcTicket, SourceId};
 use crate::limits::{
@@ -143,7 +143,10 @@ impl InHand {
             msg_data: message.msg_data,
             frames: None,
         };
-        frames::share(&self.service, &mut body).await;
+        let mesh = self.service.mesh.get().filter(|_| matches!(message.to, To::Users(_)));
+        if mesh.is_none() {
+            frames::share(&self.service, &mut body).await;
+        }
         let push = Push {
             source: self.source,
             body,
@@ -151,10 +154,12 @@ impl InHand {
             rules: PushRules { report: message.report, only_if_online: message.only_if_online, expires },
             deadline: due.deadline.unwrap_or_else(own_deadline),
         };
-        let ticket = self
-            .tray
-            .push(push)
-            .map_err(|Busy| Status::new(code::UNAVAILABLE, "too many pushes are waiting for the shards"))?;
+        let ticket = match (mesh, &push.to) {
+            (Some(mesh), To::Users(users)) => mesh.push_to_tray(&self.tray, users.clone(), push),
+            _ => self.tray.push(push).map_err(|Busy| {
+                Status::new(code::UNAVAILABLE, "too many pushes are waiting for the shards")
+            })?,
+        };
         let position = self.pushed.replace(self.pushed.get() + 1);
         let message = Message { id: message.id, position, _account: Rc::clone(account) };
         self.messages.borrow_mut().insert(ticket, message);

@@ -2,7 +2,7 @@
 
 use prost::Message;
 
-use crate::cluster::router::{PushResult, ResultPart};
+use crate::cluster::router::{Cover, PushResult, ResultPart};
 use crate::hub::mail::{self, DeviceOutcome};
 use crate::ids::RpcTicket;
 use crate::limits::PUSH_VERDICTS_MAX;
@@ -54,6 +54,8 @@ pub(super) struct Unsaid {
     /// Which message of the call, counted from 0.
     pub(super) position: usize,
     results: std::vec::IntoIter<PushResult>,
+    /// One for each of them, or none.
+    covers: std::vec::IntoIter<Cover>,
     /// Of a last part, until they are said.
     totals: Option<Totals>,
     last: bool,
@@ -62,7 +64,8 @@ pub(super) struct Unsaid {
 impl Unsaid {
     pub(super) fn new(ticket: RpcTicket, id: u64, position: usize, part: ResultPart) -> Self {
         let totals = part.last.then(|| totals(&part));
-        Self { ticket, id, position, results: part.results.into_iter(), totals, last: part.last }
+        let (results, covers) = (part.results.into_iter(), part.covers.into_iter());
+        Self { ticket, id, position, results, covers, totals, last: part.last }
     }
 
     /// Says as much as there is room for; the verdict that fills it may be above it.
@@ -71,7 +74,7 @@ impl Unsaid {
         while !room.is_full()
             && let Some(result) = self.results.next()
         {
-            let user = user_verdict(result);
+            let user = user_verdict(result, self.covers.next());
             room.take(FIELD_BYTES + user.encoded_len());
             room.users -= 1;
             verdict.users.push(user);
@@ -117,10 +120,11 @@ fn totals(part: &ResultPart) -> Totals {
         too_large,
         not_reached: part.not_reached,
         users,
+        not_complete: part.not_complete,
     }
 }
 
-fn user_verdict(result: PushResult) -> UserVerdict {
+fn user_verdict(result: PushResult, cover: Option<Cover>) -> UserVerdict {
     let outcome = match &result.devices {
         None => Outcome::NotReached,
         Some(devices) if !devices.is_empty() => Outcome::Unspecified,
@@ -136,6 +140,8 @@ fn user_verdict(result: PushResult) -> UserVerdict {
         user_id: result.user.as_str().to_owned(),
         devices: result.devices.unwrap_or_default().into_iter().map(device).collect(),
         outcome: outcome.into(),
+        complete: cover.as_ref().map(|cover| cover.complete),
+        unaccounted: cover.into_iter().flat_map(|cover| cover.unaccounted).map(String::from).collect(),
     }
 }
 

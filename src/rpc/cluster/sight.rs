@@ -1,0 +1,166 @@
+//! How this node stands among others, in words for operators: what `/readyz` adds, and the JSON of `GET /v1/cluster`.
+
+use serde::Serialize;
+
+use super::{Mesh, source_name};
+use crate::cluster::protocol::Node;
+use crate::config::cluster::PushMode;
+use crate::placement::Algorithm;
+use crate::placement::view::{Member, NodeId};
+use crate::shard::clock;
+
+/// The answer to `GET /v1/cluster`. `pinion route diff http://A http://B` reads it: fields are added, never renamed or
+/// taken out, and what is said below stays true.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(in crate::rpc) struct ClusterView {
+    /// This node's id.
+    node_id: NodeId,
+    /// Of this process; 0: not registered yet.
+    incarnation: u64,
+    /// `static`, `etcd` or `kubernetes`.
+    source: &'static str,
+    /// `local` or `route`.
+    push_mode: &'static str,
+    /// Version of the members below; 0: none was read yet.
+    epoch: u64,
+    placement: PlacementView,
+    /// Whether clients are accepted: the first barrier is passed.
+    open: bool,
+    /// Whether this node may say that a push is complete.
+    fit: bool,
+    /// Whether its lease holds.
+    leased: bool,
+    /// Whom the barrier waits for.
+    waits_for: Vec<NodeId>,
+    /// Nodes whose connections cannot be asked for now: pushes are not complete.
+    unlinked: Vec<NodeId>,
+    /// All members, by id.
+    members: Vec<MemberView>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct PlacementView {
+    /// As in `cluster.placement`: `rendezvous` or `ring TEXT`.
+    algorithm: String,
+    /// With its version.
+    version: &'static str,
+    /// 16 hex digits; equal: users are placed alike.
+    fingerprint: String,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct MemberView {
+    /// `node_id`, `incarnation`, `first_epoch`, `registered_epoch`, `state` (`joining`, `active`, `draining`, `lost`),
+    /// `weight`, `ws_url`, `rpc_addr`, `labels` (pairs).
+    #[serde(flatten)]
+    member: Member,
+    /// The life that had a link with this node last; absent: none had. With a static list, which knows no lives, it is
+    /// the one to name in `POST /v1/forget`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    greeted: Option<u64>,
+    /// Whether the link to it is up; of this node itself: false.
+    linked: bool,
+    /// Why it is not, as it was last seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why_not: Option<String>,
+}
+
+impl Mesh {
+    /// See [`ClusterView`].
+    pub(in crate::rpc) fn view(&self) -> ClusterView {
+        self.tick(); // so that "fit" is of now
+        let now = clock::now().mono;
+        let shared = &self.shared;
+        let driver = shared.driver.borrow();
+        let node = driver.node();
+        let algorithm = &shared.config.placement;
+        let linked: Vec<&NodeId> = node.into_iter().flat_map(Node::linked).collect();
+        let refusals = shared.refusals.borrow();
+        let member = |member: &Member| {
+            let linked = linked.contains(&&member.node_id);
+            let why_not = refusals.get(&member.node_id).filter(|_| !linked).cloned();
+            let greeted = node.and_then(|node| node.greeted(&member.node_id)).map(|life| life.0);
+            MemberView { member: member.clone(), greeted, linked, why_not }
+        };
+        ClusterView {
+            node_id: shared.own.clone(),
+            incarnation: node.map_or(0, |node| node.identity().incarnation.0),
+            source: source_name(shared.config.source),
+            push_mode: push_mode_name(shared.config.push_mode),
+            epoch: node.map_or(0, |node| node.view().epoch().0),
+            placement: PlacementView {
+                algorithm: algorithm_text(algorithm),
+                version: algorithm.name(),
+                fingerprint: node.map_or_else(String::new, |node| node.placement().fingerprint().to_string()),
+            },
+            open: driver.opened(),
+            fit: node.is_some_and(Node::fit),
+            leased: node.is_some_and(|node| node.leased(now)),
+            waits_for: node.into_iter().flat_map(Node::awaited).cloned().collect(),
+            unlinked: node.map(Node::unlinked).unwrap_or_default(),
+            members: node.into_iter().flat_map(|node| node.view().members()).map(member).collect(),
+        }
+    }
+
+    /// Why clients are not accepted yet; `None`: they are.
+    pub(super) fn waits(&self) -> Option<String> {
+        let driver = self.shared.driver.borrow();
+        if driver.opened() {
+            return None;
+        }
+        let Some(node) = driver.node() else {
+            let source = source_name(self.shared.config.source);
+            return Some(format!("cluster: not registered with the members yet (cluster.source {source})"));
+        };
+        let refusals = self.shared.refusals.borrow();
+        let named = |id: &NodeId| match refusals.get(id) {
+            Some(why) => format!("{id} ({why})"),
+            None => id.to_string(),
+        };
+        let awaited: Vec<String> = node.awaited().map(named).collect();
+        Some(match awaited.as_slice() {
+            [] => "cluster: waits for the list of members".to_owned(),
+            _ => format!("cluster: waits for a link to {}", awaited.join(", ")),
+        })
+    }
+
+    /// Why this node should get no new clients.
+    pub(in crate::rpc) fn not_ready(&self) -> Option<String> {
+        if let Some(why) = self.waits() {
+            return Some(why + "\n");
+        }
+        self.tick();
+        let now = clock::now().mono;
+        let driver = self.shared.driver.borrow();
+        let node = driver.node()?;
+        if !node.leased(now) {
+            return Some("cluster: the lease has ended; no push is called complete\n".to_owned());
+        }
+        (!node.fit()).then(|| {
+            let awaited: Vec<&str> = node.awaited().map(NodeId::as_str).collect();
+            format!("cluster: not fit: registered anew and waits for {}\n", awaited.join(", "))
+        })
+    }
+
+    /// What is not as it should be though clients are served: other nodes that cannot be asked.
+    pub(in crate::rpc) fn remarks(&self) -> String {
+        let driver = self.shared.driver.borrow();
+        let unlinked = driver.node().map(Node::unlinked).unwrap_or_default();
+        let line = |id: NodeId| format!("cluster: not linked to {id}: pushes are not complete\n");
+        unlinked.into_iter().map(line).collect()
+    }
+}
+
+fn push_mode_name(mode: PushMode) -> &'static str {
+    match mode {
+        PushMode::Local => "local",
+        PushMode::Route => "route",
+    }
+}
+
+fn algorithm_text(algorithm: &Algorithm) -> String {
+    match algorithm {
+        Algorithm::Rendezvous => "rendezvous".to_owned(),
+        Algorithm::OpenImRing(keys) => format!("ring {}", keys.text()),
+    }
+}
