@@ -11,7 +11,7 @@ use monoio::net::TcpStream;
 use rustix::net::Shutdown;
 
 use super::admin::{self, Admin};
-use super::assign::{Assigner, Counts, Own};
+use super::assign::Assigner;
 use super::bearer::Bearer;
 use super::budget::Ration;
 use super::call::{Live, Service};
@@ -95,13 +95,7 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
     };
     if let Some(assign) = start.assign {
         listeners.push(assign.listener.try_clone()?);
-        let own = assign.own.map(|node_id| Own::new(node_id, &readiness));
-        let assigner = Assigner::new(&start.config, own, Counts::Thread(exchange.clone()));
-        if let Some(roster) = assign.roster {
-            assigner.adopt(roster);
-        }
-        assigner.serve(assign.listener, assign.polling, &turns);
-        reader.assigner = Some(assigner);
+        reader.assigner = Some(Assigner::on_gateway(assign, &start.config, (&exchange, &readiness), &turns));
     }
     if let Some(http) = start.http {
         listeners.push(http.try_clone()?);

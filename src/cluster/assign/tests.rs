@@ -303,7 +303,9 @@ proptest! {
             member.ws_url = if *address { format!("ws://n{n}") } else { String::new() };
             let takes = if *misses == 7 { Takes::Nobody } else { Takes::Clients };
             standings.heard(&member.node_id, told(*load, takes));
-            (0..*misses % 7).for_each(|_| drop(standings.missed(&member.node_id)));
+            for _ in 0..*misses % 7 {
+                standings.missed(&member.node_id);
+            }
             members.push(member);
         }
         let view = View::new(crate::placement::view::Epoch(1), members);

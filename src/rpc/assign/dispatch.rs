@@ -1,7 +1,6 @@
 //! The one thread of `pinion dispatch`: the assign API without a gateway, and `/healthz`, `/readyz`, `/metrics` for
 //! operators on a listener of their own.
 
-use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::rc::Rc;
@@ -70,12 +69,9 @@ async fn run(start: DispatchStart, turns: Turns) -> io::Result<()> {
     let block: Arc<Block> = Arc::default();
     let inbox = start.inbox;
     let doorbell = TcpStream::from_std(std::net::TcpStream::from(inbox.doorbell_fd()?))?;
-    let assigner = Assigner::new(&start.config, None, Counts::Own(RefCell::default()));
-    if let Some(roster) = start.assign.roster {
-        assigner.adopt(roster);
-    }
+    let assigner = Assigner::new(&start.config, None, Counts::Own(Box::default()));
     let shut = [start.assign.listener.try_clone()?, start.http.try_clone()?];
-    assigner.serve(start.assign.listener, start.assign.polling, &turns);
+    assigner.serve(start.assign, &turns);
     let sources = Sources {
         blocks: vec![("dispatch".to_owned(), Arc::clone(&block))],
         admission: Arc::new(Admission::new(0)),

@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn heads_are_read_however_they_are_cut() {
-        let text = "GET /v1/assign?userID=u HTTP/1.1\r\nHost: a\r\nORIGIN: https://x\r\nx-forwarded-for: 1.2.3.4\r\n\r\n";
+        let text = "GET /v1/assign?userID=u HTTP/1.1\r\nHost:a\r\nORIGIN: https://x\r\nx-forwarded-for:1.2.3.4\r\n\r\n";
         for end in 0..text.len() {
             assert_eq!(head(&text[..end]), Ok(None), "{end}");
         }

@@ -69,7 +69,7 @@ pub(super) enum Counts {
     /// To those of an rpc thread.
     Thread(Exchange),
     /// To its own.
-    Own(RefCell<Tally>),
+    Own(Box<RefCell<Tally>>),
 }
 
 /// This node, where it is one of the members: it need not be asked over the network.
@@ -98,10 +98,6 @@ struct Known {
 }
 
 impl Own {
-    pub(super) fn new(node_id: NodeId, readiness: &Readiness) -> Self {
-        Self { node_id, readiness: readiness.clone() }
-    }
-
     fn told(&self) -> Told {
         let admission = &self.readiness.admission;
         let ready = self.readiness.not_ready(clock::now().mono).is_none();
@@ -130,8 +126,25 @@ impl Assigner {
         })
     }
 
+    /// On rpc thread 0 of a gateway, serving from now on.
+    pub(super) fn on_gateway(
+        start: AssignStart,
+        config: &Config,
+        (exchange, readiness): (&Exchange, &Readiness),
+        turns: &Turns,
+    ) -> Rc<Self> {
+        let own = start.own.clone().map(|node_id| Own { node_id, readiness: readiness.clone() });
+        let assigner = Self::new(config, own, Counts::Thread(exchange.clone()));
+        assigner.serve(start, turns);
+        assigner
+    }
+
     /// Serves clients and asks members, from now on.
-    pub(super) fn serve(self: &Rc<Self>, listener: TcpListener, polling: Polling, turns: &Turns) {
+    pub(super) fn serve(self: &Rc<Self>, start: AssignStart, turns: &Turns) {
+        let AssignStart { listener, roster, polling, .. } = start;
+        if let Some(roster) = roster {
+            self.adopt(roster);
+        }
         let site: Rc<dyn Site> = Rc::<Self>::clone(self);
         monoio::spawn(door::accept(listener, site, turns.clone()));
         monoio::spawn(poll::poll_always(Rc::clone(self), polling));

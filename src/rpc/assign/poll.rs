@@ -48,7 +48,8 @@ impl Polling {
                 Self { token, tls: Some(TlsIdentity::read("localhost", ca, own)?), off: None }
             }
             (None, Some(_)) => {
-                let off = "rpc.tls_cert is set and rpc.tls_client_ca is not: there is no CA to believe other members by";
+                let off =
+                    "rpc.tls_cert is set and rpc.tls_client_ca is not: no CA to believe other members by";
                 Self { token, tls: None, off: Some(off) }
             }
             (None, None) => Self { token, tls: None, off: None },

@@ -248,6 +248,6 @@ mod tests {
                 assert!(file_named(&import).is_some(), "{import:?}");
             }
         }
-        assert_eq!(files().count(), 10);
+        assert_eq!(files().count(), 11);
     }
 }

@@ -8,13 +8,14 @@ const assigned = require('./client.js');
 const WebSocket = require(path.join(process.argv[2], 'node_modules', 'ws'));
 const { assign, ask, token } = JSON.parse(process.argv[3]);
 
+const login = { token, sendID: ask.userID, platformID: ask.platformID, operationID: 'it', isBackground: false };
 const say = (what, detail) => process.stdout.write(JSON.stringify([what, detail]) + '\n');
 let current;
 const client = assigned({
   assign,
   ask,
   WebSocket,
-  urlOf: (url) => `${url}/?${new URLSearchParams({ token, sendID: ask.userID, platformID: ask.platformID, operationID: 'it' })}`,
+  urlOf: (url) => `${url}/?${new URLSearchParams(login)}`,
   connected: (socket) => { current = socket; },
   said: say,
 });
