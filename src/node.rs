@@ -2,9 +2,9 @@
 //!
 //! `threads` starts them and waits until they are ready, `openim` makes the control thread of `backend: openim`;
 //! `drain` ends them; `reload` changes what may change meanwhile; `logging` is the process's log; `supervisor` tells
-//! systemd, `signals` is what main sleeps on; `proxy` is the main thread of
-//! `pinion proxy`. Everything here runs on the main thread, which is the only one that may
-//! block. Not here: what the threads do (`shard`, `rpc`), and what is printed (`cli`).
+//! systemd, `signals` is what main sleeps on; `proxy` is the main thread of `pinion proxy`. Everything here runs on
+//! the main thread, which is the only one that may block. Not here: what the threads do (`shard`, `rpc`), and what is
+//! printed (`cli`).
 
 mod drain;
 mod logging;

@@ -5,7 +5,8 @@
 //! the embedded backend, `openim` has OpenIM's services answer them, over `channel`;
 //! `admin` is HTTP for operators, `verbs` what they may ask there, `access` who may, `inside` the view of all shards;
 //! `client` makes one call from the command line, `channel` calls OpenIM's services, `unary` is what both say and hear;
-//! `budget`, `conduct`, `bounded` and `stream` keep peers within limits. `proxy` is a process of its own: `pinion proxy`. No user state is here: the shards own users.
+//! `budget`, `conduct`, `bounded` and `stream` keep peers within limits. `proxy` is a process of
+//! its own: `pinion proxy`. No user state is here: the shards own users.
 
 mod access;
 mod admin;
