@@ -40,7 +40,7 @@ drain; none of them has JSON, so every SDK tries again.";
 
 /// The command line.
 pub(super) fn command() -> Command {
-    Command::new("proxy")
+    let command = Command::new("proxy")
         .about(ABOUT)
         .after_help(MORE)
         .arg(
@@ -71,7 +71,13 @@ pub(super) fn command() -> Command {
             )
             .value_parser(PossibleValuesParser::new(["off", "v1", "v2"]))
             .default_value("off"),
-        )
+        );
+    for_operators(bounds(command)).args(buffers()).args(times())
+}
+
+/// How bytes are moved, and for how many.
+fn bounds(command: Command) -> Command {
+    command
         .arg(
             text(
                 "relay",
@@ -101,8 +107,11 @@ pub(super) fn command() -> Command {
             "Clients of one address; 0: any number",
             0,
         ))
-        .args(buffers())
-        .args(times())
+}
+
+/// Metrics and log.
+fn for_operators(command: Command) -> Command {
+    command
         .arg(
             text(
                 "http-listen",

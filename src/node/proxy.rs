@@ -1,7 +1,7 @@
 //! The main thread of `pinion proxy`: starts the threads, waits for signals and operators, drains.
 //!
-//! `admin` answers operators. A thread beside this one looks at the member list (`rpc/proxy/members`). Not here: what is
-//! printed and asked for (`cli/proxy`).
+//! `admin` answers operators. A thread beside this one looks at the member list (`rpc/proxy/members`). Not here: what
+//! is printed and asked for (`cli/proxy`).
 
 mod admin;
 

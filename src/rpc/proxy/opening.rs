@@ -273,6 +273,7 @@ impl Run {
                 let upgraded = start.ends_with(b" 101");
                 *stage = Stage::Open;
                 *opening = None;
+                self.openings -= 1;
                 self.tally.count(if upgraded { ProxyMetric::Upgraded } else { ProxyMetric::RefusedByMember });
                 self.set_deadline(id, NEVER);
                 self.pump_both(id);

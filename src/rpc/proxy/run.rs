@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,24 +15,19 @@ use std::time::Duration;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, Shutdown, SocketFlags, acceptfrom_with, recv, sockopt};
+use rustix::net::sockopt;
 
 use super::opening::Avoided;
-use super::pair::{NEVER, Pair, Place, Side, Stage, of_token, token};
-use super::relay::{Hint, Mover, Progress, send_now};
+use super::pair::{NEVER, Pair, Place, Side, Stage, of_token};
+use super::relay::{Hint, Mover, Progress};
 use super::routes::Routes;
 use super::{Inbox, Order, Plan, ThreadStart};
-use crate::admission::AddressVerdict;
 use crate::arena::Arena;
 use crate::ids::SlotId;
-use crate::limits::{
-    ACCEPT_BATCH_MAX, ACCEPT_PAUSE_MS, LINGER_BYTES, LINGER_MS, LISTEN_QUEUE_MAX, PROXY_EVENTS_MAX,
-    PROXY_LINGERING_MAX, PROXY_OPENINGS_MAX, PROXY_PUBLISH_MS,
-};
+use crate::limits::{PROXY_EVENTS_MAX, PROXY_OPENINGS_MAX, PROXY_PUBLISH_MS};
 use crate::metrics::proxy::{ProxyBlock, ProxyMetric, ProxyTally};
 use crate::shard::clock;
-use crate::shard::socket::canonical;
-use crate::shard::spare::{Spare, is_exhaustion};
+use crate::shard::spare::Spare;
 use crate::time::Mono;
 use crate::wire::upgrade;
 
@@ -52,22 +47,22 @@ pub(super) struct Run {
     pub(super) epoll: OwnedFd,
     /// Of this turn.
     pub(super) now: Mono,
-    mover: Mover,
-    listener: Option<TcpListener>,
+    pub(super) mover: Mover,
+    pub(super) listener: Option<TcpListener>,
     inbox: Inbox,
     block: Arc<ProxyBlock>,
-    spare: Spare,
+    pub(super) spare: Spare,
     /// Somebody may wait at the listener, and from when on he is looked for.
-    accept_from: Option<Mono>,
-    openings: usize,
-    lingering: usize,
+    pub(super) accept_from: Option<Mono>,
+    pub(super) openings: usize,
+    pub(super) lingering: usize,
     /// With stale ones: what counts is the deadline in the pair.
-    deadlines: BinaryHeap<Reverse<(Mono, u32, u32)>>,
+    pub(super) deadlines: BinaryHeap<Reverse<(Mono, u32, u32)>>,
     /// Pairs that have more to move.
     ready: VecDeque<SlotId>,
     published: Mono,
-    is_published: bool,
-    draining: Option<Mono>,
+    pub(super) is_published: bool,
+    pub(super) draining: Option<Mono>,
 }
 
 impl Run {
@@ -288,141 +283,13 @@ impl Run {
         }
     }
 
-    fn accept(&mut self) {
-        let Some(from) = self.accept_from else {
-            return;
-        };
-        if from > self.now {
-            return;
-        }
-        for _ in 0..ACCEPT_BATCH_MAX {
-            if self.openings >= PROXY_OPENINGS_MAX {
-                return self.tally.count(ProxyMetric::AcceptWaits);
-            }
-            if !self.accept_one() {
-                return;
-            }
-        }
-    }
-
-    /// `false`: nobody waits, or not now.
-    fn accept_one(&mut self) -> bool {
-        let Some(listener) = &self.listener else {
-            self.accept_from = None;
-            return false;
-        };
-        self.is_published = false;
-        match acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-            Ok((socket, peer)) => {
-                self.tally.count(ProxyMetric::Accepted);
-                match peer.and_then(|peer| SocketAddr::try_from(peer).ok()) {
-                    Some(peer) => self.welcome(socket, canonical(peer)),
-                    None => self.tally.count(ProxyMetric::AcceptErrors),
-                }
-                true
-            }
-            Err(Errno::AGAIN) => {
-                self.accept_from = None;
-                false
-            }
-            // accept(2): errors of the connection itself come out here; the next one may be fine.
-            Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM) => {
-                self.tally.count(ProxyMetric::AcceptErrors);
-                true
-            }
-            Err(error) => {
-                self.tally.count(ProxyMetric::AcceptErrors);
-                tracing::warn!(%error, "accept failed; looking again in {ACCEPT_PAUSE_MS} ms");
-                if is_exhaustion(error) {
-                    let refused = self.spare.refuse(listener, ACCEPT_BATCH_MAX) as u64;
-                    self.tally.add(ProxyMetric::Accepted, refused);
-                    self.tally.add(ProxyMetric::NoFiles, refused);
-                }
-                self.accept_from = Some(self.now.plus_ms(ACCEPT_PAUSE_MS));
-                false
-            }
-        }
-    }
-
-    fn welcome(&mut self, socket: OwnedFd, peer: SocketAddr) {
-        let admission = &self.plan.admission;
-        let (place, refused) = match () {
-            () if self.draining.is_some() => (Place::None, Some(ProxyMetric::Draining)),
-            () if !admission.enter() => (Place::None, Some(ProxyMetric::PairsFull)),
-            () => match admission.enter_address(peer.ip()) {
-                AddressVerdict::Free => (Place::Taken, None),
-                AddressVerdict::Counted(place) => (Place::OfAddress(place), None),
-                AddressVerdict::Full => (Place::Taken, Some(ProxyMetric::AddressFull)),
-            },
-        };
-        let Ok(id) = self.pairs.insert(Pair::new(socket, peer, place)) else {
-            return; // there is room for 2^32
-        };
-        self.openings += 1;
-        let watched = self.pairs.get(id).map(|pair| {
-            epoll::add(&self.epoll, &pair.client, EventData::new_u64(token(id, Side::Client)), ET)
-        });
-        match (refused, watched) {
-            (Some(outcome), _) => self.refuse(id, outcome, &upgrade::unavailable()),
-            (None, Some(Ok(()))) => {
-                self.set_deadline(id, self.now.plus_ms(self.plan.head_ms));
-                self.read_head(id);
-            }
-            _ => self.refuse(id, ProxyMetric::NoFiles, &upgrade::unavailable()),
-        }
-    }
-
-    /// Answers once, as far as the socket takes it, and gives the client some time to read it.
-    pub(super) fn refuse(&mut self, id: SlotId, outcome: ProxyMetric, answer: &[u8]) {
-        let may_linger = self.lingering < PROXY_LINGERING_MAX;
-        let Some(pair) = self.pairs.get_mut(id) else {
-            return;
-        };
-        if let Some(opening) = pair.opening.take() {
-            tracing::debug!(peer = %opening.peer, ?outcome, "refused");
-        }
-        pair.member = None;
-        let place = std::mem::replace(&mut pair.place, Place::None);
-        let told = send_now(pair.client.as_fd(), answer).is_ok();
-        let shut = rustix::net::shutdown(&pair.client, Shutdown::Write).is_ok();
-        self.tally.count(outcome);
-        self.give_back(place);
-        if !(told && shut && may_linger) {
-            return self.remove(id);
-        }
-        if let Some(pair) = self.pairs.get_mut(id) {
-            pair.stage = Stage::Lingering;
-            self.openings -= 1;
-            self.lingering += 1;
-            self.set_deadline(id, self.now.plus_ms(LINGER_MS));
-            self.discard(id);
-        }
-    }
-
     /// Ends an opening without a word.
     pub(super) fn give_up(&mut self, id: SlotId, outcome: ProxyMetric) {
         self.tally.count(outcome);
         self.remove(id);
     }
 
-    /// Reads and forgets what a refused client still sends: a socket closed over unread bytes resets, which would take
-    /// the answer away from him.
-    fn discard(&mut self, id: SlotId) {
-        let Some(pair) = self.pairs.get(id) else {
-            return;
-        };
-        let mut scratch = [0; 4096];
-        for _ in 0..LINGER_BYTES / scratch.len() {
-            match recv(&pair.client, &mut scratch[..], RecvFlags::DONTWAIT) {
-                Ok((_, n)) if n > 0 => {}
-                Err(Errno::AGAIN | Errno::INTR) => return,
-                _ => break,
-            }
-        }
-        self.remove(id);
-    }
-
-    fn remove(&mut self, id: SlotId) {
+    pub(super) fn remove(&mut self, id: SlotId) {
         let Some(pair) = self.pairs.remove(id) else {
             return;
         };
@@ -437,7 +304,7 @@ impl Run {
         self.mover.forget(pair.down);
     }
 
-    fn give_back(&mut self, place: Place) {
+    pub(super) fn give_back(&mut self, place: Place) {
         match place {
             Place::None => return,
             Place::Taken => {}
@@ -505,25 +372,6 @@ impl Run {
                 }
                 Order::Drain(deadline) => self.drain(deadline),
             }
-        }
-    }
-
-    /// Who is in the kernel's queue already gets an answer: closing the listener would reset him.
-    fn drain(&mut self, deadline: Mono) {
-        self.deadlines.push(Reverse((deadline, u32::MAX, 0))); // ends the wait
-        if self.draining.replace(deadline).is_some() {
-            return;
-        }
-        for _ in 0..LISTEN_QUEUE_MAX {
-            if !self.accept_one() {
-                break;
-            }
-        }
-        self.listener = None;
-        let reading: Vec<SlotId> =
-            self.pairs.iter().filter(|(_, pair)| pair.stage == Stage::Head).map(|(id, _)| id).collect();
-        for id in reading {
-            self.refuse(id, ProxyMetric::Draining, &upgrade::unavailable());
         }
     }
 
