@@ -14,6 +14,7 @@ from nodes import NO_ADOPTION, NO_DRAIN, Fleet, answers
 from push_api import PushApi
 from scene import Scene, crowd_of
 from sdk import User
+from suite_cluster import devices
 from suite_front import front
 
 KIND = "native-patch.15.1"
@@ -142,7 +143,7 @@ def dead_address(checks):
 
             def reached(user):
                 number[0] += 1
-                return api.push("sender", [user], f"after {number[0]}")[user].onlinePush
+                return bool(devices(api.push("sender", [user], f"after {number[0]}")[user]))
 
             until(lambda: all(reached(sdk.user) for sdk in sdks) and crowd.opened() == len(light),
                   lambda: f"{crowd.opened()} of {len(light)} are back", BACK_SECONDS)
@@ -189,11 +190,12 @@ def drained(checks):
         started = time.monotonic()
         scene.order("drain 1")
         node = fleet.node(1)
-        until(lambda: scene.look() or not node.running(), lambda: f"it runs on:\n{node.lines[-10:]}\n{scene.line()}", 120)
+        empty = lambda: crowd.places()[node.where()] == 0
+        until(lambda: scene.look() or empty(), lambda: f"{node.ask('GET', '/v1/drain')}\n{scene.line()}", 120)
         seconds = time.monotonic() - started
-        equal(node.process.returncode, 0, "exit status\n" + "\n".join(node.lines[-20:]))
         until(lambda: crowd.opened() == CLIENTS, lambda: f"{crowd.opened()} of {CLIENTS} clients are back")
         equal(crowd.counts["refusals"] - refused, 0, f"logins refused, {refusals(crowd)}")
+        equal(node.stop(), 0, "exit status\n" + "\n".join(node.lines[-20:]))
         print(f"    {CLIENTS} clients moved in {seconds:.1f} s, each node accepts {ACCEPTS_PER_SECOND} per second")
 
     def clean():
