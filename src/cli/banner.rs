@@ -7,11 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{doctor, version};
 use crate::backend::token;
+use crate::config::cluster::{MembershipSource, PushMode};
 use crate::config::{
     Backend, Config, DEFAULT_SECRET, DiscoveryKind, Endpoint, Loaded, RedisConfig, RedisMode, RpcConfig,
     setting,
 };
-use crate::config::cluster::{MembershipSource, PushMode};
 use crate::ids::Platform;
 use crate::limits;
 use crate::node::Facts;
@@ -139,8 +139,12 @@ fn limits_in_force(loaded: &Loaded, files: u64) -> Vec<String> {
 fn cluster(config: &Config) -> Option<String> {
     let source = config.cluster.source;
     let asked = match config.cluster.push_mode {
-        PushMode::Local => "local: OpenIM's push service asks every gateway, each answers for its own connections",
-        PushMode::Route => "route: OpenIM's push service asks one gateway, which reaches users wherever they are",
+        PushMode::Local => {
+            "local: OpenIM's push service asks every gateway, each answers for its own connections"
+        }
+        PushMode::Route => {
+            "route: OpenIM's push service asks one gateway, which reaches users wherever they are"
+        }
     };
     let shown = |key: &str| setting(key).map(|s| s.shown(config)).unwrap_or_default();
     (source != MembershipSource::None).then(|| {

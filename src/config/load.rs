@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use super::cluster_checks;
 use super::fault::{Fault, Faults, Origin};
 use super::layout::{self, Counts};
 use super::machine::Machine;
@@ -130,6 +131,7 @@ pub fn load(
     }
     fill_in(&mut draft, machine, &given, &mut origins);
     combine::fill_in(&mut draft, machine, &mut origins);
+    let named = cluster_checks::fill_in(&mut draft.config, &sources.env, &mut origins);
     draft.config.shards.owner_key = draft.owner_key.unwrap_or_else(draw);
     // Values that did not parse would give follow-up faults about values that nobody wrote.
     let sound = |key: &str| !faults.iter().any(|f: &Fault| f.key == key);
@@ -137,6 +139,10 @@ pub fn load(
     warnings.extend(combine::warnings(&draft.config));
     let judge = Judge { config: &draft.config, origins: &origins };
     let mut cross = cross_faults(judge, machine);
+    match named {
+        Ok(()) => cross.extend(cluster_checks::faults(judge, machine)),
+        Err(why) => cross.push(judge.fault("cluster.node_id", &why, "gateway-0")),
+    }
     // What everything else of it depends on.
     if ["backend", "compat", "discovery.kind"].into_iter().all(sound) {
         cross.extend(combine::faults(judge, machine));
@@ -145,6 +151,7 @@ pub fn load(
             Err(found) => cross.extend(found),
         }
     }
+    warnings.extend(cluster_checks::warnings(&draft.config));
     match tls::load(&draft.config.rpc, now, &mut warnings) {
         Ok(tls) => draft.config.rpc.tls = tls,
         Err(found) => {

@@ -10,6 +10,7 @@
 #[path = "../../tests/it/harness/authority.rs"]
 pub(crate) mod authority;
 pub mod cluster;
+mod cluster_checks;
 mod fault;
 pub mod layout;
 pub mod levels;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::cluster_checks::POD_NAME_ENV;
 use super::fault::{Fault, OPENIM_ENV, Origin};
 use super::openim::folder::{self, Surroundings};
 use super::openim::{NAMESPACE_ENV, POD_ENV, REPLICAS_ENV, SERVICE_ACCOUNT};
@@ -19,7 +20,7 @@ pub const CONFIG_ENV: &str = "PINION_CONFIG";
 pub struct Sources {
     /// From `--config` or [`CONFIG_ENV`].
     pub file: Option<PathBuf>,
-    /// All variables whose name begins with `PINION_` or `IMENV_`, and the three `MY_*` ones of OpenIM 3.5.
+    /// All variables whose name begins with `PINION_` or `IMENV_`, the three `MY_*` ones of OpenIM 3.5, and `POD_NAME`.
     pub env: Vec<(String, String)>,
     /// Key and text of each flag that was given.
     pub flags: Vec<(&'static str, String)>,
@@ -37,7 +38,7 @@ impl Sources {
             .filter_map(|(name, value)| {
                 let name = name.into_string().ok()?;
                 let ours = [OWN_ENV, OPENIM_ENV].iter().any(|prefix| name.starts_with(prefix))
-                    || [POD_ENV, NAMESPACE_ENV, REPLICAS_ENV].contains(&name.as_str());
+                    || [POD_ENV, POD_NAME_ENV, NAMESPACE_ENV, REPLICAS_ENV].contains(&name.as_str());
                 ours.then(|| (name, value.to_string_lossy().into_owned()))
             })
             .collect();

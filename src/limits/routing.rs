@@ -25,6 +25,10 @@ pub const FENCE_MS: u64 = 30_000;
 pub const FENCE_CLOSE_MS: u64 = 2_000;
 /// Under `fence = strict`: a lost node is forgotten so long after its link went down.
 pub const GONE_MS: u64 = 40_000;
+/// Under `fence = strict`: a node that had no lease for so long closes its connections, whatever its links.
+pub const LAST_MS: u64 = 3_600_000;
+/// Under `fence = strict`: a record that has been lost for so long is deleted, even if nobody had a link with its node.
+pub const LAST_GONE_MS: u64 = LAST_MS / 100 * 105;
 /// A home waits so long for the answers to a push.
 pub const HOLD_MS: u64 = 2_000;
 /// An entry node waits so long for the home's answer, then its outcome is unknown.
@@ -58,8 +62,8 @@ pub const CLUSTER_RETRY_MS: u64 = 5;
 pub const COPY_ANSWER_MS: u64 = 1_300;
 /// A message of OpenIM's push service in mode `route` is not sent again to whoever had it within this time.
 pub const DOUBLE_MS: u64 = 15_000;
-/// Messages, by recipient, that are remembered for that (about 200 bytes each). More: the oldest is forgotten, and would
-/// be sent again.
+/// Messages, by recipient, that are remembered for that (about 200 bytes each). More: the oldest is forgotten, and
+/// would be sent again.
 pub const DOUBLES_MAX: usize = 262_144;
 /// Whoever has a message on its way to him is looked at again so often, until it is known what became of it.
 pub const DOUBLE_LOOK_MS: u64 = 5;
@@ -83,6 +87,10 @@ const _: () = assert!(VOID_MS * 99 >= COVER_MS * 101, "a void promise is void on
 const _: () = assert!(
     GONE_MS * 99 >= (COVER_MS + FENCE_MS + FENCE_CLOSE_MS) * 101,
     "what is forgotten has closed its connections"
+);
+const _: () = assert!(
+    LAST_GONE_MS * 99 >= (LAST_MS + FENCE_CLOSE_MS) * 101,
+    "a record goes after its node has closed its connections"
 );
 const _: () = assert!(
     SEEN_MS * 100 >= (PUSH_COMPOSE_MS + COVER_MS + HOLD_MS + COVER_MS) * 101,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::openim;
+use super::openim::{self, kubernetes};
 use crate::config::Config;
 use crate::config::cluster::MembershipSource;
 use crate::control::membership::lock::LockFile;
@@ -23,6 +23,7 @@ pub(super) struct Membership {
 /// What is missing in the configuration, or another process holds the lock; in words for the operator.
 pub(super) fn membership(config: &Config, grpc: SocketAddr) -> Result<Option<Membership>, String> {
     let cluster = &config.cluster;
+    let lease_s = u32::try_from(cluster.lease_ms.div_ceil(1_000)).unwrap_or(u32::MAX);
     let source = match cluster.source {
         MembershipSource::None => return Ok(None),
         MembershipSource::Static => {
@@ -32,10 +33,11 @@ pub(super) fn membership(config: &Config, grpc: SocketAddr) -> Result<Option<Mem
         MembershipSource::Etcd => SourcePlan::Etcd(Box::new(EtcdMembers {
             servers: openim::etcd_servers(&config.openim)?,
             root: cluster.root.clone(),
-            lease_s: u32::try_from(cluster.lease_ms.div_ceil(1_000)).unwrap_or(u32::MAX),
+            lease_s,
         })),
         MembershipSource::Kubernetes => {
-            return Err("cluster.source kubernetes is not available: use etcd or static".to_owned());
+            let selection = (cluster.selector.as_str(), lease_s);
+            SourcePlan::Kubernetes(Box::new(kubernetes::members(&config.openim.discovery, selection)?))
         }
     };
     let Some(node_id) = cluster.node_id.clone() else {

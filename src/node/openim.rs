@@ -1,6 +1,6 @@
 //! What `backend: openim` and `cluster.source` add to a node: the control thread, made from the configuration.
 
-mod kubernetes;
+pub(super) mod kubernetes;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -35,7 +35,8 @@ pub(super) struct Control {
     _lock: Option<LockFile>,
 }
 
-/// Starts it, if OpenIM's services are to answer, or the node is among others. `grpc` and `http` are where this node listens.
+/// Starts it, if OpenIM's services are to answer, or the node is among others. `grpc` and `http` are where this node
+/// listens.
 ///
 /// # Errors
 /// What cannot be carried out, in words for the operator.

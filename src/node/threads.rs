@@ -164,7 +164,10 @@ fn rpc_threads(config: &Config) -> u16 {
     if config.cluster.source == MembershipSource::None || asked == 1 {
         return asked;
     }
-    tracing::info!(asked, "shards.rpc_count counts for a node that is alone: in a cluster there is one rpc thread");
+    tracing::info!(
+        asked,
+        "shards.rpc_count counts for a node that is alone: in a cluster there is one rpc thread"
+    );
     1
 }
 
@@ -173,8 +176,8 @@ impl Common {
     fn blocks(&self) -> Vec<(String, Arc<Block>)> {
         let shards = self.shard_blocks.iter().enumerate().map(|(n, block)| (n.to_string(), block));
         let rpcs = self.rpc_blocks.iter().enumerate().map(|(n, block)| (format!("rpc{n}"), block));
-        let control =
-            (self.config.backend == Backend::Openim || self.is_clustered()).then(|| ("control".to_owned(), &self.control_block));
+        let control = (self.config.backend == Backend::Openim || self.is_clustered())
+            .then(|| ("control".to_owned(), &self.control_block));
         shards.chain(rpcs).chain(control).map(|(label, block)| (label, Arc::clone(block))).collect()
     }
 

@@ -33,8 +33,8 @@ use crate::time::Mono;
 use crate::wire::grpc::{Status, code};
 
 pub(super) use places::{CallPlace, ConnectionPlace, DrainWatch, Held};
-use tray::{Pile, Unanswered};
 pub(super) use tray::Tray;
+use tray::{Pile, Unanswered};
 
 /// See the module's documentation.
 #[derive(Clone)]

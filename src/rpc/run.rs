@@ -19,7 +19,7 @@ use super::exchange::{Backend, Exchange};
 use super::exposition::{self, Sources};
 use super::openim::{Openim, OpenimPlan};
 use super::orders::Orders;
-use super::peers::{Links, LinksPlan};
+use super::peers::{Links, LinksPlan, PeerTls};
 use super::readiness::Readiness;
 use super::server::{self, Server};
 use super::services::Catalog;
@@ -62,13 +62,7 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
     let ration = Rc::new(Ration::new(turns.clone()));
     let backend = backend(&mut start, source, &ration);
     let router = Router::new(start.id, View::of_one_node(start.ownership.clone()), RPC_CALLS_MAX);
-    let cluster = start.config.cluster.node_id.clone();
-    let node = cluster.map(|own| Place {
-        own,
-        shards: start.shards.clone(),
-        ownership: start.ownership.clone(),
-        events: start.events.clone(),
-    });
+    let place = Place::of(&mut start);
     let exchange = Exchange::new(router, start.shards, backend, source);
     let inbox = Rc::new(start.inbox);
     let doorbell = TcpStream::from_std(std::net::TcpStream::from(inbox.doorbell_fd()?))?;
@@ -83,10 +77,7 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         readiness: readiness.clone(),
         live: RefCell::new(Rc::new(Live::of(&policy))),
     });
-    let mesh = mesh(&start.config, &exchange, start.membership.take().zip(node), (&turns, &ration));
-    if let Some(mesh) = &mesh {
-        drop(service.mesh.set(mesh.clone())); // it was empty
-    }
+    let mesh = mesh(&start.config, &service, place, &ration)?;
     let server = Server::new(service, policy.limits, turns.clone(), ration);
     let (grpc, mut listeners) = (start.grpc.try_clone()?, Vec::new());
     monoio::spawn(server::accept(start.grpc, Rc::clone(&server)));
@@ -128,9 +119,7 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         listeners.iter().chain([&grpc]).for_each(stop_accepting);
     };
     let publish = || {
-        if let Some(mesh) = &mesh {
-            exchange.tally(|tally| mesh.publish(tally));
-        }
+        mesh.iter().for_each(|mesh| exchange.tally(|tally| mesh.publish(tally)));
         exchange.publish(&inbox, &start.block);
     };
     tick(&exchange, stop, publish).await;
@@ -140,25 +129,41 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
 /// What of a thread's start its mesh needs.
 struct Place {
     own: NodeId,
+    control: ControlAddress,
     shards: Vec<ShardAddress>,
     ownership: Ownership,
     events: NodeNews,
 }
 
+impl Place {
+    /// `None`: the node is alone, or this is not thread 0.
+    fn of(start: &mut RpcStart) -> Option<Self> {
+        let control = start.membership.take().filter(|_| start.id == RpcId(0))?;
+        Some(Self {
+            own: start.config.cluster.node_id.clone()?,
+            control,
+            shards: start.shards.clone(),
+            ownership: start.ownership.clone(),
+            events: start.events.clone(),
+        })
+    }
+}
+
 /// The router between nodes and its links, if this node is among others.
 fn mesh(
     config: &Config,
-    exchange: &Exchange,
-    place: Option<(ControlAddress, Place)>,
-    (turns, ration): (&Turns, &Rc<Ration>),
-) -> Option<Mesh> {
-    let (control, Place { own, shards, ownership, events }) = place?;
+    service: &Service,
+    place: Option<Place>,
+    ration: &Rc<Ration>,
+) -> io::Result<Option<Mesh>> {
+    let Some(Place { own, control, shards, ownership, events }) = place else { return Ok(None) };
+    let tls = PeerTls::of(config).map_err(io::Error::other)?;
     let link = |hear| {
         Links::new(LinksPlan {
             own: own.clone(),
             token: config.rpc.token.clone(),
-            tls: None,
-            turns: turns.clone(),
+            tls,
+            turns: service.turns.clone(),
             ration: Rc::clone(ration),
             hear,
         })
@@ -166,13 +171,15 @@ fn mesh(
     let plan = MeshPlan {
         config: &config.cluster,
         own: own.clone(),
-        exchange: exchange.clone(),
+        exchange: service.exchange.clone(),
         shards,
         ownership,
         control,
         events,
     };
-    Some(Mesh::new(plan, link))
+    let mesh = Mesh::new(plan, link);
+    drop(service.mesh.set(mesh.clone())); // it was empty
+    Ok(Some(mesh))
 }
 
 /// Who answers the shards' questions: thread 0 has him.

@@ -30,7 +30,7 @@ impl Node {
             registered_epoch: self.registered_epoch,
             view_epoch: self.view.epoch(),
             fingerprint: self.fingerprint(),
-            knows: Vec::new(),
+            knows: self.known(),
         }
     }
 
@@ -153,6 +153,7 @@ impl Node {
             mutual: mutual == Mutual::Yes || before.is_some_and(|greeting| greeting.mutual),
             echoed: before.is_some_and(|greeting| greeting.echoed),
         });
+        peer.knows.clone_from(&hello.knows);
         peer.contact = Some(now);
     }
 

@@ -3,13 +3,14 @@
 
 use std::rc::Rc;
 
+use super::frame::Known;
 use super::io::{Count, Mail, Output, OwnRecord, Reason, Resident};
 use super::peer::{Link, Peer};
 use super::placed::Placed;
 use super::rules::Rule;
-use super::{Barrier, Fence, Lease, Node, Stage, Switch};
-use crate::ids::ShardId;
-use crate::limits::{FENCE_MS, GONE_MS, LIST_BARRIER_MS};
+use super::{Fence, Lease, Node, Stage, Switch, Views};
+use crate::ids::{ShardId, Text};
+use crate::limits::{FENCE_MS, GONE_MS, LAST_GONE_MS, LAST_MS, LIST_BARRIER_MS};
 use crate::placement::view::{Epoch, Incarnation, Member, MemberState, NodeId, View};
 use crate::time::Mono;
 
@@ -67,7 +68,7 @@ impl Node {
                 Some(member) if one_life && member.incarnation > greeting.incarnation => {
                     gone.push((id.clone(), Incarnation(member.incarnation.0 - 1)));
                 }
-                None if greeting.registered_epoch <= view.epoch() => {
+                None if self.is_proof(id, greeting.registered_epoch, &view) => {
                     gone.push((id.clone(), greeting.incarnation))
                 }
                 _ => {}
@@ -75,6 +76,14 @@ impl Node {
         }
         for (id, incarnation) in gone {
             self.proven_gone(&id, incarnation);
+        }
+    }
+
+    /// Whether a view that does not have that node says that it is gone. A list says so of those that it had.
+    fn is_proof(&self, node: &NodeId, registered: Epoch, view: &View) -> bool {
+        match self.views {
+            Views::Ordered => registered <= view.epoch(),
+            Views::OwnLists => self.view.member(node).is_some(),
         }
     }
 
@@ -123,6 +132,7 @@ impl Node {
             self.placement = placement;
         }
         self.view = view;
+        self.note_the_lost();
         if !self.rules.hold(Rule::NoPruning) {
             let (me, placement) = (&self.me.node_id, &self.placement);
             for peer in self.peers.values_mut() {
@@ -140,14 +150,29 @@ impl Node {
         self.strays.recheck = true;
     }
 
+    /// Since when records are lost, as this node sees it (M10).
+    fn note_the_lost(&mut self) {
+        let lost = |member: &&Member| member.state == MemberState::Lost;
+        let lives: Vec<_> =
+            self.others().filter(lost).map(|member| (member.node_id.clone(), member.incarnation)).collect();
+        for (id, peer) in &mut self.peers {
+            let still = |life: &(Incarnation, Mono)| lives.contains(&(id.clone(), life.0));
+            peer.lost = peer.lost.filter(still);
+        }
+        for (id, incarnation) in lives {
+            self.peers.entry(id).or_default().lost.get_or_insert((incarnation, self.now.mono));
+        }
+    }
+
     /// Nodes that must have answered, promised or be proven empty before this node says "complete" (M4).
     pub(super) fn accounted(&self) -> Vec<NodeId> {
         let mut accounted: Vec<NodeId> =
             self.others().filter(|m| self.must_account(m)).map(|m| m.node_id.clone()).collect();
         if self.rules.hold(Rule::NewcomersAccounted) {
+            let newer = |registered| self.views == Views::OwnLists || registered > self.view.epoch();
             let newcomer = |id: &NodeId, peer: &Peer| {
                 self.view.member(id).is_none()
-                    && peer.greeted.is_some_and(|greeting| greeting.registered_epoch > self.view.epoch())
+                    && peer.greeted.is_some_and(|greeting| newer(greeting.registered_epoch))
             };
             accounted
                 .extend(self.peers.iter().filter(|(id, peer)| newcomer(id, peer)).map(|(id, _)| id.clone()));
@@ -165,7 +190,8 @@ impl Node {
             return true;
         }
         let gone = peer.and_then(|peer| peer.gone).is_some_and(|gone| gone >= member.incarnation);
-        let cannot_have_passed = self.fit_epoch.is_some_and(|fit| member.first_epoch > fit);
+        let cannot_have_passed =
+            self.views == Views::Ordered && self.fit_epoch.is_some_and(|fit| member.first_epoch > fit);
         !gone && !cannot_have_passed
     }
 
@@ -191,9 +217,50 @@ impl Node {
         })
     }
 
+    /// Under lists: those that a greeted node counts, and that this node has not greeted and does not list (M5). To be
+    /// dialled, whatever their ids: they may not know of this node.
+    pub fn strangers(&self) -> impl Iterator<Item = &Known> {
+        let closed = self.views == Views::OwnLists && self.rules.hold(Rule::GreetingsClosed);
+        let greeters = self.peers.values().filter(move |peer| closed && peer.greeted.is_some());
+        greeters.flat_map(|peer| &peer.knows).filter(|known| {
+            let peer = self.peers.get(&known.node);
+            let greeted = peer.and_then(|peer| peer.greeted).filter(|greeting| greeting.mutual);
+            let gone = peer.and_then(|peer| peer.gone).is_some_and(|gone| gone >= known.incarnation);
+            known.node != self.me.node_id
+                && self.view.member(&known.node).is_none()
+                && !gone
+                && !greeted.is_some_and(|greeting| greeting.incarnation >= known.incarnation)
+        })
+    }
+
+    /// Under lists: whom this node counts, for those that greet it.
+    pub(super) fn known(&self) -> Vec<Known> {
+        if self.views == Views::Ordered {
+            return Vec::new();
+        }
+        let heard =
+            |node: &NodeId| self.peers.values().flat_map(|p| &p.knows).find(|known| known.node == *node);
+        let known = |node: NodeId| {
+            let listed = self.view.member(&node);
+            let greeted = self.peers.get(&node).and_then(|peer| peer.greeted).map(|g| g.incarnation);
+            let rpc_addr = listed.map(|member| Text::from(member.rpc_addr.as_str()));
+            Known {
+                incarnation: greeted.or(listed.map(|member| member.incarnation)).unwrap_or_default(),
+                rpc_addr: rpc_addr
+                    .or_else(|| heard(&node).map(|known| known.rpc_addr.clone()))
+                    .unwrap_or_default(),
+                node,
+            }
+        };
+        self.accounted().into_iter().map(known).collect()
+    }
+
+    /// Whether the barrier waits for somebody (M5). Under lists a listed node that cannot be reached does not stop a
+    /// start: it lists this node as well, so it accounts for it without having met it (A5). Nobody else does.
     fn waits_for_others(&self) -> bool {
         let patient = self.joined_at.is_none_or(|at| self.now.mono.since_ms(at) < LIST_BARRIER_MS);
-        (self.me.barrier == Barrier::Everybody || patient) && self.ungreeted().next().is_some()
+        let listed = (self.views == Views::Ordered || patient) && self.ungreeted().next().is_some();
+        listed || self.strangers().next().is_some()
     }
 
     pub(super) fn pass_barrier(&mut self) {
@@ -278,7 +345,7 @@ impl Node {
         self.out.push(Output::Fence(reason));
     }
 
-    /// `fence = strict`: without a lease and with a greeted peer silent for too long (M9).
+    /// `fence = strict`: without a lease and with a greeted peer silent for too long, or without one for very long (M9).
     pub(super) fn fence_if_isolated(&mut self) {
         let now = self.now.mono;
         if self.me.fence == Fence::Report || (!self.lease.lapsed && now < self.lease.until) {
@@ -287,7 +354,8 @@ impl Node {
         let silent = |peer: &Peer| {
             peer.greeted.is_some() && peer.contact.is_some_and(|at| now.since_ms(at) >= FENCE_MS)
         };
-        if self.peers.values().any(silent) {
+        let last = now.since_ms(self.lease.until) >= LAST_MS;
+        if last || self.peers.values().any(silent) {
             self.fence(Reason::Isolated);
         }
     }
@@ -304,7 +372,9 @@ impl Node {
                 .and_then(|peer| peer.greeted)
                 .is_some_and(|greeting| greeting.incarnation == member.incarnation && greeting.echoed);
             let down = peer.and_then(|peer| peer.down_since).is_some_and(|at| now.since_ms(at) >= GONE_MS);
-            member.state == MemberState::Lost && counted_us && down
+            let seen_lost = peer.and_then(|peer| peer.lost).map(|(_, since)| now.since_ms(since));
+            let long_lost = seen_lost.is_some_and(|ms| ms >= LAST_GONE_MS);
+            member.state == MemberState::Lost && (counted_us && down || long_lost)
         };
         let empty: Vec<Output> =
             self.others().filter(empty).map(|m| Output::Forget(m.node_id.clone(), m.incarnation)).collect();

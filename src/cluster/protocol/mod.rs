@@ -60,15 +60,14 @@ pub enum Fence {
     Strict,
 }
 
-/// Whom a node must have met before it serves clients (M5).
+/// Where views come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Barrier {
-    /// Every member: one that has not heard of this node would call pushes complete without it.
+pub enum Views {
+    /// One source orders them for all nodes (etcd, Kubernetes): epochs of two nodes compare.
     #[default]
-    Everybody,
-    /// Members of a list that can be reached within [`crate::limits::LIST_BARRIER_MS`]: the others list this node as
-    /// well, so they account for it without having met it (A5).
-    Reachable,
+    Ordered,
+    /// Each node has a list of its own: epochs of two nodes say nothing to each other, and nobody is ever lost.
+    OwnLists,
 }
 
 /// Who a node is, fixed for its life.
@@ -86,14 +85,13 @@ pub struct Identity {
     pub algorithm: Algorithm,
     /// See [`Fence`].
     pub fence: Fence,
-    /// See [`Barrier`].
-    pub barrier: Barrier,
 }
 
 /// The router of one node.
 #[derive(Debug)]
 pub struct Node {
     me: Identity,
+    views: Views,
     rules: Rules,
     now: Now,
     out: Vec<Output>,
@@ -190,7 +188,15 @@ impl Node {
             legs: 0,
             floor: 0,
             me: identity,
+            views: Views::default(),
         }
+    }
+
+    /// The same node, before its first event, with views from there.
+    #[must_use]
+    pub fn with_views(mut self, views: Views) -> Self {
+        self.views = views;
+        self
     }
 
     /// Takes one event. The outputs happen in their order.
@@ -273,7 +279,7 @@ impl Node {
 
     /// Members that the barrier waits for: a join that waits says for whom.
     pub fn awaited(&self) -> impl Iterator<Item = &NodeId> {
-        self.ungreeted().map(|member| &member.node_id)
+        self.ungreeted().map(|member| &member.node_id).chain(self.strangers().map(|known| &known.node))
     }
 
     /// Accounted members without a link: as long as there are any, pushes whose home is here are not complete.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use super::frame::{Claim, Generation};
+use super::frame::{Claim, Generation, Known};
 use super::placed::Placed;
 use crate::ids::Text;
 use crate::limits::{BEAT_MS, BEATS_MAX, COVER_MS, VOID_MS};
@@ -17,6 +17,8 @@ use crate::time::Mono;
 pub(super) struct Peer {
     /// The newest incarnation that had a link with us.
     pub(super) greeted: Option<Greeting>,
+    /// Whom it counted when it said so.
+    pub(super) knows: Vec<Known>,
     /// Incarnations up to this one are proven to be gone.
     pub(super) gone: Option<Incarnation>,
     pub(super) link: Link,
@@ -26,6 +28,8 @@ pub(super) struct Peer {
     pub(super) dialled: u64,
     /// Since when there is no link, without a break.
     pub(super) down_since: Option<Mono>,
+    /// The life whose record is lost, and since when this node has seen that, without a break.
+    pub(super) lost: Option<(Incarnation, Mono)>,
     /// Last fresh frame of any generation.
     pub(super) contact: Option<Mono>,
     pub(super) claims: Claims,

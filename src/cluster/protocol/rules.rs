@@ -10,6 +10,8 @@ pub(super) enum Rule {
     VoidWait,
     /// A newcomer greets everybody before its first 101 (M5).
     JoinBarrier,
+    /// Under lists, whom those know that it greets is greeted as well (M5, D3).
+    GreetingsClosed,
     /// Draining and joining members are greeted as well (M5, D1).
     DrainingGreeted,
     /// A greeting counts for one incarnation (M5, D2).

@@ -84,7 +84,7 @@ pub(super) const CLUSTER: &[Setting] = &[
     setting!(
         "cluster.node_id",
         AUTO,
-        "`auto` or letters, digits, `-`, `_` and `.`, at most 63 characters",
+        "`auto` or letters, digits, `-`, `_` and `.`, at most 253 characters",
         "gateway-0",
         "The stable name of this node; auto: the host's name (in Kubernetes the pod's)",
         |d, t| d.config.cluster.node_id = auto(t, |t| NodeId::new(t).ok())?,

@@ -11,10 +11,10 @@ use std::time::Duration;
 use std::{fmt, fs};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, AUTHORIZATION};
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -23,6 +23,7 @@ use rustls::ClientConfig;
 use tokio::time::timeout;
 
 use super::object::{Event, List, Status};
+use crate::control::membership::KubernetesMembers;
 use crate::control::plan::{ControlFault, KubernetesPlan};
 use crate::control::roots::roots;
 use crate::limits::{
@@ -36,7 +37,7 @@ type Body = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
 
 /// What went wrong. Every fault ends its connection.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(in crate::control) enum Fault {
     /// The token or the certificates cannot be read.
     Account(String),
     /// Nobody answers there.
@@ -54,7 +55,7 @@ pub(super) enum Fault {
 }
 
 /// How to connect, checked.
-pub(super) struct Dial {
+pub(in crate::control) struct Dial {
     server: String,
     account: PathBuf,
     namespace: String,
@@ -62,32 +63,42 @@ pub(super) struct Dial {
 }
 
 /// A connection, made with the first request.
-pub(super) struct Link<'a> {
+pub(in crate::control) struct Link<'a> {
     dial: &'a Dial,
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 impl Dial {
     /// Checks address and certificates.
     pub(super) fn new(plan: &KubernetesPlan) -> Result<Self, ControlFault> {
-        let bad = |why: String| ControlFault::Address { of: OF, given: plan.server.clone(), why };
-        let uri: Uri = plan.server.parse().map_err(|e: http::uri::InvalidUri| bad(e.to_string()))?;
+        let KubernetesPlan { server, account, namespace, watch_s, .. } = plan;
+        Self::to(server, account, namespace, *watch_s)
+    }
+
+    /// The same for the members of the cluster.
+    pub(in crate::control) fn members(plan: &KubernetesMembers) -> Result<Self, ControlFault> {
+        Self::to(&plan.server, &plan.account, &plan.namespace, 0)
+    }
+
+    fn to(server: &str, account: &Path, namespace: &str, watch_s: u32) -> Result<Self, ControlFault> {
+        let bad = |why: String| ControlFault::Address { of: OF, given: server.to_owned(), why };
+        let uri: Uri = server.parse().map_err(|e: http::uri::InvalidUri| bad(e.to_string()))?;
         let has_host = uri.host().is_some_and(|host| !host.is_empty());
         if !has_host || uri.scheme_str() != Some("https") || uri.path() != "/" {
             return Err(bad("write https://host:port: the token is not shown in plain text".into()));
         }
         let dial = Self {
-            server: plan.server.trim_end_matches('/').to_owned(),
-            account: plan.account.clone(),
-            namespace: plan.namespace.clone(),
-            watch_s: plan.watch_s,
+            server: server.trim_end_matches('/').to_owned(),
+            account: account.to_owned(),
+            namespace: namespace.to_owned(),
+            watch_s,
         };
         dial.tls()?;
         Ok(dial)
     }
 
     /// A new connection, with the authorities as their file has them now.
-    pub(super) fn connect(&self) -> Result<Link<'_>, Fault> {
+    pub(in crate::control) fn connect(&self) -> Result<Link<'_>, Fault> {
         let tls = self.tls().map_err(|fault| Fault::Account(fault.to_string()))?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -129,7 +140,7 @@ impl Dial {
         Ok(header)
     }
 
-    fn request(&self, name: &str, more: &str) -> Result<Request<Empty<Bytes>>, Fault> {
+    fn request(&self, name: &str, more: &str) -> Result<Request<Full<Bytes>>, Fault> {
         let Self { server, namespace, .. } = self;
         let uri = format!(
             "{server}/api/v1/namespaces/{namespace}/endpoints?fieldSelector=metadata.name%3D{name}{more}"
@@ -137,7 +148,7 @@ impl Dial {
         let request = Request::get(uri)
             .header(AUTHORIZATION, self.bearer()?)
             .header(ACCEPT, HeaderValue::from_static("application/json"))
-            .body(Empty::new());
+            .body(Full::default());
         request.map_err(|error| Fault::Connect(format!("{name}: {error}")))
     }
 }
@@ -165,7 +176,36 @@ impl<'a> Link<'a> {
         Ok(Watch { body: answer.into_body(), lines: Lines::default(), silence })
     }
 
-    async fn ask(&self, request: Request<Empty<Bytes>>) -> Result<Response<Body>, Fault> {
+    /// Sends a request and reads the whole answer. That something is not there, or was changed by somebody else, is one.
+    pub(in crate::control) async fn exchange(
+        &self,
+        (method, path, accept): (Method, &str, &'static str),
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, Bytes), Fault> {
+        let asking = async {
+            let request = Request::builder()
+                .method(method)
+                .uri(format!("{}{path}", self.dial.server))
+                .header(AUTHORIZATION, self.dial.bearer()?)
+                .header(ACCEPT, HeaderValue::from_static(accept))
+                .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+                .body(Full::from(body))
+                .map_err(|error| Fault::Connect(format!("{path}: {error}")))?;
+            let answer = self.client.request(request).await;
+            let answer = answer.map_err(|error| Fault::Connect(with_causes(&error)))?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), KUBERNETES_ANSWER_BYTES).collect().await;
+            let body = body.map_err(|error| Fault::Ended(format!("an answer: {error}")))?.to_bytes();
+            if status.is_success() || matches!(status, StatusCode::NOT_FOUND | StatusCode::CONFLICT) {
+                return Ok((status, body));
+            }
+            let said = serde_json::from_slice::<Status>(&body).unwrap_or_default();
+            Err(Fault::Refused(status, format!("{path}: {}", said.message)))
+        };
+        in_time("a request", asking).await
+    }
+
+    async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Response<Body>, Fault> {
         let answer =
             self.client.request(request).await.map_err(|error| Fault::Connect(with_causes(&error)))?;
         let answer = answer.map(|body| body.map_err(Into::into).boxed_unsync());
@@ -272,7 +312,10 @@ impl fmt::Display for Fault {
         match self {
             Self::Account(why) | Self::Connect(why) | Self::Ended(why) => f.write_str(why),
             Self::Refused(StatusCode::FORBIDDEN, why) => {
-                write!(f, "403 {why} (the service account needs list and watch of endpoints)")
+                write!(
+                    f,
+                    "403 {why} (the service account lacks a right: tuning/kubernetes has what it needs)"
+                )
             }
             Self::Refused(status, why) => write!(f, "{status} {why}"),
             Self::Expired => f.write_str("the version that was watched from is too old"),

@@ -363,7 +363,7 @@ impl<'a> Registrant<'a> {
 }
 
 /// Waits, and takes orders meanwhile; whether the end came and nothing is left to do.
-async fn pause(orders: &mut Orders, wait: Duration) -> bool {
+pub(super) async fn pause(orders: &mut Orders, wait: Duration) -> bool {
     let until = Instant::now() + wait;
     loop {
         if orders.are_over() {
@@ -377,7 +377,7 @@ async fn pause(orders: &mut Orders, wait: Duration) -> bool {
 }
 
 /// Until when a lease of so many seconds holds that was asked for then (A4).
-fn valid_until(sent: Mono, ttl_s: u64) -> Mono {
+pub(super) fn valid_until(sent: Mono, ttl_s: u64) -> Mono {
     sent.plus_ms(ttl_s.saturating_mul(LEASE_PERMILLE))
 }
 

@@ -5,11 +5,14 @@
 //! once; from then on it tells what it sees, and does what it is ordered.
 //!
 //! `listed` is a file, `etcd` keeps the own record and lease there and `etcd_watch` follows the others', `record` is
-//! the form of both; `telling` is what is believed and told, `todo` what is ordered and not done, `lock` the file that
+//! the form of both; `kubernetes` keeps a
+//! `Lease` object there (`lease_object`); `telling` is what is believed and told, `todo` what is ordered and not done, `lock` the file that
 //! keeps a second process from the node's name.
 
 mod etcd;
 mod etcd_watch;
+mod kubernetes;
+mod lease_object;
 mod listed;
 pub mod lock;
 mod record;
@@ -19,11 +22,13 @@ mod todo;
 use tokio::sync::mpsc;
 
 use self::etcd::Registrant;
+use self::kubernetes::Pods;
 use self::listed::List;
 use self::telling::Telling;
 use self::todo::Orders;
 use super::counts::Counts;
 use super::etcd::link::Dial;
+use super::kubernetes::api::Dial as KubernetesDial;
 use super::mailbox::Wanted;
 use super::news::Board;
 use super::plan::{ControlFault, EtcdServers};
@@ -53,6 +58,23 @@ pub enum SourcePlan {
     Listed(std::path::PathBuf),
     /// Records in etcd.
     Etcd(Box<EtcdMembers>),
+    /// Pods and their `Lease` objects.
+    Kubernetes(Box<KubernetesMembers>),
+}
+
+/// Pods and their `Lease` objects. The node's name must be its pod's.
+#[derive(Debug)]
+pub struct KubernetesMembers {
+    /// See [`super::plan::KubernetesPlan::server`].
+    pub server: String,
+    /// See [`super::plan::KubernetesPlan::account`].
+    pub account: std::path::PathBuf,
+    /// Where the pods are.
+    pub namespace: String,
+    /// Which pods may be members, as a label selector.
+    pub selector: String,
+    /// Seconds that a lease holds without a renewal.
+    pub lease_s: u32,
 }
 
 /// Records in etcd.
@@ -112,6 +134,7 @@ pub enum MembershipOrder {
 enum Source {
     Listed(Box<List>),
     Etcd(Box<EtcdMembers>, Dial),
+    Kubernetes(Box<KubernetesMembers>, KubernetesDial),
 }
 
 /// The plan, checked, as what can go to the thread.
@@ -131,6 +154,10 @@ impl Membership {
                 let dial = Dial::members(&plan.servers, &plan.root)?;
                 Source::Etcd(plan, dial)
             }
+            SourcePlan::Kubernetes(plan) => {
+                let dial = KubernetesDial::members(&plan)?;
+                Source::Kubernetes(plan, dial)
+            }
         };
         Ok(Self { own, source, confirmation })
     }
@@ -146,6 +173,9 @@ impl Membership {
         let orders = Orders::new(orders, wanted);
         match self.source {
             Source::Listed(list) => list.follow_until_end(&telling, orders).await,
+            Source::Kubernetes(plan, dial) => {
+                Pods::new(&plan, self.own, &dial, &telling).serve_until_end(orders).await;
+            }
             Source::Etcd(plan, dial) => {
                 Registrant::new(&plan, self.own, &dial, &telling).serve_until_end(orders).await;
             }

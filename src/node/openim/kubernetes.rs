@@ -6,6 +6,7 @@ use std::fs;
 
 use crate::backend::openim::Service;
 use crate::config::{DiscoveryConfig, NAMESPACE_ENV, POD_ENV};
+use crate::control::membership::KubernetesMembers;
 use crate::control::plan::{CONFIRMATION, KubernetesPlan, NamesPlan, WATCH_S};
 use crate::limits::NAMES_ROUND_MS;
 
@@ -17,17 +18,8 @@ const SERVER_ENV: [&str; 2] = ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PO
 /// # Errors
 /// This is no pod, or one without a service account.
 pub(super) fn endpoints(config: &DiscoveryConfig) -> Result<KubernetesPlan, String> {
-    let variable = |name: &'static str| {
-        let value = env::var(name).ok().filter(|value| !value.is_empty());
-        value.ok_or_else(|| {
-            format!(
-                "discovery.kind kubernetes: {name} is not set, so this is no pod; there use etcd or static"
-            )
-        })
-    };
-    let [host, port] = SERVER_ENV.map(variable);
     Ok(KubernetesPlan {
-        server: url(&host?, &port?),
+        server: server("discovery.kind")?,
         account: config.service_account.clone(),
         namespace: namespace(config)?,
         services: Service::ALL.iter().map(|s| (*s, config.names.of(*s).clone())).collect(),
@@ -35,6 +27,35 @@ pub(super) fn endpoints(config: &DiscoveryConfig) -> Result<KubernetesPlan, Stri
         confirmation: CONFIRMATION,
         watch_s: WATCH_S,
     })
+}
+
+/// The pods of `cluster.source: kubernetes`, with a lease of so many seconds.
+///
+/// # Errors
+/// As [`endpoints`].
+pub(in crate::node) fn members(
+    config: &DiscoveryConfig,
+    (selector, lease_s): (&str, u32),
+) -> Result<KubernetesMembers, String> {
+    Ok(KubernetesMembers {
+        server: server("cluster.source")?,
+        account: config.service_account.clone(),
+        namespace: namespace(config)?,
+        selector: selector.to_owned(),
+        lease_s,
+    })
+}
+
+/// The API server, which `setting` wants.
+fn server(setting: &str) -> Result<String, String> {
+    let variable = |name: &'static str| {
+        let value = env::var(name).ok().filter(|value| !value.is_empty());
+        value.ok_or_else(|| {
+            format!("{setting} kubernetes: {name} is not set, so this is no pod; there use etcd or static")
+        })
+    };
+    let [host, port] = SERVER_ENV.map(variable);
+    Ok(url(&host?, &port?))
 }
 
 fn url(host: &str, port: &str) -> String {

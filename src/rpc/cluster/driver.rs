@@ -4,19 +4,21 @@
 //! hand; the outputs of an event happen before the next event is taken; mail that a full lane gave back keeps its
 //! place before later mail of that lane.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::waiting::{Full, Waiting};
 use crate::cluster::protocol::frame::{Frame, Generation, PushId, Verdict};
 use crate::cluster::protocol::io::{Count, Input, Mail, Output, Reason};
-use crate::cluster::protocol::{Barrier, Fence, Identity, Node};
+use crate::cluster::protocol::{Fence, Identity, Node, Views};
 use crate::control::membership::{MembershipNews, MembershipOrder};
 use crate::hub::cluster::{ClusterMail, ClusterNews, ConnNumber};
 use crate::ids::{ShardId, Text};
 use crate::limits::CLUSTER_RETRY_MS;
 use crate::metrics::Metric;
 use crate::placement::Algorithm;
-use crate::placement::view::{Incarnation, NodeId, View};
+use crate::placement::view::{Incarnation, Member, NodeId, View};
 use crate::time::{Mono, Now};
 
 /// What the driver does to the world. Nothing here waits.
@@ -27,8 +29,10 @@ pub(super) trait Hands {
     fn send(&mut self, to: &NodeId, frame: Frame);
     /// Ends a transport.
     fn close(&mut self, peer: &NodeId, generation: Generation);
-    /// These are the members now: whom to dial.
+    /// These are the members now.
     fn members(&mut self, view: &View);
+    /// Whom to keep dialling, and where.
+    fn dial(&mut self, targets: BTreeMap<NodeId, String>);
     /// To a shard's control lane; a full one gives it back.
     fn mail(&mut self, shard: ShardId, mail: ClusterMail) -> Result<(), ClusterMail>;
     /// The shard that owns a user.
@@ -67,7 +71,7 @@ pub(super) struct Own {
     pub(super) shards: u16,
     pub(super) algorithm: Algorithm,
     pub(super) fence: Fence,
-    pub(super) barrier: Barrier,
+    pub(super) views: Views,
 }
 
 /// One thing that has happened.
@@ -92,6 +96,9 @@ pub(super) struct Driver<H> {
     node: Option<Node>,
     pub(super) hands: H,
     waiting: Waiting,
+    /// Where members are, as the source said last.
+    members: Vec<(NodeId, String)>,
+    dialled: BTreeMap<NodeId, String>,
     /// The greatest floor that the shards were told.
     floor: u64,
     opened: bool,
@@ -99,14 +106,8 @@ pub(super) struct Driver<H> {
 
 impl<H: Hands> Driver<H> {
     pub(super) fn new(me: Own, hands: H) -> Self {
-        Self {
-            me,
-            node: None,
-            hands,
-            waiting: Waiting::default(),
-            floor: 0,
-            opened: false,
-        }
+        let (members, dialled) = Default::default();
+        Self { me, node: None, hands, waiting: Waiting::default(), members, dialled, floor: 0, opened: false }
     }
 
     /// The router, once the node has registered.
@@ -136,6 +137,7 @@ impl<H: Hands> Driver<H> {
         let input = match event {
             Event::Tick => {
                 self.raise_floor();
+                self.dial();
                 Input::Tick
             }
             Event::Forget(node, incarnation) => {
@@ -172,15 +174,16 @@ impl<H: Hands> Driver<H> {
         match news {
             MembershipNews::Joined { incarnation, first_epoch, lease_until } => {
                 if self.node.is_none() {
-                    let Own { node_id, shards, algorithm, fence, barrier } = self.me.clone();
-                    let identity =
-                        Identity { node_id, incarnation, first_epoch, shards, algorithm, fence, barrier };
-                    self.node = Some(Node::new(identity, lease_until));
+                    let Own { node_id, shards, algorithm, fence, views } = self.me.clone();
+                    let identity = Identity { node_id, incarnation, first_epoch, shards, algorithm, fence };
+                    self.node = Some(Node::new(identity, lease_until).with_views(views));
                 }
                 None
             }
             MembershipNews::View(view) => {
                 self.hands.members(&view);
+                self.members = view.members().iter().map(address).collect();
+                self.dial();
                 Some(Input::View(view))
             }
             MembershipNews::Recorded(epoch) => Some(Input::Recorded(epoch)),
@@ -229,6 +232,19 @@ impl<H: Hands> Driver<H> {
         }
     }
 
+    /// Keeps the members dialled, and under lists also whom greeted nodes know.
+    fn dial(&mut self) {
+        let strangers = self.node.iter().flat_map(Node::strangers);
+        let strangers = strangers.map(|known| (known.node.clone(), known.rpc_addr.as_str().to_owned()));
+        let all = self.members.clone().into_iter().chain(strangers);
+        let targets: BTreeMap<NodeId, String> =
+            all.filter(|(node, address)| *node != self.me.node_id && !address.is_empty()).collect();
+        if targets != self.dialled {
+            self.dialled.clone_from(&targets);
+            self.hands.dial(targets);
+        }
+    }
+
     /// Residents' logins get times above what was heard of. Their shards have the same clock, so that they must be told
     /// only if another node's is ahead; a clock that steps back is caught once a second.
     fn raise_floor(&mut self) {
@@ -273,6 +289,10 @@ impl<H: Hands> Driver<H> {
         self.waiting.retry(|shard, mail| hands.mail(shard, mail));
         self.waiting.retry_orders(|order| hands.order(order));
     }
+}
+
+fn address(member: &Member) -> (NodeId, String) {
+    (member.node_id.clone(), member.rpc_addr.clone())
 }
 
 fn input_of(news: ClusterNews) -> Input {

@@ -108,9 +108,8 @@ impl Mesh {
         let driver = self.shared.driver.borrow();
         let Some(placement) = driver.node().map(|node| node.placement()) else { return };
         let absent = results.iter().filter(|result| result.devices.as_ref().is_some_and(Vec::is_empty));
-        let elsewhere = |result: &&PushResult| {
-            placement.home(&result.user).is_some_and(|home| *home != self.shared.own)
-        };
+        let elsewhere =
+            |result: &&PushResult| placement.home(&result.user).is_some_and(|home| *home != self.shared.own);
         for _ in absent.filter(elsewhere) {
             self.shared.exchange.count(Metric::ClusterLocalElsewhere);
         }
@@ -128,7 +127,10 @@ impl Mesh {
         }
         let names: Vec<&str> = missing.into_iter().collect();
         let whom = if names.is_empty() { "this node has no lease".to_owned() } else { names.join(", ") };
-        Err(Status::new(code::UNAVAILABLE, format!("kicked where users could be reached, not known of: {whom}")))
+        Err(Status::new(
+            code::UNAVAILABLE,
+            format!("kicked where users could be reached, not known of: {whom}"),
+        ))
     }
 
     /// The connections of these users, wherever they are, in the order of the request. Tokens are told of connections
@@ -175,9 +177,8 @@ fn unaccounted(verdicts: &[Verdict]) -> impl Iterator<Item = &str> {
 }
 
 fn devices(verdicts: Vec<Verdict>) -> BTreeMap<Text, Vec<DeviceVerdict>> {
-    let devices = |verdict: Verdict| {
-        (verdict.user, verdict.results.into_iter().map(|(_, device)| device).collect())
-    };
+    let devices =
+        |verdict: Verdict| (verdict.user, verdict.results.into_iter().map(|(_, device)| device).collect());
     verdicts.into_iter().map(devices).collect()
 }
 

@@ -4,10 +4,6 @@ use crate::hub::mail::{DeviceOutcome, DeviceVerdict};
 use crate::ids::Platform;
 
 /// One connection.
-pub(super) fn device(
-    number: u64,
-    platform: Platform,
-    outcome: DeviceOutcome,
-) -> Vec<(u64, DeviceVerdict)> {
+pub(super) fn device(number: u64, platform: Platform, outcome: DeviceOutcome) -> Vec<(u64, DeviceVerdict)> {
     vec![(number, DeviceVerdict { number, platform, connection_id: [7; 16], outcome })]
 }

@@ -55,12 +55,11 @@ impl Hands for NodeHands {
     }
 
     fn members(&mut self, view: &View) {
-        let others = view.members().iter().filter(|member| member.node_id != self.own);
-        let addressed = others.filter(|member| !member.rpc_addr.is_empty());
-        let targets: BTreeMap<NodeId, String> =
-            addressed.map(|member| (member.node_id.clone(), member.rpc_addr.clone())).collect();
-        self.links.dial(targets);
         self.tell_main(NodeEvent::View(Box::new(view.clone())));
+    }
+
+    fn dial(&mut self, targets: BTreeMap<NodeId, String>) {
+        self.links.dial(targets);
     }
 
     fn mail(&mut self, shard: ShardId, mail: ClusterMail) -> Result<(), ClusterMail> {

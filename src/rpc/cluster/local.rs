@@ -47,7 +47,12 @@ impl Mesh {
                 self.answer_later(leg, asked.ok(), move |outcome| match outcome {
                     Outcome::Kicked(connections) => {
                         let (platform, users) = (platform.name(), recipients.len());
-                        tracing::info!(platform, users, connections, "users kicked for another node's caller");
+                        tracing::info!(
+                            platform,
+                            users,
+                            connections,
+                            "users kicked for another node's caller"
+                        );
                         recipients.into_iter().map(|user| (user, Vec::new())).collect()
                     }
                     _ => Results::new(),
@@ -92,13 +97,8 @@ impl Mesh {
     fn push_here(&self, (leg, id): (u64, PushId), users: Vec<Text>, errand: PushErrand, deadline: Mono) {
         let PushErrand { body, source, rules, once } = errand;
         let (users, had) = self.sort_out(once.as_ref(), users);
-        let push = Push {
-            source: source_here(&id, source),
-            body,
-            to: To::Users(users.clone()),
-            rules,
-            deadline,
-        };
+        let push =
+            Push { source: source_here(&id, source), body, to: To::Users(users.clone()), rules, deadline };
         let posted = match rules.report {
             _ if users.is_empty() => None,
             Report::Queued => self.shared.exchange.ask(|router| router.push(push)).ok().map(Posted::Whole),

@@ -104,12 +104,12 @@ impl Mesh {
             FenceMode::Strict => protocol::Fence::Strict,
         };
         let count = u16::try_from(shards.len()).unwrap_or(u16::MAX);
-        let barrier = match config.source {
-            MembershipSource::Static => protocol::Barrier::Reachable,
-            _ => protocol::Barrier::Everybody,
+        let views = match config.source {
+            MembershipSource::Static => protocol::Views::OwnLists,
+            _ => protocol::Views::Ordered,
         };
         let algorithm = config.placement.clone();
-        let me = Own { node_id: own.clone(), shards: count, algorithm, fence, barrier };
+        let me = Own { node_id: own.clone(), shards: count, algorithm, fence, views };
         let board = Rc::new(Board::default());
         let shared = Rc::new_cyclic(|weak: &Weak<Shared>| {
             let ear = weak.clone();

@@ -154,11 +154,8 @@ mod tests {
     #[test]
     fn a_message_is_named_by_openim_before_its_sender() {
         let id = |client: &str, server: &str| {
-            let data = MsgData {
-                client_msg_id: client.into(),
-                server_msg_id: server.into(),
-                ..MsgData::default()
-            };
+            let data =
+                MsgData { client_msg_id: client.into(), server_msg_id: server.into(), ..MsgData::default() };
             message_id(&data.encode_to_vec().into()).map(|id| id.as_str().to_owned())
         };
         assert_eq!(id("c", "s").as_deref(), Some("s"));

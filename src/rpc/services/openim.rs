@@ -194,12 +194,10 @@ async fn online_status(service: &Service, call: Call, dialect: Dialect) -> Resul
     }
     let found = match routes(service) {
         Some(mesh) => mesh.online_status(users, call.deadline).await?,
-        None => {
-            match service.exchange.ask(|router| router.online_status(call.deadline, &users))?.await {
-                Outcome::OnlineStatus(found) => found,
-                other => return Err(failed(&other)),
-            }
-        }
+        None => match service.exchange.ask(|router| router.online_status(call.deadline, &users))?.await {
+            Outcome::OnlineStatus(found) => found,
+            other => return Err(failed(&other)),
+        },
     };
     match dialect {
         Dialect::Openim => encode(&status_answer(found)),

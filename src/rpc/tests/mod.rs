@@ -12,6 +12,8 @@ mod hostile;
 mod legacy;
 mod openim;
 mod peers;
+mod peers_hostile;
+mod peers_tls;
 mod push;
 mod push_limits;
 mod raw;

@@ -53,7 +53,8 @@ impl Loop {
             && self.door.handshakes() == 0
             && self.inbox.depths().hand_over == 0;
         // An rpc thread that takes no mail must not keep the node from ending.
-        let said = self.presence.is_empty() && self.outcomes.is_empty()
+        let said = self.presence.is_empty()
+            && self.outcomes.is_empty()
             && self.cluster.is_empty()
             && self.hub.is_silent()
             || self.now.mono > deadline.plus_ms(LINGER_MS);

@@ -80,14 +80,14 @@ impl Control {
     }
 
     /// Waits until this was told of the own record, the `n`th time or later, with a lease that held then.
-    fn await_own(&self, wanted: OwnRecord) {
+    pub(super) fn await_own(&self, wanted: OwnRecord) {
         eventually(&format!("{wanted:?}"), || {
             let mut told = self.membership().into_iter();
             told.any(|n| matches!(n, MembershipNews::Regained { own, .. } if own == wanted)).then_some(())
         });
     }
 
-    fn await_recorded(&self) -> Epoch {
+    pub(super) fn await_recorded(&self) -> Epoch {
         eventually("a new registration", || {
             self.membership().into_iter().find_map(|news| match news {
                 MembershipNews::Recorded(epoch) => Some(epoch),
@@ -97,12 +97,12 @@ impl Control {
     }
 
     /// Ends it as kill -9 does: nothing is revoked or deleted.
-    fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         self.thread.take().unwrap().end(Leases::Leave, Duration::ZERO);
     }
 }
 
-fn incarnation(view: &View, name: &str) -> Incarnation {
+pub(super) fn incarnation(view: &View, name: &str) -> Incarnation {
     view.member(&id(name)).unwrap().incarnation
 }
 

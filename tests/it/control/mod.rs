@@ -4,6 +4,7 @@
 mod etcd;
 mod kubernetes;
 mod membership;
+mod membership_kubernetes;
 mod membership_listed;
 mod redis;
 mod redis_cluster;

@@ -3,7 +3,7 @@
 //! callers. No real one can be had here: it comes in images and release archives, and in no registry of packages.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read as _, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -19,6 +19,7 @@ use super::authority::{Authority, When, write};
 
 /// Where all objects are.
 pub const NAMESPACE: &str = "im";
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/im/leases";
 
 /// See the module's documentation.
 pub struct ApiServer {
@@ -40,6 +41,8 @@ struct State {
     version: u64,
     /// By name, as JSON.
     objects: BTreeMap<String, Value>,
+    /// Pods and leases, by path.
+    resources: BTreeMap<String, Value>,
     /// Version, name and event of each change that is remembered.
     history: Vec<(u64, String, Value)>,
     /// Who watches from an older version is told that it is gone.
@@ -155,6 +158,32 @@ impl ApiServer {
         });
     }
 
+    /// A pod of that name, that this selector finds.
+    pub fn set_pod(&self, name: &str, uid: &str, selector: &str) {
+        let state = &mut *self.shared.lock();
+        let labels = json!({"found-by": selector});
+        let pod = json!({"kind": "Pod", "metadata": {"name": name, "uid": uid, "labels": labels}});
+        state.version += 1;
+        state.resources.insert(format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}"), pod);
+    }
+
+    pub fn delete_pod(&self, name: &str) {
+        let state = &mut *self.shared.lock();
+        state.version += 1;
+        state.resources.remove(&format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}"));
+    }
+
+    /// The lease of that name; taken away as an operator would, if asked to.
+    pub fn lease(&self, name: &str) -> Option<Value> {
+        self.shared.lock().resources.get(&format!("{LEASES}/{name}")).cloned()
+    }
+
+    pub fn delete_lease(&self, name: &str) {
+        let state = &mut *self.shared.lock();
+        state.version += 1;
+        state.resources.remove(&format!("{LEASES}/{name}"));
+    }
+
     /// All changes so far are forgotten.
     pub fn compact(&self) {
         let state = &mut *self.shared.lock();
@@ -212,10 +241,19 @@ impl Shared {
         let mut stream = BufReader::new(stream);
         while let Some(head) = head(&mut stream) {
             let bearer = head.iter().find_map(|line| line.strip_prefix("authorization: Bearer "));
+            let length = head.iter().find_map(|line| line.strip_prefix("content-length: "));
+            let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+            if stream.read_exact(&mut body).is_err() {
+                return;
+            }
             let mut state = self.lock();
             state.requests.push(head[0].clone());
             let known = bearer == Some(state.token.as_str());
-            let list = state.list(&head[0]);
+            let (status, list) = match head[0].contains("/endpoints?") {
+                true => ("200 OK", state.list(&head[0])),
+                false if state.mood == Mood::Well && known => state.resource(&head[0], &body),
+                false => ("503 Service Unavailable", "{}".to_owned()),
+            };
             while state.mood == Mood::Silent {
                 state = self.changed.wait(state).unwrap();
             }
@@ -227,7 +265,7 @@ impl Shared {
                 (_, false, _) => {
                     answer(stream, "401 Unauthorized", r#"{"code":401,"message":"Unauthorized"}"#)
                 }
-                (_, true, None) => answer(stream, "200 OK", &list),
+                (_, true, None) => answer(stream, status, &list),
                 (_, true, Some(_)) => self.watch(stream, &head[0]),
             };
             if done.is_err() {
@@ -281,6 +319,53 @@ impl State {
         let items: Vec<&Value> = self.objects.get(&selected(line)).into_iter().collect();
         let metadata = json!({"resourceVersion": self.version.to_string()});
         json!({"kind": "EndpointsList", "metadata": metadata, "items": items}).to_string()
+    }
+
+    /// Lists, reads and writes pods and leases.
+    fn resource(&mut self, line: &str, body: &[u8]) -> (&'static str, String) {
+        let mut words = line.split_whitespace();
+        let (method, target) = (words.next().unwrap(), words.next().unwrap());
+        let path = target.split('?').next().unwrap().to_owned();
+        let collection = path.ends_with("/leases") || path.ends_with("/pods");
+        let given: Value = serde_json::from_slice(body).unwrap_or_default();
+        let named = |value: &Value| format!("{path}/{}", value["metadata"]["name"].as_str().unwrap());
+        let path = if method == "POST" { named(&given) } else { path };
+        let version = |of: Option<&Value>| of.map(|value| value["metadata"]["resourceVersion"].clone());
+        let (old, next) = (self.resources.get(&path), self.version + 1);
+        let unchanged = |asked: &Value| asked.is_null() || version(old).as_ref() == Some(asked);
+        match (method, old) {
+            ("GET", _) if collection => {
+                let selector = parameter(line, "labelSelector").unwrap().replace("%3D", "=");
+                let found = |path_of: &str, object: &Value| {
+                    let label = &object["metadata"]["labels"]["found-by"];
+                    path_of.starts_with(&format!("{path}/")) && (label.is_null() || *label == *selector)
+                };
+                let items: Vec<&Value> =
+                    self.resources.iter().filter(|(at, object)| found(at, object)).map(|(_, o)| o).collect();
+                let metadata = json!({"resourceVersion": self.version.to_string()});
+                ("200 OK", json!({"metadata": metadata, "items": items}).to_string())
+            }
+            ("GET", Some(object)) => ("200 OK", object.to_string()),
+            ("POST", Some(_)) => ("409 Conflict", "{}".to_owned()),
+            ("GET" | "PUT" | "DELETE", None) => ("404 Not Found", "{}".to_owned()),
+            ("DELETE", Some(_)) if unchanged(&given["preconditions"]["resourceVersion"]) => {
+                self.version = next;
+                self.resources.remove(&path);
+                ("200 OK", "{}".to_owned())
+            }
+            ("PUT", Some(_)) if !unchanged(&given["metadata"]["resourceVersion"]) => {
+                ("409 Conflict", "{}".to_owned())
+            }
+            ("POST" | "PUT", _) => {
+                self.version = next;
+                let mut object = given;
+                object["metadata"]["resourceVersion"] = json!(next.to_string());
+                let text = object.to_string();
+                self.resources.insert(path, object);
+                (if method == "POST" { "201 Created" } else { "200 OK" }, text)
+            }
+            _ => ("409 Conflict", "{}".to_owned()),
+        }
     }
 
     fn since(&self, version: u64, name: &str) -> Vec<Value> {

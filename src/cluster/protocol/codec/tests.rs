@@ -62,9 +62,13 @@ fn result() -> impl Strategy<Value = (Conn, DeviceVerdict)> {
         number,
     });
     let device = (1_i64..=11, any::<[u8; 16]>(), outcome).prop_map(|(platform, connection_id, outcome)| {
-        DeviceVerdict { platform: Platform::new(platform).unwrap(), connection_id, outcome }
+        DeviceVerdict { number: 0, platform: Platform::new(platform).unwrap(), connection_id, outcome }
     });
-    (conn, device)
+    // A verdict's number is its connection's: it is not written twice.
+    (conn, device).prop_map(|(conn, device)| {
+        let number = conn.number;
+        (conn, DeviceVerdict { number, ..device })
+    })
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
@@ -254,8 +258,12 @@ fn the_largest_push_fits_and_one_beyond_it_is_not_sent() {
 
 #[test]
 fn long_answers_come_in_parts_that_name_each_recipient_once() {
-    let device =
-        DeviceVerdict { platform: Platform::IOS, connection_id: [1; 16], outcome: DeviceOutcome::Written };
+    let device = DeviceVerdict {
+        number: 1,
+        platform: Platform::IOS,
+        connection_id: [1; 16],
+        outcome: DeviceOutcome::Written,
+    };
     let conn = Conn { node: NodeId::new("node-1").unwrap(), incarnation: Incarnation(1), number: 1 };
     let verdict = |n: usize, connections| Verdict {
         user: Text::from(format!("user{n:05}")),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::super::frame::{Class, Conn, Key};
 use super::super::io::{Input, Login, Mail, Resident};
 use super::super::placed::Placed;
-use super::super::{Barrier, Fence, Identity, Node};
+use super::super::{Fence, Identity, Node};
 use crate::cluster::protocol::rules::Rules;
 use crate::hub::mail::{DeviceOutcome, DeviceVerdict};
 use crate::ids::{Platform, ShardId, Text};
@@ -91,7 +91,6 @@ impl Host {
             shards: SHARDS,
             algorithm: Algorithm::default(),
             fence: Fence::Report,
-            barrier: Barrier::Everybody,
         };
         let mut host = Self {
             node: Node::with_rules(identity, Mono(0), rules),

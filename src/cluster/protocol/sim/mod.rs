@@ -11,6 +11,7 @@
 )]
 
 mod check;
+mod edges;
 mod host;
 mod mutations;
 mod quiet;

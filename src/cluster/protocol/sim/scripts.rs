@@ -1,12 +1,13 @@
 //! The shortest traces of routing-protocol.md section 10.1, step by step: property P breaks without the rule, and
 //! holds with it.
 
-use super::super::Fence;
 use super::super::io::Count;
 use super::super::rules::{Rule, Rules};
+use super::super::{Fence, Views};
 use super::FLIPS;
 use super::world::{Peers, Profile, World};
 use crate::ids::Text;
+use crate::placement::view::{Epoch, MemberState, View};
 
 /// Two nodes at rest, and the third not started.
 fn pair(rules: Rules) -> World {
@@ -122,6 +123,56 @@ fn a_newcomer_that_greets_nobody_loses_a_push() {
         let user = world.user_of(2, 2);
         world.login(2, user.clone());
         world.within(2);
+        world.push_and_judge(1, user)
+    });
+}
+
+/// D3: lists {A}, {A, B} and {A, C}; B and C both greet A, and not each other.
+#[test]
+fn under_lists_those_that_share_a_node_greet_each_other() {
+    needs(Rule::GreetingsClosed, |rules| {
+        let profile = Profile { nodes: 3, ..FLIPS };
+        let empty = |seed: &u64| {
+            let world = World::new(*seed, profile, rules);
+            world.slots.len() == 3 && world.running().len() == 1
+        };
+        let mut world =
+            World::new((0..).find(empty).expect("some seeds begin with one node"), profile, rules);
+        world.stop(0, Peers::Unaware);
+        for i in 0..3 {
+            world.start(i);
+        }
+        for (i, list) in [(0, vec![0]), (1, vec![0, 1]), (2, vec![0, 2])] {
+            let member = |at: usize| {
+                let mut member = world.source.records[&world.slots[at].id].clone();
+                member.state = MemberState::Active;
+                member
+            };
+            let view = View::new(Epoch(1_000), list.into_iter().map(member).collect());
+            world.slots[i].host.as_mut().unwrap().node.views = Views::OwnLists;
+            world.show(i, view);
+            world.within(i);
+        }
+        for high in [1, 2] {
+            world.dial(0, high);
+            world.run(250);
+        }
+        assert!(world.host(0).open && world.host(1).open, "they have greeted all that they know of");
+        if !world.host(2).open {
+            let stranger = world.node(2).strangers().map(|known| known.node.clone()).next();
+            assert_eq!(stranger.as_ref(), Some(&world.slots[1].id));
+            world.dial(2, 1);
+            world.run(250);
+        }
+        assert!(world.host(2).open, "and now the third as well");
+        // At home there, and at the second in the eyes of the second.
+        let at_home =
+            |i: usize, user: &Text| world.node(i).placement().home(user) == Some(&world.slots[i].id);
+        let mut names = (0..).map(|n| Text::from(format!("u{n}")));
+        let user = names.find(|user| at_home(1, user) && at_home(2, user)).expect("a quarter of all");
+        world.login(2, user.clone());
+        world.within(2);
+        world.drain_all();
         world.push_and_judge(1, user)
     });
 }
