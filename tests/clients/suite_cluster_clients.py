@@ -11,10 +11,10 @@ from crowd import Client, Crowd
 from ledger import Ledger, Pusher
 from listener import LINUX
 from nodes import NO_ADOPTION, NO_DRAIN, Fleet, answers
+from pinion_push import WRITTEN, send, to
 from push_api import PushApi
 from scene import Scene, crowd_of
 from sdk import User
-from suite_cluster import devices
 from suite_front import front
 
 KIND = "native-patch.15.1"
@@ -39,6 +39,12 @@ def has(path):
     """Whether the gateway under test knows this path."""
     with Fleet(relays=False, source="none") as fleet:
         return answers(fleet.add(), path)
+
+
+def written(api, user, text):
+    """Whether a push by this node was written to a connection of the user, on whatever node it is."""
+    verdict = send(api, to([user], 1, text))[1]
+    return any(device.outcome == WRITTEN for one in verdict.users for device in one.devices)
 
 
 def ready(fleet):
@@ -87,7 +93,29 @@ def behind_nginx(checks):
             print(f"    {counts['pushes']} pushes by any node, {crowd.counts['texts']} texts")
 
         checks.run(f"{name}: clients are dealt out in turn", spread)
+        def drained():
+            """Real SDKs redial nginx, which finds them another node; the light clients climb the same ladder."""
+            first = fleet.node(1)
+            address = (f"ws://127.0.0.1:{plain}", NO_API)
+            sdks = [opened.enter_context(User(KIND, f"front{n}", LINUX, address)) for n in range(3)]
+            for sdk in sdks:
+                sdk.login(first.token(sdk.user, LINUX))
+            held = first.metric("pinion_node_connections")
+            assert held > 0, "node 1 has nobody to lose"
+            first.ask("POST", "/v1/drain")
+            until(lambda: first.metric("pinion_node_connections") == 0, lambda: first.ask("GET", "/v1/drain"))
+            until(lambda: crowd.opened() == len(people), lambda: f"{crowd.opened()} of {len(people)} are back")
+            with contextlib.closing(PushApi(fleet.node(2).grpc)) as api:
+                for sdk in sdks:
+                    until(lambda: written(api, sdk.user, f"to {sdk.user}"), lambda: f"{sdk.user}: {sdk.seen()}", BACK_SECONDS)
+                    sdk.wait_message(f"to {sdk.user}")
+            print(f"    {held:.0f} connections moved, of 3 native SDKs and {len(people)} light clients")
+
         checks.run(f"{name}: a push to any node reaches all, exactly once", reached)
+        if answers(fleet.node(1), "/v1/drain"):
+            checks.run(f"{name}: a node is drained under native SDKs", drained)
+        else:
+            checks.skip(f"{name}: a node is drained under native SDKs", NO_DRAIN)
 
 
 def probe(fleet, crowd):
@@ -143,10 +171,10 @@ def dead_address(checks):
 
             def reached(user):
                 number[0] += 1
-                return bool(devices(api.push("sender", [user], f"after {number[0]}")[user]))
+                return written(api, user, f"after {number[0]}")
 
             until(lambda: all(reached(sdk.user) for sdk in sdks) and crowd.opened() == len(light),
-                  lambda: f"{crowd.opened()} of {len(light)} are back", BACK_SECONDS)
+                  lambda: f"{crowd.opened()} of {len(light)} are back; {[sdk.seen() for sdk in sdks]}", BACK_SECONDS)
             for sdk in sdks:
                 sdk.wait_message(f"after {number[0] - SDKS + 1 + sdks.index(sdk)}")
             print(f"    all clients of the dead address were served again after {time.monotonic() - started:.1f} s")
