@@ -5,13 +5,14 @@ use std::path::Path;
 use std::process::Command;
 
 /// The files of the services that Pinion offers, and of what travels in their errors: server reflection hands them out.
-const SERVED: [&str; 9] = [
+const SERVED: [&str; 10] = [
     "proto/openim/msggateway/msggateway.proto",
     "proto/openim/errinfo/errinfo.proto",
     "proto/openim/legacy/msggateway.proto",
     "proto/openim/legacy/errinfo.proto",
     "proto/google/rpc/status.proto",
     "proto/pinion/v1/push.proto",
+    "proto/pinion/v1/node.proto",
     "proto/grpc/health/v1/health.proto",
     "proto/grpc/reflection/v1/reflection.proto",
     "proto/grpc/reflection/v1alpha/reflection.proto",

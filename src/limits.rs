@@ -2,8 +2,10 @@
 //! default here.
 //!
 //! A constant ends in its unit (`_BYTES`, `_MS`) or in `_MAX`; `tests/it/tidy.rs` checks it. Those of one part
-//! are in a file of their own: `channel`, `config`, `control`, `embedded`, `links`, `placement`, `presence`, `routing`.
+//! are in a file of their own: `assign`, `channel`, `config`, `control`, `drain`, `embedded`, `links`, `placement`,
+//! `presence`, `proxy`, `routing`.
 
+mod assign;
 mod channel;
 mod config;
 mod control;
@@ -12,8 +14,10 @@ mod embedded;
 mod links;
 mod placement;
 mod presence;
+mod proxy;
 mod routing;
 
+pub use assign::*;
 pub use channel::*;
 pub use config::*;
 pub use control::*;
@@ -22,6 +26,7 @@ pub use embedded::*;
 pub use links::*;
 pub use placement::*;
 pub use presence::*;
+pub use proxy::*;
 pub use routing::*;
 
 // ---- handshake -----------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@
 //! stores; the scraper reads all blocks with relaxed loads. No two threads ever write the same cache line. Gauges are
 //! derived from the tables they describe, never kept by adding and subtracting (field-notes.md S10).
 
+pub mod proxy;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Whether a value only grows.
@@ -331,6 +333,28 @@ metrics! {
     ReloadsUnchanged Counter "pinion_reloads_total" ("outcome" = "unchanged") "Times that the configuration was read again.";
     ReloadsRefused Counter "pinion_reloads_total" ("outcome" = "refused") "Times that the configuration was read again.";
     SettingsPending Gauge "pinion_settings_pending_restart" "Settings whose new value counts after a restart only.";
+    AssignPlaced Counter "pinion_assign_answers_total" ("outcome" = "placed") "Requests of the assign API by outcome.";
+    AssignRule Counter "pinion_assign_answers_total" ("outcome" = "rule") "Requests of the assign API by outcome.";
+    AssignStatic Counter "pinion_assign_answers_total" ("outcome" = "static") "Requests of the assign API by outcome.";
+    AssignNobody Counter "pinion_assign_answers_total" ("outcome" = "nobody") "Requests of the assign API by outcome.";
+    AssignPreflight Counter "pinion_assign_answers_total" ("outcome" = "preflight") "Requests of the assign API by outcome.";
+    AssignBad Counter "pinion_assign_answers_total" ("outcome" = "bad_request") "Requests of the assign API by outcome.";
+    AssignNotFound Counter "pinion_assign_answers_total" ("outcome" = "not_found") "Requests of the assign API by outcome.";
+    AssignMethod Counter "pinion_assign_answers_total" ("outcome" = "wrong_method") "Requests of the assign API by outcome.";
+    AssignTooLong Counter "pinion_assign_answers_total" ("outcome" = "head_too_long") "Requests of the assign API by outcome.";
+    AssignTooSlow Counter "pinion_assign_answers_total" ("outcome" = "head_too_slow") "Requests of the assign API by outcome.";
+    AssignAddressRate Counter "pinion_assign_answers_total" ("outcome" = "address_rate") "Requests of the assign API by outcome.";
+    AssignRate Counter "pinion_assign_answers_total" ("outcome" = "rate") "Requests of the assign API by outcome.";
+    AssignConnections Gauge "pinion_assign_connections" "Connections to the assign listener.";
+    AssignFull Counter "pinion_assign_connections_refused_total" ("cause" = "limit") "Connections closed at accept.";
+    AssignAddressFull Counter "pinion_assign_connections_refused_total" ("cause" = "address_limit") "Connections closed at accept.";
+    AssignCut Counter "pinion_assign_connections_cut_total" "Connections cut because the client did not take its answer.";
+    AssignMembersOpen Gauge "pinion_assign_members" ("state" = "handed_out") "Members by what the assign API does with them.";
+    AssignMembersUnreachable Gauge "pinion_assign_members" ("state" = "unreachable") "Members by what the assign API does with them.";
+    AssignMembersClosed Gauge "pinion_assign_members" ("state" = "closed") "Members by what the assign API does with them.";
+    AssignPolls Counter "pinion_assign_polls_total" ("outcome" = "answered") "Questions to members how full they are.";
+    AssignPollFailures Counter "pinion_assign_polls_total" ("outcome" = "failed") "Questions to members how full they are.";
+
     HttpRequests Counter "pinion_http_requests_total" "Admin HTTP requests.";
     HttpRefused Counter "pinion_http_refused_total" "Admin HTTP requests refused: too long, too slow or malformed.";
     HttpDenied Counter "pinion_http_denied_total" "Admin HTTP requests of callers who may not ask (no or wrong token).";

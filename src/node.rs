@@ -1,17 +1,22 @@
 //! One node: builds mailboxes, listeners and threads, watches them, and takes them down.
 //!
 //! `threads` starts them and waits until they are ready, `openim` makes the control thread of `backend: openim`;
-//! `drain` empties the node and ends them; `adopt` serves addresses of dead nodes, and `hook` moves them; `reload` changes what may change meanwhile; `logging` is the process's log; `supervisor` tells
-//! systemd, `signals` is what main sleeps on. Everything here runs on the main thread, which is the only one that may
+//! `drain` empties the node and ends them; `adopt` serves addresses of dead nodes, and `hook` moves them; `cluster` waits
+//! for the other nodes at the start, `roster` is who they are for the assign API; `reload` changes what may change
+//! meanwhile; `logging` is the process's log; `supervisor` tells systemd, `signals` is what main sleeps on. `dispatch` and
+//! `proxy` are the main threads of other processes. Everything here runs on the main thread, which is the only one that may
 //! block. Not here: what the threads do (`shard`, `rpc`), and what is printed (`cli`).
 
 mod adopt;
 mod cluster;
+pub mod dispatch;
 mod drain;
 mod hook;
 mod logging;
 mod openim;
+pub mod proxy;
 mod reload;
+mod roster;
 mod signals;
 mod supervisor;
 mod threads;
@@ -54,6 +59,8 @@ pub struct Facts {
     pub grpc: SocketAddr,
     /// Where admin HTTP listens; the real port.
     pub http: SocketAddr,
+    /// Where clients ask which node to dial; the real port. `None`: nowhere.
+    pub assign: Option<SocketAddr>,
     /// What waits for sockets.
     pub driver: DriverKind,
     /// Why that one, in words.
@@ -112,6 +119,8 @@ pub struct Node {
     blocks: Vec<Arc<Block>>,
     /// The members of the cluster, as told last.
     view: Option<Box<View>>,
+    /// The assign API has not heard of them.
+    members_untold: bool,
     /// While the node empties itself.
     drain: Option<Drain>,
     adopting: Adopting,
@@ -161,6 +170,7 @@ impl Node {
             websocket: started.websocket,
             grpc: started.grpc,
             http: started.http,
+            assign: started.assign,
             driver,
             driver_reason,
             engine,
@@ -180,6 +190,7 @@ impl Node {
             supervisor: Supervisor::from_env(),
             reload,
             blocks: started.blocks,
+            members_untold: started.view.is_some(),
             view: started.view,
             drain: None,
             adopting,
@@ -265,13 +276,14 @@ impl Node {
     /// What main does beside watching. Returns after how many milliseconds to do it again.
     fn tend(&mut self) -> u64 {
         let adoption_ms = self.tend_adoption();
-        self.tend_drain().min(adoption_ms)
+        self.tend_drain().min(adoption_ms).min(self.tell_view())
     }
 
     /// Takes the cluster's members, as the router has them now.
     fn see(&mut self, view: Box<View>) {
         self.adopting.see(&view);
         self.view = Some(view);
+        self.members_untold = true;
     }
 
     /// One line for systemd.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::{doctor, drain, orders, plan, replay, route, rpc, shards, trace, version, who};
+use super::{dispatch, doctor, drain, orders, plan, proxy, replay, route, rpc, shards, trace, version, who};
 use crate::config::{
     CONFIG_ENV, Planted, PlantedFault, PlantedPush, PlantedUpstream, Reload, SETTINGS, Sources,
 };
@@ -36,6 +36,7 @@ pub(super) fn command() -> Command {
         .subcommand(listen())
         .subcommand(push())
         .subcommand(replay::command())
+        .subcommand(dispatch::command())
         .subcommand(route::command())
         .subcommand(who::command())
         .subcommand(trace::command())
@@ -46,6 +47,7 @@ pub(super) fn command() -> Command {
         .subcommand(drain::adopt_command())
         .subcommand(doctor::command())
         .subcommand(plan::command())
+        .subcommand(proxy::command())
 }
 
 fn with_gateway_flags(command: Command) -> Command {
@@ -80,7 +82,7 @@ pub(super) fn planted(matches: &ArgMatches) -> Planted {
     }
 }
 
-fn print_config() -> Arg {
+pub(super) fn print_config() -> Arg {
     Arg::new(PRINT_CONFIG)
         .long(PRINT_CONFIG)
         .action(ArgAction::SetTrue)
@@ -96,7 +98,7 @@ fn stall(text: &str) -> Result<(u16, u64), String> {
 }
 
 /// `--config` and one flag per setting.
-fn with_settings(command: Command) -> Command {
+pub(super) fn with_settings(command: Command) -> Command {
     let file = Arg::new(CONFIG)
         .long(CONFIG)
         .value_name("FILE")
@@ -122,6 +124,8 @@ fn with_settings(command: Command) -> Command {
             "openim.config_dir" => flag.visible_alias("openim-config"),
             // As OpenIM's own gateway has it.
             "openim.index" => flag.short('i'),
+            // As `pinion route` has it.
+            "cluster.members" => flag.visible_alias("members"),
             _ => flag,
         }
     });

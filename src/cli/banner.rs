@@ -43,6 +43,7 @@ const LIMITS: [&str; 14] = [
 pub(super) fn text(loaded: &Loaded, facts: &Facts, files: u64) -> String {
     let mut lines = vec![format!("pinion {}", version::SHORT)];
     lines.extend(addresses(facts));
+    lines.extend(facts.assign.map(|assign| super::dispatch::line(&loaded.config, assign)));
     lines.push(engine(facts));
     lines.push(threads(facts));
     lines.extend(limits_in_force(loaded, files));
@@ -76,7 +77,7 @@ pub(super) fn text(loaded: &Loaded, facts: &Facts, files: u64) -> String {
 }
 
 /// An address that can be dialled from this machine: "all addresses" is none.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         ip if !ip.is_unspecified() => address,
         // Dual stack: IPv4 works, and needs no brackets.

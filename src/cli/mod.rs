@@ -3,7 +3,7 @@
 //! `args` derives flags from the settings table; one file per command; `client` and `frames` are the gateway's own wire
 //! code from the client's side; `admin` asks a running gateway over its admin port, `rpc` finds the way to its gRPC
 //! port; `doctor` judges the host, `plan` computes what one needs, `route` says where users
-//! belong. Not here: what runs once a gateway is configured (`node`).
+//! belong; `proxy` is a process beside the gateway. Not here: what runs once a gateway is configured (`node`).
 //!
 //! Exit codes: 0 as asked, 1 it did not work out (each command says what), 2 the input was wrong; `doctor` has 3 and 4
 //! as well.
@@ -12,6 +12,7 @@ mod admin;
 mod args;
 mod banner;
 mod client;
+mod dispatch;
 mod doctor;
 mod drain;
 mod frames;
@@ -20,6 +21,7 @@ mod listen;
 mod orders;
 mod output;
 mod plan;
+mod proxy;
 mod push;
 mod replay;
 mod route;
@@ -56,8 +58,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("check", matches)) => check(matches),
         Some(("token", matches)) => token::run(matches),
         Some(("listen", matches)) => listen::run(matches),
+        Some(("proxy", matches)) => proxy::run(matches),
         Some(("push", matches)) => push::run(matches),
         Some(("replay", matches)) => replay::run(matches),
+        Some(("dispatch", matches)) => dispatch::run(matches),
         Some(("route", matches)) => route::run(matches),
         Some(("who", matches)) => who::run(matches),
         Some(("trace", matches)) => trace::run(matches),

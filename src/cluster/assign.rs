@@ -2,16 +2,19 @@
 //!
 //! Rules come first, in their order (`rules`): the first that fits the request and has an active node names the
 //! candidates; without one every active node is a candidate. Among them the user's home stands first and the nodes that
-//! would be it next follow; a node that is nearly full goes behind those that are not. The HTTP side, its limits and
-//! what measures load are not here. What always holds: only active members with an address are handed out; the same
-//! question gets the same answer as long as view, loads and rules are the same; nobody is refused as long as one such
-//! member is there or the static list names one.
+//! would be it next follow; a node that is nearly full, or much fuller than the others, goes behind those that are
+//! not. `standing` is what is known of the members beside the view, `pace` how often who may ask; the HTTP side is in
+//! `rpc/assign`. What always holds: only active members with an address, that answer and take clients, are handed out;
+//! the same question gets the same answer as long as view, standings and rules are the same; nobody is refused as long
+//! as one such member is there or the static list names one.
 
+pub mod pace;
+pub mod roster;
 pub mod rules;
-
-use std::collections::BTreeMap;
+pub mod standing;
 
 use self::rules::Rule;
+use self::standing::Standings;
 use crate::ids::Platform;
 use crate::limits;
 use crate::placement::rendezvous::{Key, Score};
@@ -36,7 +39,8 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// URLs to hand out when no member is known. Empty: there is no answer then.
     pub fallback: Vec<String>,
-    /// A node filled to so many thousandths goes behind the others; 1 to 1000, default 900.
+    /// A node filled to so many thousandths goes behind the others; 1 to 1000, default 900. So does one that is filled
+    /// to [`limits::ASSIGN_UNEVEN_PERMILLE_MAX`] thousandths more than the mean.
     pub full_permille: u16,
     /// How long an answer may be kept, in ms; default 30 000.
     pub ttl_ms: u64,
@@ -65,15 +69,15 @@ pub struct Cluster<'a> {
     pub view: &'a View,
     /// Where users belong in it.
     pub placement: &'a Placement,
-    /// Thousandths of what a node can hold that are in use. Missing: not known, and not full.
-    pub loads: &'a BTreeMap<NodeId, u16>,
+    /// Who answers, takes clients, and how full it is. A member that is not in it is taken to be fine.
+    pub standings: &'a Standings,
 }
 
 /// What a client is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment<'a> {
-    /// What to dial: the first, then at most two alternatives, each once.
-    pub urls: Vec<&'a str>,
+    /// What to dial: the first, then at most two alternatives, each URL once.
+    pub choices: Vec<Choice<'a>>,
     /// What decided.
     pub decided: Decided<'a>,
     /// Whether the user's home went behind others because it is nearly full.
@@ -84,6 +88,15 @@ pub struct Assignment<'a> {
     pub ttl_ms: u64,
     /// For lost connections.
     pub backoff: Backoff,
+}
+
+/// A place to dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice<'a> {
+    /// What to dial.
+    pub url: &'a str,
+    /// Who is there; `None`: out of the static list, which knows no nodes.
+    pub node_id: Option<&'a NodeId>,
 }
 
 /// What decided an assignment.
@@ -140,7 +153,7 @@ impl Policy {
         cluster: Option<Cluster<'a>>,
     ) -> Option<Assignment<'a>> {
         let Some((cluster, open)) =
-            cluster.map(|cluster| (cluster, open(cluster.view))).filter(|(_, o)| !o.is_empty())
+            cluster.map(|cluster| (cluster, open(cluster))).filter(|(_, o)| !o.is_empty())
         else {
             return self.fallback_answer(request);
         };
@@ -161,8 +174,9 @@ impl Policy {
         let ranked = placement.ranked(request.user, usize::MAX).into_iter();
         let ranked: Vec<&'a Member> =
             ranked.filter_map(|node_id| open.iter().copied().find(|m| m.node_id == *node_id)).collect();
+        let full_permille = self.crowded_permille(cluster.standings, &open);
         let full = |member: &Member| {
-            cluster.loads.get(&member.node_id).is_some_and(|load| *load >= self.full_permille)
+            cluster.standings.load_permille(&member.node_id).is_some_and(|load| load >= full_permille)
         };
         let (crowded, mut nodes): (Vec<&Member>, Vec<&Member>) =
             ranked.into_iter().partition(|member| full(member));
@@ -172,8 +186,23 @@ impl Policy {
             (Some(home), _) if nodes.iter().any(|m| m.node_id == *home && full(m)) => Home::Full,
             _ => Home::Elsewhere,
         };
-        let urls = first_urls(nodes.into_iter().map(|member| member.ws_url.as_str()));
-        Some(Assignment { urls, decided, home, passed_over, ttl_ms: self.ttl_ms, backoff: self.backoff })
+        let choices = nodes
+            .into_iter()
+            .map(|member| Choice { url: member.ws_url.as_str(), node_id: Some(&member.node_id) });
+        let choices = first_of(choices);
+        Some(Assignment { choices, decided, home, passed_over, ttl_ms: self.ttl_ms, backoff: self.backoff })
+    }
+
+    /// From how many thousandths on a node goes behind the others: the limit, or far above the mean of the open ones.
+    fn crowded_permille(&self, standings: &Standings, open: &[&Member]) -> u16 {
+        let loads: Vec<u16> =
+            open.iter().filter_map(|member| standings.load_permille(&member.node_id)).collect();
+        let sum: u64 = loads.iter().map(|load| u64::from(*load)).sum();
+        let Some(mean) = sum.checked_div(u64::try_from(loads.len()).unwrap_or(u64::MAX)) else {
+            return self.full_permille;
+        };
+        let uneven = mean.saturating_add(u64::from(limits::ASSIGN_UNEVEN_PERMILLE_MAX));
+        self.full_permille.min(u16::try_from(uneven).unwrap_or(u16::MAX))
     }
 
     /// The static list, in an order that is the user's own, so that it spreads them.
@@ -182,9 +211,9 @@ impl Policy {
         let score = |url: &str| Score::new(user, Key::new(url), Weight::default());
         let mut urls: Vec<&str> = self.fallback.iter().map(String::as_str).collect();
         urls.sort_by(|a, b| score(a).order(score(b)).then(a.cmp(b)));
-        let urls = first_urls(urls.into_iter());
-        (!urls.is_empty()).then(|| Assignment {
-            urls,
+        let choices = first_of(urls.into_iter().map(|url| Choice { url, node_id: None }));
+        (!choices.is_empty()).then(|| Assignment {
+            choices,
             decided: Decided::Fallback,
             home: Home::Elsewhere,
             passed_over: Vec::new(),
@@ -194,19 +223,27 @@ impl Policy {
     }
 }
 
-/// The members that clients may be sent to.
-fn open(view: &View) -> Vec<&Member> {
-    view.active().filter(|member| !member.ws_url.is_empty()).collect()
+impl<'a> Assignment<'a> {
+    /// What to dial, in order.
+    pub fn urls(&self) -> Vec<&'a str> {
+        self.choices.iter().map(|choice| choice.url).collect()
+    }
 }
 
-fn first_urls<'a>(urls: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut first: Vec<&str> = Vec::new();
-    for url in urls {
+/// The members that clients may be sent to.
+fn open(cluster: Cluster<'_>) -> Vec<&Member> {
+    let fits = |member: &&Member| !member.ws_url.is_empty() && cluster.standings.takes(&member.node_id);
+    cluster.view.active().filter(fits).collect()
+}
+
+fn first_of<'a>(choices: impl Iterator<Item = Choice<'a>>) -> Vec<Choice<'a>> {
+    let mut first: Vec<Choice<'a>> = Vec::new();
+    for choice in choices {
         if first.len() > limits::ASSIGN_ALTERNATIVES_MAX {
             break;
         }
-        if !first.contains(&url) {
-            first.push(url);
+        if !first.iter().any(|other| other.url == choice.url) {
+            first.push(choice);
         }
     }
     first

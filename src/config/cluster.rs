@@ -1,6 +1,5 @@
 //! `cluster.*`: this node among others (routing-protocol.md).
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::value::Endpoint;
@@ -122,13 +121,6 @@ impl ClusterConfig {
              (cluster.adopt), and it is no name that could be moved (cluster.ws_url)"
         ))
     }
-}
-
-/// `assign.*`: the dispatcher.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AssignConfig {
-    /// `assign.listen`; `None`, the default: nobody is told where to go.
-    pub listen: Option<SocketAddr>,
 }
 
 #[cfg(test)]

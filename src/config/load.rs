@@ -11,7 +11,7 @@ use super::machine::Machine;
 use super::openim::combine;
 use super::settings::{AUTO, Draft, SETTINGS, Setting, Visibility, setting};
 use super::sources::{self, Given, Sources};
-use super::{Config, RecordMode, tls};
+use super::{Config, RecordMode, assign, tls};
 use crate::limits::{CONNECTIONS_MAX, FILES_RESERVED_MAX};
 use crate::session::handshake::origin::ProxyHeader;
 use crate::time::UnixMs;
@@ -137,12 +137,14 @@ pub fn load(
     let sound = |key: &str| !faults.iter().any(|f: &Fault| f.key == key);
     let mut warnings = exposure(&draft.config);
     warnings.extend(combine::warnings(&draft.config));
+    let listed_rules = assign::load(&mut draft.config, &origins);
     let judge = Judge { config: &draft.config, origins: &origins };
     let mut cross = cross_faults(judge, machine);
     match named {
         Ok(()) => cross.extend(cluster_checks::faults(judge, machine)),
         Err(why) => cross.push(judge.fault("cluster.node_id", &why, "gateway-0")),
     }
+    cross.extend(listed_rules);
     // What everything else of it depends on.
     if ["backend", "compat", "discovery.kind"].into_iter().all(sound) {
         cross.extend(combine::faults(judge, machine));
@@ -267,11 +269,12 @@ fn cross_faults(judge: Judge<'_>, machine: &Machine) -> Vec<Fault> {
         faults.push(fault("websocket.proxy_protocol", expected, "off".into()));
     }
     let websocket = SocketAddr::new(config.websocket.address, config.websocket.port);
-    let listeners = [
+    let mut listeners = vec![
         ("websocket.port", websocket),
         ("rpc.listen", config.rpc.listen),
         ("http.listen", config.http_listen),
     ];
+    listeners.extend(config.assign.listen.map(|listen| ("assign.listen", listen)));
     for (n, (key, address)) in listeners.iter().enumerate() {
         if let Some((other, _)) = listeners.iter().take(n).find(|(_, other)| overlap(*other, *address)) {
             let free = setting(key).map(|s| s.default.to_owned()).unwrap_or_default();

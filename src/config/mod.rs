@@ -6,6 +6,7 @@
 //! while the gateway runs, `reload` what a new configuration changes; `cluster` has what several nodes need, `openim` has what `backend: openim` needs, and
 //! reads OpenIM's own configuration folder. No command line is parsed here (that is `cli`).
 
+pub mod assign;
 #[cfg(test)]
 #[path = "../../tests/it/harness/authority.rs"]
 pub(crate) mod authority;
@@ -27,7 +28,8 @@ pub mod tls;
 mod value;
 mod yaml;
 
-pub use cluster::{AssignConfig, ClusterConfig};
+pub use assign::{AssignConfig, AssignPolicy, Origins};
+pub use cluster::{ClusterConfig, MembershipSource};
 pub use fault::{Fault, Faults, Origin};
 use load::Judge;
 pub use load::{Loaded, load, text_of};

@@ -4,7 +4,7 @@
 //! What always holds: exactly the settings that are marked [`Reload::Live`](super::Reload::Live) are in here; a test
 //! changes each of them.
 
-use super::{Backend, Config, RpcLimits, Tls, Token, UserNames, WebhooksConfig};
+use super::{AssignPolicy, Backend, Config, RpcLimits, Tls, Token, UserNames, WebhooksConfig};
 use crate::hub::login_policy::LoginPolicy;
 use crate::hub::policy::HubPolicy;
 use crate::session::handshake::Strictness;
@@ -67,6 +67,8 @@ pub struct RpcPolicy {
     pub upstream_deadline_ms: u64,
     /// `log.users`.
     pub names: UserNames,
+    /// `assign.*`; thread 0 only.
+    pub assign: AssignPolicy,
 }
 
 impl RpcPolicy {
@@ -82,6 +84,7 @@ impl RpcPolicy {
             webhooks: config.openim.webhooks.clone(),
             upstream_deadline_ms: config.openim.upstream.deadline_ms,
             names: config.log.users,
+            assign: config.assign.policy.clone(),
         }
     }
 }

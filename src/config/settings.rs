@@ -248,16 +248,14 @@ macro_rules! setting {
     (@reload $($mark:ident)*) => { Reload::Restart };
 }
 
+mod assign;
 mod cluster;
 mod openim;
 
 /// Every setting, in the order of `--help` and `--print-config`.
-pub static SETTINGS: &[Setting] =
-    &joined::<{ GATEWAY.len() + openim::OPENIM.len() + cluster::CLUSTER.len() }>(&[
-        GATEWAY,
-        openim::OPENIM,
-        cluster::CLUSTER,
-    ]);
+pub static SETTINGS: &[Setting] = &joined::<
+    { GATEWAY.len() + openim::OPENIM.len() + cluster::CLUSTER.len() + assign::ASSIGN.len() },
+>(&[GATEWAY, openim::OPENIM, cluster::CLUSTER, assign::ASSIGN]);
 
 /// Tables as one, which has as many entries as they together.
 const fn joined<const N: usize>(tables: &[&[Setting]]) -> [Setting; N] {

@@ -8,7 +8,8 @@
 use serde::Serialize;
 
 use super::logging::{LogLevels, Logging};
-use super::{Node, openim};
+use super::{Node, openim, roster};
+use crate::config::cluster::MembershipSource;
 use crate::config::machine::Machine;
 use crate::config::policy::{NodePolicy, RpcPolicy, ShardPolicy};
 use crate::config::reload::Changes;
@@ -91,8 +92,42 @@ impl Node {
         self.reload.untold =
             Untold { shards: (0..self.shards.len()).collect(), rpcs: (0..self.rpcs.len()).collect() };
         self.tell_policies();
+        if outcome.is_ok() {
+            self.tell_members();
+        }
         self.supervisor.ready(&self.status());
         outcome
+    }
+
+    /// Tells the assign API who the members are, if it has not heard. Returns after how many milliseconds to try again.
+    pub(super) fn tell_view(&mut self) -> u64 {
+        let (Some(view), Some(rpc)) = (&self.view, self.rpcs.first()) else { return u64::MAX };
+        if self.members_untold && self.config.assign.listen.is_some() {
+            let news = MainNews::Members(Box::new(roster::looked_up((**view).clone())));
+            if rpc.address.post(RpcMail::Main(Box::new(news))).is_err() {
+                return STALL_WATCH_MS;
+            }
+        }
+        self.members_untold = false;
+        u64::MAX
+    }
+
+    /// Reads the list of `cluster.members` again, for the assign API of a node that is alone: among others it goes by
+    /// what the router believes.
+    fn tell_members(&self) {
+        let config = &self.reload.last;
+        let alone = self.config.cluster.source == MembershipSource::None;
+        if !alone || self.config.assign.listen.is_none() || config.cluster.members.is_none() {
+            return;
+        }
+        let posted = roster::of(config).and_then(|found| {
+            let (Some(rpc), Some(found)) = (self.rpcs.first(), found) else { return Ok(()) };
+            let news = RpcMail::Main(Box::new(MainNews::Members(Box::new(found))));
+            rpc.address.post(news).map_err(|_| "rpc thread 0 takes no mail; try again".to_owned())
+        });
+        if let Err(why) = posted {
+            tracing::error!("the assign API keeps the members that it has: {why}");
+        }
     }
 
     fn apply(&mut self, loaded: Loaded) -> Result<Changes, String> {

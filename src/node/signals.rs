@@ -38,6 +38,11 @@ impl Signals {
         self.0.pending()
     }
 
+    /// Becomes readable when a signal has come.
+    pub(super) fn descriptor(&self) -> &UnixStream {
+        self.0.get_read()
+    }
+
     /// Waits for a signal or for news, so many milliseconds at most. It may end early.
     pub(super) fn wait(&self, news: &NodeInbox, ms: u64) {
         let timeout = Timespec {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crossbeam_channel::RecvTimeoutError;
 use tracing_appender::non_blocking::ErrorCounter;
 
-use super::openim;
 use super::{NodeState, Rpc, Shard, bind_fault, claim};
+use super::{openim, roster};
 use crate::admission::Admission;
 use crate::backend::embedded::TokenCheck;
 use crate::config::cluster::MembershipSource;
@@ -20,6 +20,7 @@ use crate::ids::{Ownership, RpcId, ShardId};
 use crate::limits::{NODE_EVENTS_MAX, STALL_WATCH_MS, START_DEADLINE_MS};
 use crate::metrics::Block;
 use crate::placement::view::View;
+use crate::rpc::assign::{self, AssignStart, Polling};
 use crate::rpc::{self, RpcStart, UpstreamStart};
 use crate::shard::mailbox::{
     Control, RpcAddress, RpcInbox, ShardAddress, ShardInbox, rpc_mailbox, shard_mailbox,
@@ -37,6 +38,7 @@ pub(super) struct Started {
     pub(super) websocket: SocketAddr,
     pub(super) grpc: SocketAddr,
     pub(super) http: SocketAddr,
+    pub(super) assign: Option<SocketAddr>,
     pub(super) shards: Vec<Shard>,
     pub(super) rpcs: Vec<Rpc>,
     pub(super) events: NodeInbox,
@@ -77,7 +79,7 @@ pub(super) fn start(
     ended: impl FnMut() -> bool,
 ) -> Result<Started, String> {
     let (common, shard_inboxes, rpc_inboxes, events) = prepare(config, machine, base, dropped_log_lines)?;
-    let Serving { rpcs, grpc, http, control } = start_rpcs(&common, rpc_inboxes)?;
+    let Serving { rpcs, grpc, http, assign, control } = start_rpcs(&common, rpc_inboxes)?;
     let mut shards = start_shards(&common, shard_inboxes)?;
     let mut early = await_ready(&events, shards.len() + rpcs.len())?;
     if common.is_clustered() {
@@ -99,6 +101,7 @@ pub(super) fn start(
         websocket,
         grpc,
         http,
+        assign,
         shards,
         rpcs,
         events,
@@ -112,6 +115,7 @@ struct Serving {
     rpcs: Vec<Rpc>,
     grpc: SocketAddr,
     http: SocketAddr,
+    assign: Option<SocketAddr>,
     control: Option<openim::Control>,
 }
 
@@ -216,6 +220,7 @@ fn start_rpcs(common: &Common, inboxes: Vec<RpcInbox>) -> Result<Serving, String
         }
         None => None,
     };
+    let (assign, mut assign_start) = start_assign(common)?.unzip();
     let (mut first, mut admin) = (Some(first), Some(admin));
     let mut rpcs = Vec::new();
     for (n, inbox) in inboxes.into_iter().enumerate() {
@@ -239,6 +244,7 @@ fn start_rpcs(common: &Common, inboxes: Vec<RpcInbox>) -> Result<Serving, String
                 .filter(|_| common.config.backend == Backend::Openim)
                 .map(|c| UpstreamStart { own: c.own, control: c.address.clone() }),
             http: admin.take(), // thread 0 only
+            assign: assign_start.take(),
             block: common.rpc_blocks.get(n).cloned().unwrap_or_default(),
             blocks: common.blocks(),
             pulses: common.pulses.clone(),
@@ -249,7 +255,18 @@ fn start_rpcs(common: &Common, inboxes: Vec<RpcInbox>) -> Result<Serving, String
         let address = common.rpc_addresses.get(n).cloned();
         rpcs.extend(address.map(|address| Rpc { address, thread }));
     }
-    Ok(Serving { rpcs, grpc, http, control })
+    Ok(Serving { rpcs, grpc, http, assign, control })
+}
+
+/// The assign API of rpc thread 0, and where it listens, if it is configured.
+fn start_assign(common: &Common) -> Result<Option<(SocketAddr, AssignStart)>, String> {
+    let Some(address) = common.config.assign.listen else { return Ok(None) };
+    let fault = |e| bind_fault("assign.listen", address, &e);
+    let listener = claim(address).and_then(|()| assign::bind(address)).map_err(fault)?;
+    let bound = listener.local_addr().map_err(fault)?;
+    let roster = roster::of(&common.config)?;
+    let polling = Polling::of(&common.config.rpc)?;
+    Ok(Some((bound, AssignStart { listener, roster, own: roster::own_id(&common.config), polling })))
 }
 
 fn start_shards(common: &Common, inboxes: Vec<ShardInbox>) -> Result<Vec<Shard>, String> {

@@ -44,6 +44,8 @@ pub(super) struct Service {
     pub(super) catalog: Catalog,
     /// What may change while it runs. Taken out for one step at a time.
     pub(super) live: RefCell<Rc<Live>>,
+    /// `cluster.node_id`; empty: none.
+    pub(super) node_id: String,
     /// What the health service answers from.
     pub(super) readiness: Readiness,
     /// On thread 0 of a node among others.

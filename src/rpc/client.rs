@@ -59,10 +59,20 @@ impl TlsIdentity {
     /// Which file is no good, and why; or that `host` is no name.
     pub fn read(host: &str, ca: &Path, own: Option<(&Path, &Path)>) -> Result<Self, String> {
         let config = client_config(ca, own)?;
-        let name =
-            ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is no name of a host"))?;
-        Ok(Self { config: Arc::new(config), name })
+        Ok(Self { config: Arc::new(config), name: server_name(host)? })
     }
+
+    /// The same towards a gateway whose certificate must be for another host.
+    ///
+    /// # Errors
+    /// `host` is no name.
+    pub(super) fn named(&self, host: &str) -> Result<Self, String> {
+        Ok(Self { config: Arc::clone(&self.config), name: server_name(host)? })
+    }
+}
+
+fn server_name(host: &str) -> Result<ServerName<'static>, String> {
+    ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is no name of a host"))
 }
 
 /// Reads PEM files: the CA that signed the other side's certificate, and our own certificate and key if we show one.
@@ -213,22 +223,42 @@ impl Target {
         message: Bytes,
         deadline_ms: u64,
     ) -> Result<Bytes, CallError> {
-        let headers = self.headers(metadata, deadline_ms)?;
         // epoll everywhere: one short call gains nothing from a ring, and a sandbox may forbid one.
         let mut runtime =
             RuntimeBuilder::<LegacyDriver>::new().enable_timer().build().map_err(CallError::Runtime)?;
-        runtime.block_on(async {
-            let called = async {
-                let (address, stream) = self.connect().await?;
-                let request = self.request(address, path, headers)?;
-                exchange(address, stream, request, message).await
-            };
-            let patience = Duration::from_millis(deadline_ms.saturating_add(CALL_GRACE_MS));
-            match monoio::time::timeout(patience, called).await {
-                Ok(result) => result,
-                Err(_) => Err(CallError::Deadline(deadline_ms)),
-            }
+        let headers = self.headers(metadata, deadline_ms)?;
+        let patience_ms = deadline_ms.saturating_add(CALL_GRACE_MS);
+        let called = runtime.block_on(self.called(path, headers, message, patience_ms));
+        called.map_err(|error| match error {
+            CallError::Deadline(_) => CallError::Deadline(deadline_ms),
+            error => error,
         })
+    }
+
+    /// Makes one call on a connection of its own, on a thread that runs a runtime.
+    ///
+    /// # Cancel safety
+    /// Dropped, the connection is closed; the call may have been carried out.
+    pub(super) async fn ask(&self, path: &str, message: Bytes, deadline_ms: u64) -> Result<Bytes, CallError> {
+        self.called(path, self.headers(&[], deadline_ms)?, message, deadline_ms).await
+    }
+
+    async fn called(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+        message: Bytes,
+        patience_ms: u64,
+    ) -> Result<Bytes, CallError> {
+        let called = async {
+            let (address, stream) = self.connect().await?;
+            let request = self.request(address, path, headers)?;
+            exchange(address, stream, request, message).await
+        };
+        match monoio::time::timeout(Duration::from_millis(patience_ms), called).await {
+            Ok(result) => result,
+            Err(_) => Err(CallError::Deadline(patience_ms)),
+        }
     }
 
     async fn connect(&self) -> Result<(SocketAddr, MaybeTls), CallError> {

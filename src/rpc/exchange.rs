@@ -127,6 +127,12 @@ impl Exchange {
         self.stir();
     }
 
+    /// Sets a gauge.
+    pub(super) fn show(&self, metric: Metric, value: u64) {
+        self.state.borrow_mut().router.tally().set(metric, value);
+        self.stir();
+    }
+
     /// Something happens that is to be published soon.
     fn stir(&self) {
         if self.stir.replace(Stir::Stirred) == Stir::Asleep {

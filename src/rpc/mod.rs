@@ -5,11 +5,13 @@
 //! the embedded backend, `openim` has OpenIM's services answer them, over `channel`;
 //! `admin` is HTTP for operators, `verbs` what they may ask there, `access` who may, `inside` the view of all shards;
 //! `client` makes one call from the command line, `channel` calls OpenIM's services, `unary` is what both say and hear;
-//! `cluster` is this node among others, `peers` the links to them.
+//! `cluster` is this node among others, `peers` the links to them, `assign` tells clients where to go;
 //! `budget`, `conduct`, `bounded` and `stream` keep peers within limits. No user state is here: the shards own users.
+//! `proxy` is a process of its own: `pinion proxy`.
 
 mod access;
 mod admin;
+pub mod assign;
 mod bearer;
 mod bounded;
 mod budget;
@@ -28,6 +30,7 @@ mod openim;
 mod orders;
 pub mod peers;
 mod planted;
+pub mod proxy;
 mod readiness;
 mod run;
 mod server;
@@ -85,6 +88,8 @@ pub struct RpcStart {
     pub membership: Option<ControlAddress>,
     /// The admin HTTP listener; thread 0 only.
     pub http: Option<TcpListener>,
+    /// The assign API; thread 0 only, and only if it is configured.
+    pub assign: Option<assign::AssignStart>,
     /// Where it publishes its own counts.
     pub block: Arc<Block>,
     /// The blocks of all threads, with the value of their `shard` label ("0", "1", .. and "rpc0", ..), for `/metrics`.

@@ -11,6 +11,7 @@ use monoio::net::TcpStream;
 use rustix::net::Shutdown;
 
 use super::admin::{self, Admin};
+use super::assign::{Assigner, Counts, Own};
 use super::bearer::Bearer;
 use super::budget::Ration;
 use super::call::{Live, Service};
@@ -72,6 +73,7 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         exchange: exchange.clone(),
         turns: turns.clone(),
         blocks: start.blocks.clone(),
+        node_id: start.config.cluster.node_id.as_ref().map(ToString::to_string).unwrap_or_default(),
         catalog: Catalog::new(&start.config.rpc, start.config.cluster.source),
         mesh: OnceCell::new(),
         readiness: readiness.clone(),
@@ -88,7 +90,18 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         server: Rc::clone(&server),
         admin: None,
         mesh: mesh.clone(),
+        assigner: None,
     };
+    if let Some(assign) = start.assign {
+        listeners.push(assign.listener.try_clone()?);
+        let own = assign.own.map(|node_id| Own::new(node_id, &readiness));
+        let assigner = Assigner::new(&start.config, own, Counts::Thread(exchange.clone()));
+        if let Some(roster) = assign.roster {
+            assigner.adopt(roster);
+        }
+        assigner.serve(assign.listener, assign.polling, &turns);
+        reader.assigner = Some(assigner);
+    }
     if let Some(http) = start.http {
         listeners.push(http.try_clone()?);
         let sources = Sources {
@@ -110,12 +123,14 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         reader.admin = Some(Rc::clone(&admin));
         monoio::spawn(admin::accept(http, admin, turns.clone()));
     }
+    let assigner = reader.assigner.clone();
     monoio::spawn(reader.read_always(doorbell, turns));
     if let Err(error) = start.events.try_send(NodeEvent::RpcReady(start.id)) {
         tracing::error!(%error, "main does not listen");
     }
     let stop = || {
         server::accept_waiting(&grpc, &server);
+        assigner.iter().for_each(|assigner| assigner.end());
         listeners.iter().chain([&grpc]).for_each(stop_accepting);
     };
     let publish = || {
@@ -237,6 +252,8 @@ struct Reader {
     admin: Option<Rc<Admin>>,
     /// Thread 0 of a node among others.
     mesh: Option<Mesh>,
+    /// Thread 0 only.
+    assigner: Option<Rc<Assigner>>,
 }
 
 impl Reader {
@@ -286,6 +303,7 @@ impl Reader {
             (MainNews::Reloaded { policy, counts }, admin) => {
                 self.server.adopt(&policy);
                 self.exchange.adopt(&policy);
+                self.assigner.iter().for_each(|assigner| assigner.set_policy(&policy.assign));
                 if let Some(admin) = admin {
                     admin.adopt(&policy);
                     self.exchange.show_reloads(&counts);
@@ -294,6 +312,9 @@ impl Reader {
             (MainNews::Levels(levels), _) => {
                 self.exchange.show_levels(&levels);
                 self.told(|mesh| mesh.stand(levels.standing));
+            }
+            (MainNews::Members(roster), _) => {
+                self.assigner.iter().for_each(|assigner| assigner.adopt((*roster).clone()));
             }
             (MainNews::Answer { ticket, answer }, Some(admin)) => admin.orders.answered(ticket, answer),
             (MainNews::Answer { .. }, None) => {} // orders come from thread 0

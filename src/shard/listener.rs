@@ -20,12 +20,34 @@ use crate::limits::{DEFER_ACCEPT_MS, KEEP_ALIVE_MS, LISTEN_QUEUE_MAX, TCP_USER_T
 /// # Errors
 /// The address is not ours, or the port is taken by a socket of another user or without SO_REUSEPORT.
 pub fn bind_listener(config: &Config, port: u16) -> io::Result<TcpListener> {
-    let address = config.websocket.address;
-    match bind(config, SocketAddr::new(address, port), Whose::Ours) {
+    bind_client_listener(SocketAddr::new(config.websocket.address, port), buffers(config))
+}
+
+fn buffers(config: &Config) -> Buffers {
+    Buffers {
+        send_bytes: config.websocket.send_buffer_bytes,
+        receive_bytes: config.websocket.receive_buffer_bytes,
+    }
+}
+
+/// Socket buffers as they are asked for; the kernel doubles them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffers {
+    /// SO_SNDBUF.
+    pub send_bytes: usize,
+    /// SO_RCVBUF.
+    pub receive_bytes: usize,
+}
+
+/// As [`bind_listener`], for whoever else takes clients.
+///
+/// # Errors
+/// As [`bind_listener`].
+pub fn bind_client_listener(address: SocketAddr, buffers: Buffers) -> io::Result<TcpListener> {
+    match bind(address, buffers, Whose::Ours) {
         // A kernel without IPv6 still serves "any address".
-        Err(Errno::AFNOSUPPORT) if address.is_ipv6() && address.is_unspecified() => {
-            let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
-            Ok(bind(config, address, Whose::Ours)?.into())
+        Err(Errno::AFNOSUPPORT) if address.is_ipv6() && address.ip().is_unspecified() => {
+            Ok(bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()), buffers, Whose::Ours)?.into())
         }
         other => Ok(other?.into()),
     }
@@ -42,7 +64,7 @@ pub fn bind_adopted(config: &Config, address: SocketAddr, turn: Turn) -> io::Res
         sockopt::set_socket_reuseaddr(&fd, true)?;
         rustix::net::bind(&fd, &address)?; // fails beside any socket that listens
     }
-    Ok(bind(config, address, Whose::Another)?.into())
+    Ok(bind(address, buffers(config), Whose::Another)?.into())
 }
 
 /// Which of a node's shards a listener is for.
@@ -74,7 +96,7 @@ fn socket(address: SocketAddr, whose: Whose) -> Result<OwnedFd, Errno> {
     Ok(fd)
 }
 
-fn bind(config: &Config, address: SocketAddr, whose: Whose) -> Result<OwnedFd, Errno> {
+fn bind(address: SocketAddr, buffers: Buffers, whose: Whose) -> Result<OwnedFd, Errno> {
     let fd = socket(address, whose)?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
     sockopt::set_socket_reuseport(&fd, true)?;
@@ -82,8 +104,8 @@ fn bind(config: &Config, address: SocketAddr, whose: Whose) -> Result<OwnedFd, E
         sockopt::set_ipv6_v6only(&fd, !address.ip().is_unspecified())?;
     }
     // Before listen: the receive buffer decides the window scale that is offered to clients.
-    sockopt::set_socket_send_buffer_size(&fd, config.websocket.send_buffer_bytes)?;
-    sockopt::set_socket_recv_buffer_size(&fd, config.websocket.receive_buffer_bytes)?;
+    sockopt::set_socket_send_buffer_size(&fd, buffers.send_bytes)?;
+    sockopt::set_socket_recv_buffer_size(&fd, buffers.receive_bytes)?;
     sockopt::set_tcp_nodelay(&fd, true)?;
     sockopt::set_socket_keepalive(&fd, true)?;
     sockopt::set_tcp_keepidle(&fd, Duration::from_millis(KEEP_ALIVE_MS))?;

@@ -1,6 +1,7 @@
 //! What operators order of a running node over its admin port, and what comes of it. The main thread carries orders
 //! out: it alone may read files. Between it and the rpc threads they travel as mail; nobody waits with a thread.
 
+use crate::cluster::assign::roster::Roster;
 use crate::config::policy::RpcPolicy;
 use crate::placement::view::NodeId;
 
@@ -77,6 +78,8 @@ pub enum MainNews {
     },
     /// To rpc thread 0, whenever something of it changes.
     Levels(NodeLevels),
+    /// The members of the cluster, for the assign API; thread 0 only.
+    Members(Box<Roster>),
     /// An order is carried out, or not.
     Answer {
         /// Of the order.

@@ -13,25 +13,25 @@ use crate::wire::upgrade;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Spare(Option<OwnedFd>);
+pub struct Spare(Option<OwnedFd>);
 
 impl Spare {
     /// Takes a descriptor out of use; if there is none, [`Spare::refill`] tries again.
-    pub(super) fn reserve() -> Self {
+    pub fn reserve() -> Self {
         let mut spare = Self(None);
         spare.refill();
         spare
     }
 
     /// Takes a descriptor again if the spare is gone: another thread may have been faster.
-    pub(super) fn refill(&mut self) {
+    pub fn refill(&mut self) {
         if self.0.is_none() {
             self.0 = eventfd(0, EventfdFlags::CLOEXEC).ok();
         }
     }
 
     /// Tells those who wait at the listener that there is no room for them, at most `max`. Gives how many.
-    pub(super) fn refuse(&mut self, listener: impl AsFd, max: usize) -> usize {
+    pub fn refuse(&mut self, listener: impl AsFd, max: usize) -> usize {
         let mut refused = 0;
         while refused < max && self.0.take().is_some() {
             // The descriptor is free now, for this accept if no other thread takes it.
@@ -59,7 +59,7 @@ fn say_busy(socket: OwnedFd) {
 }
 
 /// Whether an accept failed for want of descriptors or memory, rather than because of one connection.
-pub(super) fn is_exhaustion(error: Errno) -> bool {
+pub fn is_exhaustion(error: Errno) -> bool {
     matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
 }
 

@@ -3,7 +3,7 @@
 //! Not here: from whom it is believed (`session::handshake::origin`), and that it is asked for at all. What always
 //! holds: a header is recognised by its first bytes or refused, it is bounded, and what it does not say is not guessed.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::limits;
 
@@ -19,6 +19,48 @@ pub enum Source {
 /// The bytes are no header of either version: the connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxyFault;
+
+/// Which header is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+/// The header that names `client` as the source and `at`, where it was accepted, as the destination. Addresses of
+/// unlike families are both written as IPv6.
+pub fn header(version: Version, client: SocketAddr, at: SocketAddr) -> Vec<u8> {
+    let (source, destination) = (client.ip().to_canonical(), at.ip().to_canonical());
+    let ports = [client.port(), at.port()];
+    let mapped = |ip: IpAddr| match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    match (version, source, destination) {
+        (Version::V1, IpAddr::V4(source), IpAddr::V4(destination)) => {
+            format!("PROXY TCP4 {source} {destination} {} {}\r\n", client.port(), at.port()).into_bytes()
+        }
+        (Version::V1, source, destination) => {
+            let (source, destination) = (mapped(source), mapped(destination));
+            format!("PROXY TCP6 {source} {destination} {} {}\r\n", client.port(), at.port()).into_bytes()
+        }
+        (Version::V2, IpAddr::V4(source), IpAddr::V4(destination)) => {
+            v2_header(0x11, &[source.octets(), destination.octets()].concat(), ports)
+        }
+        (Version::V2, source, destination) => {
+            v2_header(0x21, &[mapped(source).octets(), mapped(destination).octets()].concat(), ports)
+        }
+    }
+}
+
+fn v2_header(family: u8, addresses: &[u8], ports: [u16; 2]) -> Vec<u8> {
+    // At most two IPv6 addresses and two ports: 36.
+    let length = u16::try_from(addresses.len() + 4).unwrap_or_default().to_be_bytes();
+    let [from, to] = ports.map(u16::to_be_bytes);
+    [V2_START.as_slice(), &[0x21, family], &length, addresses, &from, &to].concat()
+}
 
 const V1_START: &[u8] = b"PROXY ";
 /// The longest header of version 1, line end included (specification, section 2.1).
@@ -165,6 +207,25 @@ mod tests {
             let followed = [header.as_slice(), b"GET / HTTP/1.1\r\n"].concat();
             assert_eq!(parse(&followed), Ok(Some((source, n))), "{header:02x?}");
         }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for (from, at) in [
+            ("203.0.113.7:49152", "10.0.0.1:10001"),
+            ("[2001::9]:1", "[::1]:65535"),
+            ("203.0.113.7:49152", "[::1]:10001"),
+            ("[::ffff:203.0.113.7]:49152", "[::ffff:10.0.0.1]:10001"),
+        ] {
+            let (from, at): (SocketAddr, SocketAddr) = (from.parse().unwrap(), at.parse().unwrap());
+            for version in [Version::V1, Version::V2] {
+                let written = header(version, from, at);
+                let whole = Some((Source::Client(from.ip().to_canonical()), written.len()));
+                assert_eq!(parse(&written), Ok(whole), "{written:02x?}");
+            }
+        }
+        let line = header(Version::V1, "1.2.3.4:5".parse().unwrap(), "6.7.8.9:10".parse().unwrap());
+        assert_eq!(line, b"PROXY TCP4 1.2.3.4 6.7.8.9 5 10\r\n");
     }
 
     #[test]

@@ -225,6 +225,12 @@ pub fn bad_head(status: u16) -> Vec<u8> {
     plain(status, "")
 }
 
+/// 502 or 504 of a proxy whose gateways cannot be reached or do not answer. Without JSON, so that every SDK tries again
+/// (spec trap 1).
+pub fn bad_gateway(status: u16) -> Vec<u8> {
+    plain(status, "Retry-After: 1\r\n")
+}
+
 /// 301 to the cleaned path (spec 1.1). `location` comes from a parsed target: it has no control characters.
 pub fn moved(location: &str) -> Vec<u8> {
     plain(301, &format!("Location: {location}\r\n"))
@@ -238,7 +244,9 @@ fn plain(status: u16, headers: &str) -> Vec<u8> {
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         431 => "Request Header Fields Too Large",
+        502 => "Bad Gateway",
         503 => "Service Unavailable",
+        504 => "Gateway Timeout",
         _ => "Error",
     };
     let length = text.len() + 1;

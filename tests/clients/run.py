@@ -14,6 +14,7 @@ import sys
 
 import suite_cluster
 import suite_cluster_clients
+import suite_assign
 import suite_faults
 import suite_fleet
 import suite_front
@@ -42,6 +43,7 @@ SUITES = {
     "services": suite_services.run,
     "h2load": suite_h2load.run,
     "front": suite_front.run,
+    "assign": suite_assign.run,
     "openim": suite_openim.run,
     "openim35": suite_openim35.run,
     "openim-faults": suite_faults.run,

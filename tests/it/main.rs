@@ -13,6 +13,8 @@
 
 mod admission;
 mod adoption;
+mod assign;
+mod assign_dispatch;
 mod bad_input;
 mod churn;
 mod cluster;
@@ -32,6 +34,8 @@ mod openim_config;
 mod openim_metrics;
 mod placement;
 mod protection;
+mod proxy;
+mod proxy_ends;
 mod push_api;
 mod recording;
 mod reload;

@@ -12,6 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::who;
 use super::{EXIT_FAILED, EXIT_USAGE, admin, args, fail, output};
+use crate::cluster::assign::standing::Standings;
 use crate::cluster::assign::{Cluster, Policy, Request, rules};
 use crate::cluster::compare::{Difference, Rehearsal};
 use crate::cluster::members::{LineFault, MemberList, Scheme};
@@ -134,9 +135,9 @@ fn where_is(matches: &ArgMatches) -> Done {
         let labels: Vec<_> = matches.get_many("label").unwrap_or_default().cloned().collect();
         let request =
             Request { user, platform: matches.get_one::<Platform>("platform").copied(), labels: &labels };
-        let (view, loads) = (list.view(), std::collections::BTreeMap::new());
+        let (view, standings) = (list.view(), Standings::default());
         let placement = view.placement(&Algorithm::Rendezvous);
-        let cluster = Cluster { view: &view, placement: &placement, loads: &loads };
+        let cluster = Cluster { view: &view, placement: &placement, standings: &standings };
         said += &text::assignment(policy.decide(&request, Some(cluster)).as_ref());
     }
     Ok((said, 0))

@@ -68,7 +68,7 @@ pub(super) fn assignment(found: Option<&Assignment<'_>>) -> String {
     };
     let passed: String =
         found.passed_over.iter().map(|name| format!("; rule {name} fits and has no active node")).collect();
-    format!("assign     {}, {decided}{home}{passed}\n", found.urls.join(", "))
+    format!("assign     {}, {decided}{home}{passed}\n", found.urls().join(", "))
 }
 
 /// The two lists of a comparison.

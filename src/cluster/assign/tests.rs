@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use super::standing::{Takes, Told};
 use super::*;
 use crate::cluster::members::MemberList;
-use crate::limits::{ASSIGN_RULES_MAX, ASSIGN_USERS_MAX};
+use crate::limits::{ASSIGN_MISSES_MAX, ASSIGN_RULES_MAX, ASSIGN_UNEVEN_PERMILLE_MAX, ASSIGN_USERS_MAX};
 
 /// Five nodes in all states and two regions; `x` has no address.
 const FLEET: &str = "\
@@ -23,7 +24,7 @@ x label.region=eu
 struct World {
     view: View,
     placement: Placement,
-    loads: BTreeMap<NodeId, u16>,
+    standings: Standings,
     policy: Policy,
 }
 
@@ -36,11 +37,11 @@ impl World {
         let view = MemberList::parse(fleet).unwrap().view();
         let placement = view.placement(&Algorithm::Rendezvous);
         let policy = Policy { rules: rules::parse(rules).unwrap(), ..Policy::default() };
-        Self { view, placement, loads: BTreeMap::new(), policy }
+        Self { view, placement, standings: Standings::default(), policy }
     }
 
     fn cluster(&self) -> Cluster<'_> {
-        Cluster { view: &self.view, placement: &self.placement, loads: &self.loads }
+        Cluster { view: &self.view, placement: &self.placement, standings: &self.standings }
     }
 
     fn ask<'a>(&'a self, user: &str, platform: i64, labels: &[(&str, &str)]) -> Assignment<'a> {
@@ -51,8 +52,21 @@ impl World {
 
     /// Names of the nodes in an answer.
     fn nodes(&self, user: &str) -> Vec<String> {
-        self.ask(user, 1, &[]).urls.iter().map(|url| url.replace("ws://", "")).collect()
+        self.ask(user, 1, &[]).urls().iter().map(|url| url.replace("ws://", "")).collect()
     }
+}
+
+/// Nodes filled to so many thousandths.
+fn filled(loads: impl IntoIterator<Item = (NodeId, u16)>) -> Standings {
+    let mut standings = Standings::default();
+    for (node_id, permille) in loads {
+        standings.heard(&node_id, told(permille, Takes::Clients));
+    }
+    standings
+}
+
+fn told(permille: u16, takes: Takes) -> Told {
+    Told { connections: permille.into(), connections_max: 1_000, takes }
 }
 
 fn users(count: usize) -> impl Iterator<Item = String> {
@@ -83,7 +97,7 @@ fn who_is_full_goes_behind_who_is_not() {
     let mut world = World::new("a ws=ws://a\nb ws=ws://b\nc ws=ws://c\n", "");
     let order = world.nodes("u");
     let mut full = |nodes: &[usize], permille| {
-        world.loads = nodes.iter().map(|&n| (id(&order[n]), permille)).collect();
+        world.standings = filled(nodes.iter().map(|&n| (id(&order[n]), permille)));
         let found = world.ask("u", 1, &[]);
         (
             world.nodes("u").iter().map(|n| order.iter().position(|o| o == n).unwrap()).collect::<Vec<_>>(),
@@ -95,6 +109,41 @@ fn who_is_full_goes_behind_who_is_not() {
     assert_eq!(full(&[1], 1000), (vec![0, 2, 1], Home::First));
     assert_eq!(full(&[0, 1], 1000), (vec![2, 0, 1], Home::Full));
     assert_eq!(full(&[0, 1, 2], 1000), (vec![0, 1, 2], Home::First), "nobody is refused");
+}
+
+#[test]
+fn who_is_far_above_the_mean_goes_behind_however_empty_all_are() {
+    let mut world = World::new("a ws=ws://a\nb ws=ws://b\nc ws=ws://c\nd ws=ws://d\n", "");
+    let order = world.nodes("u");
+    let far = |load: u16| [(id(&order[0]), load), (id(&order[1]), 0), (id(&order[2]), 0), (id("none"), 1000)];
+    // The fourth node and one that is not there do not count: the mean is a third.
+    let edge = (ASSIGN_UNEVEN_PERMILLE_MAX * 3).div_ceil(2);
+    world.standings = filled(far(edge - 3));
+    assert_eq!(world.ask("u", 1, &[]).home, Home::First);
+    world.standings = filled(far(edge + 3));
+    assert_eq!((world.ask("u", 1, &[]).home, &world.nodes("u")[..2]), (Home::Full, &order[1..3]));
+}
+
+#[test]
+fn who_does_not_answer_or_takes_nobody_is_not_handed_out() {
+    let mut world = World::new("a ws=ws://a\nb ws=ws://b\nc ws=ws://c\n", "");
+    world.policy.fallback = vec!["ws://static".to_owned()];
+    let order = world.nodes("u");
+    for _ in 0..ASSIGN_MISSES_MAX {
+        assert_eq!(world.nodes("u"), order);
+        world.standings.missed(&id(&order[0]));
+    }
+    assert_eq!(world.nodes("u"), order[1..]);
+    world.standings.heard(&id(&order[1]), told(0, Takes::Nobody));
+    assert_eq!(world.nodes("u"), order[2..]);
+    world.standings.heard(&id(&order[2]), told(0, Takes::Nobody));
+    let found = world.ask("u", 1, &[]);
+    assert_eq!(
+        (found.decided, found.urls(), found.choices[0].node_id),
+        (Decided::Fallback, vec!["ws://static"], None)
+    );
+    world.standings.heard(&id(&order[0]), told(999, Takes::Clients));
+    assert_eq!(world.ask("u", 1, &[]).choices[0].node_id, Some(&id(&order[0])), "full is better than nobody");
 }
 
 /// User, platform, labels; the rule that decides, and the nodes that it leaves.
@@ -109,7 +158,7 @@ phones platform=IOS,2 label.region=us   -> label.region=us label.track=canary
 eu     label.region=eu                  -> label.region=eu
 ";
     let mut world = World::new(FLEET, rules);
-    world.loads.insert(id("d"), 1000); // rules before load
+    world.standings = filled([(id("d"), 1000)]); // rules before load
     let us = [("region", "us")];
     let eu = [("region", "eu"), ("tenant", "acme")];
     #[rustfmt::skip]
@@ -129,10 +178,10 @@ eu     label.region=eu                  -> label.region=eu
         let decided = rule.map_or(Decided::Placement, Decided::Rule);
         assert_eq!(found.decided, decided, "{user} {platform} {labels:?}");
         assert!(
-            found.urls.iter().all(|url| nodes.contains(&url.trim_start_matches("ws://"))),
+            found.urls().iter().all(|url| nodes.contains(&url.trim_start_matches("ws://"))),
             "{user} {found:?}"
         );
-        assert_eq!(found.urls.len(), nodes.len().min(3), "{user}");
+        assert_eq!(found.choices.len(), nodes.len().min(3), "{user}");
         assert_eq!(found.passed_over, if user.starts_with("lost") { vec!["gone"] } else { vec![] });
     }
 }
@@ -144,7 +193,7 @@ fn a_rule_keeps_the_order_of_the_placement_and_may_weigh_anew() {
         let all = world.placement.ranked(&user, 9);
         let want: Vec<_> =
             all.iter().filter(|n| ["a", "b"].contains(&n.as_str())).map(|n| format!("ws://{n}")).collect();
-        assert_eq!(world.ask(&user, 1, &[("region", "eu")]).urls, want);
+        assert_eq!(world.ask(&user, 1, &[("region", "eu")]).urls(), want);
     }
     let world = World::new(FLEET, "split users=user* -> nodes=a:300,b:100\n");
     let first = users(4_000).filter(|user| world.nodes(user)[0] == "a").count();
@@ -177,9 +226,9 @@ fn without_members_the_static_list_answers() {
     assert_eq!(world.policy.decide(&request, Some(world.cluster())), None);
     world.policy.fallback = ["wss://1", "wss://2", "wss://3", "wss://4"].map(str::to_owned).to_vec();
     let unknown = world.policy.decide(&request, None).unwrap();
-    assert_eq!((unknown.decided, unknown.urls.len(), unknown.ttl_ms), (Decided::Fallback, 3, 5_000));
+    assert_eq!((unknown.decided, unknown.choices.len(), unknown.ttl_ms), (Decided::Fallback, 3, 5_000));
     assert_eq!(world.policy.decide(&request, Some(world.cluster())), Some(unknown), "nobody is open");
-    let first = |user: &str| world.policy.decide(&Request { user, ..request }, None).unwrap().urls[0];
+    let first = |user: &str| world.policy.decide(&Request { user, ..request }, None).unwrap().urls()[0];
     let counts = ["wss://1", "wss://2", "wss://3", "wss://4"]
         .map(|url| users(4_000).filter(|user| first(user) == url).count());
     assert!(counts.iter().all(|count| (900..1_100).contains(count)), "{counts:?}");
@@ -239,37 +288,43 @@ fn rules_and_their_users_have_limits() {
 }
 
 proptest! {
-    /// Whatever the states, loads and rules, only active members with an address are handed out, each once.
+    /// Whatever the states, standings and rules, only active members with an address that answer are handed out, each once.
     #[test]
     fn only_active_members_are_handed_out(
-        states in proptest::collection::vec((0_usize..4, any::<bool>(), 0_u16..1200), 1..8),
+        states in proptest::collection::vec((0_usize..4, any::<bool>(), 0_u16..1200, 0_u32..8), 1..8),
         pinned in 0_usize..8,
         user in "[a-z]{0,6}",
     ) {
         let mut members = Vec::new();
-        let mut loads = BTreeMap::new();
-        for (n, (state, address, load)) in states.iter().enumerate() {
+        let mut standings = Standings::default();
+        for (n, (state, address, load, misses)) in states.iter().enumerate() {
             let mut member = Member::new(id(&format!("n{n}")));
             member.state = crate::placement::view::MemberState::ALL[*state];
             member.ws_url = if *address { format!("ws://n{n}") } else { String::new() };
-            loads.insert(member.node_id.clone(), *load);
+            let takes = if *misses == 7 { Takes::Nobody } else { Takes::Clients };
+            standings.heard(&member.node_id, told(*load, takes));
+            (0..*misses % 7).for_each(|_| drop(standings.missed(&member.node_id)));
             members.push(member);
         }
         let view = View::new(crate::placement::view::Epoch(1), members);
-        let open: BTreeSet<&str> = open(&view).iter().map(|member| member.ws_url.as_str()).collect();
+        let fine = |member: &&Member| {
+            let n: usize = member.node_id.as_str()[1..].parse().unwrap();
+            states[n].3 < ASSIGN_MISSES_MAX
+        };
+        let open: BTreeSet<&str> = view.active().filter(|member| !member.ws_url.is_empty()).filter(fine).map(|member| member.ws_url.as_str()).collect();
         let placement = view.placement(&Algorithm::Rendezvous);
         let policy = Policy { rules: rules::parse(&format!("pin -> nodes=n{pinned}")).unwrap(), ..Policy::default() };
         let request = Request { user: &user, platform: None, labels: &[] };
-        let cluster = Cluster { view: &view, placement: &placement, loads: &loads };
+        let cluster = Cluster { view: &view, placement: &placement, standings: &standings };
         let found = policy.decide(&request, Some(cluster));
         prop_assert_eq!(found.is_some(), !open.is_empty());
         let Some(found) = found else { return Ok(()) };
-        let named: BTreeSet<&str> = found.urls.iter().copied().collect();
-        prop_assert!(named.is_subset(&open) && named.len() == found.urls.len() && !named.is_empty());
+        let named: BTreeSet<&str> = found.urls().into_iter().collect();
+        prop_assert!(named.is_subset(&open) && named.len() == found.choices.len() && !named.is_empty());
         let pin = format!("ws://n{pinned}");
         let is_pinned = open.contains(pin.as_str());
         prop_assert_eq!(found.decided, if is_pinned { Decided::Rule("pin") } else { Decided::Placement });
-        prop_assert_eq!(found.urls.len(), if is_pinned { 1 } else { open.len().min(3) });
+        prop_assert_eq!(found.choices.len(), if is_pinned { 1 } else { open.len().min(3) });
         prop_assert_eq!(policy.decide(&request, Some(cluster)), Some(found));
     }
 }

@@ -4,7 +4,7 @@ use super::{AUTO, Reload, Setting, Visibility, auto, name_of, named, path, path_
 use crate::cluster::adoption::Claim;
 use crate::config::cluster::{AdoptConfig, FenceMode, MembershipSource, PushMode};
 use crate::config::value::{Endpoint, millis, number, optional, word};
-use crate::limits::{self, WEIGHT_MAX};
+use crate::limits;
 use crate::placement::view::{NodeId, Weight};
 use crate::placement::{Algorithm, RingKeys};
 
@@ -96,7 +96,7 @@ pub(super) const CLUSTER: &[Setting] = &[
         "a number from 1 to 10000",
         "100",
         "This node's share of the users, relative to the others'",
-        |d, t| d.config.cluster.weight = Weight::new(number(t, 1..=u32::from(WEIGHT_MAX))?)?,
+        |d, t| d.config.cluster.weight = Weight::new(number(t, 1..=u32::from(limits::WEIGHT_MAX))?)?,
         |c| c.cluster.weight.value()
     ),
     setting!(
@@ -242,14 +242,5 @@ pub(super) const CLUSTER: &[Setting] = &[
         "The hook takes longer: it is killed, and tried again",
         |d, t| d.config.cluster.adopt.hook_ms = millis(t, 100..=300_000)?,
         |c| c.cluster.adopt.hook_ms
-    ),
-    setting!(
-        "assign.listen",
-        "off",
-        "`off` or an address with a port",
-        "0.0.0.0:10003",
-        "Where clients ask which node to dial (GET /v1/assign)",
-        |d, t| d.config.assign.listen = if t == "off" { None } else { Some(t.parse().ok()?) },
-        |c| c.assign.listen.map_or_else(|| "off".to_owned(), |listen| listen.to_string())
     ),
 ];

@@ -52,17 +52,20 @@ fn decode(service: &Service, message: Bytes) -> Result<String, Status> {
 }
 
 fn state(service: &Service, name: &str) -> ServingStatus {
-    let now = clock::now().mono;
     if !name.is_empty() && !service.catalog.services().any(|known| known == name) {
         ServingStatus::ServiceUnknown
-    } else if service.exchange.draining().is_some()
-        || service.readiness.not_ready(now).is_some()
-        || service.exchange.lacks_upstream().is_some()
-    {
-        ServingStatus::NotServing
-    } else {
+    } else if serves(service) {
         ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
     }
+}
+
+/// Whether the node should get calls and clients.
+pub(super) fn serves(service: &Service) -> bool {
+    service.exchange.draining().is_none()
+        && service.readiness.not_ready(clock::now().mono).is_none()
+        && service.exchange.lacks_upstream().is_none()
 }
 
 fn response(status: ServingStatus) -> pb::HealthCheckResponse {

@@ -5,6 +5,7 @@
 
 mod health;
 mod legacy;
+mod node;
 mod openim;
 mod push;
 mod push_answer;
@@ -43,6 +44,8 @@ pub(super) enum Unary {
     HealthCheck,
     /// `pinion.v1.Push/Send`.
     Send,
+    /// `pinion.v1.Node/Load`.
+    Load,
 }
 
 /// See [`Method::Streaming`].
@@ -96,6 +99,7 @@ const ROUTES: &[(&str, &[Named])] = &[
         "pinion.v1.Push",
         &[("Stream", Method::Streaming(Streaming::Push)), ("Send", Method::Unary(Unary::Send))],
     ),
+    ("pinion.v1.Node", &[("Load", Method::Unary(Unary::Load))]),
     (PEER, &[("Link", Method::Streaming(Streaming::Link))]),
 ];
 
@@ -166,7 +170,7 @@ impl Method {
             Self::Unary(Unary::Openim(method, _)) => method.counters(),
             Self::Unary(Unary::Send) => (Metric::RpcSendOk, Metric::RpcSendError),
             Self::Streaming(Streaming::Push) => (Metric::RpcStreamOk, Metric::RpcStreamError),
-            Self::Unary(Unary::HealthCheck)
+            Self::Unary(Unary::HealthCheck | Unary::Load)
             | Self::Streaming(Streaming::HealthWatch | Streaming::Reflection | Streaming::Link) => {
                 (Metric::RpcOtherOk, Metric::RpcOtherError)
             }
@@ -187,7 +191,7 @@ impl Unary {
     pub(super) fn patience(self) -> Patience {
         match self {
             Self::Openim(openim::Method::Push, _) => Patience::fixed(PUSH_DEADLINE_MS),
-            Self::Openim(..) | Self::HealthCheck => Patience::fixed(CONTROL_DEADLINE_MS),
+            Self::Openim(..) | Self::HealthCheck | Self::Load => Patience::fixed(CONTROL_DEADLINE_MS),
             Self::Send => Patience { unasked_ms: PUSH_DEADLINE_MS, most_ms: PUSH_SEND_MS },
         }
     }
@@ -201,6 +205,7 @@ pub(super) async fn answer(service: &Rc<Service>, call: Call) -> Result<Bytes, S
             answer.map_err(|status| status.for_peers_of(dialect))
         }
         Unary::HealthCheck => health::check(service, call.message),
+        Unary::Load => node::load(service, call.message),
         Unary::Send => push::send(service, call).await,
     }
 }

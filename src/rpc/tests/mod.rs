@@ -138,6 +138,7 @@ impl Node {
             grpc,
             membership: None,
             http: Some(http),
+            assign: None,
             block: Arc::clone(&block),
             blocks: vec![("0".to_owned(), clients()), ("rpc0".to_owned(), block)],
             pulses,

@@ -129,6 +129,18 @@ impl Refusal {
 /// The first text frame of a successful login (spec 1.4).
 pub const SUCCESS_JSON: &str = r#"{"errCode":0,"errMsg":"","errDlt":""}"#;
 
+/// Whose login a head is, in either form, whatever else is wrong with it; `None`: it does not say. For those who only
+/// have to find the user's node, where the head is judged.
+pub fn user(head: &Head) -> Option<Box<str>> {
+    let (_, query) = head.target.split_once('?').unwrap_or((&head.target, ""));
+    let query = query::Query::parse(query);
+    let user = match v::arguments(query.first("v")) {
+        Ok(arguments) if !query.first("v").is_empty() => arguments.user,
+        _ => query.first("sendID").to_owned(),
+    };
+    (!user.is_empty()).then(|| user.into())
+}
+
 /// Checks 2 and 3 of spec 1.3, in order; before them the path.
 pub fn judge(head: &Head, rules: Rules) -> Judgement {
     let (path, query) = head.target.split_once('?').unwrap_or((&head.target, ""));

@@ -49,6 +49,21 @@ fn v(json: &str) -> String {
 }
 
 #[test]
+fn the_user_is_found_in_either_form_whatever_else_is_wrong() {
+    for (query, want) in [
+        (GOOD.to_owned(), Some("u1")),
+        ("sendID=u%2F2".to_owned(), Some("u/2")),
+        (v(r#"{"userID":"u3"}"#), Some("u3")),
+        (format!("{}&sendID=u4", v(r#"{"userID":"u3"}"#)), Some("u3")),
+        ("v=%3D%3D&sendID=u4".to_owned(), Some("u4")),
+        ("sendID=".to_owned(), None),
+        (String::new(), None),
+    ] {
+        assert_eq!(user(&head(&format!("/?{query}"))).as_deref(), want, "{query}");
+    }
+}
+
+#[test]
 fn a_good_query_is_a_login() {
     let mut head = head(&format!("/any/path?{GOOD}"));
     head.forwarded_for = Some("1.2.3.4".into());

@@ -8,6 +8,7 @@ pub mod authority;
 mod client;
 mod elsewhere;
 mod metrics;
+pub mod proxy;
 mod push_stream;
 mod seccomp;
 

@@ -1,0 +1,110 @@
+//! `pinion dispatch`: tells clients which gateway to dial, without being one.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Command};
+
+use super::banner::reachable;
+use super::{EXIT_FAILED, args, fail, load, output, version};
+use crate::config::machine::raise_open_files;
+use crate::config::{Config, Loaded, Sources};
+use crate::node::Logging;
+use crate::node::dispatch::Dispatch;
+
+const ABOUT: &str = "\
+Tell clients which gateway to dial (the assign API), without being one.
+
+Clients ask `GET /v1/assign?userID=U&platformID=P` on assign.listen and get JSON: the user's home and up to two
+alternatives, how long to keep the answer, and how to wait when a connection is lost. A gateway with assign.listen set
+answers the same; run this where the gateways cannot be reached by HTTP, or should not be.
+
+Members come from a list, looked at each second, one gateway per line:
+    gw-0 ws=wss://gw-0.example.com/ rpc=10.0.0.7:10140 label.region=eu
+`ws` is what clients dial, `rpc` where this process asks each two seconds how full it is (its rpc.listen; set the same
+rpc.token and rpc.tls_* here as there). One that misses three answers, drains or is not ready is not handed out.
+When none is left, or the list cannot be read, the answer is assign.fallback, marked as static.";
+
+const EXAMPLE: &str = "\
+Example:
+    pinion dispatch --assign-listen 0.0.0.0:10003 --members /etc/pinion/members \\
+        --assign-rules /etc/pinion/assign.rules --assign-fallback wss://gw-0.example.com/
+
+Settings that count: assign.*, cluster.members (--members), cluster.placement, http.listen (/healthz, /readyz,
+/metrics), log.*, rpc.token and rpc.tls_* (towards the members), websocket.proxies (who may say X-Forwarded-For).
+SIGHUP reads rules and settings of assign.* again. `pinion route where USER --members FILE --rules FILE` says what
+would be answered and which rule decides. Clients: tuning/assign.md.";
+
+/// The command line.
+pub(super) fn command() -> Command {
+    args::with_settings(Command::new("dispatch"))
+        .about("Tell clients which gateway to dial (the assign API), without being one")
+        .long_about(ABOUT)
+        .after_long_help(EXAMPLE)
+        .arg(args::print_config())
+}
+
+/// Runs the command.
+pub(super) fn run(matches: &ArgMatches) -> ExitCode {
+    let loaded = match load(matches) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    if matches.get_flag(args::PRINT_CONFIG) {
+        output::print(&loaded.print());
+        return ExitCode::SUCCESS;
+    }
+    match serve(&loaded, args::sources(matches)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => fail(EXIT_FAILED, &why),
+    }
+}
+
+fn serve(loaded: &Loaded, sources: Sources) -> Result<(), String> {
+    raise_open_files().map_err(|e| format!("cannot raise the open-file limit: {e}"))?;
+    let logging = Logging::start(&loaded.config.log)?;
+    let dispatch = Dispatch::start(&loaded.config, sources, &logging)?;
+    output::print(&banner(&loaded.config, &dispatch));
+    let ended = dispatch.run();
+    match &ended {
+        Ok(()) => tracing::info!("end"),
+        Err(why) => tracing::error!("{why}"),
+    }
+    drop(logging); // writes what is queued, within a bound
+    ended
+}
+
+fn banner(config: &Config, dispatch: &Dispatch) -> String {
+    let list = config.cluster.members.as_ref().map(|path| path.display().to_string());
+    let members = match (list, dispatch.members) {
+        (Some(list), Some(count)) => format!("{count} in {list}, looked at each second"),
+        (Some(list), None) => format!("{list} cannot be used: answers are static"),
+        (None, _) => "none listed: answers are static".to_owned(),
+    };
+    let mut lines = vec![
+        format!("pinion dispatch {}", version::SHORT),
+        line(config, dispatch.assign),
+        format!("http       http://{}/readyz (also /healthz, /metrics)", reachable(dispatch.http)),
+        format!("members    {members}"),
+    ];
+    lines.extend(
+        dispatch.silent.map(|why| format!("warning    members are not asked how full they are: {why}")),
+    );
+    lines.push("ready".to_owned());
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// The line of a banner that says where clients ask, and by what they are answered.
+pub(super) fn line(config: &Config, address: SocketAddr) -> String {
+    let decision = &config.assign.policy.decision;
+    let rules = match &config.assign.policy.rules_file {
+        Some(path) => format!("{} rules from {}", decision.rules.len(), path.display()),
+        None => "no rules".to_owned(),
+    };
+    let fallback = match decision.fallback.len() {
+        0 => "no static answer".to_owned(),
+        count => format!("a static answer of {count}"),
+    };
+    format!("assign     http://{}/v1/assign  ({rules}, {fallback})", reachable(address))
+}

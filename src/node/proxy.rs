@@ -1,0 +1,333 @@
+//! The main thread of `pinion proxy`: starts the threads, waits for signals and operators, drains.
+//!
+//! `admin` answers operators. A thread beside this one looks at the member list (`rpc/proxy/members`). Not here: what is
+//! printed and asked for (`cli/proxy`).
+
+mod admin;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use self::admin::Admin;
+use super::signals::Signals;
+use crate::admission::{Admission, AdmissionLimits};
+use crate::cluster::members::{MemberList, Scheme};
+use crate::limits::{
+    DRAIN_GRACE_MS, PROXY_LINGERING_MAX, PROXY_PIPES_MAX, PROXY_PROCESS_FILES_MAX, PROXY_REREAD_MS,
+    PROXY_THREAD_FILES_MAX,
+};
+use crate::metrics::proxy::{ProxyBlock, ProxyMetric};
+use crate::rpc::proxy::members::{Source, Watcher};
+use crate::rpc::proxy::routes::Routes;
+use crate::rpc::proxy::{Order, Plan, ProxyThread, Relay, ThreadStart};
+use crate::shard::{Buffers, bind_client_listener, clock};
+use crate::time::Mono;
+use crate::wire::proxy::Version;
+
+/// What the operator asked for.
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    /// Where clients connect; port 0: any free one.
+    pub listen: SocketAddr,
+    /// The member list.
+    pub members: PathBuf,
+    /// How it places, if it does not say.
+    pub scheme: Option<Scheme>,
+    /// Threads with a listener each.
+    pub threads: usize,
+    /// `None`: as many as the open files allow.
+    pub pairs_max: Option<u32>,
+    /// Pairs of one address; 0: any number.
+    pub address_pairs_max: u32,
+    /// How bytes are moved.
+    pub relay: Relay,
+    /// PROXY header towards the members.
+    pub header: Option<Version>,
+    /// Of all sockets.
+    pub buffers: Buffers,
+    /// The request head must be there after so long.
+    pub head_ms: u64,
+    /// A member must take the connection within so long.
+    pub connect_ms: u64,
+    /// ... and begin to answer within so long.
+    pub answer_ms: u64,
+    /// A pair of which one side has ended and that moves nothing is closed after so long.
+    pub half_closed_ms: u64,
+    /// After SIGTERM pairs may stay so long.
+    pub drain_ms: u64,
+    /// Where operators are answered; port 0: any free one.
+    pub http_listen: SocketAddr,
+}
+
+/// What a started proxy turned out to be, for the banner.
+#[derive(Clone, Debug)]
+pub struct ProxyFacts {
+    /// Where clients connect; the real port.
+    pub listen: SocketAddr,
+    /// Where operators are answered; the real port.
+    pub http: SocketAddr,
+    /// Pairs at once.
+    pub pairs_max: u32,
+    /// Descriptors that this takes at most.
+    pub files_needed: u64,
+    /// The first list.
+    pub list: MemberList,
+    /// Members in placement, and how many of them have an address.
+    pub members: (usize, usize),
+}
+
+/// Why there is no proxy.
+#[derive(Debug)]
+pub enum StartFault {
+    /// The input is wrong.
+    Input(String),
+    /// The system says no.
+    System(String),
+}
+
+/// A running proxy.
+pub struct Proxy {
+    config: ProxyConfig,
+    facts: ProxyFacts,
+    threads: Arc<[ProxyThread]>,
+    lists: Arc<ProxyBlock>,
+    watcher: std::thread::Thread,
+    signals: Signals,
+    admin: Admin,
+}
+
+/// Descriptors beside those of the pairs.
+fn files_beside(threads: usize) -> u64 {
+    let of_thread = PROXY_THREAD_FILES_MAX + (2 * PROXY_PIPES_MAX + PROXY_LINGERING_MAX) as u64;
+    threads as u64 * of_thread + PROXY_PROCESS_FILES_MAX
+}
+
+/// How many pairs there may be, and the descriptors for that: two sockets for each.
+///
+/// # Errors
+/// The limit of open files is too low for them; what to do.
+fn pairs_for(config: &ProxyConfig, files: u64) -> Result<(u32, u64), String> {
+    let beside = files_beside(config.threads);
+    let fits = u32::try_from(files.saturating_sub(beside) / 2).unwrap_or(u32::MAX);
+    let pairs = config.pairs_max.unwrap_or(fits);
+    let needed = u64::from(pairs) * 2 + beside;
+    if pairs == 0 || pairs > fits {
+        let wanted = needed.max(beside + 2);
+        return Err(format!(
+            "{pairs} pairs take {wanted} open files, the limit is {files}; raise it (ulimit -Hn, LimitNOFILE=), or \
+             lower --pairs-max to {fits} or --threads"
+        ));
+    }
+    Ok((pairs, needed))
+}
+
+impl Proxy {
+    /// Reads the member list, binds, starts the threads. `files` is the limit of open files in force.
+    ///
+    /// # Errors
+    /// See [`StartFault`].
+    pub fn start(config: ProxyConfig, files: u64, key: [u64; 2]) -> Result<Self, StartFault> {
+        let system = |what: &str| {
+            let what = what.to_owned();
+            move |error: std::io::Error| StartFault::System(format!("{what}: {error}"))
+        };
+        let (pairs_max, files_needed) = pairs_for(&config, files).map_err(StartFault::Input)?;
+        let source = Source { path: config.members.clone(), scheme: config.scheme };
+        let (watcher, routes) = Watcher::start(source, clock::now().mono).map_err(StartFault::Input)?;
+        let signals = Signals::catch(&[SIGTERM, SIGINT, SIGHUP]).map_err(system("signals"))?;
+        let admin =
+            Admin::bind(config.http_listen).map_err(system(&format!("http {}", config.http_listen)))?;
+        let (listeners, listen) = listeners(&config).map_err(system(&format!("listen {}", config.listen)))?;
+        let plan = Arc::new(Plan {
+            admission: Admission::with(AdmissionLimits {
+                connections_max: pairs_max,
+                address_connections_max: config.address_pairs_max,
+                accepts_per_second_max: 0,
+                key,
+            }),
+            relay: config.relay,
+            header: config.header,
+            buffers: config.buffers,
+            head_ms: config.head_ms,
+            connect_ms: config.connect_ms,
+            answer_ms: config.answer_ms,
+            half_closed_ms: config.half_closed_ms,
+        });
+        let members = routes.size();
+        let routes = Arc::new(routes);
+        let threads = listeners.into_iter().enumerate().map(|(number, listener)| {
+            let (routes, plan) = (Arc::clone(&routes), Arc::clone(&plan));
+            ProxyThread::start(ThreadStart { number, listener, routes, plan })
+        });
+        let threads: Arc<[ProxyThread]> =
+            threads.collect::<std::io::Result<Vec<_>>>().map_err(system("threads"))?.into();
+        let (list, lists) = (watcher.list().clone(), Arc::clone(&watcher.block));
+        let told = Arc::clone(&threads);
+        let thread = std::thread::Builder::new().name("members".to_owned());
+        let thread = thread.spawn(move || watch(watcher, &told)).map_err(system("threads"))?;
+        let facts = ProxyFacts { listen, http: admin.address(), pairs_max, files_needed, list, members };
+        Ok(Self { config, facts, threads, lists, watcher: thread.thread().clone(), signals, admin })
+    }
+
+    /// What it turned out to be.
+    pub fn facts(&self) -> &ProxyFacts {
+        &self.facts
+    }
+
+    /// Serves until a signal, then drains.
+    ///
+    /// # Errors
+    /// Threads did not end in time.
+    pub fn run(mut self) -> Result<(), String> {
+        let mut deadline: Option<Mono> = None;
+        let mut untold: Vec<usize> = Vec::new();
+        let mut said = Mono(0);
+        loop {
+            self.wait(if deadline.is_some() { DRAIN_LOOK_MS } else { REST_MS });
+            let now = clock::now().mono;
+            let signals: Vec<i32> = self.signals.pending().collect();
+            for signal in signals {
+                if signal == SIGHUP {
+                    self.watcher.unpark();
+                } else {
+                    let at = if deadline.is_some() { now } else { now.plus_ms(self.config.drain_ms) };
+                    tracing::info!(
+                        pairs = self.sum(ProxyMetric::Pairs),
+                        at_most_ms = at.since_ms(now),
+                        "draining"
+                    );
+                    deadline = Some(at);
+                    untold = (0..self.threads.len()).collect();
+                }
+            }
+            let not_ready = self.not_ready(deadline);
+            let blocks = self.blocks();
+            self.admin.serve(now, not_ready, &blocks);
+            let Some(at) = deadline else { continue };
+            untold.retain(|n| {
+                self.threads.get(*n).is_some_and(|thread| thread.tell(Order::Drain(at)).is_err())
+            });
+            if self.threads.iter().all(ProxyThread::has_ended) {
+                return Ok(());
+            }
+            if now.since_ms(at) > DRAIN_GRACE_MS {
+                return Err("threads did not end in time".to_owned());
+            }
+            if now.since_ms(said) >= DRAIN_WORD_MS {
+                said = now;
+                tracing::info!(pairs = self.sum(ProxyMetric::Pairs), left_ms = at.since_ms(now), "draining");
+            }
+        }
+    }
+
+    fn sum(&self, metric: ProxyMetric) -> u64 {
+        self.threads.iter().map(|thread| thread.block.value(metric)).sum()
+    }
+
+    fn blocks(&self) -> Vec<(String, Arc<ProxyBlock>)> {
+        let threads = self.threads.iter().enumerate();
+        let mut all: Vec<_> =
+            threads.map(|(number, thread)| (number.to_string(), Arc::clone(&thread.block))).collect();
+        all.push(("members".to_owned(), Arc::clone(&self.lists)));
+        all
+    }
+
+    /// Why no new clients should come.
+    fn not_ready(&self, deadline: Option<Mono>) -> Option<&'static str> {
+        deadline.is_some().then_some("draining\n")
+    }
+
+    /// Sleeps until a signal, an operator, or so long.
+    fn wait(&self, ms: u64) {
+        let wait = Duration::from_millis(ms);
+        let timeout = Timespec {
+            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: wait.subsec_nanos().into(),
+        };
+        let mut all = vec![PollFd::new(self.signals.descriptor(), PollFlags::IN)];
+        all.extend(self.admin.waits());
+        let ended = poll(&mut all, Some(&timeout)); // EINTR: a signal has come, which is what is waited for
+        tracing::trace!(?ended, "main wakes");
+    }
+}
+
+/// Main looks so often whether anything needs it, beside what wakes it.
+const REST_MS: u64 = 1_000;
+/// ... and in a drain, where nothing tells it that a thread has ended.
+const DRAIN_LOOK_MS: u64 = 20;
+/// In a drain the number of pairs is logged so often.
+const DRAIN_WORD_MS: u64 = 5_000;
+
+/// One listener for each thread, all on one port.
+fn listeners(config: &ProxyConfig) -> std::io::Result<(Vec<TcpListener>, SocketAddr)> {
+    let first = bind_client_listener(config.listen, config.buffers)?;
+    let address = first.local_addr()?;
+    let same = SocketAddr::new(config.listen.ip(), address.port());
+    let mut all = vec![first];
+    for _ in 1..config.threads {
+        all.push(bind_client_listener(same, config.buffers)?);
+    }
+    Ok((all, address))
+}
+
+/// Looks at the member list until the process ends, and tells the threads.
+fn watch(mut watcher: Watcher, threads: &[ProxyThread]) {
+    let mut routes: Option<Arc<Routes>> = None;
+    let mut untold: Vec<usize> = Vec::new();
+    loop {
+        std::thread::park_timeout(Duration::from_millis(PROXY_REREAD_MS));
+        if let Some(new) = watcher.look(clock::now().mono) {
+            routes = Some(Arc::new(new));
+            untold = (0..threads.len()).collect();
+        }
+        if let Some(routes) = &routes {
+            let tell = |thread: &ProxyThread| thread.tell(Order::Route(Arc::clone(routes)));
+            untold.retain(|n| threads.get(*n).is_some_and(|thread| tell(thread).is_err()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(pairs_max: Option<u32>) -> ProxyConfig {
+        let nowhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        ProxyConfig {
+            listen: nowhere,
+            members: PathBuf::new(),
+            scheme: None,
+            threads: 2,
+            pairs_max,
+            address_pairs_max: 0,
+            relay: Relay::Auto,
+            header: None,
+            buffers: Buffers { send_bytes: 0, receive_bytes: 0 },
+            head_ms: 1,
+            connect_ms: 1,
+            answer_ms: 1,
+            half_closed_ms: 1,
+            drain_ms: 1,
+            http_listen: nowhere,
+        }
+    }
+
+    #[test]
+    fn two_sockets_a_pair_beside_what_the_threads_need() {
+        let beside = files_beside(2);
+        assert_eq!(pairs_for(&config(None), beside + 21), Ok((10, beside + 20)));
+        assert_eq!(pairs_for(&config(Some(10)), beside + 20), Ok((10, beside + 20)));
+        let why = pairs_for(&config(Some(11)), beside + 21).unwrap_err();
+        assert!(
+            why.contains(&format!("take {} open files, the limit is {}", beside + 22, beside + 21)),
+            "{why}"
+        );
+        assert!(why.contains("--pairs-max to 10"), "{why}");
+        assert!(pairs_for(&config(None), beside + 1).is_err());
+    }
+}

@@ -1,0 +1,189 @@
+//! The one thread of `pinion dispatch`: the assign API without a gateway, and `/healthz`, `/readyz`, `/metrics` for
+//! operators on a listener of their own.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{IpAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use monoio::net::TcpStream;
+use prometheus_client::registry::Registry;
+use rustix::net::Shutdown;
+use tracing_appender::non_blocking::ErrorCounter;
+
+use super::door::{self, Event, Site};
+use super::head::{Head, HeadFault, Method};
+use super::reply::{self, Reply};
+use super::{AssignStart, Assigner, Counts};
+use crate::admission::Admission;
+use crate::config::Config;
+use crate::ids::RpcId;
+use crate::limits::{LANE_BATCH_MAX, RPC_IDLE_TICK_MS, RPC_TICK_MS};
+use crate::metrics::Block;
+use crate::rpc::exposition::{self, Sources};
+use crate::shard::mailbox::{RpcInbox, RpcMail};
+use crate::shard::news::NodeNews;
+use crate::shard::orders::MainNews;
+use crate::shard::thread::{Seat, spawn_on};
+use crate::shard::turn::Turns;
+use crate::shard::{DriverKind, NodeEvent};
+
+/// What the thread is started with.
+pub struct DispatchStart {
+    /// All settings; `assign.*`, `http.*`, `cluster.placement`, `websocket.proxies` and `rpc.*` count.
+    pub config: Arc<Config>,
+    /// Which monoio driver (already probed).
+    pub driver: DriverKind,
+    /// Its mail: members, settings, the end.
+    pub inbox: RpcInbox,
+    /// For clients.
+    pub assign: AssignStart,
+    /// For operators.
+    pub http: TcpListener,
+    /// How many lines the log writer dropped.
+    pub dropped_log_lines: ErrorCounter,
+    /// News for the main thread.
+    pub events: NodeNews,
+}
+
+/// Starts the thread. It says [`NodeEvent::RpcReady`] when it serves, and ends after `RpcMail::Drain`.
+///
+/// # Errors
+/// The system gives no thread. Later failures come as [`NodeEvent::Failed`].
+pub fn spawn(start: DispatchStart) -> io::Result<JoinHandle<()>> {
+    let seat = Seat { name: "dispatch".to_owned(), cpu: None, driver: start.driver };
+    let events = start.events.clone();
+    spawn_on(seat, events, |turns| async move {
+        let events = start.events.clone();
+        if let Err(error) = run(start, turns).await
+            && events.try_send(NodeEvent::Failed(format!("dispatch: {error}"))).is_err()
+        {
+            tracing::error!(%error, "main does not listen");
+        }
+    })
+}
+
+async fn run(start: DispatchStart, turns: Turns) -> io::Result<()> {
+    let block: Arc<Block> = Arc::default();
+    let inbox = start.inbox;
+    let doorbell = TcpStream::from_std(std::net::TcpStream::from(inbox.doorbell_fd()?))?;
+    let assigner = Assigner::new(&start.config, None, Counts::Own(RefCell::default()));
+    if let Some(roster) = start.assign.roster {
+        assigner.adopt(roster);
+    }
+    let shut = [start.assign.listener.try_clone()?, start.http.try_clone()?];
+    assigner.serve(start.assign.listener, start.assign.polling, &turns);
+    let sources = Sources {
+        blocks: vec![("dispatch".to_owned(), Arc::clone(&block))],
+        admission: Arc::new(Admission::new(0)),
+        dropped_log_lines: Some(start.dropped_log_lines),
+        service: start.config.openim.discovery.names.gateway.clone(),
+    };
+    let operators = Operators { assigner: Rc::clone(&assigner), registry: exposition::registry(sources) };
+    monoio::spawn(door::accept(start.http, Rc::new(operators), turns.clone()));
+    monoio::spawn(publish_always(Rc::clone(&assigner), block));
+    if start.events.try_send(NodeEvent::RpcReady(RpcId(0))).is_err() {
+        tracing::error!("main does not listen");
+    }
+    read_mail(&inbox, &assigner, &doorbell, &turns).await;
+    assigner.end();
+    for listener in &shut {
+        if let Err(error) = rustix::net::shutdown(listener, Shutdown::Both) {
+            tracing::warn!(%error, "shutdown of a listener");
+        }
+    }
+    Ok(())
+}
+
+/// Until the mail that ends it.
+async fn read_mail(inbox: &RpcInbox, assigner: &Assigner, doorbell: &TcpStream, turns: &Turns) {
+    loop {
+        for _ in 0..LANE_BATCH_MAX {
+            match inbox.next() {
+                Some(RpcMail::Drain(_)) => return,
+                Some(RpcMail::Main(news)) => match *news {
+                    MainNews::Members(roster) => assigner.adopt(*roster),
+                    MainNews::Reloaded { policy, .. } => assigner.set_policy(&policy.assign),
+                    MainNews::Answer { .. } | MainNews::Levels(_) => {} // nobody orders anything here
+                },
+                Some(_) => {} // there are no shards
+                None => break,
+            }
+        }
+        if !inbox.prepare_sleep() {
+            turns.turn().await;
+            continue;
+        }
+        if let Err(error) = doorbell.readable(false).await {
+            // Must not become a busy loop.
+            tracing::error!(%error, "the doorbell cannot be waited for");
+            monoio::time::sleep(Duration::from_millis(RPC_TICK_MS)).await;
+        }
+        inbox.woken();
+    }
+}
+
+async fn publish_always(assigner: Rc<Assigner>, block: Arc<Block>) {
+    loop {
+        if let Counts::Own(tally) = &assigner.counts {
+            block.publish(&tally.borrow());
+        }
+        monoio::time::sleep(Duration::from_millis(RPC_IDLE_TICK_MS)).await;
+    }
+}
+
+/// What operators and load balancers ask.
+struct Operators {
+    assigner: Rc<Assigner>,
+    registry: Registry,
+}
+
+impl Operators {
+    fn text(status: reply::Status, body: String) -> Reply {
+        let headers = "Cache-Control: no-store\r\n".to_owned();
+        Reply { status, content_type: "text/plain; charset=utf-8", body, headers }
+    }
+}
+
+impl Site for Operators {
+    fn answer(&self, head: &Head, _: IpAddr) -> Reply {
+        if !matches!(head.method, Method::Get | Method::Head) {
+            return Self::text(reply::METHOD_NOT_ALLOWED, "only GET\n".to_owned())
+                .with("Allow: GET, HEAD\r\n");
+        }
+        match head.path() {
+            "/healthz" => Self::text(reply::OK, "ok\n".to_owned()),
+            "/readyz" => match self.assigner.not_ready() {
+                None => Self::text(reply::OK, "ready\n".to_owned()),
+                Some(why) => Self::text(reply::UNAVAILABLE, why.to_owned()),
+            },
+            "/metrics" => match exposition::text(&self.registry) {
+                Ok(text) => Reply { content_type: exposition::CONTENT_TYPE, ..Self::text(reply::OK, text) },
+                Err(error) => Self::text(reply::UNAVAILABLE, format!("{error}\n")),
+            },
+            _ => Self::text(reply::NOT_FOUND, "try one of /healthz, /readyz, /metrics\n".to_owned()),
+        }
+    }
+
+    fn refuse(&self, fault: HeadFault) -> Reply {
+        let status = match fault {
+            HeadFault::Malformed => reply::BAD_REQUEST,
+            HeadFault::TooLong => reply::HEAD_TOO_LARGE,
+            HeadFault::TooSlow => reply::REQUEST_TIMEOUT,
+        };
+        Self::text(status, format!("{} {}\n", status.0, status.1))
+    }
+
+    fn note(&self, _: Event) {} // clients are counted, operators are few
+
+    fn is_shared(&self, _: IpAddr) -> bool {
+        true
+    }
+
+    fn has_ended(&self) -> bool {
+        self.assigner.has_ended()
+    }
+}

@@ -1,0 +1,251 @@
+//! `pinion dispatch` among real gateways: who is handed out, who is not, and why.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+
+use pinion::cluster::members::MemberList;
+use pinion::placement::Algorithm;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::assign::{Answered, Asker, assign_address};
+use crate::harness::{DEADLINE, Gateway, Metrics, eventually, lines_of, pinion, run, texts};
+
+/// A running dispatcher and the files it reads.
+struct Dispatcher {
+    child: Child,
+    banner: Vec<String>,
+    logs: Arc<Mutex<String>>,
+    folder: tempfile::TempDir,
+    assign: SocketAddr,
+    http: SocketAddr,
+}
+
+impl Dispatcher {
+    fn start(members: &str, rules: &str, flags: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [("members", members), ("rules", rules)] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let (members, rules) = (path("members"), path("rules"));
+        let own = ["dispatch", "--assign-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
+        let files = ["--members", &members, "--assign-rules", &rules];
+        let rates = ["--assign-address-requests-per-s", "0", "--assign-requests-per-s", "0"];
+        let mut command = pinion(&[&own[..], &files, &rates, flags].concat());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let logs: Arc<Mutex<String>> = Arc::default();
+        let (said, sink) = (lines_of(child.stderr.take().unwrap()), Arc::clone(&logs));
+        std::thread::spawn(move || {
+            for line in said {
+                *sink.lock().unwrap() += &(line + "\n");
+            }
+        });
+        let lines = lines_of(child.stdout.take().unwrap());
+        let mut banner = Vec::new();
+        loop {
+            match lines.recv_timeout(DEADLINE) {
+                Ok(line) if line == "ready" => break,
+                Ok(line) => banner.push(line),
+                Err(e) => panic!("no `ready`: {e}\n{banner:?}\n{}", logs.lock().unwrap()),
+            }
+        }
+        let address = |word: &str| {
+            let line = banner.iter().find(|line| line.starts_with(word)).unwrap();
+            assign_address(line)
+        };
+        let (assign, http) = (address("assign"), address("http"));
+        Self { child, banner, logs, folder, assign, http }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn ask(&self, query: &str) -> Answered {
+        Asker::new(self.assign).ask("GET", &format!("/v1/assign?{query}"), "")
+    }
+
+    fn nodes(&self, user: &str) -> Vec<String> {
+        self.ask(&format!("userID={user}")).nodes()
+    }
+
+    fn metric(&self, family: &str, label: &str) -> f64 {
+        Metrics::parse(&Asker::new(self.http).ask("GET", "/metrics", "").body).sum(family, &[label])
+    }
+
+    fn logs(&self) -> String {
+        self.logs.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Dispatcher {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- dispatch\n{}\n{}---", self.banner.join("\n"), self.logs());
+        }
+    }
+}
+
+fn gateway(name: &str, flags: &[&str]) -> Gateway {
+    Gateway::start(&[&["--cluster-node-id", name], flags].concat())
+}
+
+fn member(name: &str, gateway: &Gateway, more: &str) -> String {
+    format!("{name} ws=ws://{name}.it/ rpc={} {more}\n", gateway.grpc)
+}
+
+/// The nodes of a list in the order in which they would be a user's home.
+fn ranked(list: &str, user: &str) -> Vec<String> {
+    let view = MemberList::parse(list).unwrap().view();
+    view.placement(&Algorithm::Rendezvous).ranked(user, 9).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn only_who_is_active_answers_and_takes_clients_is_handed_out() {
+    let mut gateways = ["gw-0", "gw-1", "gw-2"].map(|name| gateway(name, &[]));
+    let list = |states: [&str; 3]| -> String {
+        let lines = (0..3).map(|n| member(&format!("gw-{n}"), &gateways[n], states[n]));
+        lines.collect()
+    };
+    let all = list([""; 3]);
+    let dispatcher = Dispatcher::start(&all, "", &["--assign-fallback", "ws://static.it/"]);
+    assert!(
+        dispatcher.banner.iter().any(|line| line.starts_with("members    3 in ")),
+        "{:?}",
+        dispatcher.banner
+    );
+    let want = ranked(&all, "u");
+    assert_eq!(dispatcher.nodes("u"), want);
+    // The list says that the home drains.
+    let home = want[0][3..].parse::<usize>().unwrap();
+    let mut states = [""; 3];
+    for state in ["state=draining", "state=joining", "state=lost"] {
+        states[home] = state;
+        std::fs::write(dispatcher.file("members"), list(states)).unwrap();
+        eventually(state, || (dispatcher.nodes("u") == want[1..]).then_some(()));
+        std::fs::write(dispatcher.file("members"), &all).unwrap();
+        eventually("its return", || (dispatcher.nodes("u") == want).then_some(()));
+    }
+    // A list that is wrong changes nothing.
+    std::fs::write(dispatcher.file("members"), format!("{all}gw-0\ngw-9 weight=0\n")).unwrap();
+    eventually("the complaint", || dispatcher.logs().contains("members: line 5: weight=0").then_some(()));
+    assert!(dispatcher.logs().contains("members: line 4: gw-0 is listed already"));
+    assert_eq!(dispatcher.nodes("u"), want);
+    // One after the other dies.
+    for (dead, name) in want.iter().enumerate() {
+        let n = name[3..].parse::<usize>().unwrap();
+        gateways[n].signal(Signal::KILL);
+        gateways[n].wait();
+        let left = if dead == 2 { vec!["ws://static.it/".to_owned()] } else { want[dead + 1..].to_vec() };
+        eventually("the death to be seen", || (dispatcher.nodes("u") == left).then_some(()));
+        let said = || dispatcher.logs().matches("does not answer").count();
+        eventually("the warning", || (said() == dead + 1).then_some(()));
+    }
+    assert_eq!(dispatcher.ask("userID=u").json()["static"], true);
+    let unreachable = || dispatcher.metric("pinion_assign_members", "unreachable");
+    eventually("the count", || (unreachable() == 3.0).then_some(()));
+    assert!(dispatcher.metric("pinion_assign_polls_total", "failed") >= 9.0);
+    assert!(dispatcher.metric("pinion_assign_polls_total", "answered") >= 1.0);
+    assert!(dispatcher.metric("pinion_assign_answers_total", "static") >= 1.0);
+    assert_eq!(Asker::new(dispatcher.http).ask("GET", "/readyz", "").status, 200, "a static answer is one");
+}
+
+#[test]
+fn a_full_node_goes_behind_and_comes_back() {
+    let gateways = ["gw-0", "gw-1"].map(|name| gateway(name, &["--websocket-connections-max", "4"]));
+    let list: String = (0..2).map(|n| member(&format!("gw-{n}"), &gateways[n], "")).collect();
+    let dispatcher = Dispatcher::start(&list, "", &["--assign-load-max", "50"]);
+    let want = ranked(&list, "u");
+    assert_eq!(dispatcher.nodes("u"), want);
+    let home = &gateways[want[0][3..].parse::<usize>().unwrap()];
+    let clients = [home.connect("a", 1), home.connect("b", 1)];
+    let moved: Vec<String> = want.iter().rev().cloned().collect();
+    let found = eventually("the load to be seen", || {
+        let found = dispatcher.ask("userID=u");
+        (found.nodes() == moved).then_some(found)
+    });
+    assert_eq!(found.json()["home"], "full");
+    drop(clients);
+    eventually("room again", || (dispatcher.nodes("u") == want).then_some(()));
+}
+
+#[test]
+fn rules_come_first_and_sighup_reads_them_again() {
+    let list = "a ws=ws://a\nb ws=ws://b label.region=eu\nc ws=ws://c label.region=eu\n";
+    let rules = "staff users=boss -> nodes=a\neu label.region=eu platform=Web -> label.region=eu\n";
+    let dispatcher = Dispatcher::start(list, rules, &[]);
+    for (query, rule, nodes) in [
+        ("userID=boss&platformID=1", Some("staff"), 1),
+        ("userID=u&platformID=5&label.region=eu", Some("eu"), 2),
+        ("userID=u&platformID=1&label.region=eu", None, 3),
+    ] {
+        let found = dispatcher.ask(query);
+        assert_eq!((found.json()["rule"].as_str(), found.nodes().len()), (rule, nodes), "{query}");
+    }
+    // What the command says is what clients get.
+    let path = |name: &str| dispatcher.file(name).to_str().unwrap().to_owned();
+    let (members, file) = (path("members"), path("rules"));
+    let said = ["route", "where", "boss", "--members", &members, "--rules", &file];
+    let (code, out, _) = texts(&run(pinion(&said)));
+    assert!(code == 0 && out.contains("assign     ws://a, by rule staff"), "{out}");
+    let hang_up = || kill_process(Pid::from_child(&dispatcher.child), Signal::HUP).unwrap();
+    std::fs::write(dispatcher.file("rules"), "staff users=boss -> nodes=b\nno arrow\n").unwrap();
+    hang_up();
+    eventually("the complaint", || dispatcher.logs().contains("rules: line 2: ").then_some(()));
+    assert_eq!(dispatcher.nodes("boss"), ["a"], "all stays as it was");
+    std::fs::write(dispatcher.file("rules"), "staff users=boss -> nodes=b\n").unwrap();
+    hang_up();
+    eventually("the new rule", || (dispatcher.nodes("boss") == ["b"]).then_some(()));
+}
+
+#[test]
+fn another_node_at_a_members_address_is_none_of_its_answers() {
+    let other = gateway("gw-9", &[]);
+    let list = member("gw-0", &other, "");
+    let dispatcher = Dispatcher::start(&list, "", &[]);
+    eventually("the mistake to be seen", || (dispatcher.ask("userID=u").status == 503).then_some(()));
+    eventually("the reason", || dispatcher.logs().contains("gw-9 answers at its address").then_some(()));
+    assert_eq!(Asker::new(dispatcher.http).ask("GET", "/readyz", "").status, 503);
+}
+
+#[test]
+fn members_behind_a_token_are_asked_with_it() {
+    const TOKEN: &str = "a-token-of-the-gateways";
+    let there = gateway("gw-0", &["--rpc-token", TOKEN]);
+    let list = member("gw-0", &there, "");
+    let with = Dispatcher::start(&list, "", &["--rpc-token", TOKEN]);
+    let without = Dispatcher::start(&list, "", &[]);
+    eventually("the refusals", || (without.ask("userID=u").status == 503).then_some(()));
+    assert_eq!(with.nodes("u"), ["gw-0"]);
+    assert!(with.metric("pinion_assign_polls_total", "failed") == 0.0);
+}
+
+#[test]
+fn it_ends_at_once_and_says_what_it_lacks() {
+    let mut dispatcher = Dispatcher::start("a ws=ws://a\n", "", &[]);
+    kill_process(Pid::from_child(&dispatcher.child), Signal::TERM).unwrap();
+    let status = eventually("its end", || dispatcher.child.try_wait().unwrap());
+    assert!(status.success());
+    let missing = dispatcher.file("nothing");
+    let missing = missing.to_str().unwrap();
+    let (listen, fallback) = (["--assign-listen", "127.0.0.1:0"], ["--assign-fallback", "ws://a"]);
+    for (flags, part) in [
+        (&["--members", missing][..], "needs assign.listen"),
+        (&listen[..], "cluster.ws_url"),
+        (&[&listen[..], &["--members", missing]].concat(), "No such file"),
+    ] {
+        let (code, _, err) =
+            texts(&run(pinion(&[&["dispatch", "--http-listen", "127.0.0.1:0"], flags].concat())));
+        assert!(code != 0 && err.contains(part), "{flags:?}: {code} {err}");
+    }
+    // With something to hand out it starts, and takes the list when it comes.
+    let dispatcher = Dispatcher::start("", "", &fallback);
+    eventually("the warning", || dispatcher.logs().contains("answers are static").then_some(()));
+    assert_eq!(dispatcher.nodes("u"), ["ws://a"]);
+    std::fs::write(dispatcher.file("members"), "b ws=ws://b\n").unwrap();
+    eventually("the list", || (dispatcher.nodes("u") == ["b"]).then_some(()));
+}

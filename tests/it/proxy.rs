@@ -1,0 +1,230 @@
+//! `pinion proxy` before real gateways: where logins land, what clients are told, and what members learn of them.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+
+use pinion::cluster::members::MemberList;
+use pinion::wire::proxy::{Source, parse};
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+use rustix::process::Signal;
+
+use crate::harness::proxy::{Proxy, Puppet, SWITCH, ask, head};
+use crate::harness::{
+    Client, DEADLINE, Gateway, Options, eventually, pinion, run, spawn_without_io_uring, texts,
+};
+
+fn members(gateways: &[&Gateway]) -> String {
+    let line = |(n, gateway): (usize, &&Gateway)| format!("gw-{n} ws=ws://{}\n", gateway.websocket);
+    gateways.iter().enumerate().map(line).collect()
+}
+
+fn login(proxy: &Proxy, gateway: &Gateway, user: &str) -> Client {
+    Client::connect(proxy.listen, user, 1, &gateway.token(user, 1), &Options::default())
+        .unwrap_or_else(|e| panic!("{user}: {e}\n{}", proxy.logs()))
+}
+
+/// Users that belong to each of two gateways.
+fn users(list: &str, per_node: usize) -> [Vec<String>; 2] {
+    let homes = MemberList::parse(list).unwrap().homes();
+    ["gw-0", "gw-1"].map(|node| {
+        let all = (0..).map(|n| format!("user{n}"));
+        all.filter(|user| homes.home(user).unwrap().as_str() == node).take(per_node).collect()
+    })
+}
+
+#[test]
+fn a_login_lands_at_its_home_and_messages_of_any_size_go_both_ways() {
+    let gateways = [Gateway::start(&["--shards-count", "1"]), Gateway::start(&["--shards-count", "1"])];
+    let list = members(&gateways.each_ref());
+    for relay in ["auto", "splice", "copy"] {
+        let proxy = Proxy::start(&list, &["--relay", relay]);
+        for (gateway, users) in gateways.iter().zip(users(&list, 4)) {
+            for user in &users {
+                let mut client = login(&proxy, gateway, user);
+                for text in ["short".to_owned(), "long".repeat(60_000)] {
+                    let answer = gateway.push("somebody", &[user], &text);
+                    assert!(
+                        answer.single_push_result.iter().any(|one| one.online_push),
+                        "{user} is not at home"
+                    );
+                    assert!(client.pushed_text() == text);
+                }
+            }
+        }
+        proxy.until("dials_total", "outcome=\"home\"", 8.0);
+        assert_eq!(proxy.metrics().sum("pinion_proxy_dials_total", &["alternative"]), 0.0);
+        proxy.until_level("pairs", 0.0);
+    }
+}
+
+#[test]
+fn answers_to_bad_logins_come_as_the_gateway_gives_them() {
+    let gateway = Gateway::start(&["--shards-count", "1"]);
+    let proxy = Proxy::start(&members(&[&gateway]), &[]);
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    for (target, headers) in [
+        ("/?sendID=u&token=bad&platformID=1&operationID=o&isBackground=false", upgrade),
+        ("/?sendID=u&token=bad&platformID=x&operationID=o&isBackground=false", upgrade),
+        ("/?token=bad&platformID=1&operationID=o&isBackground=false", upgrade),
+        ("/a/../b?sendID=u", upgrade),
+        ("/", upgrade),
+        ("/?v=e30", "\r\n"),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: it\r\n{headers}");
+        let (direct, relayed) =
+            (ask(gateway.websocket, request.as_bytes()), proxy.exchange(request.as_bytes()));
+        assert_eq!(direct, relayed, "{target}");
+        assert!(direct.starts_with("HTTP/1.1 ") && direct.len() > 50, "{direct}");
+    }
+    proxy.until("handshakes_total", "refused_by_member", 6.0);
+}
+
+#[test]
+fn a_dead_home_is_passed_over_and_its_clients_see_the_end() {
+    let mut gateways = [Gateway::start(&["--shards-count", "1"]), Gateway::start(&["--shards-count", "1"])];
+    let list = members(&gateways.each_ref());
+    let proxy = Proxy::start(&list, &["--threads", "1"]);
+    let [_, ours] = users(&list, 3);
+    let mut client = login(&proxy, &gateways[1], &ours[0]);
+    gateways[1].signal(Signal::KILL);
+    gateways[1].wait();
+    assert_eq!(client.closed(), None, "the end of the stream, without a close frame");
+    for user in &ours {
+        let mut client = login(&proxy, &gateways[0], user);
+        gateways[0].push("somebody", &[user], "elsewhere");
+        assert_eq!(client.pushed_text(), "elsewhere");
+    }
+    let count = |label: &str| proxy.metrics().sum("pinion_proxy_dials_total", &[label]);
+    proxy.until("dials_total", "alternative", 3.0);
+    assert!((1.0..=3.0).contains(&count("refused")), "it is not tried each time: {}", count("refused"));
+    assert!(proxy.logs().contains("gw-1"), "the log names the member");
+    gateways[0].signal(Signal::KILL);
+    gateways[0].wait();
+    let answer = proxy.exchange(head("u").as_bytes());
+    assert!(
+        answer.starts_with("HTTP/1.1 502 Bad Gateway\r\nRetry-After: 1\r\n") && !answer.contains('{'),
+        "{answer}"
+    );
+    proxy.until("handshakes_total", "no_member_reached", 1.0);
+}
+
+#[test]
+fn a_gateway_is_told_the_clients_address() {
+    for version in ["v1", "v2"] {
+        let gateway = Gateway::start(&[
+            "--shards-count",
+            "1",
+            "--websocket-proxies",
+            "127.0.0.1",
+            "--websocket-proxy-protocol",
+            "required",
+        ]);
+        let proxy = Proxy::start(&members(&[&gateway]), &["--proxy-protocol", version]);
+        let token = gateway.token("u", 1);
+        let mut client = from("127.0.0.9", proxy.listen);
+        let head = head("u").replace(
+            "sendID=u",
+            &format!("sendID=u&token={token}&platformID=1&operationID=o&isBackground=false"),
+        );
+        client.write_all(head.as_bytes()).unwrap();
+        let seen = eventually("the login", || {
+            let who = gateway.get("/v1/who?user=u").unwrap().1;
+            who.contains("127.0.0.9").then_some(who)
+        });
+        assert!(!seen.contains("127.0.0.1\""), "{seen}");
+    }
+}
+
+/// A connection from this address of the loopback interface.
+fn from(source: &str, to: SocketAddr) -> TcpStream {
+    let fd = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    let source: IpAddr = source.parse().unwrap();
+    bind(&fd, &SocketAddr::new(source, 0)).unwrap();
+    connect(&fd, &to).unwrap();
+    let socket = TcpStream::from(fd);
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket
+}
+
+#[test]
+fn the_head_is_forwarded_as_it_came_behind_the_header() {
+    let member = Puppet::new();
+    for version in ["v1", "v2", "off"] {
+        let proxy = Proxy::start(&member.line("a"), &["--proxy-protocol", version]);
+        let mut client = from("127.0.0.7", proxy.listen);
+        let head = head("u").replace("Host: it", "host:  IT \r\nX-Odd: \u{e9}\r\nx-forwarded-for: 1.2.3.4");
+        for piece in head.as_bytes().chunks(7) {
+            client.write_all(piece).unwrap();
+        }
+        let (mut socket, mut came) = member.take();
+        if version != "off" {
+            let (source, n) = parse(&came).unwrap().unwrap();
+            assert_eq!(source, Source::Client("127.0.0.7".parse().unwrap()));
+            came.drain(..n);
+        }
+        assert_eq!(String::from_utf8(came).unwrap(), head);
+        socket.write_all(SWITCH).unwrap();
+    }
+}
+
+#[test]
+fn it_runs_where_io_uring_is_denied() {
+    let gateway = Gateway::start(&["--shards-count", "1"]);
+    let proxy = Proxy::start_by(spawn_without_io_uring, &members(&[&gateway]), &[]);
+    let mut client = login(&proxy, &gateway, "u");
+    gateway.push("a", &["u"], "here");
+    assert_eq!(client.pushed_text(), "here");
+}
+
+#[test]
+fn another_member_list_counts_for_the_next_and_a_bad_one_changes_nothing() {
+    let (one, two) = (Puppet::new(), Puppet::new());
+    let proxy = Proxy::start(&one.line("a"), &[]);
+    assert!(
+        proxy.line("members").contains("1 in ") && proxy.line("members").contains("placement rendezvous")
+    );
+    let (_client, _member) = one.pair(&proxy);
+    proxy.set_members("nonsense here");
+    proxy.until("member_lists_total", "refused", 1.0);
+    drop(one.pair(&proxy));
+    proxy.set_members(&two.line("b"));
+    proxy.until("member_lists_total", "taken", 1.0);
+    // The threads were told before or after the count: whoever comes to the old one is let go.
+    drop(one);
+    drop(two.pair(&proxy));
+    proxy.until("pairs", "", 1.0);
+}
+
+#[test]
+fn wrong_input_is_named_and_the_start_line_says_the_limits() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m");
+    let start = |text: &str, flags: &[&str]| {
+        std::fs::write(&path, text).unwrap();
+        let all = ["proxy", "--members", path.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+        texts(&run(pinion(&[&all[..], flags].concat())))
+    };
+    for (text, flags, part) in [
+        ("a\n", &[][..], "label.proxy=HOST:PORT"),
+        ("a ws=ws://x:1\nb weight=0", &[], "line 2: weight=0"),
+        ("a ws=ws://127.0.0.1:1", &["--pairs-max", "4000000000"], "LimitNOFILE"),
+        ("a ws=ws://127.0.0.1:1", &["--http-listen", "203.0.113.1:1"], "http 203.0.113.1:1"),
+    ] {
+        let (code, out, err) = start(text, flags);
+        assert!(code == if part.starts_with("http") { 1 } else { 2 } && out.is_empty(), "{code} {out}");
+        assert!(err.contains(part), "no {part}: {err}");
+    }
+    let proxy = Proxy::start("a ws=ws://127.0.0.1:1", &["--pairs-max", "50", "--relay", "copy"]);
+    let limits = proxy.line("limits");
+    assert!(
+        limits.contains(" 50 pairs, any number of one address; ") && limits.contains("open files"),
+        "{limits}"
+    );
+    assert!(proxy.line("relay").ends_with("copy"));
+    let help = texts(&run(pinion(&["proxy", "--help"]))).1;
+    assert!(help.contains("pinion proxy --listen 0.0.0.0:10000 --members members"), "{help}");
+    for (path, want) in [("/healthz", 200), ("/readyz", 200), ("/nothing", 404)] {
+        assert_eq!(proxy.get(path).0, want, "{path}");
+    }
+}
