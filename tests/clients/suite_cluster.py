@@ -11,15 +11,13 @@ import subprocess
 import tempfile
 import time
 
-import grpc
-
 from checks import equal, until
 from crowd import Client, Crowd
 from gateway import BINARY, Gateway
 from ledger import Ledger, Push
 from listener import ANDROID, LINUX, WEB
-from nodes import NO_DRAIN, Fleet, answers
-from push_api import PushApi, push_request
+from nodes import Fleet
+from push_api import PushApi, grpc, push_request
 from scene import Scene, crowd_of
 
 # Found through suite_openim's path, which `nodes` brings.
@@ -106,11 +104,7 @@ def grown_and_hurt(checks):
         steps.run(f"the link of nodes 1 and 2 is cut for {CUT_SECONDS} s", cut)
         steps.run(f"node 3 is stopped for {STOPPED_SECONDS} s", stopped)
         steps.run(f"etcd is away for {OUTAGE_SECONDS} s", outage)
-        if answers(scene.fleet.node(5), "/v1/drain"):
-            steps.run("node 5 is drained, and then ends with status 0", drained)
-        else:
-            checks.skip("cluster: node 5 is drained, and then ends with status 0", NO_DRAIN)
-            steps.run("node 5 gets SIGTERM and ends with status 0", leaves)
+        steps.run("node 5 is drained, and then ends with status 0", drained)
         steps.run("node 4 is killed, and forgotten by the operator", killed)
         steps.run("nothing was lost, nothing doubled", clean)
         print("  " + scene.sums().replace("\n", "\n  "), flush=True)
@@ -226,12 +220,7 @@ def drained(scene):
     node = scene.fleet.node(5)
     until(lambda: scene.look() or scene.crowd.places()[node.where()] == 0, lambda: node.ask("GET", "/v1/drain"))
     settled(scene)
-    leaves(scene)
-
-
-def leaves(scene):
     scene.order("term 5")
-    node = scene.fleet.node(5)
     until(lambda: scene.look() or not node.running(), lambda: f"it runs on:\n{node.lines[-10:]}\n{scene.line()}")
     equal(node.process.returncode, 0, "exit status of the drained node\n" + "\n".join(node.lines[-20:]))
     settled(scene)

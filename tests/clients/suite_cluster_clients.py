@@ -10,7 +10,7 @@ from checks import equal, until
 from crowd import Client, Crowd
 from ledger import Ledger, Pusher
 from listener import LINUX
-from nodes import NO_ADOPTION, NO_DRAIN, Fleet, answers
+from nodes import Fleet
 from pinion_push import WRITTEN, send, to
 from push_api import PushApi
 from scene import Scene, crowd_of
@@ -33,12 +33,6 @@ def run(checks, _gateway, _api):
     behind_nginx(checks)
     dead_address(checks)
     drained(checks)
-
-
-def has(path):
-    """Whether the gateway under test knows this path."""
-    with Fleet(relays=False, source="none") as fleet:
-        return answers(fleet.add(), path)
 
 
 def written(api, user, text):
@@ -112,10 +106,7 @@ def behind_nginx(checks):
             print(f"    {held:.0f} connections moved, of 3 native SDKs and {len(people)} light clients")
 
         checks.run(f"{name}: a push to any node reaches all, exactly once", reached)
-        if answers(fleet.node(1), "/v1/drain"):
-            checks.run(f"{name}: a node is drained under native SDKs", drained)
-        else:
-            checks.skip(f"{name}: a node is drained under native SDKs", NO_DRAIN)
+        checks.run(f"{name}: a node is drained under native SDKs", drained)
 
 
 def probe(fleet, crowd):
@@ -137,9 +128,6 @@ def dead_address(checks):
     """Incident 3 (c): the client library redials the address it was given. Another node takes that address over."""
     name = "cluster: one address"
     with contextlib.ExitStack() as opened:
-        if not has("/v1/adopt"):
-            checks.skip(f"{name}: a dead node's clients are served again", NO_ADOPTION)
-            return
         fleet = opened.enter_context(Fleet("--cluster-adopt", "members", relays=False))
 
         def up():
@@ -230,9 +218,6 @@ def drained(checks):
         assert scene.finish(), scene.sums()
         print("    " + scene.sums().split("\n", 1)[0])
 
-    if not has("/v1/drain"):
-        checks.skip(name, NO_DRAIN)
-        return
     with scene:
         if checks.run(f"{name}: all of them on node 1 of 3", up):
             checks.run(f"{name}: no login is refused by the others", leaves)
