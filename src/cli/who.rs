@@ -115,6 +115,7 @@ mod tests {
             requests_waiting: 21,
             subscriptions: 4096,
             background: false,
+            login_time: None,
         };
         let facts =
             UserFacts { user: "u".into(), shard: ShardId(3), connections: vec![connection], left_out: 0 };

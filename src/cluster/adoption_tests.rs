@@ -190,8 +190,8 @@ proptest! {
         let names: Vec<String> = (0..6).map(|n| format!("node-{n}")).collect();
         let state = |n: usize, dead: &[usize]| if dead.contains(&n) { Lost } else { Active };
         let of = |dead: &[usize]| {
-            let members: Vec<_> = names.iter().enumerate().map(|(n, name)| (name.as_str(), state(n, dead), 1)).collect();
-            view(&members)
+            let members = names.iter().enumerate().map(|(n, name)| (name.as_str(), state(n, dead), 1));
+            view(&members.collect::<Vec<_>>())
         };
         let (before, after) = (of(&[lost]), of(&[lost, dies]));
         let dead = id(&names[lost]);

@@ -5,13 +5,11 @@ use super::TICK_MS;
 /// From an operator's drain to its first eviction: readiness, placement and assign are withdrawn at once, and whoever
 /// asks them shall have heard of it before the first client looks for another node.
 pub const DRAIN_LEAD_MS: u64 = 1_000;
-/// Evictions per second where `drain.evict_per_s` is auto and nothing is known of other members.
-pub const DRAIN_EVICT_PER_S: u32 = 500;
+/// Evictions per second where `drain.evict_per_s` is auto and no other active member is known.
+pub const DRAIN_EVICTIONS_MAX: u32 = 500;
 /// Largest `drain.evict_per_s`; what the other members accept is cut to it, too.
 pub const DRAIN_EVICT_PER_S_MAX: u32 = 100_000;
-/// Of what the remaining members accept a drain takes at most 1 in so many: they have clients of their own.
-pub const DRAIN_ACCEPTS_PART: u32 = 2;
-/// Positions of the table of sessions that a step of an operator's drain looks at. More sessions: the next step goes on.
+/// Positions of the table of sessions that a step of an operator's drain looks at. More: the next step goes on.
 pub const DRAIN_LOOKS_MAX: u32 = 16_384;
 /// For so long an operator's drain finds only sessions with requests in flight. Then they are evicted, too.
 pub const DRAIN_BUSY_MS: u64 = 30_000;

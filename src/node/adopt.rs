@@ -230,12 +230,17 @@ impl Node {
     pub(super) fn order_adoption(&mut self, order: AdoptionOrder) -> Result<AdoptionView, String> {
         let node = match &order {
             AdoptionOrder::Look => return Ok(self.adopting.view()),
+            AdoptionOrder::Take(node) | AdoptionOrder::Release(node) => node,
+        };
+        self.all_hear()?;
+        match &order {
+            AdoptionOrder::Look => {}
             AdoptionOrder::Take(_) if self.standing() == Standing::Draining => {
                 return Err("the gateway drains: it takes no clients".to_owned());
             }
-            AdoptionOrder::Take(node) => self.adopting.rules.take(node).map(|()| node)?,
-            AdoptionOrder::Release(node) => self.adopting.rules.release(node).map(|()| node)?,
-        };
+            AdoptionOrder::Take(_) => self.adopting.rules.take(node)?,
+            AdoptionOrder::Release(_) => self.adopting.rules.release(node)?,
+        }
         tracing::info!(?order, "by an operator");
         for (claim, place) in &mut self.adopting.places {
             if claim.node == *node {

@@ -46,7 +46,8 @@ impl Node {
 
     fn drain_shards(&mut self, first: Mono) -> Result<(), Failure> {
         let mut deadline = first;
-        // What they have not heard yet does not matter any more. Taken out of the accept group by the shards themselves, after they have emptied the accept queue.
+        // What they have not heard yet does not matter any more. Their listeners are taken out of the accept group by
+        // the shards themselves, after they have emptied the accept queue.
         for shard in &mut self.shards {
             shard.listener = None;
             shard.untold.clear();

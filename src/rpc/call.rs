@@ -21,6 +21,7 @@ use super::cluster::Mesh;
 use super::exchange::{CallPlace, DrainWatch, Exchange};
 use super::gate::{self, Gate};
 use super::metadata::{CallHead, Refusal};
+use super::peers::Links;
 use super::readiness::Readiness;
 use super::services::{self, Catalog, Method, Streaming, Unary};
 use super::stream::{Inbound, Outbound, send_all};
@@ -50,6 +51,8 @@ pub(super) struct Service {
     pub(super) readiness: Readiness,
     /// On thread 0 of a node among others.
     pub(super) mesh: OnceCell<Mesh>,
+    /// The mesh's, for peers that dial us.
+    pub(super) links: OnceCell<Links>,
 }
 
 /// What of a [`Service`] may change while it runs.

@@ -76,6 +76,7 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
         node_id: start.config.cluster.node_id.as_ref().map(ToString::to_string).unwrap_or_default(),
         catalog: Catalog::new(&start.config.rpc, start.config.cluster.source),
         mesh: OnceCell::new(),
+        links: OnceCell::new(),
         readiness: readiness.clone(),
         live: RefCell::new(Rc::new(Live::of(&policy))),
     });
@@ -193,7 +194,8 @@ fn mesh(
         events,
     };
     let mesh = Mesh::new(plan, link);
-    drop(service.mesh.set(mesh.clone())); // it was empty
+    drop(service.links.set(mesh.links().clone())); // they were empty
+    drop(service.mesh.set(mesh.clone()));
     Ok(Some(mesh))
 }
 

@@ -28,8 +28,9 @@ fn dial(gateway: &Gateway, address: SocketAddr, user: &str) -> Result<Client, St
     Client::connect(address, user, 1, &gateway.token(user, 1), &Options::default())
 }
 
-fn is_served(client: &mut Client) {
-    assert_eq!(client.request(GET_NEWEST_SEQ, &GetMaxSeqReq::default()).err_code, 0);
+fn is_served(client: &mut Client, user: &str) {
+    let request = GetMaxSeqReq { user_id: user.into() };
+    assert_eq!(client.request(GET_NEWEST_SEQ, &request).err_code, 0);
 }
 
 fn held(gateway: &Gateway) -> Value {
@@ -58,7 +59,7 @@ fn who_dials_a_dead_nodes_address_is_served_until_it_is_given_back_and_stays_the
         let users: Vec<String> = (0..6).map(|n| format!("u{n}")).collect();
         let mut clients: Vec<Client> =
             users.iter().map(|user| dial(&gateway, address, user).unwrap()).collect();
-        clients.iter_mut().for_each(is_served);
+        clients.iter_mut().zip(&users).for_each(|(client, user)| is_served(client, user));
         assert_eq!(gateway.metrics().sum("pinion_adopted_addresses", &[]), 1.0);
         let told = |lines: &[&str]| {
             let want: Vec<String> = lines.iter().map(|verb| format!("{verb} n2 {address}\n")).collect();
@@ -72,7 +73,7 @@ fn who_dials_a_dead_nodes_address_is_served_until_it_is_given_back_and_stays_the
 
         assert_eq!(post(&gateway, "/v1/adopt/release?node=n2").0, 200);
         eventually("the listener to close", || TcpStream::connect(address).is_err().then_some(()));
-        clients.iter_mut().for_each(is_served);
+        clients.iter_mut().zip(&users).for_each(|(client, user)| is_served(client, user));
         told(&["take", "give"]);
         eventually("nothing to be held", || {
             held(&gateway)["held"].as_array().unwrap().is_empty().then_some(())
@@ -80,7 +81,7 @@ fn who_dials_a_dead_nodes_address_is_served_until_it_is_given_back_and_stays_the
 
         // It is given back when the node ends, too, and the hook hears of it before the exit.
         assert_eq!(post(&gateway, "/v1/adopt?node=n2").0, 200);
-        is_served(&mut dial(&gateway, address, "again").unwrap());
+        is_served(&mut dial(&gateway, address, "again").unwrap(), "again");
         told(&["take", "give", "take"]);
         gateway.signal(Signal::TERM);
         assert_eq!(gateway.wait().code(), Some(0));
@@ -98,7 +99,7 @@ fn a_drain_gives_the_address_back_and_its_end_takes_it_again() {
     eventually("the listener to close", || TcpStream::connect(address).is_err().then_some(()));
     assert!(post(&gateway, "/v1/adopt?node=n2").1.contains("the gateway drains"));
     assert_eq!(post(&gateway, "/v1/drain/cancel").0, 200);
-    is_served(&mut eventually("to be served again", || dial(&gateway, address, "u").ok()));
+    is_served(&mut eventually("to be served again", || dial(&gateway, address, "u").ok()), "u");
 }
 
 #[test]
@@ -114,7 +115,7 @@ fn an_address_in_use_is_said_and_tried_again() {
     );
     assert_eq!(held(&gateway)["held"][0]["serving"], false);
     drop(taken);
-    is_served(&mut eventually("the address", || dial(&gateway, address, "u").ok()));
+    is_served(&mut eventually("the address", || dial(&gateway, address, "u").ok()), "u");
     assert!(gateway.metrics().sum("pinion_adoption_failures_total", &["step=\"listen\""]) >= 1.0);
 }
 
@@ -132,7 +133,7 @@ fn a_hook_that_hangs_or_fails_is_counted_tried_again_and_keeps_nobody_from_being
     let flags = ["--cluster-adopt-hook", script.to_str().unwrap(), "--cluster-adopt-hook-ms", "100"];
     let gateway = start(address, &flags);
     assert_eq!(post(&gateway, "/v1/adopt?node=n2").0, 200);
-    is_served(&mut dial(&gateway, address, "u").unwrap());
+    is_served(&mut dial(&gateway, address, "u").unwrap(), "u");
     for line in ["did not end within 100 ms and was killed", "ended with exit status: 7"] {
         eventually(line, || gateway.logs().contains(line).then_some(()));
     }
@@ -156,7 +157,7 @@ fn only_listed_addresses_are_taken_and_the_command_says_which() {
     assert_eq!(code, 2);
     assert!(error.contains("no address of n3 is known"), "{error}");
     assert_eq!(adopt(&["n2"]).0, 0);
-    is_served(&mut dial(&gateway, address, "u").unwrap());
+    is_served(&mut dial(&gateway, address, "u").unwrap(), "u");
     assert_eq!(adopt(&["n2", "--release"]).0, 0);
     eventually("the listener to close", || TcpStream::connect(address).is_err().then_some(()));
 }

@@ -41,8 +41,9 @@ fn crowd(gateway: &Gateway, n: usize) -> Vec<Client> {
     (0..n).map(|n| gateway.connect(&format!("u{n}"), 1)).collect()
 }
 
-fn is_served(client: &mut Client) {
-    assert_eq!(client.request(GET_NEWEST_SEQ, &GetMaxSeqReq::default()).err_code, 0);
+fn is_served(client: &mut Client, user: &str) {
+    let request = GetMaxSeqReq { user_id: user.into() };
+    assert_eq!(client.request(GET_NEWEST_SEQ, &request).err_code, 0);
 }
 
 fn engines() -> impl Iterator<Item = [&'static str; 2]> {
@@ -86,7 +87,8 @@ fn a_drained_gateway_refuses_clients_says_1001_and_stays_until_it_is_told_to_ser
         assert_eq!((code, error.as_str()), (0, ""), "{text}");
         assert!(text.starts_with("serving: 0 connections here"), "{text}");
         assert_eq!(gateway.get("/readyz").unwrap().0, 200);
-        crowd(&gateway, 6).iter_mut().for_each(is_served);
+        let mut clients = crowd(&gateway, 6);
+        clients.iter_mut().zip(0..).for_each(|(client, n)| is_served(client, &format!("u{n}")));
         eventually("the metric", || (gateway.metrics().sum("pinion_draining", &[]) == 0.0).then_some(()));
         let (status, why) = post(&gateway, "/v1/drain/cancel");
         assert_eq!((status, why.as_str()), (400, "400: the gateway does not drain\n"));
@@ -109,7 +111,7 @@ fn a_drain_that_is_cancelled_in_the_middle_keeps_who_is_left() {
     });
     assert!(left > 10.0, "{left}");
     let mut newcomer = gateway.connect("newcomer", 1);
-    is_served(&mut newcomer);
+    is_served(&mut newcomer, "newcomer");
     let mut open = 0.0;
     for client in &mut clients {
         // Those who were told to go have the close frame before an answer to this.

@@ -33,8 +33,18 @@ fn gone(rig: &mut Rig, conns: &mut Vec<ConnId>) -> Vec<ConnId> {
     left
 }
 
+/// As [`gone`], looked at after each tick of so many milliseconds.
+fn gone_within(rig: &mut Rig, conns: &mut Vec<ConnId>, ms: u64) -> usize {
+    let mut n = 0;
+    for _ in 0..ms / limits::TICK_MS {
+        rig.wait(limits::TICK_MS);
+        n += gone(rig, conns).len();
+    }
+    n
+}
+
 fn asks(rig: &mut Rig, conn: ConnId, user: &str, name: &str) -> UpstreamCall {
-    rig.request(conn, user, (1003, name), b"x");
+    rig.request(conn, user, (1001, name), b"x");
     rig.calls().pop().expect("the service is asked")
 }
 
@@ -73,8 +83,7 @@ fn requests_in_flight_are_answered_before_their_connections_leave() {
     let busy = conns[3];
     let call = asks(&mut rig, busy, "u3", "in flight");
     rig.input(Input::Evict(Pace::share(rig.now.mono, 1_000, (0, 1))));
-    rig.wait(3_000);
-    assert_eq!(gone(&mut rig, &mut conns).len(), 9);
+    assert_eq!(gone_within(&mut rig, &mut conns, 3_000), 9);
     assert_eq!(conns, [busy]);
     rig.answer(&call, UpstreamOutcome::Data(Bytes::from_static(b"ok")));
     rig.wait(3 * limits::TICK_MS);
@@ -112,8 +121,7 @@ fn a_drain_that_is_cancelled_in_the_middle_leaves_nothing_behind() {
     rig.input(Input::Evict(Pace::share(rig.now.mono, 50, (0, 1))));
     let login = rig.arguments("late", Platform::IOS);
     assert_eq!(rig.accept(login), None, "nobody is let in");
-    rig.wait(500);
-    let left = gone(&mut rig, &mut conns).len();
+    let left = gone_within(&mut rig, &mut conns, 500);
     assert!((15..=25).contains(&left), "{left}");
     rig.input(Input::Serve);
     rig.wait(5_000);
@@ -148,8 +156,7 @@ fn a_deadline_in_a_paced_drain_wins() {
         rig.wait(limits::TICK_MS);
     }
     assert!(most <= 4, "{most} left at once");
-    rig.wait(limits::FLUSH_DEADLINE_MS);
-    gone(&mut rig, &mut conns);
+    gone_within(&mut rig, &mut conns, limits::FLUSH_DEADLINE_MS);
     assert_eq!(conns, [], "at the deadline all are gone, and who is not answered, too");
 }
 

@@ -20,6 +20,7 @@
 mod caller;
 mod checker;
 mod churn;
+mod claims_behaviour;
 mod client;
 mod connection_behaviour;
 mod drain_behaviour;

@@ -1,13 +1,12 @@
 //! One hub with hands on it, for tests that read like a conversation: log in, send, push, wait, look.
 
 use bytes::Bytes;
-use pinion::hub::login_policy::LoginPolicy;
 use pinion::hub::mail::{
     Audience, OnlineStatusMail, PushBody, PushMail, PushRules, Recipient, RecipientVerdict, RpcOutcome,
     ShardMail, UserStatus,
 };
 use pinion::hub::upstream::{UpstreamCall, UpstreamOutcome, UpstreamReply};
-use pinion::hub::{Accepted, Effect, Hub, HubConfig, Input, SendBatch, SpreadPlan};
+use pinion::hub::{Accepted, Effect, Hub, HubConfig, Input, SendBatch};
 use pinion::ids::{ConnId, Platform, RpcId, RpcTicket, ShardId, SlotId, SourceId, Text};
 use pinion::limits;
 use pinion::metrics::Metric;

@@ -193,7 +193,7 @@ pub(super) const CLUSTER: &[Setting] = &[
         "cluster.fence",
         "report",
         "`report` or `strict`",
-        "report",
+        "strict",
         "What a node does that can renew nothing and misses a peer; strict: it closes its connections",
         |d, t| d.config.cluster.fence = named(t, &FENCES)?,
         |c| name_of(c.cluster.fence, &FENCES)

@@ -1,15 +1,15 @@
 //! An operator's drain: the node empties itself at a pace and without a deadline, and may be told to serve again.
 //!
 //! At once it leaves placement and assign (`Standing::Draining`), is not ready, gives other nodes' addresses back and
-//! closes its listeners (after accepting who waits in them): a refused connect is an answer that clients retry and that
-//! balancers mend by themselves, and it costs less than a 503 for each retry. It stays in OpenIM's discovery: there are
-//! connections to push to until the last one is gone, and it may be told to serve again.
+//! closes its listeners (after accepting who waits in them): a refused connect is an answer that clients retry and
+//! that balancers mend by themselves, and it costs less than a 503 for each retry. It leaves OpenIM's discovery when
+//! the last connection is gone, since OpenIM pushes only to what is registered.
 
 use super::progress::{Counts, Drain, DrainView, Rate};
 use crate::hub::drain::Pace;
 use crate::limits::{
-    ACCEPTS_PER_SECOND_MAX, DRAIN_ACCEPTS_PART, DRAIN_EVICT_PER_S, DRAIN_EVICT_PER_S_MAX, DRAIN_LEAD_MS,
-    REST_MS, STALL_WATCH_MS,
+    ACCEPTS_PER_SECOND_MAX, DRAIN_EVICT_PER_S_MAX, DRAIN_EVICTIONS_MAX, DRAIN_LEAD_MS, REST_MS,
+    STALL_WATCH_MS,
 };
 use crate::metrics::Metric;
 use crate::node::{Node, NodeState};
@@ -18,6 +18,9 @@ use crate::shard::mailbox::{Control, RpcMail};
 use crate::shard::orders::{DrainOrder, MainNews, NodeLevels, Standing};
 use crate::shard::{bind_listener, clock};
 use crate::time::Mono;
+
+/// Of what the remaining members accept a drain takes at most 1 in so many: they have clients of their own.
+const ACCEPTS_PART: u32 = 2;
 
 impl Node {
     /// Carries out what an operator says of the drain.
@@ -98,7 +101,12 @@ impl Node {
             shard.listener = Some(ours);
             shard.untold.extend([Control::Serve, Control::Listen(listener)]);
         }
-        self.drain = None;
+        let drain = self.drain.take();
+        if let Some(control) = &self.control
+            && drain.is_some_and(|drain| drain.withdrawn)
+        {
+            control.thread.register();
+        }
         self.admission.set_state(NodeState::Ready);
         self.supervisor.ready(&self.status());
         tracing::info!("the drain is cancelled; serving again");
@@ -106,7 +114,7 @@ impl Node {
     }
 
     /// An order that needs every shard is not begun while one has not heard of the last.
-    fn all_hear(&self) -> Result<(), String> {
+    pub(in crate::node) fn all_hear(&self) -> Result<(), String> {
         match self.shards.iter().position(|shard| !shard.untold.is_empty()) {
             None => Ok(()),
             Some(n) => Err(format!("shard {n} takes no mail at present (see /v1/shards); try again")),
@@ -128,6 +136,13 @@ impl Node {
         if let Some(drain) = &mut self.drain {
             drain.report(now, counts);
             pause_ms = if counts.connections > 0 { REST_MS } else { pause_ms };
+            if let Some(control) = &self.control
+                && counts.connections == 0
+                && drain.deadline.is_none()
+                && !std::mem::replace(&mut drain.withdrawn, true)
+            {
+                control.thread.withdraw();
+            }
             if drain.deadline.is_none() && drain.rate != rate {
                 tracing::info!(per_s = rate.per_s, from = rate.from, "the drain has another rate");
                 drain.rate = rate;
@@ -186,19 +201,19 @@ fn rate(configured: Option<u32>, accepts_max: u32, (own, view): (Option<&NodeId>
             // 0: any number.
             let each = if accepts_max == 0 { ACCEPTS_PER_SECOND_MAX } else { accepts_max };
             let all = u64::from(each) * u64::try_from(n).unwrap_or(u64::MAX);
-            let part = all / u64::from(DRAIN_ACCEPTS_PART);
+            let part = all / u64::from(ACCEPTS_PART);
             let per_s = u32::try_from(part).unwrap_or(u32::MAX).clamp(1, DRAIN_EVICT_PER_S_MAX);
             let from = format!(
-                "1/{DRAIN_ACCEPTS_PART} of what {n} other members accept (websocket.accepts_per_second_max)"
+                "1/{ACCEPTS_PART} of what {n} other members accept (websocket.accepts_per_second_max)"
             );
             Rate { per_s, from }
         }
         Some(_) => Rate {
-            per_s: DRAIN_EVICT_PER_S,
+            per_s: DRAIN_EVICTIONS_MAX,
             from: "the default: no other member is active, so clients have nowhere to go".to_owned(),
         },
         None => Rate {
-            per_s: DRAIN_EVICT_PER_S,
+            per_s: DRAIN_EVICTIONS_MAX,
             from: "the default: other members are not known (cluster.source)".to_owned(),
         },
     }
@@ -228,8 +243,8 @@ mod tests {
             (None, 1, Some(&fleet), 1),
             (None, 0, Some(&fleet), ACCEPTS_PER_SECOND_MAX),
             (None, 1_000_000, Some(&fleet), DRAIN_EVICT_PER_S_MAX),
-            (None, 100, Some(&alone), DRAIN_EVICT_PER_S),
-            (None, 100, None, DRAIN_EVICT_PER_S),
+            (None, 100, Some(&alone), DRAIN_EVICTIONS_MAX),
+            (None, 100, None, DRAIN_EVICTIONS_MAX),
         ] {
             let Rate { per_s, from } = rate(configured, accepts_max, (Some(&a), view));
             assert_eq!(per_s, want, "{from}");

@@ -42,6 +42,8 @@ pub(in crate::node) struct Drain {
     /// By then all are gone; `None`: an operator's drain.
     pub(in crate::node) deadline: Option<Mono>,
     pub(in crate::node) rate: Rate,
+    /// The node has left OpenIM's discovery.
+    pub(in crate::node) withdrawn: bool,
     next_line: Mono,
     said_empty: bool,
     /// When the count of evictions grew last.
@@ -64,6 +66,7 @@ impl Drain {
             evicted_before: counts.evicted,
             deadline: None,
             rate,
+            withdrawn: false,
             next_line: now.plus_ms(DRAIN_LOG_MS),
             said_empty: false,
             moved: (counts.evicted, now),

@@ -223,8 +223,8 @@ pub(super) async fn stream(service: &Rc<Service>, call: StreamCall) -> Result<()
 /// A peer that dialled us. Links are kept by thread 0; the kernel gives connections to any, so another try may get
 /// there.
 async fn link(service: &Rc<Service>, call: StreamCall) -> Result<(), End> {
-    match service.mesh.get() {
-        Some(mesh) => mesh.links().accept(call).await,
+    match service.links.get() {
+        Some(links) => links.accept(call).await,
         None => {
             Err(Status::new(code::ABORTED, "another thread of this node keeps the links: dial again").into())
         }

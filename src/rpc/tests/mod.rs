@@ -235,8 +235,6 @@ fn config() -> Config {
         assign: crate::config::AssignConfig::default(),
         backend: crate::config::Backend::Embedded,
         openim: crate::config::OpenimConfig::default(),
-        cluster: Default::default(),
-        assign: Default::default(),
         websocket: WebsocketConfig {
             address: "::".parse().unwrap(),
             port: 0,
@@ -271,8 +269,6 @@ fn config() -> Config {
         record: RecordConfig { mode: RecordMode::Off, dir: ".".into(), bytes_max: 0 },
         log: LogConfig { level: "info".to_owned(), json: false, users: crate::config::UserNames::Plain },
         planted: Default::default(),
-        cluster: Default::default(),
-        assign: Default::default(),
     }
 }
 

@@ -21,8 +21,6 @@ pub(crate) fn config() -> Config {
         assign: crate::config::AssignConfig::default(),
         backend: crate::config::Backend::Embedded,
         openim: crate::config::OpenimConfig::default(),
-        cluster: Default::default(),
-        assign: Default::default(),
         websocket: WebsocketConfig {
             address: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             port: 0,
@@ -61,7 +59,5 @@ pub(crate) fn config() -> Config {
         },
         log: LogConfig { level: "info".into(), json: false, users: crate::config::UserNames::Plain },
         planted: Default::default(),
-        cluster: Default::default(),
-        assign: Default::default(),
     }
 }

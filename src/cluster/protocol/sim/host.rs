@@ -6,7 +6,9 @@ use super::super::frame::{Class, Conn, Key};
 use super::super::io::{Input, Login, Mail, Resident};
 use super::super::placed::Placed;
 use super::super::{Fence, Identity, Node};
+use super::real::RealShard;
 use crate::cluster::protocol::rules::Rules;
+use crate::hub::cluster::ConnNumber;
 use crate::hub::mail::{DeviceOutcome, DeviceVerdict};
 use crate::ids::{Platform, ShardId, Text};
 use crate::placement::Algorithm;
@@ -51,6 +53,8 @@ pub struct Host {
     rate: u64,
     /// Of the shards' key giver.
     floor: u64,
+    /// In place of the models in `shards`, if there are any.
+    pub hubs: Vec<RealShard>,
 }
 
 #[derive(Default)]
@@ -107,6 +111,7 @@ impl Host {
             offset,
             rate,
             floor: 0,
+            hubs: Vec::new(),
         };
         host.node.lease.until = host.lease_end(world_now);
         host
@@ -138,12 +143,16 @@ impl Host {
         self.conns.iter().filter(|(_, client)| client.key.is_some()).map(|(number, client)| (*number, client))
     }
 
-    fn shard_of(user: &Text) -> usize {
+    pub fn shard_of(user: &Text) -> usize {
         usize::from(user.as_str().bytes().last().unwrap() % 2)
     }
 
     /// A client comes: its shard registers it, or asks the router.
     pub fn login(&mut self, user: Text, class: Option<Class>, world: u64) -> Vec<Deed> {
+        if !self.hubs.is_empty() {
+            self.hub_login(&user, world);
+            return Vec::new();
+        }
         let number = self.next_conn;
         self.next_conn += 1;
         self.conns.insert(number, Client { user: user.clone(), class, key: None });
@@ -175,7 +184,10 @@ impl Host {
     }
 
     /// The client goes, or is thrown out.
-    pub fn close(&mut self, number: u64) -> Vec<Deed> {
+    pub fn close(&mut self, number: u64, world: u64) -> Vec<Deed> {
+        if !self.hubs.is_empty() {
+            return self.hub_close(number, world);
+        }
         let Some(client) = self.conns.remove(&number) else { return Vec::new() };
         self.shards[Self::shard_of(&client.user)].outbox.push_back(Input::Gone(number));
         vec![Deed::Closed(number)]
@@ -204,6 +216,10 @@ impl Host {
                 self.shards[Self::shard_of(user)].inbox.push_back(ShardMail::Router(mail));
             }
             Mail::Register(number, _) | Mail::Refuse(number) | Mail::Kick { number, .. } => {
+                if !self.hubs.is_empty() {
+                    let shard = usize::from(ConnNumber(number).shard().0);
+                    return self.shards[shard].inbox.push_back(ShardMail::Router(mail));
+                }
                 if let Some(client) = self.conns.get(&number) {
                     self.shards[Self::shard_of(&client.user)].inbox.push_back(ShardMail::Router(mail));
                 }
@@ -211,8 +227,16 @@ impl Host {
         }
     }
 
+    /// Whether a shard has something to do.
+    pub fn shard_busy(&self, shard: usize) -> bool {
+        !self.shards[shard].inbox.is_empty() || self.hubs.get(shard).is_some_and(RealShard::is_busy)
+    }
+
     /// A shard takes its next mail.
-    pub fn shard_step(&mut self, shard: usize) -> Vec<Deed> {
+    pub fn shard_step(&mut self, shard: usize, world: u64) -> Vec<Deed> {
+        if !self.hubs.is_empty() {
+            return self.hub_step(shard, world);
+        }
         let Some(mail) = self.shards[shard].inbox.pop_front() else { return Vec::new() };
         match mail {
             ShardMail::Deliver { leg, ticket, users } => self.deliver(shard, leg, ticket, users),
@@ -235,7 +259,7 @@ impl Host {
                 Vec::new()
             }
             ShardMail::Router(Mail::Register(number, key)) => self.register(shard, number, key),
-            ShardMail::Router(Mail::Refuse(number)) => self.close(number),
+            ShardMail::Router(Mail::Refuse(number)) => self.close(number, 0),
             ShardMail::Router(Mail::Kick { number, winner }) => self.kick(number, &winner),
             ShardMail::Router(Mail::Judge { user, class, key }) => self.judge(shard, &user, class, &key),
             ShardMail::Router(Mail::Deliver { .. }) => unreachable!("split in post"),
@@ -273,7 +297,7 @@ impl Host {
     fn kick(&mut self, number: u64, winner: &Key) -> Vec<Deed> {
         let key = self.conns.get(&number).and_then(|client| client.key.clone());
         let Some(key) = key.filter(|key| key < winner) else { return Vec::new() };
-        let mut deeds = self.close(number);
+        let mut deeds = self.close(number, 0);
         deeds.push(Deed::Kicked { number, key, winner: winner.clone() });
         deeds
     }

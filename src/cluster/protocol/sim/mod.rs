@@ -15,6 +15,7 @@ mod edges;
 mod host;
 mod mutations;
 mod quiet;
+mod real;
 mod scripts;
 mod source;
 mod truth;
@@ -22,7 +23,7 @@ mod wire;
 mod world;
 
 use super::rules::Rules;
-use world::{Profile, World};
+use world::{Profile, Shards, World};
 
 /// Walks of each profile unless `PINION_SIM_SEEDS` says otherwise.
 const SEEDS: u64 = 60;
@@ -34,6 +35,7 @@ const MIXED: Profile = Profile {
     users: 2,
     steps: 300,
     long_jumps: 6,
+    shards: Shards::Model,
     weights: [40, 14, 18, 4, 7, 6, 10, 5, 1, 6, 2, 1, 2, 1, 1, 1, 1],
 };
 const CHURN: Profile = Profile {
@@ -42,6 +44,7 @@ const CHURN: Profile = Profile {
     users: 2,
     steps: 300,
     long_jumps: 6,
+    shards: Shards::Model,
     weights: [40, 14, 18, 4, 8, 7, 12, 5, 1, 6, 1, 2, 3, 2, 3, 1, 1],
 };
 const FLIPS: Profile = Profile {
@@ -50,6 +53,7 @@ const FLIPS: Profile = Profile {
     users: 2,
     steps: 300,
     long_jumps: 6,
+    shards: Shards::Model,
     weights: [40, 14, 18, 4, 8, 6, 8, 5, 1, 6, 2, 0, 1, 0, 0, 5, 0],
 };
 
@@ -60,6 +64,7 @@ const LEASES: Profile = Profile {
     users: 1,
     steps: 500,
     long_jumps: 10,
+    shards: Shards::Model,
     weights: [45, 14, 18, 4, 10, 9, 12, 4, 1, 6, 1, 2, 4, 2, 4, 0, 0],
 };
 

@@ -35,9 +35,8 @@ impl World {
         loop {
             let notices: Vec<_> = self.wire.notices.iter().copied().collect();
             let lanes = self.wire.busy();
-            let shards = self.shards(|host, shard| {
-                !host.shards[shard].inbox.is_empty() || !host.shards[shard].outbox.is_empty()
-            });
+            let shards =
+                self.shards(|host, shard| host.shard_busy(shard) || !host.shards[shard].outbox.is_empty());
             if notices.is_empty() && lanes.is_empty() && shards.is_empty() {
                 return;
             }
@@ -78,6 +77,7 @@ impl World {
             self.check_pushes();
             self.check_policy();
         }
+        self.end_hubs();
     }
 
     fn check_directory(&mut self) {

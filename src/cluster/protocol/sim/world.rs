@@ -26,8 +26,18 @@ pub struct Profile {
     pub steps: u64,
     /// Of 20 steps of time so many are long.
     pub long_jumps: u64,
+    pub shards: Shards,
     /// Weights of the events, in the order of [`World::step`].
     pub weights: [u64; 17],
+}
+
+/// What stands for the shards of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shards {
+    /// A few lines that do what shards must do.
+    Model,
+    /// The hubs of production.
+    Hubs,
 }
 
 /// Whether the peers of a process that ends will see their links end.
@@ -165,7 +175,7 @@ impl World {
     }
 
     fn shard_some(&mut self) {
-        let busy: Vec<(usize, usize)> = self.shards(|host, shard| !host.shards[shard].inbox.is_empty());
+        let busy: Vec<(usize, usize)> = self.shards(Host::shard_busy);
         if let Some((i, shard)) = self.pick(&busy) {
             self.shard_step(i, shard);
         }
@@ -178,7 +188,8 @@ impl World {
     }
 
     pub fn shard_step(&mut self, i: usize, shard: usize) {
-        let deeds = self.slots[i].host.as_mut().unwrap().shard_step(shard);
+        let now = self.now;
+        let deeds = self.slots[i].host.as_mut().unwrap().shard_step(shard, now);
         self.note(i, deeds);
     }
 
@@ -261,6 +272,7 @@ impl World {
     pub fn advance(&mut self, ms: u64, late: u64) {
         self.now += ms;
         for i in self.running() {
+            self.tick_hubs(i);
             self.renew(i);
             let Some(host) = &self.slots[i].host else { continue };
             let due = host.node.due().is_some_and(|due| due <= host.now(self.now).mono);
@@ -268,6 +280,12 @@ impl World {
                 self.feed(i, Input::Tick);
             }
         }
+    }
+
+    fn tick_hubs(&mut self, i: usize) {
+        let now = self.now;
+        let deeds = self.slots[i].host.as_mut().unwrap().hub_tick(now);
+        self.note(i, deeds);
     }
 
     fn renew(&mut self, i: usize) {
@@ -307,7 +325,8 @@ impl World {
         let Some(i) = self.pick(&self.running()) else { return };
         let numbers: Vec<u64> = self.host(i).conns.keys().copied().collect();
         if let Some(number) = self.pick(&numbers) {
-            let deeds = self.slots[i].host.as_mut().unwrap().close(number);
+            let now = self.now;
+            let deeds = self.slots[i].host.as_mut().unwrap().close(number, now);
             self.note(i, deeds);
         }
     }
@@ -387,6 +406,9 @@ impl World {
         let clock = (self.below(1_000_000), 9_901 + self.below(199));
         let mut host = Host::new(id, epoch, self.rules, || clock, self.now);
         host.viewed = Epoch(epoch.0 - 1);
+        if self.profile.shards == Shards::Hubs {
+            host.take_hubs(self.conflicts);
+        }
         self.slots[i].host = Some(host);
     }
 
@@ -473,7 +495,7 @@ impl World {
         }
     }
 
-    fn note(&mut self, i: usize, deeds: Vec<Deed>) {
+    pub fn note(&mut self, i: usize, deeds: Vec<Deed>) {
         let host = self.slots[i].host.as_ref().unwrap();
         for deed in deeds {
             self.truth.note(host, deed);
