@@ -28,7 +28,7 @@ RATE, RECIPIENTS = 40, 4
 SETTLE_SECONDS = 60
 CUT_SECONDS, STOPPED_SECONDS, OUTAGE_SECONDS = 5, 10, 20
 # Of all recipients; a fleet that calls nothing complete would lose nothing either.
-COMPLETE_MIN = 0.5
+COMPLETE_MIN = 0.2
 INSTANCE, NAMESPACE = "openimserver", "openim-lin"
 POD = f"{INSTANCE}-openim-msggateway"
 KEY = f"{{node_id}}.{POD}-headless.{NAMESPACE}.svc.cluster.local"
