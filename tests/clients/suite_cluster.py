@@ -67,7 +67,7 @@ class PlantedCrowd:
 
 
 def planted():
-    """Number 1 came, 2 is missing at one connection: lost if its verdict says complete or written, and not otherwise."""
+    """Number 1 came, 2 is missing at one connection: lost only if its verdict says complete, or written."""
     crowd = PlantedCrowd()
     for number, verdicts, lost in [
         (1, {"both": (True, 2), "gone": (True, 1)}, 0),
@@ -302,7 +302,7 @@ class OpenImPush:
         return ring.owner(user).split(".")[0]
 
     def send(self, where):
-        """One message for each user, the same to each node that `where(user)` names. Then each connection has it once."""
+        """One message per user, the same to each node that `where(user)` names. Then each connection has it once."""
         told, doubles = {}, len(self.crowd.doubles)
         for user in self.users:
             self.number += 1

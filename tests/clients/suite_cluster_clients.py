@@ -101,7 +101,7 @@ def behind_nginx(checks):
             until(lambda: crowd.opened() == len(people), lambda: f"{crowd.opened()} of {len(people)} are back")
             with contextlib.closing(PushApi(fleet.node(2).grpc)) as api:
                 for sdk in sdks:
-                    until(lambda: written(api, sdk.user, f"to {sdk.user}"), lambda: f"{sdk.user}: {sdk.seen()}", BACK_SECONDS)
+                    until(lambda: written(api, sdk.user, f"to {sdk.user}"), lambda: sdk.seen(), BACK_SECONDS)
                     sdk.wait_message(f"to {sdk.user}")
             print(f"    {held:.0f} connections moved, of 3 native SDKs and {len(people)} light clients")
 
