@@ -46,9 +46,12 @@ pub struct Buffers {
 pub fn bind_client_listener(address: SocketAddr, buffers: Buffers) -> io::Result<TcpListener> {
     match bind(address, buffers, Whose::Ours) {
         // A kernel without IPv6 still serves "any address".
-        Err(Errno::AFNOSUPPORT) if address.is_ipv6() && address.ip().is_unspecified() => {
-            Ok(bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()), buffers, Whose::Ours)?.into())
-        }
+        Err(Errno::AFNOSUPPORT) if address.is_ipv6() && address.ip().is_unspecified() => Ok(bind(
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()),
+            buffers,
+            Whose::Ours,
+        )?
+        .into()),
         other => Ok(other?.into()),
     }
 }

@@ -62,6 +62,7 @@ fn service(config: &Config, turns: &Turns) -> Rc<Service> {
         catalog: Catalog::new(&config.rpc, MembershipSource::Static),
         live: RefCell::new(Rc::new(Live::of(&RpcPolicy::of(config)))),
         readiness: Readiness { admission: Arc::new(Admission::new(10)), pulses: Vec::new() },
+        node_id: String::new(),
         mesh: OnceCell::new(),
         links: OnceCell::new(),
     })
