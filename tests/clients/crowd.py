@@ -1,6 +1,6 @@
-"""Thousands of light WebSocket clients in one thread: each logs in as OpenIM's JavaScript clients do, notes which numbered
-texts came over which connection, and comes back by the native SDK's ladder (spec of clients: at once, then after 1, 2, 4,
-8, 16 s, and round again).
+"""Thousands of light WebSocket clients in one thread: each logs in as OpenIM's JavaScript clients do, notes which
+numbered texts came over which connection, and comes back by the native SDK's ladder (clients.md: at once, then after
+1, 2, 4, 8, 16 s, and round again).
 
 Not here: what a push should have reached (`ledger`), where nodes are (`nodes`). What always holds: `opened_at` is not
 before the 101 was written and `closed_at` not before the end of the stream was read, so a connection is never taken for

@@ -9,10 +9,8 @@ import random
 import threading
 import time
 
-import grpc
-
 from pinion_push import batch, to
-from push_api import PushApi, push_pb2
+from push_api import PushApi, grpc, push_pb2
 
 # A call to a node that is stopped ends here. The verdicts of a gateway come within 10 s.
 CALL_SECONDS = 15

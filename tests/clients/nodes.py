@@ -30,9 +30,6 @@ LEASE_MS = 4_000
 NETWORK = "127.0.7."
 CHUNK_BYTES = 1 << 16
 NODE_ID = "--cluster-node-id"
-# Why a check is skipped.
-NO_DRAIN = "this build has no /v1/drain"
-NO_ADOPTION = "this build has no /v1/adopt"
 
 
 class Relays:
@@ -160,15 +157,6 @@ def gateways():
                 continue
             if NODE_ID in words[:-1]:
                 yield words[words.index(NODE_ID) + 1], pid
-
-
-def answers(node, path):
-    """Whether this build of the gateway knows a path of the admin port."""
-    try:
-        node.ask("GET", path)
-    except RuntimeError as fault:
-        return "404 try one of" not in str(fault)
-    return True
 
 
 def free_port(host):

@@ -8,7 +8,10 @@ import threading
 import time
 import uuid
 
-import grpc
+# Servers are started while calls go on, and what gRPC does in a fork can end the child before it becomes a server.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+import grpc  # noqa: E402 -- it reads that when it is imported
 
 from checks import equal
 from gateway import ROOT

@@ -86,13 +86,13 @@ class User:
                         return event["data"]
                 left = until - time.monotonic()
                 if left <= 0 or self.process.poll() is not None:
-                    raise TimeoutError(f"{self.user}: no {name} in {seconds} s; {self._seen()}")
+                    raise TimeoutError(f"{self.user}: no {name} in {seconds} s; {self.seen()}")
                 self.news.wait(min(left, 1))
 
     def never(self, name):
         """The event has not come."""
         with self.news:
-            assert not any(event["event"] == name for event in self.events), f"{self.user}: {name}; {self._seen()}"
+            assert not any(event["event"] == name for event in self.events), f"{self.user}: {name}; {self.seen()}"
 
     def ask(self, verb, seconds=EVENT_SECONDS, **arguments):
         """Sends a command and waits for its answer; an SDK's refusal raises."""
@@ -105,14 +105,15 @@ class User:
             while number not in self.answers:
                 left = until - time.monotonic()
                 if left <= 0 or self.process.poll() is not None:
-                    raise TimeoutError(f"{self.user}: no answer to {verb} in {seconds} s; {self._seen()}")
+                    raise TimeoutError(f"{self.user}: no answer to {verb} in {seconds} s; {self.seen()}")
                 self.news.wait(min(left, 1))
             answer = self.answers.pop(number)
         if "error" in answer:
-            raise AssertionError(f"{self.user}: {verb}: {answer['error']}; {self._seen()}")
+            raise AssertionError(f"{self.user}: {verb}: {answer['error']}; {self.seen()}")
         return answer.get("ok")
 
-    def _seen(self):
+    def seen(self):
+        """What has happened to it, in words."""
         names = [event["event"] for event in self.events if not event["event"].startswith("sdk-")]
         faults = [event["data"] for event in self.events if event["event"].startswith("sdk-")]
         return f"events so far: {names}; faults of the SDK itself: {faults}; last output: {self.noise[-5:]}"

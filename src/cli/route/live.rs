@@ -78,7 +78,7 @@ pub(super) fn ask(host: &str, token: Option<&String>) -> Result<Seen, String> {
             format!("http://{host}: the gateway refuses: {why}{hint}")
         }
         Failed::Strange(why) => {
-            format!("http://{host}: {why} ({PATH}); another version of pinion, or no pinion? write its members into a file")
+            format!("http://{host}: {why} ({PATH}); another version, or no pinion? write its members into a file")
         }
     })?;
     read(&text).map_err(|why| format!("http://{host}: {why}"))
