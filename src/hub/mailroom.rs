@@ -1,4 +1,5 @@
-//! Mail from the rpc threads (from the router: `claims`): kicks, logins elsewhere, status, presence news. Each is answered in the same call.
+//! Mail from the rpc threads: kicks, logins elsewhere, status, presence news, the router's (`claims`). Each is
+//! answered in the same call.
 
 use super::dispatch::{SUBSCRIBE, tips};
 use super::login::{NewLogin, metadata};

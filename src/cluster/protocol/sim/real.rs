@@ -344,6 +344,13 @@ fn key_of(mail: &HubMail) -> Option<Key> {
 }
 
 impl World {
+    /// Time has passed for the hubs of a host.
+    pub fn tick_hubs(&mut self, i: usize) {
+        let now = self.now;
+        let deeds = self.slots[i].host.as_mut().unwrap().hub_tick(now);
+        self.note(i, deeds);
+    }
+
     /// The end of every hub: at rest nothing waits, and a drain leaves nothing behind.
     pub fn end_hubs(&mut self) {
         for i in self.running() {

@@ -282,12 +282,6 @@ impl World {
         }
     }
 
-    fn tick_hubs(&mut self, i: usize) {
-        let now = self.now;
-        let deeds = self.slots[i].host.as_mut().unwrap().hub_tick(now);
-        self.note(i, deeds);
-    }
-
     fn renew(&mut self, i: usize) {
         let now = self.now;
         let host = self.slots[i].host.as_mut().unwrap();
