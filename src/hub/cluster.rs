@@ -39,7 +39,6 @@ impl ConnNumber {
     }
 
     /// Whose connection it is.
-    #[expect(clippy::cast_possible_truncation, reason = "12 bits are left")]
     pub fn shard(self) -> ShardId {
         ShardId((self.0 >> (INDEX_BITS + GENERATION_BITS)) as u16)
     }

@@ -84,7 +84,6 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
     let server = Server::new(service, policy.limits, turns.clone(), ration);
     let (grpc, mut listeners) = (start.grpc.try_clone()?, Vec::new());
     monoio::spawn(server::accept(start.grpc, Rc::clone(&server)));
-    let orders = Orders::new(start.events.clone());
     let mut reader = Reader {
         inbox: Rc::clone(&inbox),
         exchange: exchange.clone(),
@@ -99,22 +98,20 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
     }
     if let Some(http) = start.http {
         listeners.push(http.try_clone()?);
-        let sources = Sources {
-            blocks: start.blocks.clone(),
-            admission: Arc::clone(&readiness.admission),
-            dropped_log_lines: start.dropped_log_lines,
-            service: start.config.openim.discovery.names.gateway.clone(),
-        };
-        let admin = Admin {
+        let admin = Rc::new(Admin {
             exchange: exchange.clone(),
-            readiness,
             mesh: mesh.clone(),
-            blocks: start.blocks,
             token: RefCell::new(policy.http_token.as_ref().map(Bearer::of)),
-            orders,
-            registry: exposition::registry(sources),
-        };
-        let admin = Rc::new(admin);
+            orders: Orders::new(start.events.clone()),
+            registry: exposition::registry(Sources {
+                blocks: start.blocks.clone(),
+                admission: Arc::clone(&readiness.admission),
+                dropped_log_lines: start.dropped_log_lines,
+                service: start.config.openim.discovery.names.gateway.clone(),
+            }),
+            blocks: start.blocks,
+            readiness,
+        });
         reader.admin = Some(Rc::clone(&admin));
         monoio::spawn(admin::accept(http, admin, turns.clone()));
     }

@@ -184,13 +184,14 @@ mod tests {
     fn serving(status: &'static str, body: String) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
-        std::thread::spawn(move || {
+        let answer = move || {
             let (mut socket, _) = listener.accept().unwrap();
             let mut request = [0; 4096];
             let n = socket.read(&mut request).unwrap();
             assert!(request[..n].starts_with(b"GET /v1/cluster HTTP/1.1\r\n"));
             socket.write_all(format!("HTTP/1.1 {status}\r\n\r\n{body}").as_bytes()).unwrap();
-        });
+        };
+        std::thread::Builder::new().spawn(answer).unwrap();
         host
     }
 

@@ -68,7 +68,7 @@ impl Node {
                 Some(member) if one_life && member.incarnation > greeting.incarnation => {
                     gone.push((id.clone(), Incarnation(member.incarnation.0 - 1)));
                 }
-                None if self.is_proof(id, greeting.registered_epoch, &view) => {
+                None if self.is_proof(id, greeting.registered_epoch, view) => {
                     gone.push((id.clone(), greeting.incarnation))
                 }
                 _ => {}
@@ -229,7 +229,7 @@ impl Node {
             known.node != self.me.node_id
                 && self.view.member(&known.node).is_none()
                 && !gone
-                && !greeted.is_some_and(|greeting| greeting.incarnation >= known.incarnation)
+                && greeted.is_none_or(|greeting| greeting.incarnation < known.incarnation)
         })
     }
 

@@ -161,7 +161,11 @@ impl<'a> Watcher<'a> {
                     self.set(&entry);
                 }
             } else if let Some(life) = self.registrant.keys.read_life(&entry.key) {
-                self.live(life, deleted, look);
+                if deleted {
+                    self.silenced(life, look);
+                } else {
+                    self.lives.insert(life);
+                }
             }
         }
         if records_changed {
@@ -170,11 +174,8 @@ impl<'a> Watcher<'a> {
         Ok(())
     }
 
-    fn live(&mut self, life: (NodeId, Incarnation), deleted: bool, look: &Notify) {
-        if !deleted {
-            self.lives.insert(life);
-            return;
-        }
+    /// A sign of life has vanished.
+    fn silenced(&mut self, life: (NodeId, Incarnation), look: &Notify) {
         self.lives.remove(&life);
         let (node_id, incarnation) = life;
         if node_id == self.registrant.own.node_id {

@@ -147,7 +147,7 @@ impl<H: Hands> Driver<H> {
             Event::Router(input) => input,
             Event::Shard(news) => match input_of(news) {
                 Input::Login(login) if self.node.is_none() => {
-                    return self.to_shard_of(login.number, ClusterMail::Refuse(login.number));
+                    return self.mail_shard_of(login.number, ClusterMail::Refuse(login.number));
                 }
                 input => input,
             },
@@ -216,15 +216,15 @@ impl<H: Hands> Driver<H> {
         match mail {
             Mail::Add(epoch, placed) => {
                 let placement = placed.placement().clone();
-                self.to_all(&ClusterMail::Add { epoch, placement });
+                self.mail_all(&ClusterMail::Add { epoch, placement });
             }
-            Mail::Only(epoch) => self.to_all(&ClusterMail::Only(epoch)),
-            Mail::Register(number, key) => self.to_shard_of(number, ClusterMail::Register { number, key }),
-            Mail::Refuse(number) => self.to_shard_of(number, ClusterMail::Refuse(number)),
-            Mail::Kick { number, winner } => self.to_shard_of(number, ClusterMail::Kick { number, winner }),
+            Mail::Only(epoch) => self.mail_all(&ClusterMail::Only(epoch)),
+            Mail::Register(number, key) => self.mail_shard_of(number, ClusterMail::Register { number, key }),
+            Mail::Refuse(number) => self.mail_shard_of(number, ClusterMail::Refuse(number)),
+            Mail::Kick { number, winner } => self.mail_shard_of(number, ClusterMail::Kick { number, winner }),
             Mail::Judge { user, class, key } => {
                 let owner = self.hands.owner(&user);
-                self.to_shard(owner, ClusterMail::Judge { user, class, key });
+                self.mail_shard(owner, ClusterMail::Judge { user, class, key });
             }
             Mail::Deliver { leg, push, recipients, payload } => {
                 self.hands.deliver(LocalCopy { leg, push, recipients, payload });
@@ -252,21 +252,21 @@ impl<H: Hands> Driver<H> {
         let floor = node.floor();
         if floor > self.floor {
             self.floor = floor;
-            self.to_all(&ClusterMail::Floor(floor));
+            self.mail_all(&ClusterMail::Floor(floor));
         }
     }
 
-    fn to_all(&mut self, mail: &ClusterMail) {
+    fn mail_all(&mut self, mail: &ClusterMail) {
         for shard in (0..self.me.shards).map(ShardId) {
-            self.to_shard(shard, mail.clone());
+            self.mail_shard(shard, mail.clone());
         }
     }
 
-    fn to_shard_of(&mut self, number: u64, mail: ClusterMail) {
-        self.to_shard(ConnNumber(number).shard(), mail);
+    fn mail_shard_of(&mut self, number: u64, mail: ClusterMail) {
+        self.mail_shard(ConnNumber(number).shard(), mail);
     }
 
-    fn to_shard(&mut self, shard: ShardId, mail: ClusterMail) {
+    fn mail_shard(&mut self, shard: ShardId, mail: ClusterMail) {
         let mail = if self.waiting.holds_back(shard) { Err(mail) } else { self.hands.mail(shard, mail) };
         if let Err(mail) = mail {
             self.hands.count(Metric::ClusterMailWaited);

@@ -45,14 +45,22 @@ impl Hands for FakeHands {
     }
     fn mail(&mut self, shard: ShardId, mail: ClusterMail) -> Result<(), ClusterMail> {
         let mut done = self.0.borrow_mut();
-        if done.shut { Err(mail) } else { Ok(done.mails.push((shard, mail))) }
+        if done.shut {
+            return Err(mail);
+        }
+        done.mails.push((shard, mail));
+        Ok(())
     }
     fn owner(&self, user: &str) -> ShardId {
-        ShardId(user.len() as u16 % 2)
+        ShardId(u16::from(!user.len().is_multiple_of(2)))
     }
     fn order(&mut self, order: MembershipOrder) -> Result<(), MembershipOrder> {
         let mut done = self.0.borrow_mut();
-        if done.shut { Err(order) } else { Ok(done.orders.push(order)) }
+        if done.shut {
+            return Err(order);
+        }
+        done.orders.push(order);
+        Ok(())
     }
     fn deliver(&mut self, copy: LocalCopy) {
         self.0.borrow_mut().copies.push(copy);

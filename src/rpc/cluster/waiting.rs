@@ -106,10 +106,19 @@ mod tests {
         assert!(waiting.holds_back(ShardId(0)) && !waiting.holds_back(ShardId(1)));
         let mut sent = Vec::new();
         // Room for two.
-        waiting.retry(|_, mail| if sent.len() < 2 { Ok(sent.push(mail)) } else { Err(mail) });
+        waiting.retry(|_, mail| {
+            if sent.len() == 2 {
+                return Err(mail);
+            }
+            sent.push(mail);
+            Ok(())
+        });
         assert_eq!(sent, [ClusterMail::Refuse(0), ClusterMail::Refuse(1)]);
         assert_eq!(waiting.len(), CLUSTER_MAIL_WAITING_MAX - 1);
-        waiting.retry(|_, mail| Ok(sent.push(mail)));
+        waiting.retry(|_, mail| {
+            sent.push(mail);
+            Ok(())
+        });
         assert_eq!(sent.last(), Some(&ClusterMail::Only(Epoch(3))));
         assert_eq!((waiting.len(), waiting.holds_back(ShardId(0))), (0, false));
     }
@@ -121,7 +130,10 @@ mod tests {
         waiting.keep_order(MembershipOrder::Leave);
         waiting.keep_order(MembershipOrder::Record(MemberState::Draining));
         let mut sent = Vec::new();
-        waiting.retry_orders(|order| Ok(sent.push(order)));
+        waiting.retry_orders(|order| {
+            sent.push(order);
+            Ok(())
+        });
         assert_eq!(sent, [MembershipOrder::Leave, MembershipOrder::Record(MemberState::Draining)]);
     }
 }

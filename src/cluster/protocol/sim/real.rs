@@ -83,8 +83,7 @@ fn platform() -> Platform {
 
 impl Host {
     /// Real hubs from now on; `conflicts`: one login of a user is left.
-    pub fn take_hubs(&mut self, conflicts: bool) {
-        let login_policy = if conflicts { LoginPolicy::OnePerPlatform } else { LoginPolicy::KickNobody };
+    pub fn take_hubs(&mut self, login_policy: LoginPolicy) {
         let hub = |shard| {
             let config = HubConfig::for_shard(ShardId(shard), 64);
             RealShard::new(HubConfig { login_policy, cluster: Some(self.id.clone()), ..config })
@@ -313,7 +312,8 @@ impl Host {
             let hub = &self.hubs[index].hub;
             let over = slot.is_none_or(|conn| hub.reason_of(conn).is_some());
             let out = slot.is_some_and(|conn| hub.user_of(conn).is_none());
-            if !over && !(out && self.conns[&number].key.is_some()) {
+            let kicked = out && self.conns[&number].key.is_some();
+            if !over && !kicked {
                 continue;
             }
             let client = self.conns.remove(&number).unwrap();

@@ -12,6 +12,7 @@ use super::host::{Deed, Host, SHARDS, TTL_MS};
 use super::source::Source;
 use super::truth::Truth;
 use super::wire::{Lane, Wire, name};
+use crate::hub::login_policy::LoginPolicy;
 use crate::ids::Text;
 use crate::placement::view::{Epoch, Incarnation, MemberState, NodeId, View};
 use crate::random::draw;
@@ -401,7 +402,10 @@ impl World {
         let mut host = Host::new(id, epoch, self.rules, || clock, self.now);
         host.viewed = Epoch(epoch.0 - 1);
         if self.profile.shards == Shards::Hubs {
-            host.take_hubs(self.conflicts);
+            host.take_hubs(match self.conflicts {
+                true => LoginPolicy::OnePerPlatform,
+                false => LoginPolicy::KickNobody,
+            });
         }
         self.slots[i].host = Some(host);
     }
