@@ -33,6 +33,7 @@ use crate::control::mailbox::ControlAddress;
 use crate::control::news::News;
 use crate::ids::{Ownership, RpcId, SourceId};
 use crate::limits::{LANE_BATCH_MAX, RPC_CALLS_MAX, RPC_TICK_MS};
+use crate::metrics::Block;
 use crate::placement::view::{NodeId, View};
 use crate::shard::NodeEvent;
 use crate::shard::clock;
@@ -69,17 +70,7 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
     let doorbell = TcpStream::from_std(std::net::TcpStream::from(inbox.doorbell_fd()?))?;
     let readiness = Readiness { admission: start.admission, pulses: start.pulses };
     let policy = RpcPolicy::of(&start.config);
-    let service = Rc::new(Service {
-        exchange: exchange.clone(),
-        turns: turns.clone(),
-        blocks: start.blocks.clone(),
-        node_id: start.config.cluster.node_id.as_ref().map(ToString::to_string).unwrap_or_default(),
-        catalog: Catalog::new(&start.config.rpc, start.config.cluster.source),
-        mesh: OnceCell::new(),
-        links: OnceCell::new(),
-        readiness: readiness.clone(),
-        live: RefCell::new(Rc::new(Live::of(&policy))),
-    });
+    let service = service((&start.config, &start.blocks), (&exchange, &turns), (&readiness, &policy));
     let mesh = mesh(&start.config, &service, place, &ration)?;
     let server = Server::new(service, policy.limits, turns.clone(), ration);
     let (grpc, mut listeners) = (start.grpc.try_clone()?, Vec::new());
@@ -131,6 +122,25 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
     };
     tick(&exchange, stop, publish).await;
     Ok(())
+}
+
+/// What calls of the gRPC port work with.
+fn service(
+    (config, blocks): (&Config, &[(String, Arc<Block>)]),
+    (exchange, turns): (&Exchange, &Turns),
+    (readiness, policy): (&Readiness, &RpcPolicy),
+) -> Rc<Service> {
+    Rc::new(Service {
+        exchange: exchange.clone(),
+        turns: turns.clone(),
+        blocks: blocks.to_vec(),
+        node_id: config.cluster.node_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        catalog: Catalog::new(&config.rpc, config.cluster.source),
+        mesh: OnceCell::new(),
+        links: OnceCell::new(),
+        readiness: readiness.clone(),
+        live: RefCell::new(Rc::new(Live::of(policy))),
+    })
 }
 
 /// What of a thread's start its mesh needs.

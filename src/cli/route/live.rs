@@ -230,7 +230,7 @@ mod tests {
         let why = ask(&host, None).unwrap_err();
         assert!(why.contains(&host) && why.contains("no gateway answers"), "{why}");
         for (status, body, said) in [
-            ("404 Not Found", "try one of /v1/who\n", "another version of pinion"),
+            ("404 Not Found", "try one of /v1/who\n", "another version, or no pinion"),
             ("403 Forbidden", "403: a token is needed\n", "--token gives http.token"),
             ("409 Conflict", "this node is alone\n", "refuses: this node is alone"),
             ("200 OK", "{}", "not understood"),
