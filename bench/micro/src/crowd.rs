@@ -2,7 +2,6 @@
 //!
 //! What always holds: time stands still, so that no heartbeat or deadline is in a figure.
 
-use pinion::hub::login_policy::LoginPolicy;
 use pinion::hub::mail::{
     Audience, OnlineStatusMail, PushBody, PushMail, PushRules, Recipient, RpcOutcome, ShardMail,
 };

@@ -215,7 +215,7 @@ impl Load {
                 self.pace.stage = Stage::Draining { until_ns, quiet_ns, looked_ns: now_ns };
                 let is_quiet = quiet_ns > QUIET_NS && !self.conns.iter().any(super::conn::Conn::is_waiting);
                 if is_quiet || now_ns >= until_ns {
-                    self.end();
+                    self.end_run();
                 }
             }
             _ => {}
@@ -235,7 +235,7 @@ impl Load {
         }
     }
 
-    fn end(&mut self) {
+    fn end_run(&mut self) {
         self.pace.stage = Stage::Done;
         let tally = Box::new(std::mem::take(&mut self.tally));
         self.news.push(News::Done { tally, open: self.open, last_ns: self.last_ns });
