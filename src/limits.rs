@@ -2,8 +2,7 @@
 //! default here.
 //!
 //! A constant ends in its unit (`_BYTES`, `_MS`) or in `_MAX`; `tests/it/tidy.rs` checks it. Those of one part
-//! are in a file of their own: `assign`, `channel`, `config`, `control`, `drain`, `embedded`, `links`, `placement`,
-//! `presence`, `proxy`, `routing`.
+//! are in a file of their own in `limits/`.
 
 mod assign;
 mod channel;
@@ -498,5 +497,4 @@ const _: () = assert!(STALL_SUSPECT_MS > 2 * REST_MS, "a late tick is not a stal
 const _: () = assert!(REST_MS.is_multiple_of(TICK_MS), "heartbeats are looked at in a tick");
 const _: () =
     assert!(SPREAD_MS + SPREAD_MARGIN_MS < LOGIN_DEADLINE_MS, "a delayed login still meets its deadline");
-const _: () = assert!(PROXY_HEADER_BYTES < HEAD_BYTES_MAX, "a PROXY header fits where a head is read");
 const _: () = assert!(WEB_PING_INTERVAL_MS < READ_DEADLINE_MS, "a pong must be able to arrive in time");

@@ -92,7 +92,6 @@ metrics! {
     LaneRpcFull Counter "pinion_lane_overflows_total" ("lane" = "rpc") "Mails refused because the lane was full.";
 
     ClusterFit Gauge "pinion_cluster_fit" "1 while this node may say that a push is complete: it has a lease and has met the other members.";
-    ClusterMembers Gauge "pinion_cluster_members" "Members of the cluster in any state, this node included.";
     ClusterLinked Gauge "pinion_cluster_peers" ("link" = "up") "Other nodes by link. One that is down makes pushes not complete: GET /v1/cluster says which and why.";
     ClusterUnlinked Gauge "pinion_cluster_peers" ("link" = "down") "Other nodes by link. One that is down makes pushes not complete: GET /v1/cluster says which and why.";
     ClusterPushHome Counter "pinion_cluster_pushes_total" ("path" = "home") "Recipients of pushes sent to other nodes: to their home, or to all nodes since the home is not linked or not agreed on (all), or again since its answer is missing (second).";

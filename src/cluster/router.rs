@@ -280,23 +280,12 @@ impl Router {
 
     /// A lane was full. Recipients of a push are not reached; any other call is refused as a whole.
     pub fn not_posted(&mut self, shard: ShardId, mail: &ShardMail) {
-        let ticket = match mail {
-            ShardMail::Push(push) => {
-                if let (None, Audience::Listed(recipients)) = (push.ticket, &push.audience) {
-                    self.count_not_reached(recipients.len());
-                }
-                push.ticket
-            }
-            ShardMail::Kick(kick) => Some(kick.ticket),
-            ShardMail::RemoteLogin(login) => Some(login.ticket),
-            ShardMail::OnlineStatus(status) => Some(status.ticket),
-            ShardMail::Look(look) => Some(look.ticket),
-            ShardMail::PresenceNews(_)
-            | ShardMail::CancelPush(_)
-            | ShardMail::Policy(_)
-            | ShardMail::Cluster(_) => None,
-        };
-        let Some(gather) = ticket.and_then(|t| self.gathers.get_mut(t.slot)) else {
+        if let ShardMail::Push(push) = mail
+            && let (None, Audience::Listed(recipients)) = (push.ticket, &push.audience)
+        {
+            self.count_not_reached(recipients.len());
+        }
+        let Some(gather) = mail.ticket().and_then(|t| self.gathers.get_mut(t.slot)) else {
             return;
         };
         gather.awaited.remove(&shard);

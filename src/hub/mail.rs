@@ -38,6 +38,20 @@ pub enum ShardMail {
     Cluster(Box<ClusterMail>),
 }
 
+impl ShardMail {
+    /// Where its answer goes, if it has one.
+    pub fn ticket(&self) -> Option<RpcTicket> {
+        match self {
+            Self::Push(push) => push.ticket,
+            Self::Kick(kick) => Some(kick.ticket),
+            Self::RemoteLogin(login) => Some(login.ticket),
+            Self::OnlineStatus(status) => Some(status.ticket),
+            Self::Look(look) => Some(look.ticket),
+            Self::PresenceNews(_) | Self::CancelPush(_) | Self::Policy(_) | Self::Cluster(_) => None,
+        }
+    }
+}
+
 /// One push to those of its recipients that this shard owns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PushMail {

@@ -53,3 +53,6 @@ pub const PROXY_ADMIN_MAX: usize = 16;
 
 const _: () = assert!(PROXY_BUFFER_BYTES >= super::HEAD_BYTES_MAX, "a head is read into the buffer");
 const _: () = assert!(PROXY_ANSWER_MS > super::LOGIN_DEADLINE_MS, "a login's own deadline comes first");
+
+const _: () =
+    assert!(super::PROXY_HEADER_BYTES < super::HEAD_BYTES_MAX, "a PROXY header fits where a head is read");

@@ -129,7 +129,9 @@ fn a_login_asks_unless_it_is_at_home_under_every_placement_in_force() {
     news(&mut rig);
     rig.log_in("v", Platform::IOS);
     add(&mut rig, 2, &["b"]);
-    ask(&mut { rig }, "w");
+    rig.turn();
+    news(&mut rig);
+    ask(&mut rig, "w");
 
     let mut rig = at_home();
     add(&mut rig, 2, &["b"]);

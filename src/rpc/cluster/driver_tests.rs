@@ -1,3 +1,5 @@
+//! The driver with hands that note what they are given.
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;

@@ -283,7 +283,6 @@ impl Mesh {
         let node = driver.node();
         let fit = node.is_some_and(protocol::Node::fit);
         tally.set(Metric::ClusterFit, u64::from(fit));
-        tally.set(Metric::ClusterMembers, node.map_or(0, |node| node.view().members().len() as u64));
         tally.set(Metric::ClusterLinked, node.map_or(0, |node| node.linked().count() as u64));
         tally.set(Metric::ClusterUnlinked, node.map_or(0, |node| node.unlinked().len() as u64));
         tally.set(Metric::ClusterMailWaiting, driver.waiting() as u64);

@@ -17,13 +17,14 @@ use crate::wire::grpc::{Messages, frame};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "openim.msggateway.msgGateway",
     "OpenIMServer.msggateway.msgGateway",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
     "pinion.v1.Push",
+    "pinion.v1.Node",
 ];
 
 /// A call that streams.
@@ -91,7 +92,7 @@ fn health_follows_the_node_and_needs_no_metadata() {
             }
             assert_eq!(check(node, "openim.msggateway"), Err(5), "{state:?}");
         }
-        node.await_count(Metric::RpcOtherOk, 21);
+        node.await_count(Metric::RpcOtherOk, 24);
         node.await_count(Metric::RpcOtherError, 3);
     });
 }

@@ -1,4 +1,5 @@
-//! What another node sends: any bytes are a fault or frames, and frames that were read are written and read as the same.
+//! What another node sends: any bytes are a fault or frames, and frames that were
+//! read are written and read as the same.
 #![no_main]
 
 use bytes::Bytes;

@@ -18,7 +18,7 @@ const MAIN_THREAD: &str = "the main thread waits for signals, for news of the th
 pub const EXCEPTIONS: [Exception; 11] = [
     blocking("src/shard/news.rs", 1, MAIN_THREAD),
     blocking("src/node/drain.rs", 2, MAIN_THREAD),
-    blocking("src/node/threads.rs", 1, MAIN_THREAD),
+    blocking("src/node/threads.rs", 2, MAIN_THREAD),
     blocking(
         "src/shard/stall_trace.rs",
         1,

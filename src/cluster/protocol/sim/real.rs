@@ -387,7 +387,7 @@ impl World {
 }
 
 /// Walks of each profile unless `PINION_SIM_SEEDS` says otherwise.
-const WALKS: u64 = 260;
+const WALKS: u64 = 100;
 const REAL: Profile = Profile { name: "real mixed", nodes: 3, steps: 120, shards: Shards::Hubs, ..MIXED };
 const REAL_FLIPS: Profile = Profile { name: "real flips", steps: 120, shards: Shards::Hubs, ..FLIPS };
 

@@ -402,10 +402,8 @@ impl World {
         let mut host = Host::new(id, epoch, self.rules, || clock, self.now);
         host.viewed = Epoch(epoch.0 - 1);
         if self.profile.shards == Shards::Hubs {
-            host.take_hubs(match self.conflicts {
-                true => LoginPolicy::OnePerPlatform,
-                false => LoginPolicy::KickNobody,
-            });
+            let loose = LoginPolicy::KickNobody;
+            host.take_hubs(if self.conflicts { LoginPolicy::OnePerPlatform } else { loose });
         }
         self.slots[i].host = Some(host);
     }
