@@ -228,6 +228,8 @@ fn a_node_that_was_cut_off_learns_that_it_is_lost_and_registers_anew() {
     two.order(MembershipOrder::Register(MemberState::Active));
     let epoch = two.await_recorded();
     for node in [&one, &two] {
+        // Before, `two` still has the view that it had when it was cut off, in which it is active as well.
+        eventually("a view with the registration", || node.view().filter(|view| view.epoch() >= epoch));
         let view = node.await_members(&["one active", "two active"]);
         let member = view.member(&id("two")).unwrap();
         assert_eq!((member.incarnation, member.registered_epoch), (incarnation(&before, "two"), epoch));
