@@ -160,7 +160,8 @@ begin "cargo-deny" bash -c deny_tool
 begin "fuzz targets" bash scripts/fuzz.sh 0
 begin "client packages" bash tests/clients/packages.sh
 export GATEWAY_BIN=$ROOT/target/release/pinion
-run "unit tests" suite cargo test --locked --workspace --lib --bins
+# Many of them wait for a deadline most of the time.
+run "unit tests" suite cargo test --locked --workspace --lib --bins -- --test-threads=4
 run "it" suite cargo test --locked --workspace --test it -- --skip churn::
 run "churn" suite cargo test --locked --workspace --test it -- churn:: --nocapture
 run "seccomp filter" suite "${denied[@]}" --self-test
