@@ -15,6 +15,7 @@ fn python_computes_the_same_homes() {
 }
 
 /// The table of spec 10.4, by the command that shows it on an existing fleet; pinned numbers of OpenIM's own ring.
+/// Spec trap 33: rings of other strings, or of another number of members, send users elsewhere.
 #[test]
 fn route_diff_shows_incident_2_and_that_pinion_does_not_have_it() {
     let folder = tempfile::tempdir().unwrap();

@@ -150,6 +150,7 @@ fn from(source: &str, to: SocketAddr) -> TcpStream {
     socket
 }
 
+/// Spec trap 38: the whole query goes on.
 #[test]
 fn the_head_is_forwarded_as_it_came_behind_the_header() {
     let member = Puppet::new();

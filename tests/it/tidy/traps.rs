@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::tree;
 
-/// Multi-login and presence, etcd's values, dead settings, ports.
-const TRAPS: [u8; 11] = [25, 26, 27, 28, 29, 30, 31, 32, 35, 36, 37];
+/// Multi-login and presence, etcd's values, dead settings, ports, rings, proxies.
+const TRAPS: [u8; 14] = [25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38];
 /// The suites of real clients, which are Python.
 const SUITES: &str = "tests/clients";
 

@@ -216,6 +216,7 @@ fn metrics_that_are_off_leave_a_port_for_health() {
 
 #[test]
 fn kubernetes_has_two_names_and_main_looks_for_the_pod() {
+    // Spec trap 34.
     for name in ["k8s", "kubernetes"] {
         let to = format!("enable: {name}");
         let folder = edited(PATCH16, &[("discovery.yml", "enable: etcd", &to)]);
