@@ -32,8 +32,8 @@ impl ConnNumber {
         fits.then_some(Self(number))
     }
 
-    /// As [`ConnNumber::new`], for what leaves the hub: [`Self::NONE`] where that gives nothing, which no configuration
-    /// allows (`limits::SHARDS_MAX`, `limits::CONNECTIONS_MAX`).
+    /// As [`ConnNumber::new`], for what leaves the hub: the greatest number where that gives nothing, which no
+    /// configuration allows (`limits::SHARDS_MAX`, `limits::CONNECTIONS_MAX`).
     pub fn of(shard: ShardId, conn: ConnId) -> u64 {
         Self::new(shard, conn).unwrap_or(Self::NONE).0
     }

@@ -3,7 +3,7 @@
 //! `cluster/assign` decides; here is what it decides from (members, what they say of themselves, settings) and who may
 //! ask how often. `door` is the listener, `head` what comes in, `reply` what goes out, `poll` asks the members,
 //! `dispatch` is the process that does nothing else. On a gateway all of it runs on rpc thread 0. Whoever learns of a
-//! new membership gives it to [`Assigner::adopt`]. What always holds: nobody waits for anything but his own bytes, and
+//! new membership gives it to `Assigner::adopt`. What always holds: nobody waits for anything but his own bytes, and
 //! each request is counted once.
 
 pub mod dispatch;
