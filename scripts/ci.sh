@@ -189,7 +189,7 @@ run "stand-in of OpenIM" suite "$WORK/clients/venv/bin/python" tests/standin/sel
 run "clients" suite "$WORK/clients/venv/bin/python" tests/clients/run.py
 # Those whose way through the gateway depends on the driver.
 run "clients without io_uring" suite "${denied[@]}" "$WORK/clients/venv/bin/python" tests/clients/run.py \
-    native-patch.15.1 js grpc grpc-limits push services openim
+    native-patch.15.1 js grpc grpc-limits push
 await "cargo-deny"
 run "licences, bans, sources" gate "$WORK/tools/bin/cargo-deny" --workspace check bans licenses sources
 advisories
