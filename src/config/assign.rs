@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::{Config, Fault, MembershipSource, Origin};
+use super::{Config, Fault, MembershipSource, Origin, text_file};
 use crate::cluster::assign::pace::Rates;
 use crate::cluster::assign::{Policy, rules};
 use crate::limits::{ASSIGN_ADDRESS_PER_S_MAX, ASSIGN_PER_S_MAX, ROUTE_FILE_BYTES};
@@ -87,12 +87,7 @@ pub(super) fn load(config: &mut Config, origins: &BTreeMap<&'static str, Origin>
 
 /// The rules of a file.
 fn read(path: &Path) -> Result<Vec<rules::Rule>, Vec<String>> {
-    let said = |error: std::io::Error| vec![format!("{}: {error}", path.display())];
-    let bytes = std::fs::metadata(path).map_err(said)?.len();
-    if bytes > ROUTE_FILE_BYTES {
-        return Err(vec![format!("{}: {bytes} bytes, at most {ROUTE_FILE_BYTES} are read", path.display())]);
-    }
-    let text = std::fs::read_to_string(path).map_err(said)?;
+    let text = text_file::read(path, ROUTE_FILE_BYTES).map_err(|why| vec![why])?;
     rules::parse(&text)
         .map_err(|faults| faults.iter().map(|fault| format!("{}: {fault}", path.display())).collect())
 }

@@ -4,8 +4,8 @@
 //! and flags; `load` turns them into a [`Config`] or into every [`Fault`] at once; `machine` reads what the machine
 //! allows and `layout` decides threads and CPUs from it; `tls` and `pem` read certificates. `policy` is what may change
 //! while the gateway runs, `reload` what a new configuration changes; `cluster` has what several nodes need, `openim`
-//! has what `backend: openim` needs, and reads OpenIM's own configuration folder. No command line is parsed here (that
-//! is `cli`).
+//! has what `backend: openim` needs, and reads OpenIM's own configuration folder;
+//! `text_file` reads lists and rules. No command line is parsed here (that is `cli`).
 
 pub mod assign;
 #[cfg(test)]
@@ -25,6 +25,7 @@ pub mod policy;
 pub mod reload;
 mod settings;
 mod sources;
+pub mod text_file;
 pub mod tls;
 mod value;
 mod yaml;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::cluster::assign::roster::Roster;
 use crate::cluster::members::{MemberList, Scheme};
-use crate::config::{Config, MembershipSource};
+use crate::config::{Config, MembershipSource, text_file};
 use crate::limits::ROUTE_FILE_BYTES;
 use crate::placement::view::{Epoch, Member, NodeId, View};
 
@@ -41,15 +41,7 @@ pub(super) fn own_id(config: &Config) -> Option<NodeId> {
 
 /// The text of a list.
 pub(super) fn read(path: &Path) -> Result<String, String> {
-    let said = |error: std::io::Error| format!("cluster.members {}: {error}", path.display());
-    let bytes = std::fs::metadata(path).map_err(said)?.len();
-    if bytes > ROUTE_FILE_BYTES {
-        return Err(format!(
-            "cluster.members {}: {bytes} bytes, at most {ROUTE_FILE_BYTES} are read",
-            path.display()
-        ));
-    }
-    std::fs::read_to_string(path).map_err(said)
+    text_file::read(path, ROUTE_FILE_BYTES).map_err(|why| format!("cluster.members {why}"))
 }
 
 /// The members of a list.

@@ -16,6 +16,7 @@ use crate::cluster::assign::standing::Standings;
 use crate::cluster::assign::{Cluster, Policy, Request, rules};
 use crate::cluster::compare::{Difference, Rehearsal};
 use crate::cluster::members::{LineFault, MemberList, Scheme};
+use crate::config::text_file;
 use crate::ids::Platform;
 use crate::limits::{ROUTE_FILE_BYTES, ROUTE_USERS_BYTES, ROUTE_USERS_MAX};
 use crate::placement::Algorithm;
@@ -130,7 +131,8 @@ fn where_is(matches: &ArgMatches) -> Done {
                 "--rules: the assign API places by rendezvous; take out `placement openim-ring`".to_owned()
             );
         }
-        let rules = rules::parse(&read(rules, ROUTE_FILE_BYTES)?).map_err(|faults| told(rules, &faults))?;
+        let rules = rules::parse(&text_file::read(rules, ROUTE_FILE_BYTES)?)
+            .map_err(|faults| told(rules, &faults))?;
         let policy = Policy { rules, ..Policy::default() };
         let labels: Vec<_> = matches.get_many("label").unwrap_or_default().cloned().collect();
         let request =
@@ -213,7 +215,7 @@ impl Users {
         let Some(path) = matches.get_one::<PathBuf>("users-file") else {
             return Ok(Self::Numbered(matches.get_one("users").copied().unwrap_or(1)));
         };
-        let text = read(path, ROUTE_USERS_BYTES)?;
+        let text = text_file::read(path, ROUTE_USERS_BYTES)?;
         let ids: Vec<String> = text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
         if ids.is_empty() {
             return Err(format!("{}: no user; write one id per line", path.display()));
@@ -241,21 +243,12 @@ fn named<'a>(matches: &'a ArgMatches, name: &str) -> Result<&'a Path, String> {
 }
 
 fn list(path: &Path) -> Result<MemberList, String> {
-    let text = read(path, ROUTE_FILE_BYTES).map_err(|why| {
+    let text = text_file::read(path, ROUTE_FILE_BYTES).map_err(|why| {
         let is_address = path.to_string_lossy().contains("://") || path.to_string_lossy().contains(':');
         let hint = "; a running node is http://HOST:PORT, its admin port (with diff)";
         format!("{why}{}", if is_address { hint } else { "" })
     })?;
     MemberList::parse(&text).map_err(|faults| told(path, &faults))
-}
-
-fn read(path: &Path, bytes_max: u64) -> Result<String, String> {
-    let said = |error: std::io::Error| format!("{}: {error}", path.display());
-    let bytes = std::fs::metadata(path).map_err(said)?.len();
-    if bytes > bytes_max {
-        return Err(format!("{}: {bytes} bytes, at most {bytes_max} are read", path.display()));
-    }
-    std::fs::read_to_string(path).map_err(said)
 }
 
 /// All faults of a file, a line each.

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::routes::{Routes, dialled};
 use crate::cluster::members::{MemberList, Scheme};
+use crate::config::text_file;
 use crate::limits::{PROXY_RESOLVE_MS, ROUTE_FILE_BYTES};
 use crate::metrics::proxy::{ProxyBlock, ProxyMetric, ProxyTally};
 use crate::placement::view::NodeId;
@@ -43,7 +44,7 @@ impl Watcher {
     /// # Errors
     /// What is wrong with the file, line by line.
     pub fn start(source: Source, now: Mono) -> Result<(Self, Routes), String> {
-        let text = read(&source.path)?;
+        let text = text_file::read(&source.path, ROUTE_FILE_BYTES)?;
         let list = parse(&source, &text)?;
         let mut watcher = Self {
             source,
@@ -66,7 +67,7 @@ impl Watcher {
 
     /// Looks at the file, and now and then at the names. `Some`: users go by these from now on. May block.
     pub fn look(&mut self, now: Mono) -> Option<Routes> {
-        let read = read(&self.source.path);
+        let read = text_file::read(&self.source.path, ROUTE_FILE_BYTES);
         let text = match &read {
             Ok(text) | Err(text) => text,
         };
@@ -128,15 +129,6 @@ impl Watcher {
     fn routes(&self) -> Routes {
         Routes::new(self.list.homes(), self.addresses.clone())
     }
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    let said = |error: std::io::Error| format!("{}: {error}", path.display());
-    let bytes = std::fs::metadata(path).map_err(said)?.len();
-    if bytes > ROUTE_FILE_BYTES {
-        return Err(format!("{}: {bytes} bytes, at most {ROUTE_FILE_BYTES} are read", path.display()));
-    }
-    std::fs::read_to_string(path).map_err(said)
 }
 
 /// The list, each active member of which can be dialled. Pods of OpenIM 3.5 are dialled as its own proxy does, at
