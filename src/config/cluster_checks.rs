@@ -18,6 +18,11 @@ use crate::placement::view::NodeId;
 pub(super) const POD_NAME_ENV: &str = "POD_NAME";
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
+/// The host's name; empty where it cannot be read.
+pub fn host_name() -> String {
+    std::fs::read_to_string(HOST_NAME).unwrap_or_default().trim().to_owned()
+}
+
 /// Works out the node's own name, if it is left to `auto` and there are other nodes.
 ///
 /// # Errors
@@ -34,10 +39,9 @@ pub(super) fn fill_in(
         let found = env.iter().find(|(n, value)| n == name && !value.trim().is_empty());
         found.map(|(_, value)| (name.to_owned(), value.trim().to_owned()))
     };
-    let host = || std::fs::read_to_string(HOST_NAME).unwrap_or_default().trim().to_owned();
     let (from, name) = variable(POD_ENV)
         .or_else(|| variable(POD_NAME_ENV))
-        .unwrap_or_else(|| ("the host's name".to_owned(), host()));
+        .unwrap_or_else(|| ("the host's name".to_owned(), host_name()));
     match NodeId::new(&name) {
         Ok(node_id) => {
             config.cluster.node_id = Some(node_id);

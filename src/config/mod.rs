@@ -32,6 +32,7 @@ mod yaml;
 
 pub use assign::{AssignConfig, AssignPolicy, Origins};
 pub use cluster::{ClusterConfig, MembershipSource};
+pub use cluster_checks::host_name;
 pub use fault::{Fault, Faults, Origin};
 use load::Judge;
 pub use load::{Loaded, load, text_of};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::cluster::assign::roster::Roster;
 use crate::cluster::members::{MemberList, Scheme};
-use crate::config::{Config, MembershipSource, text_file};
+use crate::config::{Config, MembershipSource, host_name, text_file};
 use crate::limits::ROUTE_FILE_BYTES;
 use crate::placement::view::{Epoch, Member, NodeId, View};
 
@@ -35,7 +35,7 @@ pub(super) fn of(config: &Config) -> Result<Option<Roster>, String> {
 
 /// The name of this node: `cluster.node_id`, or the host's. `None`: neither can be one.
 pub(super) fn own_id(config: &Config) -> Option<NodeId> {
-    let host = || NodeId::new(std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim()).ok();
+    let host = || NodeId::new(&host_name()).ok();
     config.cluster.node_id.clone().or_else(host)
 }
 
