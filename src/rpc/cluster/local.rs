@@ -5,6 +5,7 @@
 //! within `HOLD_MS` less the way back; who was not answered for is not in the answer, which the router takes for "not
 //! known", never for "no connection here".
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::time::Duration;
 
@@ -135,10 +136,11 @@ impl Mesh {
     }
 
     fn remember(&self, message: &Text, users: &[Text], results: &Results) {
+        let by_user: BTreeMap<&Text, &Reached> =
+            results.iter().map(|(user, reached)| (user, reached)).collect();
         let mut doubles = self.shared.doubles.borrow_mut();
         for user in users {
-            let reached = results.iter().find(|(reached, _)| reached == user).map(|(_, reached)| reached);
-            doubles.done(message, user, reached);
+            doubles.done(message, user, by_user.get(user).copied());
         }
     }
 
