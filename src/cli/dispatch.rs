@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command};
 
 use super::banner::reachable;
-use super::{EXIT_FAILED, args, fail, load, output, version};
+use super::{EXIT_FAILED, args, fail, load_from, output, version};
 use crate::config::machine::raise_open_files;
 use crate::config::{Config, Loaded, Sources};
 use crate::node::Logging;
@@ -46,7 +46,8 @@ pub(super) fn command() -> Command {
 
 /// Runs the command.
 pub(super) fn run(matches: &ArgMatches) -> ExitCode {
-    let loaded = match load(matches) {
+    let sources = args::of_no_node(args::sources(matches));
+    let loaded = match load_from(&sources) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -54,7 +55,7 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
         output::print(&loaded.print());
         return ExitCode::SUCCESS;
     }
-    match serve(&loaded, args::sources(matches)) {
+    match serve(&loaded, sources) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(EXIT_FAILED, &why),
     }
@@ -77,8 +78,12 @@ fn serve(loaded: &Loaded, sources: Sources) -> Result<(), String> {
 fn banner(config: &Config, dispatch: &Dispatch) -> String {
     let list = config.cluster.members.as_ref().map(|path| path.display().to_string());
     let members = match (list, dispatch.members) {
+        (Some(list), Some(count)) if dispatch.watched.is_some() => {
+            format!("{count} in {list} until there are others")
+        }
         (Some(list), Some(count)) => format!("{count} in {list}, looked at each second"),
         (Some(list), None) => format!("{list} cannot be used: answers are static"),
+        (None, _) if dispatch.watched.is_some() => "watched".to_owned(),
         (None, _) => "none listed: answers are static".to_owned(),
     };
     let mut lines = vec![
@@ -87,6 +92,7 @@ fn banner(config: &Config, dispatch: &Dispatch) -> String {
         format!("http       http://{}/readyz (also /healthz, /metrics)", reachable(dispatch.http)),
         format!("members    {members}"),
     ];
+    lines.extend(dispatch.watched.as_ref().map(|place| format!("watches    {place}")));
     lines.extend(
         dispatch.silent.map(|why| format!("warning    members are not asked how full they are: {why}")),
     );
