@@ -23,17 +23,20 @@ Members come from a list, looked at each second, one gateway per line:
     gw-0 ws=wss://gw-0.example.com/ rpc=10.0.0.7:10140 label.region=eu
 `ws` is what clients dial, `rpc` where this process asks each two seconds how full it is (its rpc.listen; set the same
 rpc.token and rpc.tls_* here as there). One that misses three answers, drains or is not ready is not handed out.
-When none is left, or the list cannot be read, the answer is assign.fallback, marked as static.";
+When none is left, or the list cannot be read, the answer is assign.fallback, marked as static.
+
+With --cluster-source etcd or kubernetes members come from there, as on the nodes and with the same settings. Nothing is
+written there. While it is away the last members it told of stand; before it has told of any, those of the list.";
 
 const EXAMPLE: &str = "\
 Example:
     pinion dispatch --assign-listen 0.0.0.0:10003 --members /etc/pinion/members \\
         --assign-rules /etc/pinion/assign.rules --assign-fallback wss://gw-0.example.com/
 
-Settings that count: assign.*, cluster.members (--members), cluster.placement, http.listen (/healthz, /readyz,
-/metrics), log.*, rpc.token and rpc.tls_* (towards the members), websocket.proxies (who may say X-Forwarded-For).
-SIGHUP reads rules and settings of assign.* again. `pinion route where USER --members FILE --rules FILE` says what
-would be answered and which rule decides. Clients: tuning/assign.md.";
+Settings that count: assign.*, cluster.members (--members), cluster.source, .root, .selector, .lease_ms and .placement,
+discovery.etcd_*, http.listen (/healthz, /readyz, /metrics), log.*, rpc.token and rpc.tls_* (towards the members),
+websocket.proxies (who may say X-Forwarded-For). SIGHUP reads rules, settings of assign.* and files of rpc.tls_* again.
+`pinion route where USER --members FILE --rules FILE` says what would be answered and which rule decides. Clients: tuning/assign.md.";
 
 /// The command line.
 pub(super) fn command() -> Command {

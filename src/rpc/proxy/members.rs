@@ -221,7 +221,9 @@ impl Members {
     fn of_view(view: &View, algorithm: &Algorithm) -> Self {
         let active: Vec<Member> = view.active().cloned().collect();
         for why in active.iter().filter_map(|member| dialled(member).err()) {
-            tracing::warn!("no client is brought to a member: {why}");
+            tracing::warn!(
+                "no client is brought to a member: {why} (on the node: cluster.labels proxy=HOST:PORT)"
+            );
         }
         let placement = view.placement(algorithm);
         let said = format!("{}, fingerprint {}", algorithm.name(), placement.fingerprint());
