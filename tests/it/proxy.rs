@@ -164,10 +164,9 @@ fn a_client_behind_a_proxy_of_http_is_shown_by_his_own_address() {
         let token = gateway.token(&user, 1);
         let mut client = from("127.0.0.1", gateway.websocket);
         let head = head(&user)
-            .replace("&token", "")
             .replace(
                 &format!("sendID={user}"),
-                &format!("sendID={user}&token={token}&platformID=1&operationID=o"),
+                &format!("sendID={user}&token={token}&platformID=1&operationID=o&isBackground=false"),
             )
             .replace("Host: it", &format!("Host: it\r\nX-Forwarded-For: {named}"));
         client.write_all(head.as_bytes()).unwrap();
