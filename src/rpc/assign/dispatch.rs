@@ -79,7 +79,8 @@ async fn run(start: DispatchStart, turns: Turns) -> io::Result<()> {
     let assigner = Assigner::new(&start.config, None, counts, start.assign.polling.clone());
     let shut = [start.assign.listener.try_clone()?, start.http.try_clone()?];
     assigner.serve(start.assign, &turns);
-    let watch = Rc::new(Watch::of(start.source.is_some()));
+    let state = start.source.as_ref().map(|_| DiscoveryState::Loading);
+    let watch = Rc::new(Watch { state: Cell::new(state), has_view: Cell::default() });
     let control = start.source.map(|block| ("control".to_owned(), block));
     let sources = Sources {
         blocks: vec![("dispatch".to_owned(), Arc::clone(&block))].into_iter().chain(control).collect(),
@@ -156,10 +157,6 @@ struct Watch {
 }
 
 impl Watch {
-    fn of(watched: bool) -> Self {
-        Self { state: Cell::new(watched.then_some(DiscoveryState::Loading)), has_view: Cell::default() }
-    }
-
     fn hear(&self, news: News, assigner: &Assigner) {
         match news {
             News::Membership(news) => {
