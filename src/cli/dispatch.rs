@@ -36,7 +36,8 @@ Example:
 Settings that count: assign.*, cluster.members (--members), cluster.source, .root, .selector, .lease_ms and .placement,
 discovery.etcd_*, http.listen (/healthz, /readyz, /metrics), log.*, rpc.token and rpc.tls_* (towards the members),
 websocket.proxies (who may say X-Forwarded-For). SIGHUP reads rules, settings of assign.* and files of rpc.tls_* again.
-`pinion route where USER --members FILE --rules FILE` says what would be answered and which rule decides. Clients: tuning/assign.md.";
+`pinion route where USER --members FILE --rules FILE` says what would be answered and which rule decides.
+Clients: tuning/assign.md.";
 
 /// The command line.
 pub(super) fn command() -> Command {

@@ -1,7 +1,7 @@
 //! The main thread of `pinion proxy`: starts the threads, waits for signals and operators, drains.
 //!
-//! `admin` answers operators. A thread beside this one looks at the members (`rpc/proxy/members`); where they are in etcd
-//! or Kubernetes, the control thread tells it (`onlooker`). Not here: what
+//! `admin` answers operators. A thread beside this one looks at the members (`rpc/proxy/members`); where they are in
+//! etcd or Kubernetes, the control thread tells it (`onlooker`). Not here: what
 //! is printed and asked for (`cli/proxy`).
 
 mod admin;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -107,7 +107,7 @@ pub struct Proxy {
     facts: ProxyFacts,
     threads: Arc<[ProxyThread]>,
     lists: Arc<ProxyBlock>,
-    watcher: Sender<Wake>,
+    watcher: std::thread::Thread,
     onlooker: Option<Onlooker>,
     signals: Signals,
     admin: Admin,
@@ -180,15 +180,16 @@ impl Proxy {
             threads.collect::<std::io::Result<Vec<_>>>().map_err(system("threads"))?.into();
         let (placement, lists) = (watcher.placement().to_owned(), Arc::clone(&watcher.block));
         let told = Arc::clone(&threads);
-        let (wake, woken) = bounded(PROXY_NEWS_MAX);
+        let (news, heard) = bounded(PROXY_NEWS_MAX);
         let thread = std::thread::Builder::new().name("members".to_owned());
-        thread.spawn(move || watch(watcher, &woken, &told)).map_err(system("threads"))?;
-        let onlooker =
-            Onlooker::start((&config.cluster, &config.openim), news_to(wake.clone()), Arc::default());
+        let thread = thread.spawn(move || watch(watcher, &heard, &told)).map_err(system("threads"))?;
+        let watcher = thread.thread().clone();
+        let post = news_to(news, watcher.clone());
+        let onlooker = Onlooker::start((&config.cluster, &config.openim), post, Arc::default());
         let onlooker = onlooker.map_err(StartFault::Input)?;
         let http = admin.address();
         let facts = ProxyFacts { listen, http, pairs_max, files_needed, placement, from, members };
-        Ok(Self { config, facts, threads, lists, watcher: wake, onlooker, signals, admin })
+        Ok(Self { config, facts, threads, lists, watcher, onlooker, signals, admin })
     }
 
     /// What it turned out to be.
@@ -210,9 +211,7 @@ impl Proxy {
             let signals: Vec<i32> = self.signals.pending().collect();
             for signal in signals {
                 if signal == SIGHUP {
-                    if self.watcher.try_send(Wake::Look).is_err() {
-                        tracing::debug!("it has news already, and looks at the list as well");
-                    }
+                    self.watcher.unpark();
                 } else {
                     let at = if deadline.is_some() { now } else { now.plus_ms(self.config.drain_ms) };
                     tracing::info!(
@@ -301,21 +300,12 @@ fn listeners(config: &ProxyConfig) -> std::io::Result<(Vec<TcpListener>, SocketA
     Ok((all, address))
 }
 
-/// What wakes who looks at the members.
-enum Wake {
-    /// An operator wants it.
-    Look,
-    /// The control thread.
-    News(Box<News>),
-}
-
-/// Hands news to who looks at the members.
-fn news_to(wake: Sender<Wake>) -> NewsPost {
-    Box::new(move |news| {
-        wake.try_send(Wake::News(Box::new(news))).map_err(|back| match back.into_inner() {
-            Wake::News(news) => *news,
-            Wake::Look => News::SubscriptionLost, // what was sent comes back
-        })
+/// Hands news to who looks at the members, and wakes him.
+fn news_to(news: Sender<Box<News>>, watcher: std::thread::Thread) -> NewsPost {
+    Box::new(move |told| {
+        let posted = news.try_send(Box::new(told)).map_err(|back| *back.into_inner());
+        watcher.unpark();
+        posted
     })
 }
 
@@ -339,17 +329,14 @@ fn source(config: &ProxyConfig) -> Result<(Source, String), StartFault> {
 }
 
 /// Looks at the members until the process ends, and tells the threads.
-fn watch(mut watcher: Watcher, woken: &Receiver<Wake>, threads: &[ProxyThread]) {
+fn watch(mut watcher: Watcher, news: &Receiver<Box<News>>, threads: &[ProxyThread]) {
     let mut routes: Option<Arc<Routes>> = None;
     let mut untold: Vec<usize> = Vec::new();
     loop {
+        std::thread::park_timeout(Duration::from_millis(PROXY_REREAD_MS));
         let now = || clock::now().mono;
-        let new = match woken.recv_timeout(Duration::from_millis(PROXY_REREAD_MS)) {
-            Ok(Wake::News(news)) => watcher.hear(*news, now()),
-            Ok(Wake::Look) | Err(RecvTimeoutError::Timeout) => watcher.look(now()),
-            Err(RecvTimeoutError::Disconnected) => return, // the process ends
-        };
-        if let Some(new) = new {
+        let heard = news.try_iter().filter_map(|news| watcher.hear(*news, now())).last();
+        if let Some(new) = watcher.look(now()).or(heard) {
             routes = Some(Arc::new(new));
             untold = (0..threads.len()).collect();
         }

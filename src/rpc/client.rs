@@ -236,8 +236,8 @@ impl Target {
         })
     }
 
-    /// Connects for more than one call, on a thread that runs a runtime. A task drives the connection until it breaks or
-    /// what is returned is dropped.
+    /// Connects for more than one call, on a thread that runs a runtime. A task drives the connection until it breaks
+    /// or what is returned is dropped.
     ///
     /// # Cancel safety
     /// Dropped, the connection is closed.

@@ -221,7 +221,8 @@ fn decide(door: &Door, guest: &mut Guest, (source, head): &(Source, Head)) -> Re
             Ok(login)
         }
         Judgement::Refuse(refusal) => {
-            tracing::debug!(peer = %guest.peer, client = %address_text(guest.client), code = refusal.code, "bad login arguments");
+            let client = address_text(guest.client);
+            tracing::debug!(peer = %guest.peer, %client, code = refusal.code, "bad login arguments");
             Err(No::answered(Metric::HandshakeArgs, upgrade::refused(&refusal.json())))
         }
         Judgement::Redirect(location) => Err(No::answered(Metric::HandshakeArgs, upgrade::moved(&location))),
@@ -271,7 +272,8 @@ fn pass_on(door: &Rc<Door>, guest: Guest, login: Box<Login>) {
 /// Answers once, as far as the socket takes it, and gives the client some time to read it: a socket closed with unread
 /// bytes sends a reset, which takes the answer away from the client.
 async fn say_no(door: &Door, id: SlotId, guest: &Guest, no: No) {
-    tracing::debug!(peer = %guest.peer, client = %address_text(guest.client), outcome = ?no.outcome, "handshake refused");
+    let client = address_text(guest.client);
+    tracing::debug!(peer = %guest.peer, %client, outcome = ?no.outcome, "handshake refused");
     door.count(no.outcome);
     let Some(answer) = no.answer else { return };
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;

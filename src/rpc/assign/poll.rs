@@ -37,8 +37,8 @@ pub struct Polling {
 }
 
 impl Polling {
-    /// As this node's own gRPC port is secured (`rpc.token`, and the files of `rpc.tls_*`), so are the others'. Reads the
-    /// files.
+    /// As this node's own gRPC port is secured (`rpc.token`, and the files of `rpc.tls_*`), so are the others'. Reads
+    /// the files.
     ///
     /// # Errors
     /// A file is no good.

@@ -102,7 +102,8 @@ fn a_list_counts_until_the_source_has_told_and_the_last_view_stands() {
     assert_eq!(current(&watcher), 1);
     let told = view(
         7,
-        "c ws=ws://127.0.0.1:3\nd ws=ws://127.0.0.1:4 state=draining\ne state=lost\nf ws=wss://f\ng ws=ws://127.0.0.1:5",
+        "c ws=ws://127.0.0.1:3\nd ws=ws://127.0.0.1:4 state=draining\ne state=lost\nf ws=wss://f\n\
+         g ws=ws://127.0.0.1:5",
     );
     let routes = watcher.hear(told, Mono(2)).unwrap();
     assert_eq!(addresses(&routes), ["c [127.0.0.1:3]", "f []", "g [127.0.0.1:5]"], "no draining or lost one");
