@@ -5,7 +5,8 @@
 //! waits for the other nodes at the start, `roster` is who they are for the assign API; `reload` changes what may
 //! change meanwhile; `logging` is the process's log; `supervisor` tells systemd, `signals` is what main sleeps on.
 //! `dispatch` and `proxy` are the main threads of other processes, `onlooker` is how these see the members. Everything
-//! here runs on the main thread, which is the only one that may block. Not here: what the threads do (`shard`, `rpc`), and what is printed (`cli`).
+//! here runs on the main thread, which is the only one that may block. Not here: what the threads do (`shard`, `rpc`),
+//! and what is printed (`cli`).
 
 mod adopt;
 mod cluster;

@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{dispatch, doctor, drain, orders, plan, proxy, replay, route, rpc, shards, trace, version, who};
 use crate::config::{
-    CONFIG_ENV, Planted, PlantedFault, PlantedPush, PlantedUpstream, Reload, SETTINGS, Sources,
+    CONFIG_ENV, Planted, PlantedFault, PlantedPush, PlantedUpstream, Reload, SETTINGS, Sources, text_of,
 };
 
 pub(super) const PRINT_CONFIG: &str = "print-config";
@@ -152,8 +152,14 @@ pub(super) fn sources(matches: &ArgMatches) -> Sources {
     sources
 }
 
-/// For a process that is no node itself: a node's own name and address are asked of nobody, so they need not be known.
+/// For a process that is no node itself: a node's own name and address are asked of nobody, so they need not be known,
+/// and a list of the nodes need not have a line for it.
 pub(super) fn of_no_node(mut sources: Sources) -> Sources {
+    // Faults of the sources are told when they are loaded.
+    if text_of("cluster.source", &sources).is_ok_and(|text| text.as_deref() == Some("static")) {
+        sources.flags.retain(|(given, _)| *given != "cluster.source");
+        sources.flags.push(("cluster.source", "none".to_owned()));
+    }
     for (key, text) in [("cluster.node_id", "none"), ("cluster.rpc_address", "localhost:1")] {
         if !sources.flags.iter().any(|(given, _)| *given == key) {
             sources.flags.push((key, text.to_owned()));

@@ -294,7 +294,7 @@ fn config(matches: &ArgMatches, settings: Config) -> Option<ProxyConfig> {
     let threads = size("threads").unwrap_or_else(|| layout::cpus_usable(&Machine::probe()));
     Some(ProxyConfig {
         listen: *matches.get_one("listen")?,
-        members: matches.get_one::<PathBuf>("members").cloned(),
+        members: matches.get_one::<PathBuf>("members").cloned().or(settings.cluster.members.clone()),
         scheme: word("placement").map(|name| match name {
             "openim-ring" => Scheme::OpenImRing,
             _ => Scheme::Rendezvous,

@@ -267,6 +267,19 @@ fn wrong_input_is_named_and_the_start_line_says_the_limits() {
         assert!(code == if part.starts_with("http") { 1 } else { 2 } && out.is_empty(), "{code} {out}");
         assert!(err.contains(part), "no {part}: {err}");
     }
+    let (code, _, err) = texts(&run(pinion(&["proxy", "--listen", "127.0.0.1:0"])));
+    assert!(code == 2 && err.contains("--members FILE, or --cluster-source etcd"), "{err}");
+    let mut strange = pinion(&["proxy", "--listen", "127.0.0.1:0"]);
+    strange.env("PINION_CLUSTER_SOURCE", "zookeeper").env("PINION_RPC_LISTEN", "nonsense");
+    let (code, _, err) = texts(&run(strange));
+    assert!(code == 2 && err.contains("PINION_CLUSTER_SOURCE") && !err.contains("nonsense"), "{err}");
+    // The nodes' own configuration: of a static cluster it has the list.
+    std::fs::write(&path, "a ws=ws://127.0.0.1:1\n").unwrap();
+    let file = dir.path().join("nodes.yaml");
+    let text = format!("cluster.source: static\ncluster.members: {}\ncluster.node_id: a\n", path.display());
+    std::fs::write(&file, text).unwrap();
+    let proxy = Proxy::start_watching(&["--config", file.to_str().unwrap()]);
+    assert!(proxy.line("members").contains("1 in "), "{:?}", proxy.banner);
     let proxy = Proxy::start("a ws=ws://127.0.0.1:1", &["--pairs-max", "50", "--relay", "copy"]);
     let limits = proxy.line("limits");
     assert!(

@@ -1,5 +1,6 @@
 //! The members of a cluster, only looked at: nothing is written, and who is silent is lost.
 
+use pinion::cluster::endpoints::Confirmation;
 use pinion::control::membership::{
     EtcdMembers, KubernetesMembers, MembershipOrder, MembershipPlan, SourcePlan,
 };
@@ -13,10 +14,12 @@ use super::servers::{Etcd, Front};
 use super::*;
 use crate::harness::{ApiServer, Mood, NAMESPACE};
 
+const CONFIRMED: Confirmation = Confirmation { observations: 2, over_ms: 100 };
+
 fn onlooker(source: SourcePlan) -> Control {
     Control::start(|control| {
         control.discovery = Discovery::None;
-        control.membership = Some(MembershipPlan { own: None, source, confirmation: CONFIRMATION });
+        control.membership = Some(MembershipPlan { own: None, source, confirmation: CONFIRMED });
     })
 }
 
@@ -88,6 +91,22 @@ fn nodes_that_die_all_at_once_are_lost_when_that_is_confirmed() {
     etcd.delete("pinion/live/two/1");
     looks.await_metric(Metric::ViewsHeld, 1);
     looks.await_members(&["one lost", "two lost"]);
+}
+
+/// There is nothing that this process has written there, so it need not be restarted.
+#[test]
+fn an_etcd_that_was_replaced_is_believed_once_it_is_confirmed() {
+    let (first, second) = (Etcd::start(), Etcd::start());
+    record(&first, "one", MemberState::Active);
+    record(&second, "two", MemberState::Active);
+    let front = Front::new();
+    front.open(first.0.address);
+    let looks = onlooker(in_etcd(front.address));
+    looks.await_members(&["one active"]);
+    front.cut();
+    front.open(second.0.address);
+    looks.await_metric(Metric::ViewsHeld, 2); // another source, and a view that is not confirmed
+    looks.await_members(&["two active"]);
 }
 
 #[test]
