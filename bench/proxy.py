@@ -9,11 +9,15 @@ rounds. CPU is user and system time of all processes of the subject, from /proc;
 no pair and all pairs, so what a subject costs empty does not count. Kernel memory of the sockets is the same for all and
 is not in it. A message is 100 bytes and small enough to be moved at once; none of the three parses it.
 
+`direct` is the physical bound: the same clients on the member itself, with nothing between. It has no CPU of its own;
+its wall times are what the machine, the clients and the member take, and no proxy can be below them.
+
 nginx and HAProxy are Debian's packages, installed by apt if they are not there. Quiet machine, release build:
 
     cargo build --release -p pinion && bench/proxy.py --json work/bench/proxy.json
 """
-import argparse, base64, hashlib, json, os, select, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import argparse, base64, hashlib, json, os, resource, select, shutil, signal, socket, statistics, subprocess, sys
+import tempfile, time
 import multiprocessing
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -98,6 +102,24 @@ def member_process(listener, stop):
                     other.send(MESSAGE)
             else:
                 peer.send(data)
+
+
+class Direct:
+    """No proxy: clients are at the member's port."""
+
+    name, command = "direct", "clients on the member itself"
+
+    def __init__(self, member):
+        self.port = member
+
+    def cpu_s(self):
+        return 0.0
+
+    def pss_kib(self):
+        return 0
+
+    def stop(self):
+        pass
 
 
 class Subject:
@@ -188,46 +210,70 @@ def handshake(port, number):
 
 
 def measure(subject, args):
-    """One subject, once: figures by name."""
+    """One subject, once: figures by name. `None`: it has no such figure."""
     port, found = subject.port, {}
+    own = None if subject.name == "direct" else 1
     for n in range(50):  # whatever is built up once
         handshake(port, n).close()
     time.sleep(args.settle)
-    empty, before, start = subject.pss_kib(), subject.cpu_s(), time.monotonic()
-    pairs = [handshake(port, n) for n in range(args.pairs)]
-    found["handshake, us CPU"] = (subject.cpu_s() - before) / args.pairs * 1e6
-    found["handshakes, per s (one client)"] = args.pairs / (time.monotonic() - start)
+    empty = subject.pss_kib()
+
+    def timed(what, unit, messages, work):
+        """CPU of the subject and wall time for `work`, a message of it."""
+        cpu, start = subject.cpu_s(), time.monotonic()
+        done = work()
+        wall = time.monotonic() - start
+        found[f"{what}, us CPU per {unit}"] = own and (subject.cpu_s() - cpu) / messages * 1e6
+        found[f"{what}, us wall per {unit}"] = wall / messages * 1e6
+        return done
+
+    pairs = timed("handshake, one after the other", "handshake", args.pairs,
+                  lambda: [handshake(port, n) for n in range(args.pairs)])
     time.sleep(args.settle)
-    found["idle pair, bytes"] = (subject.pss_kib() - empty) * 1024 / args.pairs
-    before = subject.cpu_s()
+    found["idle pair, bytes"] = own and (subject.pss_kib() - empty) * 1024 / args.pairs
+    before, start = subject.cpu_s(), time.monotonic()
     time.sleep(args.idle)
-    found["1000 idle pairs, CPU us/s"] = (subject.cpu_s() - before) / args.idle / args.pairs * 1000 * 1e6
-    before = subject.cpu_s()
-    for n in range(args.echoes):
-        peer = pairs[n % len(pairs)]
-        peer.sendall(MESSAGE)
-        receive(peer, len(MESSAGE))
-    found["echo one at a time, us CPU per relayed message"] = (subject.cpu_s() - before) / args.echoes / 2 * 1e6
-    before = subject.cpu_s()
-    for _ in range(args.waves):
-        for peer in pairs:
+    idle_s = time.monotonic() - start
+    found["1000 idle pairs, us CPU per s"] = own and (subject.cpu_s() - before) / idle_s / args.pairs * 1000 * 1e6
+
+    def echo_one():
+        for n in range(args.echoes):
+            peer = pairs[n % len(pairs)]
             peer.sendall(MESSAGE)
-        for peer in pairs:
             receive(peer, len(MESSAGE))
-    found["echo in waves, us CPU per relayed message"] = \
-        (subject.cpu_s() - before) / args.waves / len(pairs) / 2 * 1e6
-    before = subject.cpu_s()
-    for _ in range(args.waves):
-        pairs[0].sendall(PUSH)
-        for peer in pairs:
-            receive(peer, len(MESSAGE))
-    found["push to all, us CPU per relayed message"] = (subject.cpu_s() - before) / args.waves / len(pairs) * 1e6
+
+    def echo_waves():
+        for _ in range(args.waves):
+            for peer in pairs:
+                peer.sendall(MESSAGE)
+            for peer in pairs:
+                receive(peer, len(MESSAGE))
+
+    def push_all():
+        for _ in range(args.waves):
+            pairs[0].sendall(PUSH)
+            for peer in pairs:
+                receive(peer, len(MESSAGE))
+
+    timed("echo, one at a time", "relayed message", args.echoes * 2, echo_one)
+    timed("echo, in waves", "relayed message", args.waves * len(pairs) * 2, echo_waves)
+    timed("push to all", "relayed message", args.waves * len(pairs), push_all)
     for peer in pairs:
         peer.close()
     return found
 
 
+def cell(values):
+    """Median and spread of the rounds."""
+    if None in values:
+        return "-"
+    digits = 0 if statistics.median(values) >= 100 else 1
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
 def version(name, pinion):
+    if name == "direct":
+        return "the bound"
     command = {"pinion": [pinion, "--version"], "nginx": ["nginx", "-v"], "haproxy": ["haproxy", "-v"]}[name]
     done = subprocess.run(command, capture_output=True, text=True)
     return (done.stdout + done.stderr).strip().splitlines()[0]
@@ -243,15 +289,19 @@ def main():
     parser.add_argument("--idle", type=float, default=10.0, help="seconds that idle pairs are watched")
     parser.add_argument("--settle", type=float, default=2.0)
     parser.add_argument("--pinion", default="target/release/pinion")
-    parser.add_argument("--only", default="pinion,nginx,haproxy")
+    parser.add_argument("--only", default="direct,pinion,nginx,haproxy")
     parser.add_argument("--json")
     args = parser.parse_args()
     if args.quick:
         args.rounds, args.pairs, args.echoes, args.waves, args.idle, args.settle = 1, 100, 200, 2, 0.3, 0.2
     names = args.only.split(",")
     for name in names:
-        if name != "pinion" and not shutil.which(name):
+        if name in ("nginx", "haproxy") and not shutil.which(name):
             subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", name], check=True, stdout=sys.stderr)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # for the subjects, too
+    if hard < 2 * args.pairs + 500:
+        sys.exit(f"{args.pairs} pairs take {2 * args.pairs + 500} open files in a proxy, the hard limit is {hard}: --pairs")
     pin(1)
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     stop = multiprocessing.Event()
@@ -261,7 +311,8 @@ def main():
     try:
         for number in range(args.rounds):
             for name in names:
-                subject = Subject(name, args.pinion, listener.getsockname()[1])
+                behind = listener.getsockname()[1]
+                subject = Direct(behind) if name == "direct" else Subject(name, args.pinion, behind)
                 commands[name] = subject.command
                 try:
                     found[name].append(measure(subject, args))
@@ -277,11 +328,7 @@ def main():
         print(f"- {name}: {version(name, args.pinion)}; `{commands[name]}`")
     print("\n| figure | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
     for figure in found[names[0]][0]:
-        cells = []
-        for name in names:
-            values = [one[figure] for one in found[name]]
-            digits = 0 if statistics.median(values) >= 100 else 1
-            cells.append(f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})")
+        cells = [cell([one[figure] for one in found[name]]) for name in names]
         print(f"| {figure} | " + " | ".join(cells) + " |")
     if args.json:
         with open(args.json, "w") as file:

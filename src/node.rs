@@ -4,8 +4,9 @@
 //! `drain` empties the node and ends them; `adopt` serves addresses of dead nodes, and `hook` moves them; `cluster`
 //! waits for the other nodes at the start, `roster` is who they are for the assign API; `reload` changes what may
 //! change meanwhile; `logging` is the process's log; `supervisor` tells systemd, `signals` is what main sleeps on.
-//! `dispatch` and `proxy` are the main threads of other processes. Everything here runs on the main thread, which is
-//! the only one that may block. Not here: what the threads do (`shard`, `rpc`), and what is printed (`cli`).
+//! `dispatch` and `proxy` are the main threads of other processes, `onlooker` is how these see the members. Everything
+//! here runs on the main thread, which is the only one that may block. Not here: what the threads do (`shard`, `rpc`),
+//! and what is printed (`cli`).
 
 mod adopt;
 mod cluster;
@@ -13,6 +14,7 @@ pub mod dispatch;
 mod drain;
 mod hook;
 mod logging;
+mod onlooker;
 mod openim;
 pub mod proxy;
 mod reload;

@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{dispatch, doctor, drain, orders, plan, proxy, replay, route, rpc, shards, trace, version, who};
 use crate::config::{
-    CONFIG_ENV, Planted, PlantedFault, PlantedPush, PlantedUpstream, Reload, SETTINGS, Sources,
+    CONFIG_ENV, Planted, PlantedFault, PlantedPush, PlantedUpstream, Reload, SETTINGS, Sources, text_of,
 };
 
 pub(super) const PRINT_CONFIG: &str = "print-config";
@@ -99,12 +99,17 @@ fn stall(text: &str) -> Result<(u16, u64), String> {
 
 /// `--config` and one flag per setting.
 pub(super) fn with_settings(command: Command) -> Command {
+    with_some_settings(command, |_| true)
+}
+
+/// As [`with_settings`], with flags of these settings only.
+pub(super) fn with_some_settings(command: Command, wanted: impl Fn(&str) -> bool) -> Command {
     let file = Arg::new(CONFIG)
         .long(CONFIG)
         .value_name("FILE")
         .value_parser(value_parser!(PathBuf))
         .help(format!("Configuration file, YAML [env: {CONFIG_ENV}]"));
-    let settings = SETTINGS.iter().map(|setting| {
+    let settings = SETTINGS.iter().filter(|setting| wanted(setting.key)).map(|setting| {
         let flag = Arg::new(setting.key)
             .long(setting.flag_name())
             .value_name("VALUE")
@@ -139,10 +144,27 @@ pub(super) fn sources(matches: &ArgMatches) -> Sources {
         sources.file = Some(file.clone());
     }
     let given = SETTINGS.iter().filter_map(|setting| {
-        let text = matches.get_one::<String>(setting.key)?;
+        // A command may have some settings only.
+        let text = matches.try_get_one::<String>(setting.key).ok().flatten()?;
         Some((setting.key, text.clone()))
     });
     sources.flags = given.collect();
+    sources
+}
+
+/// For a process that is no node itself: a node's own name and address are asked of nobody, so they need not be known,
+/// and a list of the nodes need not have a line for it.
+pub(super) fn of_no_node(mut sources: Sources) -> Sources {
+    // Faults of the sources are told when they are loaded.
+    if text_of("cluster.source", &sources).is_ok_and(|text| text.as_deref() == Some("static")) {
+        sources.flags.retain(|(given, _)| *given != "cluster.source");
+        sources.flags.push(("cluster.source", "none".to_owned()));
+    }
+    for (key, text) in [("cluster.node_id", "none"), ("cluster.rpc_address", "localhost:1")] {
+        if !sources.flags.iter().any(|(given, _)| *given == key) {
+            sources.flags.push((key, text.to_owned()));
+        }
+    }
     sources
 }
 

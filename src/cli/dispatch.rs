@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command};
 
 use super::banner::reachable;
-use super::{EXIT_FAILED, args, fail, load, output, version};
+use super::{EXIT_FAILED, args, fail, load_from, output, version};
 use crate::config::machine::raise_open_files;
 use crate::config::{Config, Loaded, Sources};
 use crate::node::Logging;
@@ -23,17 +23,21 @@ Members come from a list, looked at each second, one gateway per line:
     gw-0 ws=wss://gw-0.example.com/ rpc=10.0.0.7:10140 label.region=eu
 `ws` is what clients dial, `rpc` where this process asks each two seconds how full it is (its rpc.listen; set the same
 rpc.token and rpc.tls_* here as there). One that misses three answers, drains or is not ready is not handed out.
-When none is left, or the list cannot be read, the answer is assign.fallback, marked as static.";
+When none is left, or the list cannot be read, the answer is assign.fallback, marked as static.
+
+With --cluster-source etcd or kubernetes members come from there, as on the nodes and with the same settings. Nothing is
+written there. While it is away the last members it told of stand; before it has told of any, those of the list.";
 
 const EXAMPLE: &str = "\
 Example:
     pinion dispatch --assign-listen 0.0.0.0:10003 --members /etc/pinion/members \\
         --assign-rules /etc/pinion/assign.rules --assign-fallback wss://gw-0.example.com/
 
-Settings that count: assign.*, cluster.members (--members), cluster.placement, http.listen (/healthz, /readyz,
-/metrics), log.*, rpc.token and rpc.tls_* (towards the members), websocket.proxies (who may say X-Forwarded-For).
-SIGHUP reads rules and settings of assign.* again. `pinion route where USER --members FILE --rules FILE` says what
-would be answered and which rule decides. Clients: tuning/assign.md.";
+Settings that count: assign.*, cluster.members (--members), cluster.source, .root, .selector, .lease_ms and .placement,
+discovery.etcd_*, http.listen (/healthz, /readyz, /metrics), log.*, rpc.token and rpc.tls_* (towards the members),
+websocket.proxies (who may say X-Forwarded-For). SIGHUP reads rules, settings of assign.* and files of rpc.tls_* again.
+`pinion route where USER --members FILE --rules FILE` says what would be answered and which rule decides.
+Clients: tuning/assign.md.";
 
 /// The command line.
 pub(super) fn command() -> Command {
@@ -46,7 +50,8 @@ pub(super) fn command() -> Command {
 
 /// Runs the command.
 pub(super) fn run(matches: &ArgMatches) -> ExitCode {
-    let loaded = match load(matches) {
+    let sources = args::of_no_node(args::sources(matches));
+    let loaded = match load_from(&sources) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -54,7 +59,7 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
         output::print(&loaded.print());
         return ExitCode::SUCCESS;
     }
-    match serve(&loaded, args::sources(matches)) {
+    match serve(&loaded, sources) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(EXIT_FAILED, &why),
     }
@@ -77,8 +82,12 @@ fn serve(loaded: &Loaded, sources: Sources) -> Result<(), String> {
 fn banner(config: &Config, dispatch: &Dispatch) -> String {
     let list = config.cluster.members.as_ref().map(|path| path.display().to_string());
     let members = match (list, dispatch.members) {
+        (Some(list), Some(count)) if dispatch.watched.is_some() => {
+            format!("{count} in {list} until there are others")
+        }
         (Some(list), Some(count)) => format!("{count} in {list}, looked at each second"),
         (Some(list), None) => format!("{list} cannot be used: answers are static"),
+        (None, _) if dispatch.watched.is_some() => "watched".to_owned(),
         (None, _) => "none listed: answers are static".to_owned(),
     };
     let mut lines = vec![
@@ -87,6 +96,7 @@ fn banner(config: &Config, dispatch: &Dispatch) -> String {
         format!("http       http://{}/readyz (also /healthz, /metrics)", reachable(dispatch.http)),
         format!("members    {members}"),
     ];
+    lines.extend(dispatch.watched.as_ref().map(|place| format!("watches    {place}")));
     lines.extend(
         dispatch.silent.map(|why| format!("warning    members are not asked how full they are: {why}")),
     );

@@ -38,7 +38,7 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 
 use crate::config::machine::Machine;
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, Sources};
 use crate::shard::clock;
 
 /// The input was wrong.
@@ -110,8 +110,13 @@ fn check(matches: &ArgMatches) -> ExitCode {
 
 /// Loads the configuration from everything that was given; says what is wrong and with which code to end.
 fn load(matches: &ArgMatches) -> Result<Loaded, ExitCode> {
+    load_from(&args::sources(matches))
+}
+
+/// As [`load`].
+fn load_from(sources: &Sources) -> Result<Loaded, ExitCode> {
     let now = clock::now().unix;
-    let loaded = config::load(&args::sources(matches), &Machine::probe(), now, draw_key);
+    let loaded = config::load(sources, &Machine::probe(), now, draw_key);
     loaded.map_err(|faults| fail(EXIT_USAGE, &faults.to_string()))
 }
 

@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
-use super::{EXIT_FAILED, EXIT_USAGE, draw_key, fail, output, version};
+use super::{EXIT_FAILED, EXIT_USAGE, args, draw_key, fail, load_from, output, version};
 use crate::cluster::members::Scheme;
 use crate::config::levels::Levels;
 use crate::config::machine::{Machine, raise_open_files, refuse_huge_pages};
-use crate::config::{LogConfig, UserNames, layout};
+use crate::config::{Config, LogConfig, SETTINGS, Sources, UserNames, layout};
 use crate::limits;
 use crate::node::Logging;
 use crate::node::proxy::{Proxy, ProxyConfig, ProxyFacts, StartFault};
@@ -24,6 +24,9 @@ const MORE: &str = "\
 Reads the upgrade request of a client, finds the user's home among the members, connects, and hands the request over as
 it came; the member's answer, errors included, goes back as it came, and so does everything after it, unparsed. A member
 that cannot be reached is passed over: any node serves any user, the home is merely the cheapest.
+
+Members come from etcd or Kubernetes with --cluster-source, as on the nodes and with the same settings; nothing is
+written there. While that is away the last members it told of stand; before it has told of any, those of --members.
 
 The member list has a line per member, as for `pinion route`: NODE ws=ws://HOST:PORT [weight=N] [state=STATE].
 label.proxy=HOST:PORT is dialled instead of ws=, for members whose ws= is meant for clients. The file is read again when
@@ -49,9 +52,13 @@ pub(super) fn command() -> Command {
                 .value_parser(value_parser!(SocketAddr)),
         )
         .arg(
-            text("members", "FILE", "PINION_PROXY_MEMBERS", "Member list")
-                .required(true)
-                .value_parser(value_parser!(PathBuf)),
+            text(
+                "members",
+                "FILE",
+                "PINION_PROXY_MEMBERS",
+                "Member list; with --cluster-source: until that has told",
+            )
+            .value_parser(value_parser!(PathBuf)),
         )
         .arg(
             text(
@@ -72,7 +79,22 @@ pub(super) fn command() -> Command {
             .value_parser(PossibleValuesParser::new(["off", "v1", "v2"]))
             .default_value("off"),
         );
-    for_operators(bounds(command)).args(buffers()).args(times())
+    let command = for_operators(bounds(command)).args(buffers()).args(times());
+    args::with_some_settings(command, is_of_members)
+}
+
+/// The settings that say where the members are: the same as on the nodes.
+fn is_of_members(key: &str) -> bool {
+    const KEYS: [&str; 7] = [
+        "cluster.source",
+        "cluster.root",
+        "cluster.selector",
+        "cluster.lease_ms",
+        "cluster.placement",
+        "discovery.namespace",
+        "discovery.service_account",
+    ];
+    KEYS.contains(&key) || key.starts_with("discovery.etcd_") && key != "discovery.etcd_root"
 }
 
 /// How bytes are moved, and for how many.
@@ -209,7 +231,11 @@ fn times() -> [Arg; 5] {
 
 /// Runs the command.
 pub(super) fn run(matches: &ArgMatches) -> ExitCode {
-    let config = match config(matches) {
+    let loaded = match load_from(&sources(matches)) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let config = match config(matches, loaded.config) {
         Some(config) => config,
         None => return fail(EXIT_USAGE, "proxy: an argument is missing"), // clap has defaults for all
     };
@@ -247,18 +273,34 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
     }
 }
 
-fn config(matches: &ArgMatches) -> Option<ProxyConfig> {
+/// What is said of the members: flags over environment over `--config`. Other variables are none of its business, the
+/// one that names a node's configuration among them.
+fn sources(matches: &ArgMatches) -> Sources {
+    let mut sources = args::sources(matches);
+    let names: Vec<String> = SETTINGS
+        .iter()
+        .filter(|setting| is_of_members(setting.key))
+        .map(|setting| setting.env_name())
+        .collect();
+    sources.env.retain(|(name, _)| names.contains(name) || !name.starts_with("PINION_"));
+    sources.file = matches.get_one::<PathBuf>(args::CONFIG).cloned();
+    args::of_no_node(sources)
+}
+
+fn config(matches: &ArgMatches, settings: Config) -> Option<ProxyConfig> {
     let number = |name: &str| matches.get_one::<u64>(name).copied();
     let size = |name: &str| number(name).and_then(|n| usize::try_from(n).ok());
     let word = |name: &str| matches.get_one::<String>(name).map(String::as_str);
     let threads = size("threads").unwrap_or_else(|| layout::cpus_usable(&Machine::probe()));
     Some(ProxyConfig {
         listen: *matches.get_one("listen")?,
-        members: matches.get_one::<PathBuf>("members")?.clone(),
+        members: matches.get_one::<PathBuf>("members").cloned().or(settings.cluster.members.clone()),
         scheme: word("placement").map(|name| match name {
             "openim-ring" => Scheme::OpenImRing,
             _ => Scheme::Rendezvous,
         }),
+        cluster: settings.cluster,
+        openim: settings.openim,
         threads: threads.clamp(1, limits::PROXY_THREADS_MAX),
         pairs_max: matches.get_one("pairs-max").copied(),
         address_pairs_max: u32::try_from(number("address-pairs-max")?).ok()?,
@@ -288,8 +330,6 @@ fn config(matches: &ArgMatches) -> Option<ProxyConfig> {
 /// As of the gateway: the first word of a line names it, the last line is `ready`.
 fn banner(config: &ProxyConfig, facts: &ProxyFacts, files: u64) -> String {
     let (members, known) = facts.members;
-    let fingerprint =
-        facts.list.fingerprint().map(|print| format!(", fingerprint {print}")).unwrap_or_default();
     let relay = match config.relay {
         Relay::Auto => format!("copy, splice for who fills {} KiB", limits::PROXY_BUFFER_BYTES / 1024),
         Relay::Splice => "splice".to_owned(),
@@ -309,9 +349,8 @@ fn banner(config: &ProxyConfig, facts: &ProxyFacts, files: u64) -> String {
         format!("listen     ws://{}  ({} threads)", facts.listen, config.threads),
         format!("http       http://{}/readyz (also /healthz, /metrics)", facts.http),
         format!(
-            "members    {members} in {}, {known} with an address; placement {}{fingerprint}",
-            config.members.display(),
-            facts.list.scheme.name()
+            "members    {members} in {}, {known} with an address; placement {}",
+            facts.from, facts.placement
         ),
         format!("relay      {relay}"),
         format!("header     PROXY protocol {header}"),

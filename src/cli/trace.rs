@@ -13,6 +13,7 @@ use crate::hub::follow::{Event, Page, What};
 use crate::hub::mail::DeviceOutcome;
 use crate::limits::{TRACE_FOR_MS, TRACE_POLL_MS};
 use crate::session::disconnect::{Disconnect, Fault};
+use crate::session::handshake::origin::address_text;
 use crate::shard::clock;
 use crate::time::UnixMs;
 
@@ -104,7 +105,9 @@ fn shown(event: &Event) -> String {
 /// The name of an event and what there is to say.
 fn told(what: &What) -> (&'static str, String) {
     match what {
-        What::Login { peer, platform } => ("login", format!("{} from {peer}", platform.name())),
+        What::Login { peer, platform } => {
+            ("login", format!("{} from {}", platform.name(), address_text(*peer)))
+        }
         What::Refused { code, message } => ("refused", format!("{code} {message}")),
         What::Online => ("online", String::new()),
         What::Request { id, operation_id, bytes } => {

@@ -8,6 +8,7 @@ use super::admin::{self, Gateway, escaped, give_up, size, span, table};
 use super::{EXIT_FAILED, output};
 use crate::hub::sight::{ConnectionFacts, UserFacts};
 use crate::session::Phase;
+use crate::session::handshake::origin::address_text;
 
 /// The command line.
 pub(super) fn command() -> Command {
@@ -84,7 +85,7 @@ fn row(c: &ConnectionFacts) -> Vec<String> {
     vec![
         c.id.to_string(),
         c.platform.name().to_owned(),
-        c.peer.to_string(),
+        address_text(c.peer).to_string(),
         state.to_owned(),
         span(c.age_ms),
         format!("{} ago", span(c.silent_ms)),

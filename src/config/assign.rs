@@ -88,6 +88,5 @@ pub(super) fn load(config: &mut Config, origins: &BTreeMap<&'static str, Origin>
 /// The rules of a file.
 fn read(path: &Path) -> Result<Vec<rules::Rule>, Vec<String>> {
     let text = text_file::read(path, ROUTE_FILE_BYTES).map_err(|why| vec![why])?;
-    rules::parse(&text)
-        .map_err(|faults| faults.iter().map(|fault| format!("{}: {fault}", path.display())).collect())
+    rules::parse(&text).map_err(|faults| text_file::told(path, &faults).lines().map(str::to_owned).collect())
 }

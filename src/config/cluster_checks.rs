@@ -1,16 +1,15 @@
 //! What `cluster.*` amounts to: the node's own name, and combinations that cannot work or are likely not meant.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use super::Config;
 use super::cluster::{MembershipSource, PushMode};
 use super::fault::{Fault, Origin};
 use super::load::Judge;
 use super::machine::Machine;
+use super::member_file::MemberFile;
 use super::openim::{POD_ENV, register_ip};
 use crate::cluster::members::{Listed, MemberList, Scheme};
-use crate::limits::MEMBERS_FILE_BYTES;
 use crate::placement::Algorithm;
 use crate::placement::view::NodeId;
 
@@ -77,23 +76,15 @@ pub(super) fn faults(judge: Judge<'_>, machine: &Machine) -> Vec<Fault> {
                 faults.push(judge.fault("cluster.members", why, EXAMPLE));
             }
             Some(path) => {
-                if let Err(why) = list(path).and_then(|list| fits(config, &list)) {
+                if let Err(why) =
+                    MemberFile::new(path.clone(), None).read().and_then(|list| fits(config, &list))
+                {
                     faults.push(judge.fault("cluster.members", &why, ""));
                 }
             }
         }
     }
     faults
-}
-
-fn list(path: &Path) -> Result<MemberList, String> {
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size > MEMBERS_FILE_BYTES {
-        return Err(format!("{size} bytes; a list has at most {MEMBERS_FILE_BYTES}"));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    MemberList::parse(&text)
-        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
 /// Whether the list has this node, and places users as it does.

@@ -18,6 +18,7 @@ pub mod layout;
 pub mod levels;
 mod load;
 pub mod machine;
+pub mod member_file;
 pub mod openim;
 pub mod pem;
 mod planted;

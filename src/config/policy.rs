@@ -4,7 +4,9 @@
 //! What always holds: exactly the settings that are marked [`Reload::Live`](super::Reload::Live) are in here; a test
 //! changes each of them.
 
-use super::{AssignPolicy, Backend, Config, RpcLimits, Tls, Token, UserNames, WebhooksConfig};
+use std::path::PathBuf;
+
+use super::{AssignPolicy, Backend, Config, RpcConfig, RpcLimits, Tls, Token, UserNames, WebhooksConfig};
 use crate::hub::login_policy::LoginPolicy;
 use crate::hub::policy::HubPolicy;
 use crate::session::handshake::Strictness;
@@ -69,6 +71,8 @@ pub struct RpcPolicy {
     pub names: UserNames,
     /// `assign.*`; thread 0 only.
     pub assign: AssignPolicy,
+    /// The files behind `tls`, for the assign API's calls to other nodes; they are read again with each reload.
+    pub tls_files: TlsFiles,
 }
 
 impl RpcPolicy {
@@ -85,7 +89,24 @@ impl RpcPolicy {
             upstream_deadline_ms: config.openim.upstream.deadline_ms,
             names: config.log.users,
             assign: config.assign.policy.clone(),
+            tls_files: TlsFiles::of(&config.rpc),
         }
+    }
+}
+
+/// What the node's own calls to others show and believe: the files of `rpc.tls_*`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// `rpc.tls_cert` and `rpc.tls_key`, if both are set.
+    pub own: Option<(PathBuf, PathBuf)>,
+    /// `rpc.tls_client_ca`.
+    pub authority: Option<PathBuf>,
+}
+
+impl TlsFiles {
+    /// As configured.
+    pub fn of(rpc: &RpcConfig) -> Self {
+        Self { own: rpc.tls_cert.clone().zip(rpc.tls_key.clone()), authority: rpc.tls_client_ca.clone() }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::cluster::members::LineFault;
+
 /// The text of a file of at most so many bytes.
 ///
 /// # Errors
@@ -13,4 +15,10 @@ pub fn read(path: &Path, bytes_max: u64) -> Result<String, String> {
         return Err(format!("{}: {bytes} bytes, at most {bytes_max} are read", path.display()));
     }
     std::fs::read_to_string(path).map_err(said)
+}
+
+/// All that is wrong with a file, a line each.
+pub fn told(path: &Path, faults: &[LineFault]) -> String {
+    let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {fault}", path.display())).collect();
+    lines.join("\n")
 }

@@ -220,13 +220,8 @@ pub enum ControlFault {
         /// What is wrong with them.
         why: String,
     },
-    /// The list of members cannot be used.
-    Members {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
+    /// The list of members cannot be used: what is wrong with it.
+    Members(String),
     /// The system gave no thread, descriptor or memory.
     System(io::Error),
 }
@@ -267,7 +262,7 @@ impl fmt::Display for ControlFault {
             Self::NoAddress { of } => write!(f, "{of} has no address: name at least one"),
             Self::Address { of, given, why } => write!(f, "{of}: `{given}` cannot be used: {why}"),
             Self::Tls { of, why } => write!(f, "{of}: certificates or key cannot be used: {why}"),
-            Self::Members { path, why } => write!(f, "cluster.members {}: {why}", path.display()),
+            Self::Members(why) => write!(f, "cluster.members: {why}"),
             Self::System(error) => write!(f, "the control thread cannot start: {error}"),
         }
     }

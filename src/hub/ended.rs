@@ -25,7 +25,7 @@ pub struct Ended {
     pub user: Box<str>,
     /// Its platform.
     pub platform: Platform,
-    /// Address of the client.
+    /// Address of the client: the peer's, or what a believed proxy says (port 0: not known).
     pub peer: SocketAddr,
     /// Why it ended.
     pub reason: Disconnect,

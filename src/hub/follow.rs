@@ -33,7 +33,7 @@ pub struct Event {
 pub enum What {
     /// A login with good arguments reached the owner shard; its token is being checked.
     Login {
-        /// Where from.
+        /// Where from; behind a believed proxy the client (port 0: not known).
         peer: SocketAddr,
         /// On which platform.
         platform: Platform,

@@ -36,7 +36,10 @@ impl Hub {
         if self.drain.is_some() {
             return None;
         }
-        let session = Session::new(now, accepted.peer, accepted.login);
+        let mut session = Session::new(now, accepted.peer, accepted.login);
+        if let Some(client) = accepted.client {
+            session.ledger.came_from(client);
+        }
         let conn = ConnId(self.registry.sessions.insert(session).ok()?);
         self.trace.note(Note::Accepted, &[conn.0.index.into(), conn.0.generation.into()]);
         self.rearm(conn);

@@ -88,8 +88,12 @@ use wheel::Wheel;
 /// A connection whose head was accepted, now on its owner shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
-    /// TCP address of the client.
+    /// TCP address of the peer.
     pub peer: SocketAddr,
+    /// The client, if the peer is a believed proxy that has named him (port 0: not known). He is shown to operators;
+    /// OpenIM's name of the connection is made of the peer (spec 1.2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<SocketAddr>,
     /// Its arguments.
     pub login: Box<Login>,
 }

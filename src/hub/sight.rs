@@ -50,7 +50,7 @@ pub struct ConnectionFacts {
     pub connection_id: Box<str>,
     /// From its login.
     pub platform: Platform,
-    /// TCP address of the peer.
+    /// Address of the client: the peer's, or what a believed proxy says (port 0: not known).
     pub peer: SocketAddr,
     /// Where it is in its life.
     pub phase: Phase,

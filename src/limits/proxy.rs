@@ -36,6 +36,8 @@ pub const PROXY_PROCESS_FILES_MAX: u64 = 128;
 pub const PROXY_STATUS_BYTES: usize = 12;
 /// Orders that wait for a thread. Full: main tries again.
 pub const PROXY_ORDERS_MAX: usize = 16;
+/// News of the members that wait for who looks at them. Full: the control thread tells them again, only the newest.
+pub const PROXY_NEWS_MAX: usize = 8;
 /// A thread publishes its counts at most so often.
 pub const PROXY_PUBLISH_MS: u64 = 100;
 /// The member list is looked at so often.

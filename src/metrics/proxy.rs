@@ -31,6 +31,7 @@ proxy_metrics! {
     HeldBytes Gauge "pinion_proxy_held_bytes" "Bytes held in memory and pipes because a side is slow.";
     PipesUsed Gauge "pinion_proxy_pipes" "Pipes that hold bytes of a pair.";
     Members Gauge "pinion_proxy_members" "Members in placement.";
+    MembersCurrent Gauge "pinion_proxy_members_current" "1 while the members are known as they are now; 0: the last known ones stand.";
     MembersAvoided Gauge "pinion_proxy_members_avoided" "Members that are tried after the others, since they were not reached.";
     MembersRead Counter "pinion_proxy_member_lists_total" ("outcome" = "taken") "Member lists that were read anew.";
     MembersBad Counter "pinion_proxy_member_lists_total" ("outcome" = "refused") "Member lists that were read anew.";

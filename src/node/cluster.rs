@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use super::openim::{self, kubernetes};
-use crate::config::Config;
+use super::openim::{etcd_servers, kubernetes};
 use crate::config::cluster::MembershipSource;
+use crate::config::{ClusterConfig, Config, OpenimConfig};
 use crate::control::membership::lock::LockFile;
 use crate::control::membership::{EtcdMembers, MembershipPlan, SourcePlan};
 use crate::control::plan::CONFIRMATION;
@@ -22,24 +22,8 @@ pub(super) struct Membership {
 /// # Errors
 /// What is missing in the configuration, or another process holds the lock; in words for the operator.
 pub(super) fn membership(config: &Config, grpc: SocketAddr) -> Result<Option<Membership>, String> {
+    let Some(source) = source(&config.cluster, &config.openim)? else { return Ok(None) };
     let cluster = &config.cluster;
-    let lease_s = u32::try_from(cluster.lease_ms.div_ceil(1_000)).unwrap_or(u32::MAX);
-    let source = match cluster.source {
-        MembershipSource::None => return Ok(None),
-        MembershipSource::Static => {
-            let path = cluster.members.clone();
-            SourcePlan::Listed(path.ok_or("cluster.source is static: name the list in cluster.members")?)
-        }
-        MembershipSource::Etcd => SourcePlan::Etcd(Box::new(EtcdMembers {
-            servers: openim::etcd_servers(&config.openim)?,
-            root: cluster.root.clone(),
-            lease_s,
-        })),
-        MembershipSource::Kubernetes => {
-            let selection = (cluster.selector.as_str(), lease_s);
-            SourcePlan::Kubernetes(Box::new(kubernetes::members(&config.openim.discovery, selection)?))
-        }
-    };
     let Some(node_id) = cluster.node_id.clone() else {
         return Err("the host's name is no node id: set cluster.node_id".to_owned());
     };
@@ -54,7 +38,31 @@ pub(super) fn membership(config: &Config, grpc: SocketAddr) -> Result<Option<Mem
         labels: cluster.labels.clone(),
         ..Member::new(node_id)
     };
-    Ok(Some(Membership { plan: MembershipPlan { own, source, confirmation: CONFIRMATION }, lock }))
+    Ok(Some(Membership { plan: MembershipPlan { own: Some(own), source, confirmation: CONFIRMATION }, lock }))
+}
+
+/// Where the members are; `None`: `cluster.source` is none.
+///
+/// # Errors
+/// What is missing in the configuration, in words for the operator.
+pub(super) fn source(cluster: &ClusterConfig, openim: &OpenimConfig) -> Result<Option<SourcePlan>, String> {
+    let lease_s = u32::try_from(cluster.lease_ms.div_ceil(1_000)).unwrap_or(u32::MAX);
+    Ok(Some(match cluster.source {
+        MembershipSource::None => return Ok(None),
+        MembershipSource::Static => {
+            let path = cluster.members.clone();
+            SourcePlan::Listed(path.ok_or("cluster.source is static: name the list in cluster.members")?)
+        }
+        MembershipSource::Etcd => SourcePlan::Etcd(Box::new(EtcdMembers {
+            servers: etcd_servers(openim)?,
+            root: cluster.root.clone(),
+            lease_s,
+        })),
+        MembershipSource::Kubernetes => {
+            let selection = (cluster.selector.as_str(), lease_s);
+            SourcePlan::Kubernetes(Box::new(kubernetes::members(&openim.discovery, selection)?))
+        }
+    }))
 }
 
 /// Where peers reach this node. A port that is open on all addresses is told with the one that OpenIM is told.

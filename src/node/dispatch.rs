@@ -1,6 +1,7 @@
-//! `pinion dispatch` as a process: its one thread, the file with the members, signals.
+//! `pinion dispatch` as a process: its one thread, the members, signals.
 //!
-//! The main thread looks at the file each second, and at the addresses of names now and then. What always holds: a
+//! The main thread looks at the list each second, and at the addresses of names now and then; members in etcd or
+//! Kubernetes come from the control thread (`onlooker`), and the list counts until there are any. What always holds: a
 //! list that cannot be read or is wrong changes nothing; it is logged once.
 
 use std::net::SocketAddr;
@@ -11,15 +12,18 @@ use std::thread::JoinHandle;
 use crossbeam_channel::TryRecvError;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::onlooker::{self, Onlooker};
 use super::signals::Signals;
 use super::supervisor::Supervisor;
-use super::{Logging, bind_fault, choose_driver, claim, is_end, roster};
+use super::{Logging, bind_fault, choose_driver, claim, is_end, openim, roster};
 use crate::config::machine::Machine;
-use crate::config::policy::RpcPolicy;
+use crate::config::member_file::MemberFile;
+use crate::config::policy::{RpcPolicy, TlsFiles};
 use crate::config::{self, Config, Sources};
 use crate::limits::{
     DISPATCH_LOOK_MS, DISPATCH_LOOKUP_MS, DRAIN_GRACE_MS, NODE_EVENTS_MAX, START_DEADLINE_MS,
 };
+use crate::metrics::Block;
 use crate::placement::view::View;
 use crate::rpc::assign::dispatch::{DispatchStart, spawn};
 use crate::rpc::assign::{self, AssignStart, Polling};
@@ -37,6 +41,8 @@ pub struct Dispatch {
     pub http: SocketAddr,
     /// Members of the list; `None`: it could not be read.
     pub members: Option<usize>,
+    /// Where the members are watched, if they are in no list.
+    pub watched: Option<String>,
     /// Why members are not asked how full they are.
     pub silent: Option<&'static str>,
     config: Config,
@@ -46,13 +52,13 @@ pub struct Dispatch {
     address: RpcAddress,
     thread: JoinHandle<()>,
     list: Option<List>,
+    onlooker: Option<Onlooker>,
 }
 
-/// The file with the members.
+/// The list of members.
 struct List {
+    file: MemberFile,
     path: PathBuf,
-    /// What it said last, good or bad.
-    said: Result<String, String>,
     /// What it said last that was good.
     view: Option<View>,
     looked_up: Mono,
@@ -61,28 +67,31 @@ struct List {
 impl List {
     /// A list that is wrong is an error only at the start.
     fn open(path: &Path) -> (Self, Result<(), String>) {
-        let said = roster::read(path);
-        let parsed = said.clone().and_then(|text| roster::parse(path, &text));
-        let fault = parsed.as_ref().err().cloned();
-        let list = Self { path: path.to_owned(), said, view: parsed.ok(), looked_up: clock::now().mono };
-        (list, fault.map_or(Ok(()), Err))
+        let mut list = Self {
+            file: MemberFile::new(path.to_owned(), None),
+            path: path.to_owned(),
+            view: None,
+            looked_up: clock::now().mono,
+        };
+        let said = list.read().unwrap_or(Ok(()));
+        (list, said)
+    }
+
+    /// `None`: it says what it said last.
+    fn read(&mut self) -> Option<Result<(), String>> {
+        let said = self.file.look()?.and_then(|list| roster::judged(&self.path, list));
+        Some(said.map(|view| self.view = Some(view)))
     }
 
     /// Whether there is something new to tell.
     fn look(&mut self) -> bool {
-        let said = roster::read(&self.path);
-        let changed = said != self.said;
-        if changed {
-            match said.clone().and_then(|text| roster::parse(&self.path, &text)) {
-                Ok(view) => self.view = Some(view),
-                Err(why) => {
-                    tracing::error!("the members stay as they were: {why}");
-                    self.said = said;
-                    return false;
-                }
+        let changed = match self.read() {
+            Some(Err(why)) => {
+                tracing::error!("the members stay as they were: {why}");
+                return false;
             }
-            self.said = said;
-        }
+            said => said.is_some(),
+        };
         let now = clock::now().mono;
         let due = changed || now.since_ms(self.looked_up) >= DISPATCH_LOOKUP_MS;
         if due {
@@ -108,10 +117,10 @@ impl Dispatch {
         match (&list, fault.unwrap_or(Ok(()))) {
             (_, Err(why)) if has_fallback => tracing::error!("answers are static (assign.fallback): {why}"),
             (_, Err(why)) => return Err(why),
-            (None, Ok(())) if !has_fallback => {
+            (None, Ok(())) if !has_fallback && !onlooker::is_watched(&config.cluster) => {
                 return Err(
                     "pinion dispatch needs to know whom to hand out: --members FILE (cluster.members), \
-                            or assign.fallback for a static answer"
+                            --cluster-source etcd, or assign.fallback for a static answer"
                         .to_owned(),
                 );
             }
@@ -129,13 +138,18 @@ impl Dispatch {
         let mailbox = |e: std::io::Error| format!("cannot make a mailbox: {e}");
         let (address, inbox) = rpc_mailbox(0).map_err(mailbox)?;
         let (news, events) = node_news(NODE_EVENTS_MAX).map_err(mailbox)?;
-        let polling = Polling::of(&config.rpc)?;
+        let control: Arc<Block> = Arc::default();
+        let (membership, post) = ((&config.cluster, &config.openim), openim::news_to(address.clone()));
+        let onlooker = Onlooker::start(membership, post, Arc::clone(&control))?;
+        let polling = Polling::of(config.rpc.token.clone(), &TlsFiles::of(&config.rpc))?;
         let view = list.as_ref().and_then(|list| list.view.clone());
+        let watched = onlooker.as_ref().map(|_| onlooker::place(&config.cluster, &config.openim));
         let (members, silent) = (view.as_ref().map(|view| view.members().len()), polling.off());
         let start = DispatchStart {
             config: Arc::new(config.clone()),
             driver,
             inbox,
+            source: onlooker.is_some().then_some(control),
             assign: AssignStart { listener, roster: view.map(roster::looked_up), own: None, polling },
             http: operators,
             dropped_log_lines: logging.dropped(),
@@ -143,8 +157,21 @@ impl Dispatch {
         };
         let thread = spawn(start).map_err(|e| format!("cannot start the dispatch thread: {e}"))?;
         let config = config.clone();
-        let started =
-            Self { assign, http, members, silent, config, sources, signals, events, address, thread, list };
+        let started = Self {
+            assign,
+            http,
+            members,
+            watched,
+            silent,
+            config,
+            sources,
+            signals,
+            events,
+            address,
+            thread,
+            list,
+            onlooker,
+        };
         started.await_ready()?;
         Ok(started)
     }
@@ -202,12 +229,12 @@ impl Dispatch {
         let Some(view) = list.view.clone() else { return };
         let news = MainNews::Members(Box::new(roster::looked_up(view)));
         if self.address.post(RpcMail::Main(Box::new(news))).is_err() {
-            // Taken for news again at the next look.
-            list.said = Err("not told".to_owned());
+            list.file.forget(); // news again at the next look
         }
     }
 
-    /// Settings of the assign API take effect; which ones do not, a restart of this process shows at no cost.
+    /// Settings of the assign API, its rules, and files of `rpc.tls_*` take effect, and nobody is cut; which ones do
+    /// not, a restart of this process shows at no cost.
     fn reload(&mut self) {
         let key = self.config.shards.owner_key;
         match config::load(&self.sources, &Machine::probe(), clock::now().unix, || key) {
@@ -229,6 +256,7 @@ impl Dispatch {
 
     /// Clients are few milliseconds from their answer; whoever is cut asks another dispatcher.
     fn end(self) {
+        self.onlooker.into_iter().for_each(Onlooker::end);
         let deadline = clock::now().mono.plus_ms(DRAIN_GRACE_MS);
         while self.address.post(RpcMail::Drain(deadline)).is_err() || !self.thread.is_finished() {
             if clock::now().mono > deadline {

@@ -15,7 +15,7 @@ use crate::config::{
 use crate::control;
 use crate::control::mailbox::{ControlAddress, ControlThread};
 use crate::control::membership::lock::LockFile;
-use crate::control::news::News;
+use crate::control::news::{News, NewsPost};
 use crate::control::plan::{
     CONFIRMATION, ClientTls, ControlPlan, Credentials, Discovery, EtcdPlan, EtcdServers, PROMETHEUS_LEASE_S,
     PrometheusPlan, RedisPlan, RedisTopology, RegistrationPlan, Subscription, WebhookPlan,
@@ -53,12 +53,6 @@ pub(super) fn start(
     let openim = &config.openim;
     let ip = openim.discovery.register_ip;
     let own = SocketAddr::new(ip, grpc.port());
-    let post = move |news: News| {
-        rpc.post(RpcMail::News(Box::new(news))).map_err(|mail| match mail {
-            RpcMail::News(news) => *news,
-            _ => News::SubscriptionLost, // only its own kind of mail comes back
-        })
-    };
     let (membership, lock) = among_others.map(|found| (found.plan, found.lock)).unzip();
     let plan = ControlPlan {
         discovery: match config.backend {
@@ -68,12 +62,22 @@ pub(super) fn start(
         redis: (config.backend == Backend::Openim).then(|| redis(openim)),
         webhooks: webhooks(config)?,
         membership,
-        news: Box::new(post),
+        news: news_to(rpc),
         now: clock::now,
         block,
     };
     let (address, thread) = control::spawn(plan).map_err(|fault| fault.to_string())?;
     Ok(Some(Control { thread, address, own, _lock: lock.flatten() }))
+}
+
+/// Hands news to an rpc thread.
+pub(super) fn news_to(rpc: RpcAddress) -> NewsPost {
+    Box::new(move |news: News| {
+        rpc.post(RpcMail::News(Box::new(news))).map_err(|mail| match mail {
+            RpcMail::News(news) => *news,
+            _ => News::SubscriptionLost, // only its own kind of mail comes back
+        })
+    })
 }
 
 /// Where webhooks go, if any is sent.

@@ -1,6 +1,7 @@
 //! The main thread of `pinion proxy`: starts the threads, waits for signals and operators, drains.
 //!
-//! `admin` answers operators. A thread beside this one looks at the member list (`rpc/proxy/members`). Not here: what
+//! `admin` answers operators. A thread beside this one looks at the members (`rpc/proxy/members`); where they are in
+//! etcd or Kubernetes, the control thread tells it (`onlooker`). Not here: what
 //! is printed and asked for (`cli/proxy`).
 
 mod admin;
@@ -10,16 +11,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use self::admin::Admin;
+use super::onlooker::{self, Onlooker};
 use super::signals::Signals;
 use crate::admission::{Admission, AdmissionLimits};
-use crate::cluster::members::{MemberList, Scheme};
+use crate::cluster::members::Scheme;
+use crate::config::{ClusterConfig, OpenimConfig};
+use crate::control::news::{News, NewsPost};
 use crate::limits::{
-    DRAIN_GRACE_MS, PROXY_LINGERING_MAX, PROXY_PIPES_MAX, PROXY_PROCESS_FILES_MAX, PROXY_REREAD_MS,
-    PROXY_THREAD_FILES_MAX,
+    DRAIN_GRACE_MS, PROXY_LINGERING_MAX, PROXY_NEWS_MAX, PROXY_PIPES_MAX, PROXY_PROCESS_FILES_MAX,
+    PROXY_REREAD_MS, PROXY_THREAD_FILES_MAX,
 };
 use crate::metrics::proxy::{ProxyBlock, ProxyMetric};
 use crate::rpc::proxy::members::{Source, Watcher};
@@ -35,9 +40,13 @@ pub struct ProxyConfig {
     /// Where clients connect; port 0: any free one.
     pub listen: SocketAddr,
     /// The member list.
-    pub members: PathBuf,
+    pub members: Option<PathBuf>,
     /// How it places, if it does not say.
     pub scheme: Option<Scheme>,
+    /// Whether and how the members are watched.
+    pub cluster: ClusterConfig,
+    /// Of this where etcd or Kubernetes is.
+    pub openim: OpenimConfig,
     /// Threads with a listener each.
     pub threads: usize,
     /// `None`: as many as the open files allow.
@@ -75,8 +84,10 @@ pub struct ProxyFacts {
     pub pairs_max: u32,
     /// Descriptors that this takes at most.
     pub files_needed: u64,
-    /// The first list.
-    pub list: MemberList,
+    /// How users are placed.
+    pub placement: String,
+    /// Where the members come from.
+    pub from: String,
     /// Members in placement, and how many of them have an address.
     pub members: (usize, usize),
 }
@@ -97,6 +108,7 @@ pub struct Proxy {
     threads: Arc<[ProxyThread]>,
     lists: Arc<ProxyBlock>,
     watcher: std::thread::Thread,
+    onlooker: Option<Onlooker>,
     signals: Signals,
     admin: Admin,
 }
@@ -137,7 +149,7 @@ impl Proxy {
             move |error: std::io::Error| StartFault::System(format!("{what}: {error}"))
         };
         let (pairs_max, files_needed) = pairs_for(&config, files).map_err(StartFault::Input)?;
-        let source = Source { path: config.members.clone(), scheme: config.scheme };
+        let (source, from) = source(&config)?;
         let (watcher, routes) = Watcher::start(source, clock::now().mono).map_err(StartFault::Input)?;
         let signals = Signals::catch(&[SIGTERM, SIGINT, SIGHUP]).map_err(system("signals"))?;
         let admin =
@@ -166,12 +178,18 @@ impl Proxy {
         });
         let threads: Arc<[ProxyThread]> =
             threads.collect::<std::io::Result<Vec<_>>>().map_err(system("threads"))?.into();
-        let (list, lists) = (watcher.list().clone(), Arc::clone(&watcher.block));
+        let (placement, lists) = (watcher.placement().to_owned(), Arc::clone(&watcher.block));
         let told = Arc::clone(&threads);
+        let (news, heard) = bounded(PROXY_NEWS_MAX);
         let thread = std::thread::Builder::new().name("members".to_owned());
-        let thread = thread.spawn(move || watch(watcher, &told)).map_err(system("threads"))?;
-        let facts = ProxyFacts { listen, http: admin.address(), pairs_max, files_needed, list, members };
-        Ok(Self { config, facts, threads, lists, watcher: thread.thread().clone(), signals, admin })
+        let thread = thread.spawn(move || watch(watcher, &heard, &told)).map_err(system("threads"))?;
+        let watcher = thread.thread().clone();
+        let post = news_to(news, watcher.clone());
+        let onlooker = Onlooker::start((&config.cluster, &config.openim), post, Arc::default());
+        let onlooker = onlooker.map_err(StartFault::Input)?;
+        let http = admin.address();
+        let facts = ProxyFacts { listen, http, pairs_max, files_needed, placement, from, members };
+        Ok(Self { config, facts, threads, lists, watcher, onlooker, signals, admin })
     }
 
     /// What it turned out to be.
@@ -205,14 +223,15 @@ impl Proxy {
                     untold = (0..self.threads.len()).collect();
                 }
             }
-            let not_ready = self.not_ready(deadline);
+            let readiness = self.readiness(deadline);
             let blocks = self.blocks();
-            self.admin.serve(now, not_ready, &blocks);
+            self.admin.serve(now, readiness, &blocks);
             let Some(at) = deadline else { continue };
             untold.retain(|n| {
                 self.threads.get(*n).is_some_and(|thread| thread.tell(Order::Drain(at)).is_err())
             });
             if self.threads.iter().all(ProxyThread::has_ended) {
+                self.onlooker.into_iter().for_each(Onlooker::end);
                 return Ok(());
             }
             if now.since_ms(at) > DRAIN_GRACE_MS {
@@ -237,9 +256,15 @@ impl Proxy {
         all
     }
 
-    /// Why no new clients should come.
-    fn not_ready(&self, deadline: Option<Mono>) -> Option<&'static str> {
-        deadline.is_some().then_some("draining\n")
+    /// Whether new clients should come, and what there is to say about it.
+    fn readiness(&self, deadline: Option<Mono>) -> Result<&'static str, &'static str> {
+        let is_current = self.lists.value(ProxyMetric::MembersCurrent) == 1;
+        match self.lists.value(ProxyMetric::Members) {
+            _ if deadline.is_some() => Err("draining\n"),
+            0 => Err("no member is known\n"),
+            _ if is_current => Ok("ready\n"),
+            _ => Ok("ready, but the members are not known as they are now: the last known ones stand\n"),
+        }
     }
 
     /// Sleeps until a signal, an operator, or so long.
@@ -275,13 +300,43 @@ fn listeners(config: &ProxyConfig) -> std::io::Result<(Vec<TcpListener>, SocketA
     Ok((all, address))
 }
 
-/// Looks at the member list until the process ends, and tells the threads.
-fn watch(mut watcher: Watcher, threads: &[ProxyThread]) {
+/// Hands news to who looks at the members, and wakes him.
+fn news_to(news: Sender<Box<News>>, watcher: std::thread::Thread) -> NewsPost {
+    Box::new(move |told| {
+        let posted = news.try_send(Box::new(told)).map_err(|back| *back.into_inner());
+        watcher.unpark();
+        posted
+    })
+}
+
+/// Where the members come from, and that in words.
+fn source(config: &ProxyConfig) -> Result<(Source, String), StartFault> {
+    let is_watched = onlooker::is_watched(&config.cluster);
+    let place = || onlooker::place(&config.cluster, &config.openim);
+    let list = config.members.as_ref().map(|path| path.display().to_string());
+    let from = match (is_watched, list) {
+        (true, Some(list)) => format!("{}; {list} until it has told", place()),
+        (true, None) => place(),
+        (false, Some(list)) => list,
+        (false, None) => {
+            let what = "to whom are clients brought? --members FILE, or --cluster-source etcd or kubernetes";
+            return Err(StartFault::Input(what.to_owned()));
+        }
+    };
+    let list = config.members.clone().map(|path| (path, config.scheme));
+    let watched = is_watched.then(|| config.cluster.placement.clone());
+    Ok((Source { list, watched }, from))
+}
+
+/// Looks at the members until the process ends, and tells the threads.
+fn watch(mut watcher: Watcher, news: &Receiver<Box<News>>, threads: &[ProxyThread]) {
     let mut routes: Option<Arc<Routes>> = None;
     let mut untold: Vec<usize> = Vec::new();
     loop {
         std::thread::park_timeout(Duration::from_millis(PROXY_REREAD_MS));
-        if let Some(new) = watcher.look(clock::now().mono) {
+        let now = || clock::now().mono;
+        let heard = news.try_iter().filter_map(|news| watcher.hear(*news, now())).last();
+        if let Some(new) = watcher.look(now()).or(heard) {
             routes = Some(Arc::new(new));
             untold = (0..threads.len()).collect();
         }
@@ -300,8 +355,10 @@ mod tests {
         let nowhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
         ProxyConfig {
             listen: nowhere,
-            members: PathBuf::new(),
+            members: None,
             scheme: None,
+            cluster: ClusterConfig::default(),
+            openim: OpenimConfig::default(),
             threads: 2,
             pairs_max,
             address_pairs_max: 0,

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::cluster::assign::roster::Roster;
 use crate::cluster::members::{MemberList, Scheme};
-use crate::config::{Config, MembershipSource, host_name, text_file};
-use crate::limits::ROUTE_FILE_BYTES;
+use crate::config::member_file::MemberFile;
+use crate::config::{Config, MembershipSource, host_name};
 use crate::placement::view::{Epoch, Member, NodeId, View};
 
 /// What a gateway hands out before (or without) a membership: the list of `cluster.members`, or itself. `None`: not
@@ -16,7 +16,8 @@ use crate::placement::view::{Epoch, Member, NodeId, View};
 /// All that is wrong with the list, in words for the operator.
 pub(super) fn of(config: &Config) -> Result<Option<Roster>, String> {
     if let Some(path) = &config.cluster.members {
-        return parse(path, &read(path)?).map(|view| Some(looked_up(view)));
+        let list = MemberFile::new(path.clone(), None).read();
+        return list.and_then(|list| judged(path, list)).map(|view| Some(looked_up(view)));
     }
     let cluster = &config.cluster;
     Ok(match (own_id(config), cluster.source) {
@@ -39,22 +40,15 @@ pub(super) fn own_id(config: &Config) -> Option<NodeId> {
     config.cluster.node_id.clone().or_else(host)
 }
 
-/// The text of a list.
-pub(super) fn read(path: &Path) -> Result<String, String> {
-    text_file::read(path, ROUTE_FILE_BYTES).map_err(|why| format!("cluster.members {why}"))
-}
-
 /// The members of a list.
-pub(super) fn parse(path: &Path, text: &str) -> Result<View, String> {
-    let list = MemberList::parse(text).map_err(|faults| {
-        let lines: Vec<String> =
-            faults.iter().map(|fault| format!("cluster.members {}: {fault}", path.display())).collect();
-        lines.join("\n")
-    })?;
+///
+/// # Errors
+/// It places users by a scheme of its own.
+pub(super) fn judged(path: &Path, list: MemberList) -> Result<View, String> {
     if list.scheme == Scheme::OpenImRing {
         let what =
             "`placement openim-ring` is for `pinion route`; here cluster.placement says how users are placed";
-        return Err(format!("cluster.members {}: {what}", path.display()));
+        return Err(format!("{}: {what}", path.display()));
     }
     Ok(list.view())
 }

@@ -15,6 +15,7 @@ use crate::backend::embedded::TokenCheck;
 use crate::config::cluster::MembershipSource;
 use crate::config::layout::{Counts, Layout, Pinning, layout};
 use crate::config::machine::Machine;
+use crate::config::policy::TlsFiles;
 use crate::config::{Backend, Config};
 use crate::ids::{Ownership, RpcId, ShardId};
 use crate::limits::{NODE_EVENTS_MAX, STALL_WATCH_MS, START_DEADLINE_MS};
@@ -265,7 +266,8 @@ fn start_assign(common: &Common) -> Result<Option<(SocketAddr, AssignStart)>, St
     let listener = claim(address).and_then(|()| assign::bind(address)).map_err(fault)?;
     let bound = listener.local_addr().map_err(fault)?;
     let roster = roster::of(&common.config)?;
-    let polling = Polling::of(&common.config.rpc)?;
+    let rpc = &common.config.rpc;
+    let polling = Polling::of(rpc.token.clone(), &TlsFiles::of(rpc))?;
     Ok(Some((bound, AssignStart { listener, roster, own: roster::own_id(&common.config), polling })))
 }
 

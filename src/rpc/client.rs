@@ -1,7 +1,8 @@
 //! A small gRPC client for one unary call, with a runtime of its own: what `pinion push` uses, so its errors name that
 //! command's flags.
 //!
-//! Not here: name lookup (monoio's blocks the thread, so callers give addresses), retries, connection reuse.
+//! The assign API asks the same members again and again, on connections that it keeps ([`Kept`]). Not here: name lookup
+//! (monoio's blocks the thread, so callers give addresses), retries.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -235,12 +236,24 @@ impl Target {
         })
     }
 
-    /// Makes one call on a connection of its own, on a thread that runs a runtime.
+    /// Connects for more than one call, on a thread that runs a runtime. A task drives the connection until it breaks
+    /// or what is returned is dropped.
     ///
     /// # Cancel safety
-    /// Dropped, the connection is closed; the call may have been carried out.
-    pub(super) async fn ask(&self, path: &str, message: Bytes, deadline_ms: u64) -> Result<Bytes, CallError> {
-        self.called(path, self.headers(&[], deadline_ms)?, message, deadline_ms).await
+    /// Dropped, the connection is closed.
+    pub(super) async fn keep(&self, within_ms: u64) -> Result<Kept, CallError> {
+        let connected = async {
+            let (address, stream) = self.connect().await?;
+            let (closed, handshake) = handshake(address, stream).await?;
+            Ok((address, closed, handshake))
+        };
+        let (address, closed, (sender, connection)) = within(within_ms, connected).await?;
+        monoio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%address, %error, "a kept connection broke");
+            }
+        });
+        Ok(Kept { address, closed, sender })
     }
 
     async fn called(
@@ -255,10 +268,7 @@ impl Target {
             let request = self.request(address, path, headers)?;
             exchange(address, stream, request, message).await
         };
-        match monoio::time::timeout(Duration::from_millis(patience_ms), called).await {
-            Ok(result) => result,
-            Err(_) => Err(CallError::Deadline(patience_ms)),
-        }
+        within(patience_ms, called).await
     }
 
     async fn connect(&self) -> Result<(SocketAddr, MaybeTls), CallError> {
@@ -301,6 +311,40 @@ impl Target {
     }
 }
 
+/// A connection that more than one call is made on.
+pub(super) struct Kept {
+    address: SocketAddr,
+    closed: &'static str,
+    sender: SendRequest<Bytes>,
+}
+
+impl Kept {
+    /// Makes a call; `target` is where this connection leads.
+    ///
+    /// # Cancel safety
+    /// Dropped, the call is cancelled; it may have been carried out.
+    pub(super) async fn ask(
+        &self,
+        target: &Target,
+        path: &str,
+        message: &Bytes,
+        deadline_ms: u64,
+    ) -> Result<Bytes, CallError> {
+        let request = target.request(self.address, path, target.headers(&[], deadline_ms)?)?;
+        let framed = frame(message).ok_or_else(too_long)?;
+        let answered = async {
+            let failed = |error| CallError::of(self.address, self.closed, &error);
+            answer(self.sender.clone(), request, framed).await.map_err(failed)?
+        };
+        within(deadline_ms, answered).await
+    }
+}
+
+async fn within<T>(ms: u64, work: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+    let ended = monoio::time::timeout(Duration::from_millis(ms), work).await;
+    ended.unwrap_or(Err(CallError::Deadline(ms)))
+}
+
 /// [`Target::call`] on a plain address.
 ///
 /// # Errors
@@ -326,22 +370,32 @@ async fn exchange(
     request: Request<()>,
     message: Bytes,
 ) -> Result<Bytes, CallError> {
+    let (closed, (sender, connection)) = handshake(address, stream).await?;
+    let framed = frame(&message).ok_or_else(too_long)?;
+    match drive(connection, answer(sender, request, framed)).await {
+        Ok(answer) => answer,
+        Err(error) => Err(CallError::of(address, closed, &error)),
+    }
+}
+
+fn too_long() -> CallError {
+    CallError::Protocol("the request is too long".to_owned())
+}
+
+/// Both ends of an HTTP/2 connection.
+type Http2 = (SendRequest<Bytes>, h2::client::Connection<MaybeTls, Bytes>);
+
+/// Begins HTTP/2; beside it what to ask if the connection just ends.
+async fn handshake(address: SocketAddr, stream: MaybeTls) -> Result<(&'static str, Http2), CallError> {
     let closed = if matches!(stream, MaybeTls::Tls(_)) { CLOSED_TLS } else { CLOSED_PLAIN };
-    let failed = |error| CallError::of(address, closed, &error);
-    let (sender, connection) = h2::client::Builder::new()
+    let begun = h2::client::Builder::new()
         .enable_push(false)
         .initial_window_size(H2_STREAM_WINDOW_BYTES)
         .max_header_list_size(H2_HEADER_LIST_BYTES)
         .max_frame_size(H2_FRAME_BYTES)
         .handshake::<_, Bytes>(stream)
-        .await
-        .map_err(failed)?;
-    let too_long = || CallError::Protocol("the request is too long".to_owned());
-    let framed = frame(&message).ok_or_else(too_long)?;
-    match drive(connection, answer(sender, request, framed)).await {
-        Ok(answer) => answer,
-        Err(error) => Err(failed(error)),
-    }
+        .await;
+    begun.map(|http2| (closed, http2)).map_err(|error| CallError::of(address, closed, &error))
 }
 
 /// Polls a connection until the call on it is over. What broke the connection says more than what the call sees of it.

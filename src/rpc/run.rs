@@ -306,7 +306,7 @@ impl Reader {
             (MainNews::Reloaded { policy, counts }, admin) => {
                 self.server.adopt(&policy);
                 self.exchange.adopt(&policy);
-                self.assigner.iter().for_each(|assigner| assigner.set_policy(&policy.assign));
+                self.assigner.iter().for_each(|assigner| assigner.set_policy(&policy));
                 if let Some(admin) = admin {
                     admin.adopt(&policy);
                     self.exchange.show_reloads(&counts);

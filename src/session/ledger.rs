@@ -81,7 +81,12 @@ impl Ledger {
         }
     }
 
-    /// Address of the client.
+    /// A proxy has named the client.
+    pub fn came_from(&mut self, client: SocketAddr) {
+        (self.peer_address, self.peer_port) = (client.ip(), client.port());
+    }
+
+    /// Address of the client: the peer's, or what a believed proxy says (port 0: not known).
     pub fn peer(&self) -> SocketAddr {
         SocketAddr::new(self.peer_address, self.peer_port)
     }

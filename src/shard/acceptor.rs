@@ -165,7 +165,7 @@ pub(super) fn receive(door: &Rc<Door>, socket: TcpStream, peer: Option<SocketAdd
     };
     let (peer, plan) = (canonical(peer), &door.plan);
     tracing::trace!(%peer, "accepted");
-    let mut guest = Guest { socket: Rc::new(socket), peer, client: peer.ip(), place: None };
+    let mut guest = Guest { socket: Rc::new(socket), peer, client: peer, place: None };
     if !plan.admission.may_accept(clock::now().mono) {
         return head::refuse(door, guest, No::over(Metric::HandshakeTooFast));
     }

@@ -90,8 +90,8 @@ pub(super) struct Arrival {
 pub(super) struct Guest {
     pub(super) socket: Rc<Socket>,
     pub(super) peer: SocketAddr,
-    /// Where it comes from: the peer, or what a configured proxy says.
-    pub(super) client: IpAddr,
+    /// Where it comes from: the peer, or what a configured proxy says (port 0: it says none).
+    pub(super) client: SocketAddr,
     /// Its place under the node's connection limit; `None`: it found the node full.
     pub(super) place: Option<Place>,
 }

@@ -7,6 +7,7 @@ use super::names::Names;
 use crate::hub::ended::Ended;
 use crate::ids::ShardId;
 use crate::session::disconnect::Fault;
+use crate::session::handshake::origin::address_text;
 
 /// Says it.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +29,7 @@ impl Farewell {
                     operation_id = %ended.operation_id,
                     user = %self.names.name(&ended.user),
                     platform = ended.platform.name(),
-                    peer = %ended.peer,
+                    peer = %address_text(ended.peer),
                     reason = terms.label,
                     fault = ?terms.fault,
                     age_ms = ended.age_ms,

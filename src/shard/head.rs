@@ -20,6 +20,7 @@ use super::socket::Socket;
 use crate::ids::SlotId;
 use crate::limits::{HEAD_BYTES_MAX, HEAD_DEADLINE_MS, LINGER_BYTES, LINGER_MS};
 use crate::metrics::Metric;
+use crate::session::handshake::origin::address_text;
 use crate::session::handshake::{Judgement, Login, Refusal, judge};
 use crate::wire::proxy::{self, Source};
 use crate::wire::upgrade::{self, Head};
@@ -220,7 +221,8 @@ fn decide(door: &Door, guest: &mut Guest, (source, head): &(Source, Head)) -> Re
             Ok(login)
         }
         Judgement::Refuse(refusal) => {
-            tracing::debug!(peer = %guest.peer, client = %guest.client, code = refusal.code, "bad login arguments");
+            let client = address_text(guest.client);
+            tracing::debug!(peer = %guest.peer, %client, code = refusal.code, "bad login arguments");
             Err(No::answered(Metric::HandshakeArgs, upgrade::refused(&refusal.json())))
         }
         Judgement::Redirect(location) => Err(No::answered(Metric::HandshakeArgs, upgrade::moved(&location))),
@@ -231,9 +233,9 @@ fn decide(door: &Door, guest: &mut Guest, (source, head): &(Source, Head)) -> Re
 /// speaks for itself is not limited.
 fn meet_client(door: &Door, guest: &mut Guest, (source, head): (Source, &Head)) -> bool {
     let proxies = &door.plan.proxies;
-    guest.client = proxies.client(guest.peer.ip(), source, head.forwarded_for.as_deref());
-    proxies.contain(guest.client)
-        || guest.place.as_mut().is_none_or(|place| place.enter_address(guest.client))
+    guest.client = proxies.client(guest.peer, source, head.forwarded_for.as_deref());
+    let address = guest.client.ip();
+    proxies.contain(address) || guest.place.as_mut().is_none_or(|place| place.enter_address(address))
 }
 
 /// To our own loop, or to the shard that owns the user.
@@ -270,7 +272,8 @@ fn pass_on(door: &Rc<Door>, guest: Guest, login: Box<Login>) {
 /// Answers once, as far as the socket takes it, and gives the client some time to read it: a socket closed with unread
 /// bytes sends a reset, which takes the answer away from the client.
 async fn say_no(door: &Door, id: SlotId, guest: &Guest, no: No) {
-    tracing::debug!(peer = %guest.peer, client = %guest.client, outcome = ?no.outcome, "handshake refused");
+    let client = address_text(guest.client);
+    tracing::debug!(peer = %guest.peer, %client, outcome = ?no.outcome, "handshake refused");
     door.count(no.outcome);
     let Some(answer) = no.answer else { return };
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;

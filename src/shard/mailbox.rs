@@ -11,7 +11,7 @@
 //! has taken but not yet filled spins until that sender runs again.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,8 +62,8 @@ pub struct HandOver {
     pub socket: TcpStream,
     /// TCP address of the client.
     pub peer: SocketAddr,
-    /// The client's address, which a proxy may have told.
-    pub client: IpAddr,
+    /// Where the client is, which a proxy may have told (port 0: not known).
+    pub client: SocketAddr,
     /// The place of that address under its limit; the receiver gives it back.
     pub address: Option<AddressPlace>,
     /// Its arguments.
@@ -74,7 +74,7 @@ pub struct HandOver {
 const _: () = assert!(size_of::<UpstreamReply>() <= 64);
 const _: () = assert!(size_of::<Control>() <= 32);
 const _: () = assert!(size_of::<ShardMail>() <= 16);
-const _: () = assert!(size_of::<HandOver>() <= 72);
+const _: () = assert!(size_of::<HandOver>() <= 88);
 
 /// Mails waiting in each lane of a shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

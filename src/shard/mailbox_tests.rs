@@ -40,7 +40,7 @@ fn hand_over(socket: &TcpStream, index: usize) -> HandOver {
     HandOver {
         socket: socket.try_clone().unwrap(),
         peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
-        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        client: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
         address: None,
         login: Box::new(login),
     }

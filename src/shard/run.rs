@@ -45,6 +45,7 @@ use crate::ids::{ConnId, ShardId};
 use crate::limits::{EFFECT_BATCH_MAX, FLUSH_BATCH_MAX, LANE_BATCH_MAX, TICK_MS};
 use crate::metrics::{Block, Metric};
 use crate::session::handshake::Login;
+use crate::session::handshake::origin::address_text;
 use crate::time::{Mono, Now};
 
 /// Whether the loop may wait.
@@ -327,10 +328,11 @@ impl Loop {
 
     /// Gives a connection to the hub and its socket to the engine.
     fn admit(&mut self, guest: Guest, login: Box<Login>) {
-        let accepted = Accepted { peer: guest.peer, login };
+        let client = (guest.client != guest.peer).then_some(guest.client);
+        let accepted = Accepted { peer: guest.peer, client, login };
         match self.hub.accepted(self.now, accepted) {
             Some(conn) => {
-                tracing::debug!(%conn, peer = %guest.peer, client = %guest.client, "logging in");
+                tracing::debug!(%conn, peer = %guest.peer, client = %address_text(guest.client), "logging in");
                 self.engine.adopt(conn, guest.socket);
                 if self.places.len() <= conn.index() {
                     self.places.resize_with(conn.index() + 1, || None);

@@ -10,8 +10,8 @@ use crate::limits;
 /// What a header says about the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The client's address.
-    Client(IpAddr),
+    /// Where the client connected from.
+    Client(SocketAddr),
     /// Nothing: the proxy speaks for itself (its health check), or its client is not on TCP.
     Unsaid,
 }
@@ -112,10 +112,8 @@ fn version_1(bytes: &[u8]) -> Result<Option<(Source, usize)>, ProxyFault> {
         "TCP6" => (ip::<Ipv6Addr>(source)?, ip::<Ipv6Addr>(destination)?),
         _ => return Err(ProxyFault),
     };
-    if !is_port(from) || !is_port(to) {
-        return Err(ProxyFault);
-    }
-    Ok(Some((Source::Client(source), end + 1)))
+    let (from, _) = (port(from)?, port(to)?);
+    Ok(Some((Source::Client(SocketAddr::new(source, from)), end + 1)))
 }
 
 fn ip<A: std::str::FromStr + Into<IpAddr>>(text: &str) -> Result<IpAddr, ProxyFault> {
@@ -123,8 +121,8 @@ fn ip<A: std::str::FromStr + Into<IpAddr>>(text: &str) -> Result<IpAddr, ProxyFa
 }
 
 /// Decimal without leading zeros or signs.
-fn is_port(text: &str) -> bool {
-    text.parse::<u16>().is_ok_and(|port| port.to_string() == text)
+fn port(text: &str) -> Result<u16, ProxyFault> {
+    text.parse::<u16>().ok().filter(|port| port.to_string() == text).ok_or(ProxyFault)
 }
 
 fn version_2(bytes: &[u8]) -> Result<Option<(Source, usize)>, ProxyFault> {
@@ -157,13 +155,21 @@ fn version_2(bytes: &[u8]) -> Result<Option<(Source, usize)>, ProxyFault> {
     let Some(body) = bytes.get(V2_FIXED_BYTES..length) else {
         return Ok(None);
     };
-    // The source comes first; what follows the addresses (TLVs) is not looked at.
+    // The source comes first, behind both addresses its port; what follows (TLVs) is not looked at.
     let source = match addresses {
-        12 => body.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
-        36 => body.first_chunk::<16>().map(|octets| IpAddr::from(*octets).to_canonical()),
+        12 => body.first_chunk::<4>().map(|octets| IpAddr::from(*octets)).zip(port_at(body, 8)),
+        36 => {
+            body.first_chunk::<16>().map(|octets| IpAddr::from(*octets).to_canonical()).zip(port_at(body, 32))
+        }
         _ => None,
     };
+    let source = source.map(SocketAddr::from);
     Ok(Some((source.map_or(Source::Unsaid, Source::Client), length)))
+}
+
+/// The port that stands there.
+fn port_at(body: &[u8], at: usize) -> Option<u16> {
+    body.get(at..)?.first_chunk().map(|octets| u16::from_be_bytes(*octets))
 }
 
 #[cfg(test)]
@@ -183,17 +189,17 @@ mod tests {
     fn headers_of_both_versions_name_the_client() {
         let v4 = [203, 0, 113, 7, 10, 0, 0, 1, 0xc0, 0x00, 0x27, 0x11];
         let mut v6 = [0; 36];
-        (v6[0], v6[1], v6[15]) = (0x20, 0x01, 9);
+        (v6[0], v6[1], v6[15], v6[32], v6[33]) = (0x20, 0x01, 9, 1, 2);
         let with_tlv = [v4.as_slice(), &[3, 0, 4, 1, 2, 3, 4]].concat();
         for (header, source) in [
-            (b"PROXY TCP4 203.0.113.7 10.0.0.1 49152 10001\r\n".to_vec(), client("203.0.113.7")),
-            (b"PROXY TCP6 2001::9 ::1 1 65535\r\n".to_vec(), client("2001::9")),
-            (b"PROXY TCP6 ::ffff:1.2.3.4 ::1 1 2\r\n".to_vec(), client("1.2.3.4")),
+            (b"PROXY TCP4 203.0.113.7 10.0.0.1 49152 10001\r\n".to_vec(), client("203.0.113.7:49152")),
+            (b"PROXY TCP6 2001::9 ::1 1 65535\r\n".to_vec(), client("[2001::9]:1")),
+            (b"PROXY TCP6 ::ffff:1.2.3.4 ::1 1 2\r\n".to_vec(), client("1.2.3.4:1")),
             (b"PROXY UNKNOWN\r\n".to_vec(), Source::Unsaid),
             (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n".to_vec(), Source::Unsaid),
-            (v2(0x21, 0x11, &v4), client("203.0.113.7")),
-            (v2(0x21, 0x11, &with_tlv), client("203.0.113.7")),
-            (v2(0x21, 0x21, &v6), client("2001::9")),
+            (v2(0x21, 0x11, &v4), client("203.0.113.7:49152")),
+            (v2(0x21, 0x11, &with_tlv), client("203.0.113.7:49152")),
+            (v2(0x21, 0x21, &v6), client("[2001::9]:258")),
             (v2(0x20, 0x11, &v4), Source::Unsaid),
             (v2(0x20, 0x00, b""), Source::Unsaid),
             (v2(0x21, 0x00, b"anything"), Source::Unsaid),
@@ -220,7 +226,8 @@ mod tests {
             let (from, at): (SocketAddr, SocketAddr) = (from.parse().unwrap(), at.parse().unwrap());
             for version in [Version::V1, Version::V2] {
                 let written = header(version, from, at);
-                let whole = Some((Source::Client(from.ip().to_canonical()), written.len()));
+                let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+                let whole = Some((Source::Client(from), written.len()));
                 assert_eq!(parse(&written), Ok(whole), "{written:02x?}");
             }
         }

@@ -290,7 +290,8 @@ fn pages_of_allowed_sites_may_read() {
         let preflight =
             asker.ask("OPTIONS", ASK, &format!("{headers}Access-Control-Request-Method: GET\r\n"));
         assert_eq!((preflight.status, preflight.header("access-control-allow-origin")), (204, want));
-        assert_eq!(preflight.header("access-control-allow-methods").is_some(), want.is_some());
+        assert_eq!(preflight.header("access-control-allow-methods"), want.map(|_| "GET, HEAD"));
+        assert_eq!(preflight.header("access-control-max-age"), want.map(|_| "86400"), "asked once a day");
         assert_eq!(
             asker.ask("GET", "/x", &headers).header("access-control-allow-origin"),
             want,
@@ -298,6 +299,13 @@ fn pages_of_allowed_sites_may_read() {
         );
     }
     eventually("the count", || (answers(&gateway, "preflight") == 2.0).then_some(()));
+}
+
+/// Issue 8, point 6. What it does is run by `tests/clients`.
+#[test]
+fn the_example_client_has_sixty_lines() {
+    let client = include_str!("../clients/assign/client.js");
+    assert!(client.lines().count() <= 60 && client.lines().all(|line| line.chars().count() <= 130));
 }
 
 #[test]

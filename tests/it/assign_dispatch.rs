@@ -1,8 +1,9 @@
 //! `pinion dispatch` among real gateways: who is handed out, who is not, and why.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use pinion::cluster::members::MemberList;
@@ -10,16 +11,17 @@ use pinion::placement::Algorithm;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::assign::{Answered, Asker, assign_address};
+use crate::harness::authority::{Authority, When};
 use crate::harness::{DEADLINE, Gateway, Metrics, eventually, lines_of, pinion, run, texts};
 
 /// A running dispatcher and the files it reads.
-struct Dispatcher {
+pub struct Dispatcher {
     child: Child,
-    banner: Vec<String>,
+    pub banner: Vec<String>,
     logs: Arc<Mutex<String>>,
     folder: tempfile::TempDir,
-    assign: SocketAddr,
-    http: SocketAddr,
+    pub assign: SocketAddr,
+    pub http: SocketAddr,
 }
 
 impl Dispatcher {
@@ -30,10 +32,19 @@ impl Dispatcher {
         }
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let (members, rules) = (path("members"), path("rules"));
-        let own = ["dispatch", "--assign-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
         let files = ["--members", &members, "--assign-rules", &rules];
+        Self::spawned(folder, &[&files[..], flags].concat())
+    }
+
+    /// Without a list: the flags say where the members are.
+    pub fn start_watching(flags: &[&str]) -> Self {
+        Self::spawned(tempfile::tempdir().unwrap(), flags)
+    }
+
+    fn spawned(folder: tempfile::TempDir, flags: &[&str]) -> Self {
+        let own = ["dispatch", "--assign-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
         let rates = ["--assign-address-requests-per-s", "0", "--assign-requests-per-s", "0"];
-        let mut command = pinion(&[&own[..], &files, &rates, flags].concat());
+        let mut command = pinion(&[&own[..], &rates, flags].concat());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let logs: Arc<Mutex<String>> = Arc::default();
         let (said, sink) = (lines_of(child.stderr.take().unwrap()), Arc::clone(&logs));
@@ -63,19 +74,19 @@ impl Dispatcher {
         self.folder.path().join(name)
     }
 
-    fn ask(&self, query: &str) -> Answered {
+    pub fn ask(&self, query: &str) -> Answered {
         Asker::new(self.assign).ask("GET", &format!("/v1/assign?{query}"), "")
     }
 
-    fn nodes(&self, user: &str) -> Vec<String> {
+    pub fn nodes(&self, user: &str) -> Vec<String> {
         self.ask(&format!("userID={user}")).nodes()
     }
 
-    fn metric(&self, family: &str, label: &str) -> f64 {
+    pub fn metric(&self, family: &str, label: &str) -> f64 {
         Metrics::parse(&Asker::new(self.http).ask("GET", "/metrics", "").body).sum(family, &[label])
     }
 
-    fn logs(&self) -> String {
+    pub fn logs(&self) -> String {
         self.logs.lock().unwrap().clone()
     }
 }
@@ -248,4 +259,78 @@ fn it_ends_at_once_and_says_what_it_lacks() {
     assert_eq!(dispatcher.nodes("u"), ["ws://a"]);
     std::fs::write(dispatcher.file("members"), "b ws=ws://b\n").unwrap();
     eventually("the list", || (dispatcher.nodes("u") == ["b"]).then_some(()));
+}
+
+/// Counts the connections that pass through it to an address.
+fn counted(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let count = Arc::<AtomicUsize>::default();
+    let seen = Arc::clone(&count);
+    std::thread::spawn(move || {
+        for near in listener.incoming().map_while(Result::ok) {
+            seen.fetch_add(1, Ordering::SeqCst);
+            let Ok(far) = TcpStream::connect(to) else { continue };
+            for (mut from, mut to) in
+                [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far.try_clone().unwrap(), near)]
+            {
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(std::net::Shutdown::Both);
+                });
+            }
+        }
+    });
+    (address, count)
+}
+
+#[test]
+fn a_member_is_asked_on_one_connection_until_that_ends() {
+    let mut there = gateway("gw-0", &[]);
+    let (rpc, count) = counted(there.grpc);
+    let dispatcher = Dispatcher::start(&format!("gw-0 ws=ws://gw-0.it/ rpc={rpc}\n"), "", &[]);
+    let answered = || dispatcher.metric("pinion_assign_polls_total", "answered");
+    eventually("some answers", || (answered() >= 3.0).then_some(()));
+    assert_eq!(count.load(Ordering::SeqCst), 1, "connections for {} answers", answered());
+    // A reload asks anew, and nothing that was known is lost.
+    kill_process(Pid::from_child(&dispatcher.child), Signal::HUP).unwrap();
+    eventually("the reload", || dispatcher.logs().contains("configuration reloaded").then_some(()));
+    eventually("its connection", || (count.load(Ordering::SeqCst) == 2).then_some(()));
+    assert_eq!(dispatcher.nodes("u"), ["gw-0"]);
+    there.signal(Signal::KILL);
+    there.wait();
+    eventually("its death to be seen", || (dispatcher.ask("userID=u").status == 503).then_some(()));
+    let unreachable = || dispatcher.metric("pinion_assign_members", "unreachable");
+    eventually("the count", || (unreachable() == 1.0).then_some(()));
+}
+
+#[test]
+fn certificates_are_read_again_with_the_configuration() {
+    let (authority, other) = (Authority::new("nodes", When::Now), Authority::new("others", When::Now));
+    let files = tempfile::tempdir().unwrap();
+    let folder = files.path();
+    let (cert, key) = authority.write_pair(folder, "node", &["127.0.0.1"], When::Now);
+    let node_ca = authority.write(folder, "node");
+    let ca = other.write(folder, "believed");
+    let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let pair = ["--rpc-tls-cert".to_owned(), text(&cert), "--rpc-tls-key".to_owned(), text(&key)];
+    let flags = |ca: &std::path::Path| [&pair[..], &["--rpc-tls-client-ca".to_owned(), text(ca)]].concat();
+    let (of_node, own) = (flags(&node_ca), flags(&ca));
+    let there = gateway("gw-0", &of_node.iter().map(String::as_str).collect::<Vec<_>>());
+    let dispatcher = Dispatcher::start(
+        &member("gw-0", &there, ""),
+        "",
+        &own.iter().map(String::as_str).collect::<Vec<_>>(),
+    );
+    eventually("a certificate that is not believed", || {
+        (dispatcher.metric("pinion_assign_members", "unreachable") == 1.0).then_some(())
+    });
+    std::fs::write(&ca, authority.pem()).unwrap();
+    kill_process(Pid::from_child(&dispatcher.child), Signal::HUP).unwrap();
+    eventually("the member", || (dispatcher.ask("userID=u").status == 200).then_some(()));
+    // A file that is no good changes nothing.
+    std::fs::write(&ca, "nonsense").unwrap();
+    kill_process(Pid::from_child(&dispatcher.child), Signal::HUP).unwrap();
+    eventually("the complaint", || dispatcher.logs().contains("configuration not reloaded").then_some(()));
+    assert_eq!(dispatcher.nodes("u"), ["gw-0"]);
 }

@@ -132,11 +132,59 @@ fn a_gateway_that_requires_the_header_takes_it() {
         );
         client.write_all(head.as_bytes()).unwrap();
         // A gateway that requires the header lets nobody in without one; its bytes are looked at below.
-        eventually("the login", || {
+        let who = eventually("the login", || {
             let who = gateway.get("/v1/who?user=u").unwrap().1;
-            who.contains("connection_id").then_some(())
+            who.contains("connection_id").then_some(who)
+        });
+        let own = client.local_addr().unwrap().to_string();
+        assert!(who.contains(&format!("\"peer\":\"{own}\"")), "not {own}: {who}");
+        drop(client);
+        let peer = format!("peer={own}");
+        eventually("the last line", || {
+            gateway.logs().lines().any(|l| l.contains("session over") && l.contains(&peer)).then_some(())
         });
     }
+}
+
+/// Operators see the client and not the proxy, whichever shard the user belongs to.
+#[test]
+fn a_client_behind_a_proxy_of_http_is_shown_by_his_own_address() {
+    let gateway = Gateway::start(&["--shards-count", "2", "--websocket-proxies", "127.0.0.1"]);
+    for (n, (named, shown, log)) in [
+        ("192.0.2.7", "192.0.2.7:0", "peer=192.0.2.7 "),
+        ("192.0.2.7:99", "192.0.2.7:99", "peer=192.0.2.7:99 "),
+        ("[2001:db8::9]:99", "[2001:db8::9]:99", "peer=[2001:db8::9]:99 "),
+    ]
+    .into_iter()
+    .cycle()
+    .take(12)
+    .enumerate()
+    {
+        let user = format!("user{n}");
+        let token = gateway.token(&user, 1);
+        let mut client = from("127.0.0.1", gateway.websocket);
+        let head = head(&user)
+            .replace(
+                &format!("sendID={user}"),
+                &format!("sendID={user}&token={token}&platformID=1&operationID=o&isBackground=false"),
+            )
+            .replace("Host: it", &format!("Host: it\r\nX-Forwarded-For: {named}"));
+        client.write_all(head.as_bytes()).unwrap();
+        let who = eventually("the login", || {
+            let who = gateway.get(&format!("/v1/who?user={user}")).unwrap().1;
+            who.contains("connection_id").then_some(who)
+        });
+        assert!(who.contains(&format!("\"peer\":\"{shown}\"")), "not {shown}: {who}");
+        drop(client);
+        let user = format!("user={user} ");
+        eventually("the last line", || {
+            let logs = gateway.logs();
+            let over = logs.lines().find(|l| l.contains("session over") && l.contains(&user))?;
+            assert!(over.contains(log), "no {log}: {over}");
+            Some(())
+        });
+    }
+    assert!(gateway.metrics().sum("pinion_hand_overs_total", &["in"]) > 0.0, "every user was at home");
 }
 
 /// A connection from this address of the loopback interface.
@@ -164,7 +212,7 @@ fn the_head_is_forwarded_as_it_came_behind_the_header() {
         let (mut socket, mut came) = member.take();
         if version != "off" {
             let (source, n) = parse(&came).unwrap().unwrap();
-            assert_eq!(source, Source::Client("127.0.0.7".parse().unwrap()));
+            assert_eq!(source, Source::Client(client.local_addr().unwrap()));
             came.drain(..n);
         }
         assert_eq!(String::from_utf8(came).unwrap(), head);
@@ -219,6 +267,19 @@ fn wrong_input_is_named_and_the_start_line_says_the_limits() {
         assert!(code == if part.starts_with("http") { 1 } else { 2 } && out.is_empty(), "{code} {out}");
         assert!(err.contains(part), "no {part}: {err}");
     }
+    let (code, _, err) = texts(&run(pinion(&["proxy", "--listen", "127.0.0.1:0"])));
+    assert!(code == 2 && err.contains("--members FILE, or --cluster-source etcd"), "{err}");
+    let mut strange = pinion(&["proxy", "--listen", "127.0.0.1:0"]);
+    strange.env("PINION_CLUSTER_SOURCE", "zookeeper").env("PINION_RPC_LISTEN", "nonsense");
+    let (code, _, err) = texts(&run(strange));
+    assert!(code == 2 && err.contains("PINION_CLUSTER_SOURCE") && !err.contains("nonsense"), "{err}");
+    // The nodes' own configuration: of a static cluster it has the list.
+    std::fs::write(&path, "a ws=ws://127.0.0.1:1\n").unwrap();
+    let file = dir.path().join("nodes.yaml");
+    let text = format!("cluster.source: static\ncluster.members: {}\ncluster.node_id: a\n", path.display());
+    std::fs::write(&file, text).unwrap();
+    let proxy = Proxy::start_watching(&["--config", file.to_str().unwrap()]);
+    assert!(proxy.line("members").contains("1 in "), "{:?}", proxy.banner);
     let proxy = Proxy::start("a ws=ws://127.0.0.1:1", &["--pairs-max", "50", "--relay", "copy"]);
     let limits = proxy.line("limits");
     assert!(

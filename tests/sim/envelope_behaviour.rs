@@ -332,7 +332,7 @@ fn a_logout_closes_also_when_it_cannot_be_asked() {
         let login = rig.arguments(&format!("w{n}"), Platform::WEB);
         rig.hub.accepted(
             rig.now,
-            pinion::hub::Accepted { peer: ([10, 0, 0, 2], 9).into(), login: Box::new(login) },
+            pinion::hub::Accepted { peer: ([10, 0, 0, 2], 9).into(), client: None, login: Box::new(login) },
         );
     }
     send(&mut rig, conn, &request(1001));

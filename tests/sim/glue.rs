@@ -224,7 +224,8 @@ impl World {
 
     fn accept(&mut self, shard: usize, link: LinkId, login: Box<Login>) {
         let peer = self.links[link].peer;
-        let Some(conn) = self.shards[shard].hub.accepted(self.now, Accepted { peer, login }) else {
+        let Some(conn) = self.shards[shard].hub.accepted(self.now, Accepted { peer, client: None, login })
+        else {
             return self.turn_away(link);
         };
         self.checker.accepted(shard, conn);

@@ -79,7 +79,7 @@ impl Rig {
     pub fn accept(&mut self, login: Login) -> Option<ConnId> {
         let peer = ([10, 0, 0, 1], self.logins).into();
         let login = Box::new(login);
-        let conn = self.hub.accepted(self.now, Accepted { peer, login });
+        let conn = self.hub.accepted(self.now, Accepted { peer, client: None, login });
         self.take_effects();
         conn
     }

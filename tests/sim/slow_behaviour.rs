@@ -285,7 +285,7 @@ fn ends_that_nobody_takes_are_dropped_and_counted() {
         let login = rig.arguments("u", Platform::IOS);
         let conn = rig.hub.accepted(
             rig.now,
-            pinion::hub::Accepted { peer: ([10, 0, 0, 1], 9).into(), login: Box::new(login) },
+            pinion::hub::Accepted { peer: ([10, 0, 0, 1], 9).into(), client: None, login: Box::new(login) },
         );
         rig.hub.input(rig.now, Input::TransportClosed(conn.unwrap()));
         while rig.hub.next_effect().is_some() {}

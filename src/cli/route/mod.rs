@@ -15,7 +15,7 @@ use super::{EXIT_FAILED, EXIT_USAGE, admin, args, fail, output};
 use crate::cluster::assign::standing::Standings;
 use crate::cluster::assign::{Cluster, Policy, Request, rules};
 use crate::cluster::compare::{Difference, Rehearsal};
-use crate::cluster::members::{LineFault, MemberList, Scheme};
+use crate::cluster::members::{MemberList, Scheme};
 use crate::config::text_file;
 use crate::ids::Platform;
 use crate::limits::{ROUTE_FILE_BYTES, ROUTE_USERS_BYTES, ROUTE_USERS_MAX};
@@ -132,7 +132,7 @@ fn where_is(matches: &ArgMatches) -> Done {
             );
         }
         let rules = rules::parse(&text_file::read(rules, ROUTE_FILE_BYTES)?)
-            .map_err(|faults| told(rules, &faults))?;
+            .map_err(|faults| text_file::told(rules, &faults))?;
         let policy = Policy { rules, ..Policy::default() };
         let labels: Vec<_> = matches.get_many("label").unwrap_or_default().cloned().collect();
         let request =
@@ -248,13 +248,7 @@ fn list(path: &Path) -> Result<MemberList, String> {
         let hint = "; a running node is http://HOST:PORT, its admin port (with diff)";
         format!("{why}{}", if is_address { hint } else { "" })
     })?;
-    MemberList::parse(&text).map_err(|faults| told(path, &faults))
-}
-
-/// All faults of a file, a line each.
-fn told(path: &Path, faults: &[LineFault]) -> String {
-    let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {fault}", path.display())).collect();
-    lines.join("\n")
+    MemberList::parse(&text).map_err(|faults| text_file::told(path, &faults))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::EtcdMembers;
-use super::etcd_watch::Watcher;
+use super::etcd_watch::{Sight, Watcher};
 use super::record::{Keys, of_a_new_life, value};
 use super::telling::Telling;
 use super::todo::{Orders, Registration, Todo};
@@ -30,12 +30,12 @@ const LEASE_PERMILLE: u64 = 990;
 
 /// See the module's documentation.
 pub(super) struct Registrant<'a> {
-    pub(super) plan: &'a EtcdMembers,
+    plan: &'a EtcdMembers,
     /// The incarnation and the epochs in it are not meant.
-    pub(super) own: Member,
-    pub(super) keys: Keys,
-    pub(super) dial: &'a Dial,
-    pub(super) telling: &'a Telling<'a>,
+    own: Member,
+    keys: Keys,
+    dial: &'a Dial,
+    telling: &'a Telling<'a>,
     /// The cluster of etcd that this node registered in.
     source: Cell<u64>,
 }
@@ -67,7 +67,7 @@ impl<'a> Registrant<'a> {
     pub(super) async fn serve_until_end(&self, mut orders: Orders) {
         let Some(mut kept) = self.register_or_end(&mut orders).await else { return };
         let look = Notify::new();
-        let mut watcher = Watcher::new(self);
+        let mut watcher = Watcher::new(self.sight());
         tokio::select! {
             () = watcher.watch_always(&look) => {}
             () = self.keep_until_end(&mut kept, &mut orders, &look) => {}
@@ -154,7 +154,7 @@ impl<'a> Registrant<'a> {
 
     async fn session(&self, kept: &mut Kept, orders: &mut Orders, look: &Notify) -> Result<(), Fault> {
         let mut link = timeout(self.third(), self.dial.connect()).await.unwrap_or_else(|_| Err(late()))?;
-        self.check_source(&mut link).await?;
+        self.sight().check_source(&mut link).await?;
         loop {
             if kept.due <= Instant::now() {
                 timeout(self.third(), self.tend(kept, &mut link)).await.unwrap_or_else(|_| Err(late()))?;
@@ -170,26 +170,21 @@ impl<'a> Registrant<'a> {
         }
     }
 
-    /// A store that was restored from a backup says what was; its epochs begin anew. Nothing of it is believed.
-    pub(super) async fn check_source(&self, link: &mut Link) -> Result<(), Fault> {
-        let (header, _) = link.entry(&self.keys.node(&self.own.node_id)).await?;
-        self.of_the_source(&header)
+    /// How the members are read.
+    fn sight(&self) -> Sight<'_> {
+        Sight {
+            keys: &self.keys,
+            dial: self.dial,
+            telling: self.telling,
+            lease_s: self.plan.lease_s,
+            own: Some(&self.own.node_id),
+            source: &self.source,
+        }
     }
 
-    /// Asked of each answer that something is concluded from: a connection comes back by itself, and may then lead to
-    /// another store.
-    pub(super) fn of_the_source(&self, header: &etcd::ResponseHeader) -> Result<(), Fault> {
-        if header.cluster_id == self.source.get() {
-            return Ok(());
-        }
-        self.telling.counts.count(Metric::ViewsHeld);
-        Err(Fault::Ended(format!(
-            "etcd is another cluster than the one this node registered in ({:x}, not {:x}): it was restored or \
-             replaced. The last known members stand and this node stays without a lease; when etcd is the right one, \
-             restart the nodes one after the other",
-            header.cluster_id,
-            self.source.get()
-        )))
+    /// See [`Sight::of_the_source`].
+    fn of_the_source(&self, header: &etcd::ResponseHeader) -> Result<(), Fault> {
+        self.sight().of_the_source(header)
     }
 
     /// Renews the lease or takes a new one, makes sure that the sign of life is under it, and reads the own record.

@@ -1,8 +1,10 @@
-//! Follows the records and signs of life in etcd, and writes `lost` into the record of a node whose sign vanished.
+//! Follows the records and signs of life in etcd, and writes `lost` into the record of a node whose sign vanished. Who
+//! only looks on writes nothing: there such a node is lost in what is told.
 //!
 //! What always holds: a view is the records as of its epoch, a revision; `lost` is written only over the record that
 //! was seen, and only while the sign of life is not there. A session reads all, then is told of every change after it.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::time::Duration;
@@ -10,11 +12,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::etcd::{Registrant, absent, entries, put, range, unchanged};
-use super::record::value;
+use super::etcd::{absent, entries, put, range, unchanged};
+use super::record::{Keys, value};
+use super::telling::Telling;
 use crate::control::backoff::Backoff;
-use crate::control::etcd::link::{Fault, Link};
+use crate::control::etcd::link::{Dial, Fault, Link};
 use crate::control::etcd::value::prefix_end;
+use crate::control::news::DiscoveryState;
 use crate::limits::MEMBERS_MAX;
 use crate::metrics::Metric;
 use crate::pb::etcd;
@@ -24,9 +28,62 @@ use crate::time::Mono;
 /// Signs of life that are read, as a multiple of the records: those of earlier lives go with their leases.
 const LIVES_PER_NODE: usize = 8;
 
+/// Where the records are, and by whom they are read.
+#[derive(Clone, Copy)]
+pub(super) struct Sight<'a> {
+    pub(super) keys: &'a Keys,
+    pub(super) dial: &'a Dial,
+    pub(super) telling: &'a Telling<'a>,
+    /// Seconds that a lease holds.
+    pub(super) lease_s: u32,
+    /// The reader's own node; `None`: he only looks on.
+    pub(super) own: Option<&'a NodeId>,
+    /// The cluster of etcd that it is; 0: not known yet.
+    pub(super) source: &'a Cell<u64>,
+}
+
+impl Sight<'_> {
+    /// A store that was restored from a backup says what was; its epochs begin anew. Nothing of it is believed.
+    pub(super) async fn check_source(&self, link: &mut Link) -> Result<(), Fault> {
+        let (header, _) = link.entry(self.keys.nodes.as_bytes()).await?;
+        self.of_the_source(&header)
+    }
+
+    /// Asked of each answer that something is concluded from: a connection comes back by itself, and may then lead to
+    /// another store. Who looks on has nothing there: to him its members must be confirmed.
+    pub(super) fn of_the_source(&self, header: &etcd::ResponseHeader) -> Result<(), Fault> {
+        let before = self.source.get();
+        if header.cluster_id == before {
+            return Ok(());
+        }
+        if self.own.is_none() {
+            self.source.set(header.cluster_id);
+            if before != 0 {
+                tracing::warn!("cluster: etcd is another cluster than before: its members must be confirmed");
+                self.telling.source_changed();
+            }
+            return Ok(());
+        }
+        self.telling.counts.count(Metric::ViewsHeld);
+        Err(Fault::Ended(format!(
+            "etcd is another cluster than the one this node registered in ({:x}, not {before:x}): it was restored or \
+             replaced. The last known members stand and this node stays without a lease; when etcd is the right one, \
+             restart the nodes one after the other",
+            header.cluster_id,
+        )))
+    }
+
+    /// Who only looks on is told how fresh the members are.
+    fn show(&self, state: DiscoveryState) {
+        if self.own.is_none() {
+            self.telling.watched(state);
+        }
+    }
+}
+
 /// See the module's documentation.
 pub(super) struct Watcher<'a> {
-    registrant: &'a Registrant<'a>,
+    sight: Sight<'a>,
     /// The revision that was read; older changes are in it.
     read: i64,
     /// The revision of the newest change to a record that is in `records`.
@@ -36,17 +93,20 @@ pub(super) struct Watcher<'a> {
     lives: BTreeSet<(NodeId, Incarnation)>,
     /// Lives without a sign, and when that is long enough to call them lost. One by record at most.
     silent: BTreeMap<NodeId, (Incarnation, Mono)>,
+    /// Of who only looks on: lives that were silent for too long.
+    lost: BTreeSet<(NodeId, Incarnation)>,
 }
 
 impl<'a> Watcher<'a> {
-    pub(super) fn new(registrant: &'a Registrant<'a>) -> Self {
+    pub(super) fn new(sight: Sight<'a>) -> Self {
         Self {
-            registrant,
+            sight,
             read: 0,
             revision: 0,
             records: BTreeMap::new(),
             lives: BTreeSet::new(),
             silent: BTreeMap::new(),
+            lost: BTreeSet::new(),
         }
     }
 
@@ -62,7 +122,8 @@ impl<'a> Watcher<'a> {
             let wait = backoff.next(began.elapsed());
             // The keeper's connection is idle most of the time: it may be as dead as this one.
             look.notify_one();
-            self.registrant.telling.counts.count(Metric::MembershipFailures);
+            self.sight.show(DiscoveryState::Stale);
+            self.sight.telling.counts.count(Metric::MembershipFailures);
             if backoff.is_first() {
                 tracing::warn!(%fault, "cluster: the members are not watched, the last known stand; trying again");
             } else {
@@ -73,11 +134,11 @@ impl<'a> Watcher<'a> {
     }
 
     async fn session(&mut self, look: &Notify) -> Result<Infallible, Fault> {
-        let telling = self.registrant.telling;
-        let mut link = self.registrant.dial.connect().await?;
-        self.registrant.check_source(&mut link).await?;
+        let telling = self.sight.telling;
+        let mut link = self.sight.dial.connect().await?;
+        self.sight.check_source(&mut link).await?;
         self.load(&mut link).await?;
-        let keys = &self.registrant.keys;
+        let keys = self.sight.keys;
         let wanted = [&keys.nodes, &keys.live].map(|prefix| etcd::WatchCreateRequest {
             key: prefix.clone().into_bytes().into(),
             range_end: prefix_end(prefix.as_bytes()).into(),
@@ -85,6 +146,7 @@ impl<'a> Watcher<'a> {
         });
         let mut changes = link.watch(wanted.into()).await?;
         tracing::info!("cluster: the members are watched");
+        self.sight.show(DiscoveryState::Current);
         let mut read_again = Instant::now() + telling.recheck();
         loop {
             let next = self.mark_the_lost(&mut link).await?;
@@ -104,7 +166,7 @@ impl<'a> Watcher<'a> {
 
     /// Reads all records and signs of life at one revision.
     async fn load(&mut self, link: &mut Link) -> Result<(), Fault> {
-        let keys = &self.registrant.keys;
+        let keys = self.sight.keys;
         let all = |prefix: &str, most: usize| {
             range(etcd::RangeRequest {
                 key: prefix.as_bytes().to_vec().into(),
@@ -117,12 +179,12 @@ impl<'a> Watcher<'a> {
             ..etcd::TxnRequest::default()
         };
         let answer = link.transact(request).await?;
-        self.registrant.of_the_source(answer.header.as_ref().unwrap_or(&etcd::ResponseHeader::default()))?;
+        self.sight.of_the_source(answer.header.as_ref().unwrap_or(&etcd::ResponseHeader::default()))?;
         let mut parts = answer.responses.into_iter().map(|part| entries(part).unwrap_or_default());
         let (nodes, lives) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         if nodes.more || lives.more {
             // A view without some members is worse than the last one with all.
-            self.registrant.telling.counts.count(Metric::ViewsIgnored);
+            self.sight.telling.counts.count(Metric::ViewsIgnored);
             return Err(Fault::Ended(format!(
                 "more than {MEMBERS_MAX} records below {}: delete those of nodes that are no more",
                 keys.nodes
@@ -132,6 +194,7 @@ impl<'a> Watcher<'a> {
         self.revision = self.read;
         self.records.clear();
         self.lives = lives.kvs.iter().filter_map(|entry| keys.read_life(&entry.key)).collect();
+        self.lost.retain(|life| !self.lives.contains(life));
         for entry in nodes.kvs {
             self.set(&entry);
         }
@@ -148,27 +211,28 @@ impl<'a> Watcher<'a> {
         if change.canceled {
             return Err(Fault::Ended(format!("etcd refuses the watch: {}", change.cancel_reason)));
         }
-        let mut records_changed = false;
+        let mut members_changed = false;
         for event in change.events {
             let deleted = event.r#type() == etcd::event::EventType::Delete;
             let Some(entry) = event.kv.filter(|entry| entry.mod_revision > self.read) else { continue };
-            if entry.key.starts_with(self.registrant.keys.nodes.as_bytes()) {
-                records_changed = true;
+            if entry.key.starts_with(self.sight.keys.nodes.as_bytes()) {
+                members_changed = true;
                 self.revision = self.revision.max(entry.mod_revision);
                 if deleted {
                     self.records.remove(&entry.key[..]);
                 } else {
                     self.set(&entry);
                 }
-            } else if let Some(life) = self.registrant.keys.read_life(&entry.key) {
+            } else if let Some(life) = self.sight.keys.read_life(&entry.key) {
                 if deleted {
                     self.silenced(life, look);
                 } else {
+                    members_changed |= self.lost.remove(&life);
                     self.lives.insert(life);
                 }
             }
         }
-        if records_changed {
+        if members_changed {
             self.tell();
         }
         Ok(())
@@ -178,35 +242,39 @@ impl<'a> Watcher<'a> {
     fn silenced(&mut self, life: (NodeId, Incarnation), look: &Notify) {
         self.lives.remove(&life);
         let (node_id, incarnation) = life;
-        if node_id == self.registrant.own.node_id {
+        if self.sight.own == Some(&node_id) {
             return look.notify_one();
         }
         // etcd deletes it when the lease ends, and that is later than its owner counts.
-        self.silent.insert(node_id, (incarnation, (self.registrant.telling.now)().mono));
+        self.silent.insert(node_id, (incarnation, (self.sight.telling.now)().mono));
     }
 
     /// Takes a record. One that cannot be read changes nothing: what was there is still accounted for.
     fn set(&mut self, entry: &etcd::KeyValue) {
-        match self.registrant.keys.read_node(&entry.key, &entry.value, entry.mod_revision) {
+        match self.sight.keys.read_node(&entry.key, &entry.value, entry.mod_revision) {
             Ok(member) => {
                 self.records.insert(entry.key.to_vec(), (member, entry.mod_revision));
             }
             Err(why) => {
-                self.registrant.telling.counts.count(Metric::ViewsIgnored);
+                self.sight.telling.counts.count(Metric::ViewsIgnored);
                 tracing::warn!(key = %String::from_utf8_lossy(&entry.key), why, "cluster: not a record");
             }
         }
     }
 
     fn tell(&self) {
-        let members = self.records.values().map(|(member, _)| member.clone()).collect();
+        let member = |(member, _): &(Member, i64)| {
+            let lost = self.lost.contains(&(member.node_id.clone(), member.incarnation));
+            Member { state: if lost { MemberState::Lost } else { member.state }, ..member.clone() }
+        };
+        let members = self.records.values().map(member).collect();
         let epoch = Epoch(u64::try_from(self.revision).unwrap_or(0));
-        self.registrant.telling.observe(View::new(epoch, members));
+        self.sight.telling.observe(View::new(epoch, members));
     }
 
     /// Writes `lost` where it is due; after how long to look again.
     async fn mark_the_lost(&mut self, link: &mut Link) -> Result<Duration, Fault> {
-        let now = (self.registrant.telling.now)().mono;
+        let now = (self.sight.telling.now)().mono;
         self.listen(now);
         let due: Vec<(NodeId, Incarnation)> = self
             .silent
@@ -218,7 +286,11 @@ impl<'a> Watcher<'a> {
         for (node_id, incarnation) in due {
             // Whatever becomes of it comes as a change; else it is tried again.
             self.silent.insert(node_id.clone(), (incarnation, now.plus_ms(patience)));
-            self.mark_lost(link, &node_id, incarnation).await?;
+            if self.sight.own.is_some() {
+                self.mark_lost(link, &node_id, incarnation).await?;
+            } else if self.lost.insert((node_id, incarnation)) {
+                self.tell();
+            }
         }
         let first = self.silent.values().map(|(_, at)| at.since_ms(now)).min();
         Ok(Duration::from_millis(first.unwrap_or(patience).max(1)))
@@ -226,15 +298,15 @@ impl<'a> Watcher<'a> {
 
     /// A sign of life may be late, of a node that registers or of one that takes a new lease: a lease's time.
     fn patience_ms(&self) -> u64 {
-        u64::from(self.registrant.plan.lease_s).saturating_mul(1_010)
+        u64::from(self.sight.lease_s).saturating_mul(1_010)
     }
 
     /// Finds the records without a sign of life.
     fn listen(&mut self, now: Mono) {
-        let own = &self.registrant.own.node_id;
+        let own = self.sight.own;
         let patience = self.patience_ms();
         let silent = self.records.values().map(|(member, _)| member).filter(|member| {
-            member.node_id != *own
+            Some(&member.node_id) != own
                 && member.state != MemberState::Lost
                 && !self.lives.contains(&(member.node_id.clone(), member.incarnation))
         });
@@ -253,7 +325,7 @@ impl<'a> Watcher<'a> {
         node_id: &NodeId,
         incarnation: Incarnation,
     ) -> Result<(), Fault> {
-        let keys = &self.registrant.keys;
+        let keys = self.sight.keys;
         let key = keys.node(node_id);
         let Some((member, revision)) = self.records.get(&key) else { return Ok(()) };
         let lost = Member { state: MemberState::Lost, ..member.clone() };
@@ -263,7 +335,7 @@ impl<'a> Watcher<'a> {
             ..etcd::TxnRequest::default()
         };
         if link.transact(write).await?.succeeded {
-            self.registrant.telling.counts.count(Metric::RecordsLost);
+            self.sight.telling.counts.count(Metric::RecordsLost);
             tracing::warn!(%node_id, %incarnation, "cluster: a node's lease has ended: written down as lost");
         }
         Ok(())

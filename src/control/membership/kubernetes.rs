@@ -21,6 +21,7 @@ use super::todo::{Orders, Registration, Todo};
 use crate::cluster::protocol::io::OwnRecord;
 use crate::control::backoff::Backoff;
 use crate::control::kubernetes::api::{Dial, Fault, Link};
+use crate::control::news::DiscoveryState;
 use crate::limits::MEMBERS_MAX;
 use crate::metrics::Metric;
 use crate::placement::view::{Epoch, Incarnation, Member, MemberState, NodeId, View};
@@ -49,12 +50,27 @@ struct Kept {
     due: Instant,
     /// When the others are to be looked at.
     look: Instant,
-    /// The version of each lease, and when this node saw it first.
-    seen: BTreeMap<NodeId, (String, Mono)>,
+    seen: Seen,
+}
+
+/// What was seen of the leases.
+#[derive(Default)]
+struct Seen {
+    /// The version of each, and when this node saw it first.
+    versions: BTreeMap<NodeId, (String, Mono)>,
     /// What was told last, and its epoch.
     told: (u64, Vec<Member>),
     /// Lost nodes by the last look, with the version to delete.
     lost: BTreeMap<NodeId, (Incarnation, String)>,
+}
+
+/// Where the leases are, and by whom they are read.
+#[derive(Clone, Copy)]
+struct Sight<'a> {
+    plan: &'a KubernetesMembers,
+    telling: &'a Telling<'a>,
+    /// The reader's own node; `None`: he only looks on.
+    own: Option<&'a NodeId>,
 }
 
 /// What came of a write of the own lease.
@@ -118,7 +134,7 @@ impl<'a> Pods<'a> {
                 return Ok(());
             }
             if kept.look <= Instant::now() {
-                self.look(kept, &link).await?;
+                self.sight().look(&mut kept.seen, &link).await?;
                 kept.look = Instant::now() + self.third() / 2;
             }
             tokio::select! {
@@ -141,7 +157,7 @@ impl<'a> Pods<'a> {
             )));
         }
         let pod: Object = read(&pod)?;
-        let leases = self.leases(link).await?;
+        let leases = self.sight().leases(link).await?;
         let before = leases.version().ok_or_else(|| Fault::Malformed("a version is no number".into()))?;
         let former = leases.objects().find(|lease| lease.name() == name(node_id));
         let (incarnation, epoch) = (Incarnation(before), Epoch(before));
@@ -166,9 +182,7 @@ impl<'a> Pods<'a> {
             owes_registration: false,
             due: now + self.third(),
             look: now,
-            seen: BTreeMap::new(),
-            told: (0, Vec::new()),
-            lost: BTreeMap::new(),
+            seen: Seen::default(),
         };
         let sent = (self.telling.now)().mono;
         let Written::At(version) = self.write(&mut kept, link).await? else {
@@ -181,13 +195,12 @@ impl<'a> Pods<'a> {
         Ok(kept)
     }
 
-    fn path(&self) -> String {
-        format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", self.plan.namespace)
+    fn sight(&self) -> Sight<'_> {
+        Sight { plan: self.plan, telling: self.telling, own: Some(&self.own.node_id) }
     }
 
-    async fn leases(&self, link: &Link<'_>) -> Result<Listed, Fault> {
-        let path = format!("{}?labelSelector={LABEL}", self.path());
-        read(&link.exchange((Method::GET, &path, JSON), Vec::new()).await?.1)
+    fn path(&self) -> String {
+        path(self.plan)
     }
 
     async fn write(&self, kept: &mut Kept, link: &Link<'_>) -> Result<Written, Fault> {
@@ -271,7 +284,7 @@ impl<'a> Pods<'a> {
         }
         todo.own = None;
         while let Some((node_id, incarnation)) = todo.forget.first_key_value() {
-            let lost = kept.lost.get(node_id).filter(|(of, _)| of == incarnation);
+            let lost = kept.seen.lost.get(node_id).filter(|(of, _)| of == incarnation);
             if let Some((of, version)) = lost
                 && self.delete(link, node_id, version).await?
             {
@@ -300,9 +313,56 @@ impl<'a> Pods<'a> {
         let (status, _) = link.exchange((Method::DELETE, &path, JSON), precondition(version)).await?;
         Ok(status.is_success())
     }
+}
+
+/// Tells of the members, until the end is wanted. Writes nothing.
+pub(super) async fn look_on(
+    plan: &KubernetesMembers,
+    dial: &Dial,
+    telling: &Telling<'_>,
+    mut orders: Orders,
+) {
+    let sight = Sight { plan, telling, own: None };
+    let (mut seen, mut backoff) = (Seen::default(), Backoff::default());
+    let round = Duration::from_secs(plan.lease_s.into()) / 6;
+    loop {
+        let began = Instant::now();
+        let looked = async { sight.look(&mut seen, &dial.connect()?).await };
+        let late = || Fault::Late("a look at the members");
+        let wait = match timeout(round * 6, looked).await.unwrap_or_else(|_| Err(late())) {
+            Ok(()) => {
+                telling.watched(DiscoveryState::Current);
+                backoff = Backoff::default();
+                round
+            }
+            Err(fault) => {
+                telling.counts.count(Metric::MembershipFailures);
+                telling.watched(DiscoveryState::Stale);
+                let wait = backoff.next(began.elapsed()).min(round);
+                if backoff.is_first() {
+                    tracing::warn!(%fault, "cluster: Kubernetes does not answer, the last known members stand");
+                }
+                wait
+            }
+        };
+        if pause(&mut orders, wait).await {
+            return;
+        }
+    }
+}
+
+fn path(plan: &KubernetesMembers) -> String {
+    format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", plan.namespace)
+}
+
+impl Sight<'_> {
+    async fn leases(&self, link: &Link<'_>) -> Result<Listed, Fault> {
+        let path = format!("{}?labelSelector={LABEL}", path(self.plan));
+        read(&link.exchange((Method::GET, &path, JSON), Vec::new()).await?.1)
+    }
 
     /// Reads leases, then pods, and tells what differs from what was told.
-    async fn look(&self, kept: &mut Kept, link: &Link<'_>) -> Result<(), Fault> {
+    async fn look(&self, kept: &mut Seen, link: &Link<'_>) -> Result<(), Fault> {
         let leases = self.leases(link).await?;
         let epoch = leases.version().ok_or_else(|| Fault::Malformed("a version is no number".into()))?;
         let (namespace, selector) = (&self.plan.namespace, escaped(&self.plan.selector));
@@ -310,7 +370,7 @@ impl<'a> Pods<'a> {
         let pods: Listed = read(&link.exchange((Method::GET, &path, METADATA), Vec::new()).await?.1)?;
         let pods: BTreeMap<&str, &str> = pods.objects().map(|pod| (pod.name(), pod.uid())).collect();
         let now = (self.telling.now)().mono;
-        let (mut members, mut seen) = (Vec::new(), BTreeMap::new());
+        let (mut members, mut versions) = (Vec::new(), BTreeMap::new());
         kept.lost.clear();
         for lease in leases.objects() {
             let held = match lease.held() {
@@ -325,25 +385,27 @@ impl<'a> Pods<'a> {
             if pods.get(member.node_id.as_str()) != Some(&held.pod_uid.as_str()) {
                 continue; // Its pod is gone, or is not of this cluster.
             }
-            let since = match kept.seen.get(&member.node_id) {
+            let since = match kept.versions.get(&member.node_id) {
                 Some((version, since)) if *version == held.version => *since,
                 _ => now,
             };
             let silent = now.since_ms(since) >= held.lease_s.saturating_mul(1_010);
-            if silent && member.node_id != self.own.node_id {
+            if silent && Some(&member.node_id) != self.own {
                 member.state = MemberState::Lost;
                 kept.lost.insert(member.node_id.clone(), (member.incarnation, held.version.clone()));
             }
-            seen.insert(member.node_id.clone(), (held.version, since));
+            versions.insert(member.node_id.clone(), (held.version, since));
             members.push(member);
         }
         if members.len() > MEMBERS_MAX {
             self.telling.counts.count(Metric::ViewsIgnored);
             return Err(Fault::Ended(format!("more than {MEMBERS_MAX} leases of pods of cluster.selector")));
         }
-        kept.seen = seen;
-        // Who is lost is in no version: it is told with a later one, at the latest that of the next own renewal.
-        if epoch > kept.told.0 && (members != kept.told.1 || self.telling.is_in_doubt()) {
+        kept.versions = versions;
+        // Who is lost is in no version: it is told with a later one, at the latest that of the next own renewal. Who
+        // only looks on renews nothing, and nobody asks his views for their order.
+        let is_later = epoch > kept.told.0 || self.own.is_none() && epoch == kept.told.0;
+        if is_later && (members != kept.told.1 || self.telling.is_in_doubt()) {
             self.telling.observe(View::new(Epoch(epoch), members.clone()));
             kept.told = (epoch, members);
         }

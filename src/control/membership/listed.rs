@@ -4,9 +4,7 @@
 //! the router ordered, and draining where the list says so. The epoch counts the changes that this process saw, so
 //! epochs of two nodes cannot be compared, and need not be (routing-protocol.md M5).
 
-use std::fs::File;
-use std::io::{Error, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -14,42 +12,55 @@ use tokio::time::{Instant, sleep_until};
 use super::telling::Telling;
 use super::todo::{Orders, Registration};
 use crate::cluster::members::MemberList;
+use crate::config::member_file::MemberFile;
+use crate::control::news::DiscoveryState;
 use crate::control::plan::ControlFault;
-use crate::limits::{MEMBERS_FILE_BYTES, MEMBERS_FILE_MS};
+use crate::limits::MEMBERS_FILE_MS;
 use crate::metrics::Metric;
 use crate::placement::view::{Epoch, Incarnation, Member, MemberState, NodeId, View};
 use crate::time::Mono;
 
 /// See the module's documentation.
 pub(super) struct List {
-    path: PathBuf,
-    node_id: NodeId,
-    incarnation: Incarnation,
-    /// As the router has ordered it.
-    state: MemberState,
-    /// What was read last, good or not.
-    text: String,
+    file: MemberFile,
+    /// `None`: this process only looks on.
+    own: Option<Own>,
     /// Of the last good list.
     members: Vec<Member>,
     epoch: u64,
 }
 
+/// This node.
+struct Own {
+    node_id: NodeId,
+    incarnation: Incarnation,
+    /// As the router has ordered it.
+    state: MemberState,
+}
+
 impl List {
     /// Reads the list.
-    pub(super) fn new(path: PathBuf, own: &Member) -> Result<Self, ControlFault> {
-        let fault = |why: String| ControlFault::Members { path: path.clone(), why };
-        let text = read(&path).map_err(|error| fault(error.to_string()))?;
-        let members = members(&text).map_err(fault)?;
-        if !members.iter().any(|member| member.node_id == own.node_id) {
-            return Err(fault(not_listed(&own.node_id, &members)));
+    pub(super) fn new(path: PathBuf, own: Option<&Member>) -> Result<Self, ControlFault> {
+        let mut file = MemberFile::new(path, None);
+        let listed = file.look().unwrap_or_else(|| file.read()).map_err(ControlFault::Members)?;
+        let members = members(listed);
+        let own = own.map(|own| Own {
+            node_id: own.node_id.clone(),
+            incarnation: own.incarnation,
+            state: MemberState::Joining,
+        });
+        if let Some(why) = own.as_ref().and_then(|own| own.not_in(&members)) {
+            return Err(ControlFault::Members(why));
         }
-        let (node_id, incarnation) = (own.node_id.clone(), own.incarnation);
-        Ok(Self { path, node_id, incarnation, state: MemberState::Joining, text, members, epoch: 1 })
+        Ok(Self { file, own, members, epoch: 1 })
     }
 
     /// Tells the list and its changes, until the end is wanted.
     pub(super) async fn follow_until_end(mut self, telling: &Telling<'_>, mut orders: Orders) {
-        telling.joined(self.incarnation, Epoch(self.epoch), Mono(u64::MAX));
+        match &self.own {
+            Some(own) => telling.joined(own.incarnation, Epoch(self.epoch), Mono(u64::MAX)),
+            None => telling.watched(DiscoveryState::Current),
+        }
         telling.observe(self.view());
         let mut look = Instant::now();
         while !orders.are_over() {
@@ -65,33 +76,20 @@ impl List {
 
     /// Reads the file again. It is small and on this host: reading it holds nobody up.
     fn look(&mut self, telling: &Telling<'_>) {
-        let read = read(&self.path);
-        let text = read.unwrap_or_else(|error| format!("\0 {error}"));
-        if text == self.text {
-            if telling.is_in_doubt() {
-                telling.observe(self.view());
-            }
-            return;
-        }
-        let found = match text.strip_prefix('\0') {
-            Some(why) => Err(why.trim().to_owned()),
-            None => members(&text),
-        };
-        self.text = text;
-        match found {
-            Ok(found) => {
-                if !found.iter().any(|member| member.node_id == self.node_id) {
-                    let why = not_listed(&self.node_id, &found);
+        match self.file.look() {
+            None if telling.is_in_doubt() => telling.observe(self.view()),
+            None => {}
+            Some(Ok(listed)) => {
+                self.members = members(listed);
+                if let Some(why) = self.own.as_ref().and_then(|own| own.not_in(&self.members)) {
                     tracing::error!(why, "cluster: this node is taken off the list: it ends");
                 }
-                self.members = found;
                 self.tell(telling);
             }
-            Err(why) => {
+            Some(Err(why)) => {
                 telling.counts.count(Metric::MembershipFailures);
                 telling.counts.count(Metric::ViewsIgnored);
-                let path = self.path.display();
-                tracing::error!(%path, why, "cluster: the list of members is no good; the last good one stands");
+                tracing::error!(why, "cluster: the list of members is no good; the last good one stands");
             }
         }
     }
@@ -104,8 +102,8 @@ impl List {
     /// Nothing is written anywhere: the own record is in this process, and the others' are the operator's.
     fn work(&mut self, telling: &Telling<'_>, orders: &mut Orders) {
         let todo = std::mem::take(&mut orders.todo);
-        if let Some((state, registration)) = todo.own {
-            self.state = state;
+        if let (Some((state, registration)), Some(own)) = (todo.own, &mut self.own) {
+            own.state = state;
             self.tell(telling);
             if registration == Registration::New {
                 telling.recorded(Epoch(self.epoch));
@@ -120,35 +118,30 @@ impl List {
     }
 
     fn view(&self) -> View {
-        let member = |member: &Member| match member.node_id == self.node_id {
-            true => Member {
-                incarnation: self.incarnation,
-                state: if member.state == MemberState::Draining { member.state } else { self.state },
+        let member = |member: &Member| match &self.own {
+            Some(own) if member.node_id == own.node_id => Member {
+                incarnation: own.incarnation,
+                state: if member.state == MemberState::Draining { member.state } else { own.state },
                 ..member.clone()
             },
-            false => member.clone(),
+            _ => member.clone(),
         };
         View::new(Epoch(self.epoch), self.members.iter().map(member).collect())
     }
 }
 
-fn read(path: &Path) -> Result<String, Error> {
-    let mut text = String::new();
-    let read = File::open(path)?.take(MEMBERS_FILE_BYTES + 1).read_to_string(&mut text)?;
-    match read as u64 > MEMBERS_FILE_BYTES {
-        true => Err(Error::other(format!("more than {MEMBERS_FILE_BYTES} bytes"))),
-        false => Ok(text),
+impl Own {
+    /// What to do, if it is none of these.
+    fn not_in(&self, members: &[Member]) -> Option<String> {
+        if members.iter().any(|member| member.node_id == self.node_id) {
+            return None;
+        }
+        let (own, names) = (&self.node_id, members.iter().map(|member| member.node_id.as_str()));
+        let names = names.collect::<Vec<_>>().join(", ");
+        Some(format!("this node is {own} (cluster.node_id), and the list has {names}: add a line for it"))
     }
 }
 
-fn members(text: &str) -> Result<Vec<Member>, String> {
-    match MemberList::parse(text) {
-        Ok(list) => Ok(list.members.into_iter().map(|listed| listed.member).collect()),
-        Err(faults) => Err(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
-    }
-}
-
-fn not_listed(own: &NodeId, members: &[Member]) -> String {
-    let names: Vec<&str> = members.iter().map(|member| member.node_id.as_str()).collect();
-    format!("this node is {own} (cluster.node_id), and the list has {}: add a line for it", names.join(", "))
+fn members(list: MemberList) -> Vec<Member> {
+    list.members.into_iter().map(|listed| listed.member).collect()
 }

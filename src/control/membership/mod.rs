@@ -4,6 +4,8 @@
 //! Call order: the thread writes the own record as joining and takes its lease, then says [`MembershipNews::Joined`]
 //! once; from then on it tells what it sees, and does what it is ordered.
 //!
+//! Who is no member himself may look on: he writes nothing and has no lease.
+//!
 //! `listed` is a file, `etcd` keeps the own record and lease there and `etcd_watch` follows the others', `record` is
 //! the form of both; `kubernetes` keeps a `Lease` object there (`lease_object`); `telling` is what is believed and
 //! told, `todo` what is ordered and not done, `lock` the file that keeps a second process from the node's name.
@@ -18,11 +20,15 @@ mod record;
 mod telling;
 mod todo;
 
-use tokio::sync::mpsc;
+use std::cell::Cell;
+
+use tokio::sync::{Notify, mpsc};
 
 use self::etcd::Registrant;
+use self::etcd_watch::{Sight, Watcher};
 use self::kubernetes::Pods;
 use self::listed::List;
+use self::record::Keys;
 use self::telling::Telling;
 use self::todo::Orders;
 use super::counts::Counts;
@@ -40,8 +46,9 @@ use crate::time::{Mono, Now};
 #[derive(Debug)]
 pub struct MembershipPlan {
     /// This node: name, weight, addresses and labels. State and epochs are worked out; the incarnation counts with
-    /// [`SourcePlan::Listed`] only.
-    pub own: Member,
+    /// [`SourcePlan::Listed`] only. `None`: the members are only looked at. Nothing is written, nothing is ordered;
+    /// the thread tells views and, as [`News::Discovery`](super::news::News::Discovery), how fresh they are.
+    pub own: Option<Member>,
     /// Where the members are.
     pub source: SourcePlan,
     /// When a view is believed in which the active members are gone, or half of them; default
@@ -138,7 +145,7 @@ enum Source {
 
 /// The plan, checked, as what can go to the thread.
 pub(super) struct Membership {
-    own: Member,
+    own: Option<Member>,
     source: Source,
     confirmation: Confirmation,
 }
@@ -148,7 +155,7 @@ impl Membership {
     pub(super) fn new(plan: MembershipPlan) -> Result<Self, ControlFault> {
         let MembershipPlan { own, source, confirmation } = plan;
         let source = match source {
-            SourcePlan::Listed(path) => Source::Listed(Box::new(List::new(path, &own)?)),
+            SourcePlan::Listed(path) => Source::Listed(Box::new(List::new(path, own.as_ref())?)),
             SourcePlan::Etcd(plan) => {
                 let dial = Dial::members(&plan.servers, &plan.root)?;
                 Source::Etcd(plan, dial)
@@ -170,14 +177,34 @@ impl Membership {
     ) {
         let telling = Telling::new(self.confirmation, board, counts, now);
         let orders = Orders::new(orders, wanted);
-        match self.source {
-            Source::Listed(list) => list.follow_until_end(&telling, orders).await,
-            Source::Kubernetes(plan, dial) => {
-                Pods::new(&plan, self.own, &dial, &telling).serve_until_end(orders).await;
+        match (self.source, self.own) {
+            (Source::Listed(list), _) => list.follow_until_end(&telling, orders).await,
+            (Source::Kubernetes(plan, dial), Some(own)) => {
+                Pods::new(&plan, own, &dial, &telling).serve_until_end(orders).await;
             }
-            Source::Etcd(plan, dial) => {
-                Registrant::new(&plan, self.own, &dial, &telling).serve_until_end(orders).await;
+            (Source::Kubernetes(plan, dial), None) => {
+                kubernetes::look_on(&plan, &dial, &telling, orders).await;
             }
+            (Source::Etcd(plan, dial), Some(own)) => {
+                Registrant::new(&plan, own, &dial, &telling).serve_until_end(orders).await;
+            }
+            (Source::Etcd(plan, dial), None) => look_on(&plan, &dial, &telling, orders).await,
         }
+    }
+}
+
+/// Tells of the records in etcd, until the end is wanted. Writes nothing.
+async fn look_on(plan: &EtcdMembers, dial: &Dial, telling: &Telling<'_>, mut orders: Orders) {
+    let (keys, source) = (Keys::new(&plan.root), Cell::default());
+    let sight = Sight { keys: &keys, dial, telling, lease_s: plan.lease_s, own: None, source: &source };
+    let (mut watcher, look) = (Watcher::new(sight), Notify::new());
+    let end = async {
+        while !orders.are_over() {
+            orders.more().await;
+        }
+    };
+    tokio::select! {
+        () = watcher.watch_always(&look) => {}
+        () = end => {}
     }
 }

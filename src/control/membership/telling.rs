@@ -9,7 +9,7 @@ use crate::cluster::endpoints::Confirmation;
 use crate::cluster::protocol::io::OwnRecord;
 use crate::control::counts::Counts;
 use crate::control::instances::recheck;
-use crate::control::news::Board;
+use crate::control::news::{Board, DiscoveryState};
 use crate::metrics::Metric;
 use crate::placement::view::{Epoch, Incarnation, MemberState, View};
 use crate::time::{Mono, Now};
@@ -85,6 +85,17 @@ impl<'a> Telling<'a> {
         tracing::error!("cluster: this node's record is gone or of a later life of its name");
         let until = self.lease_until.get();
         self.board.membership(MembershipNews::Regained { until, own: OwnRecord::Gone });
+    }
+
+    /// The source is another one: the next view must be confirmed.
+    pub(super) fn source_changed(&self) {
+        self.counts.count(Metric::ViewsHeld);
+        self.acceptor.borrow_mut().source_changed();
+    }
+
+    /// How fresh the members are, for who only looks on and has no lease to tell it by.
+    pub(super) fn watched(&self, state: DiscoveryState) {
+        self.board.discovery(state);
     }
 
     /// Whether a view waits for confirmation: observe again after [`Self::recheck`].

@@ -60,7 +60,7 @@ impl Admin {
     }
 
     /// Serves who is there.
-    pub(super) fn serve(&mut self, now: Mono, not_ready: Option<&str>, blocks: Blocks<'_>) {
+    pub(super) fn serve(&mut self, now: Mono, readiness: Result<&str, &str>, blocks: Blocks<'_>) {
         for _ in 0..PROXY_ADMIN_MAX {
             match self.listener.accept() {
                 Ok((socket, _)) => {
@@ -77,7 +77,7 @@ impl Admin {
                 }
             }
         }
-        let answer = |path: &str| answer(path, not_ready, blocks);
+        let answer = |path: &str| answer(path, readiness, blocks);
         self.visitors.retain_mut(|visitor| visitor.deadline > now && visitor.serve(&answer) == State::Waits);
     }
 }
@@ -129,10 +129,13 @@ fn judge(received: &[u8], answer: &impl Fn(&str) -> (u16, String)) -> Option<(u1
     }
 }
 
-fn answer(path: &str, not_ready: Option<&str>, blocks: Blocks<'_>) -> (u16, String) {
+fn answer(path: &str, readiness: Result<&str, &str>, blocks: Blocks<'_>) -> (u16, String) {
     match path {
         "/healthz" => (200, "ok\n".to_owned()),
-        "/readyz" => not_ready.map_or_else(|| (200, "ready\n".to_owned()), |why| (503, why.to_owned())),
+        "/readyz" => match readiness {
+            Ok(said) => (200, said.to_owned()),
+            Err(why) => (503, why.to_owned()),
+        },
         "/metrics" => (200, proxy::text(blocks.iter().map(|(name, block)| (name.clone(), &**block)))),
         _ => (404, "try one of /healthz, /readyz, /metrics\n".to_owned()),
     }

@@ -1,6 +1,7 @@
 //! The one thread of `pinion dispatch`: the assign API without a gateway, and `/healthz`, `/readyz`, `/metrics` for
 //! operators on a listener of their own.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::rc::Rc;
@@ -18,7 +19,10 @@ use super::head::{Head, HeadFault, Method};
 use super::reply::{self, Reply};
 use super::{AssignStart, Assigner, Counts};
 use crate::admission::Admission;
+use crate::cluster::assign::roster::Roster;
 use crate::config::Config;
+use crate::control::membership::MembershipNews;
+use crate::control::news::{DiscoveryState, News};
 use crate::ids::RpcId;
 use crate::limits::{LANE_BATCH_MAX, RPC_IDLE_TICK_MS, RPC_TICK_MS};
 use crate::metrics::Block;
@@ -36,8 +40,10 @@ pub struct DispatchStart {
     pub config: Arc<Config>,
     /// Which monoio driver (already probed).
     pub driver: DriverKind,
-    /// Its mail: members, settings, the end.
+    /// Its mail: members, settings, news of the control thread, the end.
     pub inbox: RpcInbox,
+    /// Its counts, if the control thread watches the members.
+    pub source: Option<Arc<Block>>,
     /// For clients.
     pub assign: AssignStart,
     /// For operators.
@@ -69,22 +75,27 @@ async fn run(start: DispatchStart, turns: Turns) -> io::Result<()> {
     let block: Arc<Block> = Arc::default();
     let inbox = start.inbox;
     let doorbell = TcpStream::from_std(std::net::TcpStream::from(inbox.doorbell_fd()?))?;
-    let assigner = Assigner::new(&start.config, None, Counts::Own(Box::default()));
+    let counts = Counts::Own(Box::default());
+    let assigner = Assigner::new(&start.config, None, counts, start.assign.polling.clone());
     let shut = [start.assign.listener.try_clone()?, start.http.try_clone()?];
     assigner.serve(start.assign, &turns);
+    let state = start.source.as_ref().map(|_| DiscoveryState::Loading);
+    let watch = Rc::new(Watch { state: Cell::new(state), has_view: Cell::default() });
+    let control = start.source.map(|block| ("control".to_owned(), block));
     let sources = Sources {
-        blocks: vec![("dispatch".to_owned(), Arc::clone(&block))],
+        blocks: vec![("dispatch".to_owned(), Arc::clone(&block))].into_iter().chain(control).collect(),
         admission: Arc::new(Admission::new(0)),
         dropped_log_lines: Some(start.dropped_log_lines),
         service: start.config.openim.discovery.names.gateway.clone(),
     };
-    let operators = Operators { assigner: Rc::clone(&assigner), registry: exposition::registry(sources) };
+    let registry = exposition::registry(sources);
+    let operators = Operators { assigner: Rc::clone(&assigner), watch: Rc::clone(&watch), registry };
     monoio::spawn(door::accept(start.http, Rc::new(operators), turns.clone()));
     monoio::spawn(publish_always(Rc::clone(&assigner), block));
     if start.events.try_send(NodeEvent::RpcReady(RpcId(0))).is_err() {
         tracing::error!("main does not listen");
     }
-    read_mail(&inbox, &assigner, &doorbell, &turns).await;
+    read_mail(&inbox, (&assigner, &watch), &doorbell, &turns).await;
     assigner.end();
     for listener in &shut {
         if let Err(error) = rustix::net::shutdown(listener, Shutdown::Both) {
@@ -95,16 +106,23 @@ async fn run(start: DispatchStart, turns: Turns) -> io::Result<()> {
 }
 
 /// Until the mail that ends it.
-async fn read_mail(inbox: &RpcInbox, assigner: &Assigner, doorbell: &TcpStream, turns: &Turns) {
+async fn read_mail(
+    inbox: &RpcInbox,
+    (assigner, watch): (&Assigner, &Watch),
+    doorbell: &TcpStream,
+    turns: &Turns,
+) {
     loop {
         for _ in 0..LANE_BATCH_MAX {
             match inbox.next() {
                 Some(RpcMail::Drain(_)) => return,
                 Some(RpcMail::Main(news)) => match *news {
+                    MainNews::Members(_) if watch.has_view.get() => {} // the list counts until there is a view
                     MainNews::Members(roster) => assigner.adopt(*roster),
-                    MainNews::Reloaded { policy, .. } => assigner.set_policy(&policy.assign),
+                    MainNews::Reloaded { policy, .. } => assigner.set_policy(&policy),
                     MainNews::Answer { .. } | MainNews::Levels(_) => {} // nobody orders anything here
                 },
+                Some(RpcMail::News(news)) => watch.hear(*news, assigner),
                 Some(_) => {} // there are no shards
                 None => break,
             }
@@ -131,9 +149,41 @@ async fn publish_always(assigner: Rc<Assigner>, block: Arc<Block>) {
     }
 }
 
+/// What the control thread has told.
+struct Watch {
+    /// `None`: the members are in a list.
+    state: Cell<Option<DiscoveryState>>,
+    has_view: Cell<bool>,
+}
+
+impl Watch {
+    fn hear(&self, news: News, assigner: &Assigner) {
+        match news {
+            News::Membership(news) => {
+                if let MembershipNews::View(view) = *news {
+                    self.has_view.set(true);
+                    assigner.adopt(Roster::of(view));
+                }
+            }
+            News::Discovery(state) => self.state.set(Some(state)),
+            _ => {} // nothing else is asked of it
+        }
+    }
+
+    /// What answers are made of.
+    fn text(&self) -> &'static str {
+        match (self.state.get(), self.has_view.get()) {
+            (None, _) | (Some(DiscoveryState::Current), _) => "ready\n",
+            (Some(_), true) => "ready, but the members are not watched: the last known ones are handed out\n",
+            (Some(_), false) => "ready, but nothing was ever heard of the members: answers are static\n",
+        }
+    }
+}
+
 /// What operators and load balancers ask.
 struct Operators {
     assigner: Rc<Assigner>,
+    watch: Rc<Watch>,
     registry: Registry,
 }
 
@@ -153,7 +203,7 @@ impl Site for Operators {
         match head.path() {
             "/healthz" => Self::text(reply::OK, "ok\n".to_owned()),
             "/readyz" => match self.assigner.not_ready() {
-                None => Self::text(reply::OK, "ready\n".to_owned()),
+                None => Self::text(reply::OK, self.watch.text().to_owned()),
                 Some(why) => Self::text(reply::UNAVAILABLE, why.to_owned()),
             },
             "/metrics" => match exposition::text(&self.registry) {

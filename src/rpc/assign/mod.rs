@@ -23,6 +23,7 @@ use rustix::net::sockopt;
 use self::door::{Event, Site};
 use self::head::{Head, HeadFault, Method, Question};
 pub use self::poll::Polling;
+use self::poll::Whom;
 use self::reply::Reply;
 use super::exchange::Exchange;
 use super::readiness::Readiness;
@@ -30,6 +31,7 @@ use crate::cluster::assign::pace::{Over, Pace};
 use crate::cluster::assign::roster::Roster;
 use crate::cluster::assign::standing::{Standings, Takes, Told};
 use crate::cluster::assign::{Cluster, Decided, Request};
+use crate::config::policy::RpcPolicy;
 use crate::config::{AssignPolicy, Config};
 use crate::limits::{ASSIGN_NOBODY_MS, ASSIGN_SEND_BUFFER_BYTES};
 use crate::metrics::{Metric, Tally};
@@ -88,6 +90,7 @@ pub(super) struct Assigner {
     proxies: Proxies,
     own: Option<Own>,
     counts: Counts,
+    polling: RefCell<Rc<Polling>>,
     ended: Cell<bool>,
 }
 
@@ -111,7 +114,7 @@ impl Own {
 
 impl Assigner {
     /// Nobody is known yet.
-    pub(super) fn new(config: &Config, own: Option<Own>, counts: Counts) -> Rc<Self> {
+    pub(super) fn new(config: &Config, own: Option<Own>, counts: Counts, polling: Polling) -> Rc<Self> {
         let [a, b] = config.shards.owner_key;
         Rc::new(Self {
             policy: RefCell::new(config.assign.policy.clone()),
@@ -122,6 +125,7 @@ impl Assigner {
             proxies: config.admission.proxies.clone(),
             own,
             counts,
+            polling: RefCell::new(Rc::new(polling)),
             ended: Cell::new(false),
         })
     }
@@ -134,20 +138,20 @@ impl Assigner {
         turns: &Turns,
     ) -> Rc<Self> {
         let own = start.own.clone().map(|node_id| Own { node_id, readiness: readiness.clone() });
-        let assigner = Self::new(config, own, Counts::Thread(exchange.clone()));
+        let assigner = Self::new(config, own, Counts::Thread(exchange.clone()), start.polling.clone());
         assigner.serve(start, turns);
         assigner
     }
 
     /// Serves clients and asks members, from now on.
     pub(super) fn serve(self: &Rc<Self>, start: AssignStart, turns: &Turns) {
-        let AssignStart { listener, roster, polling, .. } = start;
+        let AssignStart { listener, roster, .. } = start;
         if let Some(roster) = roster {
             self.adopt(roster);
         }
         let site: Rc<dyn Site> = Rc::<Self>::clone(self);
         monoio::spawn(door::accept(listener, site, turns.clone()));
-        monoio::spawn(poll::poll_always(Rc::clone(self), polling));
+        monoio::spawn(poll::poll_always(Rc::clone(self)));
     }
 
     /// Goes by another membership from now on. An older one than that in force is the caller's business.
@@ -165,9 +169,18 @@ impl Assigner {
         self.show_members();
     }
 
-    /// Goes by other settings from now on.
-    pub(super) fn set_policy(&self, policy: &AssignPolicy) {
-        self.policy.replace(policy.clone());
+    /// Goes by other settings from now on, and asks members by the files as they are now. Who has an answer keeps it.
+    pub(super) fn set_policy(&self, policy: &RpcPolicy) {
+        self.policy.replace(policy.assign.clone());
+        match Polling::of(policy.token.clone(), &policy.tls_files) {
+            Ok(polling) => drop(self.polling.replace(Rc::new(polling))),
+            Err(why) => tracing::error!("members are asked as before the reload: {why}"),
+        }
+    }
+
+    /// How members are asked now.
+    fn polling(&self) -> Rc<Polling> {
+        Rc::clone(&self.polling.borrow())
     }
 
     /// The listener is shut down: connections end with their next answer.
@@ -186,15 +199,16 @@ impl Assigner {
     }
 
     /// Members to be asked: where, and under which name they are registered.
-    fn to_ask(&self) -> Vec<(NodeId, SocketAddr, String)> {
+    fn to_ask(&self) -> Vec<Whom> {
         let known = self.known.borrow();
         let Some(Known { roster, .. }) = known.as_ref() else { return Vec::new() };
         let is_own = |node_id: &NodeId| self.own.as_ref().is_some_and(|own| own.node_id == *node_id);
         let active = roster.view.active().filter(|member| !is_own(&member.node_id));
         active
             .filter_map(|member| {
-                let address = roster.addresses.get(&member.node_id)?;
-                Some((member.node_id.clone(), *address, member.rpc_addr.clone()))
+                let address = *roster.addresses.get(&member.node_id)?;
+                let (node_id, rpc_addr) = (member.node_id.clone(), member.rpc_addr.clone());
+                Some(Whom { node_id, address, rpc_addr })
             })
             .collect()
     }
@@ -260,7 +274,8 @@ impl Assigner {
 
     /// Whether the client may ask now.
     fn admit(&self, head: &Head, peer: IpAddr) -> Result<(), Reply> {
-        let client = self.proxies.client(peer, Source::Unsaid, head.forwarded_for.as_deref());
+        let peer = SocketAddr::new(peer, 0);
+        let client = self.proxies.client(peer, Source::Unsaid, head.forwarded_for.as_deref()).ip();
         let rates = self.policy.borrow().rates;
         let (metric, error, message, after_ms) =
             match self.pace.borrow_mut().take(clock::now().mono, client, rates) {

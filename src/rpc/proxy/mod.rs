@@ -3,9 +3,9 @@
 //! Each thread has its own listener (SO_REUSEPORT), its own epoll and its own pairs; `run` is its loop, `pair` what
 //! it knows of a client, `door` who is let in, `opening` the way from accept to the answer of a member, `relay` and
 //! `pipes` move bytes, `routes` says which members serve a user in which order, `members` keeps that up to date from
-//! a file. Epoll and not io_uring: readiness is all that a mover of bytes needs, an idle pair then costs no operation
-//! in flight and no task, and it is the same where io_uring is denied. Nothing is parsed behind the head of the
-//! request.
+//! a list, or by what the control thread tells. Epoll and not io_uring: readiness is all that a mover of bytes needs,
+//! an idle pair then costs no operation in flight and no task, and it is the same where io_uring is denied. Nothing is
+//! parsed behind the head of the request.
 //!
 //! Not here: signals, operators and the order of the start (`node/proxy`).
 

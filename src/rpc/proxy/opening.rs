@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, connect, ip
 
 use super::Plan;
 use super::pair::{NEVER, Opening, Pair, Side, Stage, Target, token};
-use super::relay::send_now;
+use super::relay::{Hint, send_now};
 use super::routes::Routes;
 use super::run::{ET, Run};
 use crate::ids::SlotId;
@@ -262,8 +262,9 @@ impl Run {
         self.set_deadline(id, self.now.plus_ms(self.plan.answer_ms));
     }
 
-    /// Looks whether the member has begun to answer; from then on bytes are moved.
-    pub(super) fn look_at_answer(&mut self, id: SlotId) {
+    /// Looks whether the member has begun to answer; from then on bytes are moved. One that ends within its status has
+    /// not answered: what is there says nothing to a client.
+    pub(super) fn look_at_answer(&mut self, id: SlotId, hint: Hint) {
         let Some(Pair { member: Some(socket), stage, opening, .. }) = self.pairs.get_mut(id) else {
             return;
         };
@@ -278,7 +279,7 @@ impl Run {
                 self.set_deadline(id, NEVER);
                 self.pump_both(id);
             }
-            Ok((n, _)) if n > 0 => {}
+            Ok((n, _)) if n > 0 && hint == Hint::Data => {}
             Err(Errno::AGAIN | Errno::INTR) => {}
             _ => self.refuse(id, ProxyMetric::BadAnswer, &upgrade::bad_gateway(502)),
         }

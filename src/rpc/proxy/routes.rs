@@ -1,6 +1,6 @@
 //! Which members serve a user, and where they are dialled.
 //!
-//! Whoever has a view makes [`Routes`] of it: the file's reader (`members`) does, and a watcher of etcd can. What is
+//! Whoever knows the members makes [`Routes`] of them (`members`). What is
 //! hashed and what is dialled are two things (spec 10.4): an address here never decides who the home is. Any member
 //! serves any user; the home is merely the one from which a push has no way to go.
 

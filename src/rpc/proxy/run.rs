@@ -37,6 +37,12 @@ pub(super) const ET: EventFlags =
 const LISTENER: u64 = u64::MAX;
 const BELL: u64 = u64::MAX - 1;
 
+/// Whether a socket has ended, or is broken.
+fn hint_of(flags: EventFlags) -> Hint {
+    let ended = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+    if ended { Hint::End } else { Hint::Data }
+}
+
 /// One thread.
 pub(super) struct Run {
     pub(super) plan: Arc<Plan>,
@@ -173,7 +179,7 @@ impl Run {
                 if self.pairs.get(id).is_some_and(|pair| pair.up.is_held()) {
                     self.pump(id, Side::Client, Hint::Data);
                 }
-                self.look_at_answer(id);
+                self.look_at_answer(id, hint_of(flags));
             }
             (Stage::Open | Stage::HalfClosed, _) => self.serve(id, side, flags),
             (Stage::Lingering, _) => self.discard(id),
@@ -183,7 +189,7 @@ impl Run {
     /// One of the two sockets of a pair is readable, writable, or has ended.
     fn serve(&mut self, id: SlotId, side: Side, flags: EventFlags) {
         let broken = flags.intersects(EventFlags::HUP | EventFlags::ERR);
-        let hint = if broken || flags.contains(EventFlags::RDHUP) { Hint::End } else { Hint::Data };
+        let hint = hint_of(flags);
         if flags.contains(EventFlags::IN) || hint == Hint::End {
             self.pump(id, side, hint);
         }

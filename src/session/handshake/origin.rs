@@ -100,14 +100,15 @@ impl Proxies {
         self.header == ProxyHeader::Required && self.contain(peer)
     }
 
-    /// The client behind a connection. It is a proxy's own address if no word leads further.
-    pub fn client(&self, peer: IpAddr, header: Source, forwarded_for: Option<&str>) -> IpAddr {
+    /// The client behind a connection. It is a proxy's own address if no word leads further; its port is 0 if the word
+    /// has none.
+    pub fn client(&self, peer: SocketAddr, header: Source, forwarded_for: Option<&str>) -> SocketAddr {
         let mut client = peer;
-        if let (true, Source::Client(source)) = (self.contain(client), header) {
+        if let (true, Source::Client(source)) = (self.contain(client.ip()), header) {
             client = source;
         }
         for word in forwarded_for.unwrap_or_default().rsplit(',') {
-            if !self.contain(client) {
+            if !self.contain(client.ip()) {
                 break;
             }
             match address(word.trim()) {
@@ -120,13 +121,24 @@ impl Proxies {
 }
 
 /// An entry of `X-Forwarded-For`: an address, with or without a port.
-fn address(word: &str) -> Option<IpAddr> {
+fn address(word: &str) -> Option<SocketAddr> {
     let bracketed = word.strip_prefix('[').and_then(|word| word.strip_suffix(']'));
-    let address = match bracketed {
-        Some(inner) => IpAddr::V6(inner.parse::<Ipv6Addr>().ok()?),
-        None => word.parse().ok().or_else(|| word.parse().ok().map(|socket: SocketAddr| socket.ip()))?,
+    let (address, port) = match bracketed {
+        Some(inner) => (IpAddr::V6(inner.parse::<Ipv6Addr>().ok()?), 0),
+        None => match word.parse() {
+            Ok(address) => (address, 0),
+            Err(_) => word.parse().ok().map(|socket: SocketAddr| (socket.ip(), socket.port()))?,
+        },
     };
-    Some(address.to_canonical())
+    Some(SocketAddr::new(address.to_canonical(), port))
+}
+
+/// A client's address for a log or a table: without its port where that is not known.
+pub fn address_text(client: SocketAddr) -> impl fmt::Display {
+    fmt::from_fn(move |f| match client.port() {
+        0 => fmt::Display::fmt(&client.ip(), f),
+        _ => fmt::Display::fmt(&client, f),
+    })
 }
 
 #[cfg(test)]
@@ -177,28 +189,28 @@ mod tests {
             networks: vec![Network::parse("10.0.0.0/8").unwrap(), Network::parse("fd00::/8").unwrap()],
             header: ProxyHeader::Required,
         };
-        let said = |address| Source::Client(ip(address));
-        for (peer, header, forwarded_for, client) in [
+        let said = |address: &str| Source::Client(SocketAddr::new(ip(address), 9));
+        for (peer, header, forwarded_for, want) in [
             // A stranger says what he likes.
-            ("203.0.113.1", said("1.1.1.1"), Some("2.2.2.2"), "203.0.113.1"),
+            ("203.0.113.1", said("1.1.1.1"), Some("2.2.2.2"), "203.0.113.1:7"),
             // A proxy with either word.
-            ("10.0.0.1", said("1.1.1.1"), None, "1.1.1.1"),
+            ("10.0.0.1", said("1.1.1.1"), None, "1.1.1.1:9"),
             ("10.0.0.1", Source::Unsaid, Some("2.2.2.2"), "2.2.2.2"),
             // The header ends at the client, whose own words count for nothing.
-            ("10.0.0.1", said("1.1.1.1"), Some("2.2.2.2"), "1.1.1.1"),
+            ("10.0.0.1", said("1.1.1.1"), Some("2.2.2.2"), "1.1.1.1:9"),
             // A chain: header, then list from its end, to the first that is no proxy.
             ("10.0.0.1", said("10.0.0.2"), Some("6.6.6.6, 3.3.3.3, 10.9.9.9"), "3.3.3.3"),
-            ("fd00::1", Source::Unsaid, Some("6.6.6.6,3.3.3.3:1234"), "3.3.3.3"),
-            ("10.0.0.1", Source::Unsaid, Some("[2001::5]:77"), "2001::5"),
+            ("fd00::1", Source::Unsaid, Some("6.6.6.6,3.3.3.3:1234"), "3.3.3.3:1234"),
+            ("10.0.0.1", Source::Unsaid, Some("[2001::5]:77"), "[2001::5]:77"),
             ("10.0.0.1", Source::Unsaid, Some("[2001::5]"), "2001::5"),
             ("10.0.0.1", Source::Unsaid, Some("::ffff:4.4.4.4"), "4.4.4.4"),
             // No word, or nonsense: it stays the proxy's.
-            ("10.0.0.1", Source::Unsaid, None, "10.0.0.1"),
-            ("10.0.0.1", Source::Unsaid, Some("6.6.6.6, unknown"), "10.0.0.1"),
-            ("10.0.0.1", Source::Unsaid, Some(""), "10.0.0.1"),
+            ("10.0.0.1", Source::Unsaid, None, "10.0.0.1:7"),
+            ("10.0.0.1", Source::Unsaid, Some("6.6.6.6, unknown"), "10.0.0.1:7"),
+            ("10.0.0.1", Source::Unsaid, Some(""), "10.0.0.1:7"),
         ] {
-            let found = proxies.client(ip(peer), header, forwarded_for);
-            assert_eq!(found, ip(client), "{peer} {header:?} {forwarded_for:?}");
+            let found = proxies.client(SocketAddr::new(ip(peer), 7), header, forwarded_for);
+            assert_eq!(address_text(found).to_string(), want, "{peer} {header:?} {forwarded_for:?}");
         }
         assert!(proxies.expect_header(ip("10.1.1.1")) && !proxies.expect_header(ip("203.0.113.1")));
         assert!(!Proxies::NONE.contain(ip("127.0.0.1")));

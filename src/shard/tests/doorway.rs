@@ -41,7 +41,7 @@ fn guest(admission: &Arc<Admission>) -> (TcpStream, Guest) {
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (far, peer) = listener.accept().unwrap();
     let socket = Rc::new(Socket::adopt(far).unwrap());
-    (near, Guest { socket, peer, client: peer.ip(), place: Place::take(admission) })
+    (near, Guest { socket, peer, client: peer, place: Place::take(admission) })
 }
 
 /// Waits until no handshake is open, or fails after a minute.

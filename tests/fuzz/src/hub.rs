@@ -264,7 +264,7 @@ impl Rig {
             return;
         }
         let variant = login.variant;
-        let accepted = Accepted { peer: ([10, 0, 0, 1], 1000).into(), login: Box::new(login) };
+        let accepted = Accepted { peer: ([10, 0, 0, 1], 1000).into(), client: None, login: Box::new(login) };
         if let Some(conn) = self.hub.accepted(self.now, accepted) {
             self.conns.push((conn, user, variant));
         }

@@ -20,7 +20,7 @@ pub(super) fn id(name: &str) -> NodeId {
 }
 
 pub(super) fn plan(name: &str, source: SourcePlan) -> MembershipPlan {
-    MembershipPlan { own: Member::new(id(name)), source, confirmation: CONFIRMATION }
+    MembershipPlan { own: Some(Member::new(id(name))), source, confirmation: CONFIRMATION }
 }
 
 fn node_at(address: impl ToString, root: &str, name: &str) -> Control {

@@ -6,10 +6,11 @@ mod kubernetes;
 mod membership;
 mod membership_kubernetes;
 mod membership_listed;
+mod membership_watched;
 mod redis;
 mod redis_cluster;
 mod registration;
-mod servers;
+pub mod servers;
 mod webhooks;
 
 use std::sync::{Arc, Mutex};

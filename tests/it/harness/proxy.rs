@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{DEADLINE, Metrics, eventually, lines_of, pinion};
@@ -25,7 +26,8 @@ pub struct Proxy {
     pub banner: Vec<String>,
     /// Where clients connect.
     pub listen: SocketAddr,
-    http: SocketAddr,
+    /// Where operators look.
+    pub http: SocketAddr,
     members: PathBuf,
     logs: Arc<Mutex<String>>,
     _dir: tempfile::TempDir,
@@ -37,6 +39,11 @@ impl Proxy {
         Self::start_by(Command::spawn, members, flags)
     }
 
+    /// Starts it on free ports with these flags, which say where the members are.
+    pub fn start_watching(flags: &[&str]) -> Self {
+        Self::spawned(Command::spawn, tempfile::tempdir().unwrap(), flags)
+    }
+
     /// As [`Proxy::start`]; `spawn` may do something to the process.
     pub fn start_by(
         spawn: impl FnOnce(&mut Command) -> std::io::Result<Child>,
@@ -46,8 +53,16 @@ impl Proxy {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("members");
         std::fs::write(&path, members).unwrap();
-        let mut all = vec!["proxy", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--members"];
-        all.push(path.to_str().unwrap());
+        let list = ["--members", path.to_str().unwrap()];
+        Self::spawned(spawn, dir, &[&list[..], flags].concat())
+    }
+
+    fn spawned(
+        spawn: impl FnOnce(&mut Command) -> std::io::Result<Child>,
+        dir: tempfile::TempDir,
+        flags: &[&str],
+    ) -> Self {
+        let mut all = vec!["proxy", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
         all.extend(flags);
         let mut command = pinion(&all);
         let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
@@ -65,7 +80,7 @@ impl Proxy {
             banner: Vec::new(),
             listen: nowhere,
             http: nowhere,
-            members: path,
+            members: dir.path().join("members"),
             logs,
             _dir: dir,
         };
@@ -196,9 +211,22 @@ impl Puppet {
         Self(TcpListener::bind("127.0.0.1:0").unwrap())
     }
 
+    /// Its address.
+    pub fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+
     /// Its line of a member list.
     pub fn line(&self, node: &str) -> String {
         format!("{node} ws=ws://{}\n", self.0.local_addr().unwrap())
+    }
+
+    /// Waits until one of them has a connection to take; which.
+    pub fn first_called(puppets: &[&Self]) -> usize {
+        let mut all: Vec<PollFd> = puppets.iter().map(|one| PollFd::new(&one.0, PollFlags::IN)).collect();
+        let within = Timespec { tv_sec: DEADLINE.as_secs().try_into().unwrap(), tv_nsec: 0 };
+        assert!(poll(&mut all, Some(&within)).unwrap() > 0, "nobody is called");
+        all.iter().position(|one| !one.revents().is_empty()).unwrap()
     }
 
     /// Takes the next connection and reads its head; gives what came.

@@ -106,7 +106,7 @@ impl Host {
             upgrade: Ok(AcceptKey::answer_to(b"key")),
         };
         let peer = ([10, 0, 0, 1], shard.peers).into();
-        let conn = shard.hub.accepted(now, Accepted { peer, login: Box::new(login) }).unwrap();
+        let conn = shard.hub.accepted(now, Accepted { peer, client: None, login: Box::new(login) }).unwrap();
         let number = ConnNumber::of(ShardId(u16::try_from(index).unwrap()), conn);
         shard.sockets.insert(number, conn);
         self.conns.insert(number, Client { user: user.clone(), class: None, key: None });
