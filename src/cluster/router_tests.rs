@@ -219,6 +219,7 @@ fn online_status_keeps_the_order_of_the_request() {
             connection_id: "c".into(),
             background: false,
             token: "t".into(),
+            time: 0,
         };
         // Shard 1 has nobody connected.
         let known = mail.users.iter().filter(|_| *shard != ShardId(1));

@@ -397,4 +397,7 @@ pub struct DeviceStatus {
     pub background: bool,
     /// The token it logged in with.
     pub token: Box<str>,
+    /// When it logged in, by the order of all nodes ([`super::cluster::Key::time`]); 0: this node is alone.
+    #[serde(default)]
+    pub time: u64,
 }

@@ -81,12 +81,13 @@ impl Hub {
             let devices: Vec<DeviceStatus> = self
                 .open_connections(&recipient.user)
                 .into_iter()
-                .filter_map(|conn| self.registry.session(conn))
-                .map(|session| DeviceStatus {
+                .filter_map(|conn| Some((conn, self.registry.session(conn)?)))
+                .map(|(conn, session)| DeviceStatus {
                     platform: session.platform,
                     connection_id: session.connection_id_hex(),
                     background: session.background,
                     token: session.token(&recipient.user).into_owned().into(),
+                    time: self.key_of(conn).map_or(0, |key| key.time),
                 })
                 .collect();
             if !devices.is_empty() {

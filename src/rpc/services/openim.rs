@@ -193,7 +193,7 @@ async fn online_status(service: &Service, call: Call, dialect: Dialect) -> Resul
         return Err(Status::openim(code::NO_PERMISSION, "NoPermissionError", ADMINS_ONLY));
     }
     let found = match routes(service) {
-        Some(mesh) => mesh.online_status(users, call.deadline).await?,
+        Some(mesh) => mesh.online_status(users).await?,
         None => match service.exchange.ask(|router| router.online_status(call.deadline, &users))?.await {
             Outcome::OnlineStatus(found) => found,
             other => return Err(failed(&other)),

@@ -6,7 +6,8 @@ use prost::Message;
 use super::{CodecFault, VERSION};
 use crate::cluster::fields::Fields;
 use crate::cluster::protocol::frame::{
-    Answer, Attempt, Body, Claim, Class, Conn, Copy, Frame, Generation, Hello, Key, Known, PushId, Verdict,
+    Answer, Attempt, Body, Claim, Class, Conn, Copy, Device, Frame, Generation, Hello, Key, Known, PushId,
+    Token, TokenName, Verdict,
 };
 use crate::hub::mail::{DeviceOutcome, DeviceVerdict};
 use crate::ids::{Platform, Text};
@@ -125,6 +126,7 @@ fn read_body(word: Word) -> Result<Body, CodecFault> {
         Word::DeliverAgain(said) => Body::Deliver { copy: copy(said)?, attempt: Attempt::Second },
         Word::DeliverReply(said) => Body::DeliverReply { leg: said.leg, answers: all(said.answers, answer)? },
         Word::Kick(said) => Body::Kick { number: said.number, winner: needed_key(said.winner)? },
+        Word::Met(said) => Body::Met(key(said)?),
         Word::Goodbye(pb::Goodbye {}) => Body::Goodbye,
     })
 }
@@ -177,6 +179,7 @@ fn claim(said: pb::Claim) -> Result<Claim, CodecFault> {
         number: said.number,
         user: said.user.into(),
         class: said.class.map(class).transpose()?,
+        token: said.token.map(TokenName),
         key: said.key.map(key).transpose()?,
     })
 }
@@ -210,7 +213,7 @@ fn answer(said: pb::Answer) -> Result<(Text, Answer), CodecFault> {
     }
 }
 
-fn result(said: pb::Result) -> Result<(Conn, DeviceVerdict), CodecFault> {
+fn result(said: pb::Result) -> Result<(Conn, Device), CodecFault> {
     let conn =
         Conn { node: node(&said.node)?, incarnation: Incarnation(said.incarnation), number: said.number };
     let said = said.device.ok_or(CodecFault::Rule("a result without a device"))?;
@@ -228,5 +231,7 @@ fn result(said: pb::Result) -> Result<(Conn, DeviceVerdict), CodecFault> {
     let connection_id = said.connection_id.as_ref().try_into();
     let connection_id = connection_id.map_err(|_| CodecFault::Rule("a connection id is 16 bytes"))?;
     let number = conn.number;
-    Ok((conn, DeviceVerdict { number, platform, connection_id, outcome }))
+    let verdict = DeviceVerdict { number, platform, connection_id, outcome };
+    let token = said.token.map(|token| Token(token.into_boxed_str()));
+    Ok((conn, Device { verdict, token }))
 }

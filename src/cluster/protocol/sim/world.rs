@@ -9,6 +9,7 @@ use super::super::io::{Count, Input, Output, OwnRecord, Push};
 use super::super::rules::Rules;
 use super::super::{Node, Stage};
 use super::host::{Deed, Host, SHARDS, TTL_MS};
+use super::real::LoginRules;
 use super::source::Source;
 use super::truth::Truth;
 use super::wire::{Lane, Wire, name};
@@ -39,6 +40,8 @@ pub enum Shards {
     Model,
     /// The hubs of production.
     Hubs,
+    /// The same, by these rules of logins.
+    HubsBy(LoginRules),
 }
 
 /// Whether the peers of a process that ends will see their links end.
@@ -344,7 +347,7 @@ impl World {
         ticket
     }
 
-    fn break_some(&mut self) {
+    pub fn break_some(&mut self) {
         let lanes: Vec<(usize, usize, (u64, u64))> = self.links();
         if let Some((a, b, generation)) = self.pick(&lanes) {
             let keep = usize::try_from(self.below(4)).unwrap();
@@ -401,9 +404,16 @@ impl World {
         let clock = (self.below(1_000_000), 9_901 + self.below(199));
         let mut host = Host::new(id, epoch, self.rules, || clock, self.now);
         host.viewed = Epoch(epoch.0 - 1);
-        if self.profile.shards == Shards::Hubs {
-            let loose = LoginPolicy::KickNobody;
-            host.take_hubs(if self.conflicts { LoginPolicy::OnePerPlatform } else { loose });
+        let policy = if self.conflicts { LoginPolicy::OnePerPlatform } else { LoginPolicy::KickNobody };
+        let of_walk = LoginRules { policy, kicks_same_token: false };
+        let rules = match self.profile.shards {
+            Shards::Model => None,
+            Shards::Hubs => Some(of_walk),
+            Shards::HubsBy(rules) => Some(rules),
+        };
+        if let Some(rules) = rules {
+            let id = host.id.clone();
+            host.take_hubs(rules, Some(id));
         }
         self.slots[i].host = Some(host);
     }
