@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::hub::mail::{DeviceOutcome, PushPart, RecipientVerdict, UserStatus};
+use crate::hub::mail::{DeviceOutcome, Judge, PushPart, RecipientVerdict, UserStatus};
 use crate::ids::Ownership;
 use crate::placement::view::View;
 
@@ -240,6 +240,7 @@ fn a_remote_login_goes_to_the_owner_alone() {
         user: d.as_str().into(),
         platform: Platform::WEB,
         token: "t".into(),
+        judge: Judge::Shard,
     };
     let (ticket, mails) = router.remote_login(DEADLINE, login).unwrap();
     assert_eq!(mails.len(), 1);

@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::cluster::{ClusterMail, ClusterNews, ConnNumber, Key, Login, Resident};
+use super::cluster::{ClusterMail, ClusterNews, ConnNumber, Key, Login, Resident, TokenMarks};
 use super::login::NewLogin;
 use super::login_policy::class_of;
 use super::rivals::Rival;
@@ -188,6 +188,11 @@ impl Claims {
     /// Says that a login met others here.
     pub(super) fn say_met(&mut self, key: Key) {
         self.news.push_back(ClusterNews::Met(key));
+    }
+
+    /// Says that tokens have ended.
+    pub(super) fn say_marks(&mut self, marks: TokenMarks) {
+        self.news.push_back(ClusterNews::Marks(marks));
     }
 
     /// Says that connections have ended: after the answers in which they may be.
@@ -368,6 +373,7 @@ impl Hub {
                     self.lose(now, conn);
                 }
             }
+            ClusterMail::Marks(marks) => self.take_marks(now, marks),
             ClusterMail::Judge { user, class, key, token } => {
                 claims.raise_floor(key.time);
                 self.judge(now, &user, Rival { class, key, token });

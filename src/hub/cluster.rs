@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::ids::{ConnId, ShardId, Text};
+use crate::ids::{ConnId, Platform, ShardId, Text};
 use crate::placement::Placement;
 use crate::placement::view::{Epoch, NodeId};
 
@@ -96,6 +96,30 @@ pub struct Key {
     pub number: u64,
 }
 
+/// Names a token among those that the embedded backend knows: 16 bytes of a SHA-1 (`backend::embedded`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TokenDigest(pub [u8; 16]);
+
+/// Tokens of a user that a login has ended, for the embedded backends of the other nodes: each keeps its own marks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenMarks {
+    /// Whose.
+    pub user: Text,
+    /// Of this platform.
+    pub platform: Platform,
+    /// Which of them.
+    pub which: Marked,
+}
+
+/// See [`TokenMarks`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Marked {
+    /// All that a node has seen, but this one. Whoever has seen others tells which (`These`).
+    AllBut(TokenDigest),
+    /// These, whether a node has seen them or not.
+    These(Vec<TokenDigest>),
+}
+
 /// A login that asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Login {
@@ -169,6 +193,8 @@ pub enum ClusterMail {
     Met(Key),
     /// Logins of residents get times above this from now on (K1).
     Floor(u64),
+    /// Another node's embedded backend has ended tokens.
+    Marks(TokenMarks),
 }
 
 /// From a shard to rpc thread 0, in order and none lost.
@@ -192,6 +218,8 @@ pub enum ClusterNews {
     Gone(u64),
     /// The login that has this key met older connections of its user here ([`super::login_policy::hears_of`]).
     Met(Key),
+    /// The embedded backend of this shard has ended tokens: every other node hears of it.
+    Marks(TokenMarks),
 }
 
 #[cfg(test)]

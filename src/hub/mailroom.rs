@@ -4,7 +4,7 @@
 use super::dispatch::{SUBSCRIBE, tips};
 use super::login::{NewLogin, metadata};
 use super::mail::{
-    DeviceStatus, KickMail, OnlineStatusMail, RemoteLoginMail, RpcOutcome, ShardMail, UserStatus,
+    DeviceStatus, Judge, KickMail, OnlineStatusMail, RemoteLoginMail, RpcOutcome, ShardMail, UserStatus,
 };
 use super::upstream::{LoginPlace, UserPlatforms};
 use super::{Effect, Hub};
@@ -67,10 +67,12 @@ impl Hub {
             self.presence.elsewhere(user, login.platform.id());
         }
         let place = LoginPlace::Elsewhere;
-        self.apply_policy(now, NewLogin { user, platform: login.platform, token, place }, |_| {
-            // Connection id and op user are empty for remote jobs (spec 6.1).
-            metadata(&login.operation_id, "", login.platform, "".into())
-        });
+        if login.judge == Judge::Shard {
+            self.apply_policy(now, NewLogin { user, platform: login.platform, token, place }, |_| {
+                // Connection id and op user are empty for remote jobs (spec 6.1).
+                metadata(&login.operation_id, "", login.platform, "".into())
+            });
+        }
         self.answer_rpc(login.ticket, RpcOutcome::RemoteLogin);
     }
 

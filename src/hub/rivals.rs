@@ -11,11 +11,12 @@
 //! own gateways. The handshake's operation id is not kept so long: such a call has the connection's id in its place.
 
 use super::Hub;
-use super::cluster::{Class, Key, TokenName};
+use super::cluster::{Class, Key, TokenMarks, TokenName};
 use super::login::metadata;
 use super::login_policy::{LoginPolicy, class_of, hears_of};
 use super::upstream::UpstreamRequest;
 use crate::ids::{ConnId, Platform};
+use crate::metrics::Metric;
 use crate::session::Session;
 use crate::time::Now;
 
@@ -81,6 +82,7 @@ impl Hub {
         if let Some((_, token)) = token {
             self.tell_auth(now, conn, UpstreamRequest::KickTokens { tokens: vec![token] });
         }
+        self.tally.count(Metric::ClusterEnded);
         self.evict(now, conn);
     }
 
@@ -95,8 +97,26 @@ impl Hub {
         let user = self.registry.session(conn).and_then(|session| self.registry.user_of(session));
         if let (Some((platform, preserved)), Some(user)) = (self.token_of(conn), user) {
             let request = UpstreamRequest::InvalidateToken { preserved, user: user.into(), platform };
+            self.tally.count(Metric::ClusterTold);
             self.tell_auth(now, conn, request);
         }
+    }
+
+    /// The embedded backend of this shard has ended tokens; the other nodes' have marks of their own.
+    pub fn say_marks(&mut self, marks: TokenMarks) {
+        if let Some(claims) = &mut self.claims {
+            claims.say_marks(marks);
+        }
+    }
+
+    /// Another node's embedded backend has ended tokens.
+    pub(super) fn take_marks(&mut self, now: Now, marks: TokenMarks) {
+        if self.config.announces_logins {
+            return; // OpenIM's services know themselves
+        }
+        self.tally.count(Metric::ClusterMarks);
+        let metadata = metadata("", &marks.user, marks.platform, "".into());
+        self.notify(now, metadata, UpstreamRequest::MarkTokens(marks));
     }
 
     /// As the connection's own call; nobody waits for the answer.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-pub use crate::hub::cluster::{Class, Key, TokenName};
+pub use crate::hub::cluster::{Class, Key, Marked, TokenDigest, TokenMarks, TokenName};
 use crate::hub::mail::DeviceVerdict;
 use crate::ids::Text;
 use crate::placement::Fingerprint;
@@ -243,6 +243,8 @@ pub enum Body {
     /// The receiver's login of this key met older connections of its user at the sender or at those whose home the
     /// sender is: the auth service is to be told, once for each login.
     Met(Key),
+    /// The embedded backend of the sender has ended tokens.
+    Marks(TokenMarks),
     /// The sender has no connections and ends.
     Goodbye,
 }

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::frame::{Class, Conn, Device, Frame, Generation, Key, PushId, TokenName, Verdict};
+use super::frame::{Class, Conn, Device, Frame, Generation, Key, PushId, TokenMarks, TokenName, Verdict};
 use super::placed::Placed;
 pub use crate::hub::cluster::{Login, Resident};
 use crate::ids::{ShardId, Text};
@@ -52,6 +52,8 @@ pub enum Input {
     Gone(u64),
     /// The login of this key met older connections of its user at residents of this node ([`Mail::Judge`]).
     Met(Key),
+    /// A shard's embedded backend has ended tokens.
+    Marks(TokenMarks),
     /// A push has arrived here.
     Push(Push),
     /// The shards' answer to [`Mail::Deliver`].
@@ -179,6 +181,8 @@ pub enum Mail {
     },
     /// The login of this node that has this key met older connections of its user on other nodes.
     Met(Key),
+    /// The embedded backend of another node has ended tokens.
+    Marks(TokenMarks),
 }
 
 /// What is counted.

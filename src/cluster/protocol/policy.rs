@@ -8,7 +8,7 @@
 //! told again, and who met others may hear of it again: the shards obey once.
 
 use super::Node;
-use super::frame::{Body, Class, Key, TokenName};
+use super::frame::{Body, Class, Key, TokenMarks, TokenName};
 use super::io::{Mail, Resident};
 use crate::hub::login_policy::hears_of;
 use crate::ids::Text;
@@ -106,6 +106,18 @@ impl Node {
         if key.node == self.me.node_id {
             self.mail(Mail::Met(key.clone()));
         }
+    }
+
+    /// Tokens have ended here: every node hears of it that can.
+    pub(super) fn say_marks(&mut self, marks: &TokenMarks) {
+        for peer in self.linked_ids() {
+            self.send(&peer, Body::Marks(marks.clone()));
+        }
+    }
+
+    /// Tokens have ended at a peer.
+    pub(super) fn take_marks(&mut self, marks: TokenMarks) {
+        self.mail(Mail::Marks(marks));
     }
 
     /// A home says that this connection lost. The shard compares the keys.

@@ -226,6 +226,10 @@ impl<H: Hands> Driver<H> {
                 let owner = self.hands.owner(&user);
                 self.mail_shard(owner, ClusterMail::Judge { user, class, key, token });
             }
+            Mail::Marks(marks) => {
+                let owner = self.hands.owner(&marks.user);
+                self.mail_shard(owner, ClusterMail::Marks(marks));
+            }
             Mail::Met(key) => self.mail_shard_of(key.number, ClusterMail::Met(key)),
             Mail::Deliver { leg, push, recipients, payload } => {
                 self.hands.deliver(LocalCopy { leg, push, recipients, payload });
@@ -303,6 +307,7 @@ fn input_of(news: ClusterNews) -> Input {
         ClusterNews::Registered(resident) => Input::Registered(resident),
         ClusterNews::Gone(number) => Input::Gone(number),
         ClusterNews::Met(key) => Input::Met(key),
+        ClusterNews::Marks(marks) => Input::Marks(marks),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::cluster::router::{Cover, Push, PushResult, ResultPart};
 use crate::hub::mail::{DeviceOutcome, DeviceStatus, Report, Totals};
 use crate::ids::{Platform, RpcTicket, Text};
 use crate::metrics::Metric;
+use crate::placement::view::NodeId;
 use crate::rpc::exchange::Tray;
 use crate::shard::clock;
 use crate::shard::nudge::Nudge;
@@ -112,6 +113,16 @@ impl Mesh {
         for _ in absent.filter(elsewhere) {
             self.shared.exchange.count(Metric::ClusterLocalElsewhere);
         }
+    }
+
+    /// Whether a login of this user at that node is judged by the nodes' own protocol now: that node, and the user's
+    /// home, are linked.
+    pub(in crate::rpc) fn judges_logins(&self, at: &str, user: &str) -> bool {
+        let driver = self.shared.driver.borrow();
+        let Some(node) = driver.node() else { return false };
+        let linked = |id: &NodeId| *id == self.shared.own || node.linked().any(|peer| peer == id);
+        let at = NodeId::new(at).is_ok_and(|at| at != self.shared.own && linked(&at));
+        at && node.placement().home(user).is_some_and(linked)
     }
 
     /// Ends the connections of these users on a platform, wherever they are.
@@ -222,7 +233,7 @@ fn count(part: &mut ResultPart, verdict: &Verdict) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::placement::view::{Incarnation, NodeId};
+    use crate::placement::view::Incarnation;
 
     fn verdict(user: &str, outcomes: &[DeviceOutcome], missing: &[&str]) -> Verdict {
         let node = |id: &&str| NodeId::new(id).unwrap();

@@ -6,8 +6,8 @@ use prost::Message;
 use super::{CodecFault, VERSION};
 use crate::cluster::fields::Fields;
 use crate::cluster::protocol::frame::{
-    Answer, Attempt, Body, Claim, Class, Conn, Copy, Device, Frame, Generation, Hello, Key, Known, PushId,
-    Token, TokenName, Verdict,
+    Answer, Attempt, Body, Claim, Class, Conn, Copy, Device, Frame, Generation, Hello, Key, Known, Marked,
+    PushId, Token, TokenDigest, TokenMarks, TokenName, Verdict,
 };
 use crate::hub::mail::{DeviceOutcome, DeviceVerdict};
 use crate::ids::{Platform, Text};
@@ -127,6 +127,7 @@ fn read_body(word: Word) -> Result<Body, CodecFault> {
         Word::DeliverReply(said) => Body::DeliverReply { leg: said.leg, answers: all(said.answers, answer)? },
         Word::Kick(said) => Body::Kick { number: said.number, winner: needed_key(said.winner)? },
         Word::Met(said) => Body::Met(key(said)?),
+        Word::Marks(said) => Body::Marks(marks(said)?),
         Word::Goodbye(pb::Goodbye {}) => Body::Goodbye,
     })
 }
@@ -182,6 +183,20 @@ fn claim(said: pb::Claim) -> Result<Claim, CodecFault> {
         token: said.token.map(TokenName),
         key: said.key.map(key).transpose()?,
     })
+}
+
+fn marks(said: pb::Marks) -> Result<TokenMarks, CodecFault> {
+    let digest = |bytes: Bytes| match <[u8; 16]>::try_from(bytes.as_ref()) {
+        Ok(digest) => Ok(TokenDigest(digest)),
+        Err(_) => Err(CodecFault::Rule("a token's digest is 16 bytes")),
+    };
+    let which = match said.preserved {
+        Some(preserved) if said.ended.is_empty() => Marked::AllBut(digest(preserved)?),
+        Some(_) => return Err(CodecFault::Rule("marks of both kinds at once")),
+        None => Marked::These(said.ended.into_iter().map(digest).collect::<Result<_, _>>()?),
+    };
+    let platform = Platform::new(said.platform.into()).ok_or(CodecFault::Rule("no platform"))?;
+    Ok(TokenMarks { user: said.user.into(), platform, which })
 }
 
 fn copy(said: pb::Copy) -> Result<Copy, CodecFault> {

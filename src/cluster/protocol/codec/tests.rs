@@ -8,8 +8,8 @@ use prost::Message;
 
 use super::*;
 use crate::cluster::protocol::frame::{
-    Answer, Attempt, Body, Claim, Class, Conn, Copy, Device, Frame, Generation, Hello, Key, Known, PushId,
-    Token, TokenName, Verdict,
+    Answer, Attempt, Body, Claim, Class, Conn, Copy, Device, Frame, Generation, Hello, Key, Known, Marked,
+    PushId, Token, TokenDigest, TokenMarks, TokenName, Verdict,
 };
 use crate::hub::mail::{DeviceOutcome, DeviceVerdict};
 use crate::ids::{Platform, Text};
@@ -74,6 +74,15 @@ fn result() -> impl Strategy<Value = (Conn, Device)> {
     })
 }
 
+fn marks() -> impl Strategy<Value = TokenMarks> {
+    let digest = || any::<[u8; 16]>().prop_map(TokenDigest);
+    let which = prop_oneof![digest().prop_map(Marked::AllBut), vec(digest(), 0..3).prop_map(Marked::These)];
+    (text(), 1_i64..=11, which).prop_map(|(user, platform, which)| {
+        let platform = Platform::new(platform).unwrap();
+        TokenMarks { user, platform, which }
+    })
+}
+
 fn hello() -> impl Strategy<Value = Hello> {
     let known = (id(), any::<u64>(), text()).prop_map(|(node, incarnation, rpc_addr)| Known {
         node,
@@ -133,6 +142,7 @@ fn body() -> impl Strategy<Value = Body> {
         (n(), vec((text(), answer), 0..3)).prop_map(|(leg, answers)| Body::DeliverReply { leg, answers }),
         (n(), key()).prop_map(|(number, winner)| Body::Kick { number, winner }),
         key().prop_map(Body::Met),
+        marks().prop_map(Body::Marks),
         Just(Body::Goodbye),
     ]
 }
@@ -212,6 +222,13 @@ fn what_breaks_a_rule_of_the_file_is_named() {
     assert_eq!(of(Some(short)), "a connection id is 16 bytes");
     let torn = rule(Word::DeliverReply(answer(true, result(Some(device)))));
     assert_eq!(torn, "an unknown answer with results");
+    let digest = || Bytes::from_static(&[0; 16]);
+    let marks = |platform, preserved, ended| {
+        rule(Word::Marks(pb::Marks { user: "u".to_owned(), platform, preserved, ended }))
+    };
+    assert_eq!(marks(1, Some(digest()), vec![digest()]), "marks of both kinds at once");
+    assert_eq!(marks(1, None, vec![Bytes::from_static(b"short")]), "a token's digest is 16 bytes");
+    assert_eq!(marks(0, Some(digest()), vec![]), "no platform");
     assert!(matches!(decode(of_words(&[])), Err(CodecFault::Rule("a message without a frame"))));
     assert!(matches!(decode(Bytes::new()), Err(CodecFault::Rule("no generation"))));
     let silent = of_words(&[pb::Frame { seen: 1, body: None }]);

@@ -2,7 +2,8 @@
 
 use super::VERSION;
 use crate::cluster::protocol::frame::{
-    Answer, Attempt, Body, Claim, Conn, Copy, Device, Frame, Generation, Hello, Key, PushId, Token, Verdict,
+    Answer, Attempt, Body, Claim, Conn, Copy, Device, Frame, Generation, Hello, Key, Marked, PushId, Token,
+    TokenDigest, TokenMarks, Verdict,
 };
 use crate::hub::mail::DeviceOutcome;
 use crate::ids::Text;
@@ -73,6 +74,7 @@ fn word(body: Body) -> Word {
         }
         Body::Kick { number, winner } => Word::Kick(pb::Kick { number, winner: Some(key(winner)) }),
         Body::Met(of) => Word::Met(key(of)),
+        Body::Marks(said) => Word::Marks(marks(said)),
         Body::Goodbye => Word::Goodbye(pb::Goodbye {}),
     }
 }
@@ -112,6 +114,15 @@ fn claim(said: Claim) -> pb::Claim {
         token: said.token.map(|token| token.0),
         key: said.key.map(key),
     }
+}
+
+fn marks(said: TokenMarks) -> pb::Marks {
+    let bytes = |TokenDigest(digest): TokenDigest| digest.to_vec().into();
+    let (preserved, ended) = match said.which {
+        Marked::AllBut(preserved) => (Some(bytes(preserved)), Vec::new()),
+        Marked::These(ended) => (None, ended.into_iter().map(bytes).collect()),
+    };
+    pb::Marks { user: said.user.as_str().to_owned(), platform: said.platform.id(), preserved, ended }
 }
 
 fn push(id: PushId) -> pb::PushId {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::super::frame::{Class, Conn, Device, Key, TokenName};
+use super::super::frame::{Class, Conn, Device, Key, TokenMarks, TokenName};
 use super::super::io::{Input, Login, Mail, Resident};
 use super::super::placed::Placed;
 use super::super::{Fence, Identity, Node};
@@ -213,7 +213,7 @@ impl Host {
                     self.shards[shard].inbox.push_back(ShardMail::Deliver { leg, ticket, users });
                 }
             }
-            Mail::Judge { ref user, .. } => {
+            Mail::Judge { ref user, .. } | Mail::Marks(TokenMarks { ref user, .. }) => {
                 self.shards[Self::shard_of(user)].inbox.push_back(ShardMail::Router(mail));
             }
             Mail::Register(number, _)
@@ -266,7 +266,7 @@ impl Host {
             ShardMail::Router(Mail::Refuse(number)) => self.close(number, 0),
             ShardMail::Router(Mail::Kick { number, winner }) => self.kick(number, &winner),
             ShardMail::Router(Mail::Judge { user, class, key, .. }) => self.judge(shard, &user, class, &key),
-            ShardMail::Router(Mail::Met(_)) => Vec::new(), // nobody is told here
+            ShardMail::Router(Mail::Met(_) | Mail::Marks(_)) => Vec::new(), // nobody is told here
             ShardMail::Router(Mail::Deliver { .. }) => unreachable!("split in post"),
         }
     }

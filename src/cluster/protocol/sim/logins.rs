@@ -13,10 +13,22 @@ use crate::placement::view::{Epoch, NodeId};
 use crate::random::draw;
 
 /// Walks of each policy unless `PINION_SIM_SEEDS` says otherwise.
-const WALKS: u64 = 12;
+const WALKS: u64 = 5;
 const LOGINS: u64 = 40;
 /// Of every class.
 const PLATFORMS: [i64; 7] = [1, 2, 3, 4, 5, 8, 10];
+
+impl World {
+    /// By which hubs judge, if there are hubs.
+    pub fn login_rules(&self) -> Option<LoginRules> {
+        let policy = if self.conflicts { LoginPolicy::OnePerPlatform } else { LoginPolicy::KickNobody };
+        match self.profile.shards {
+            Shards::Model => None,
+            Shards::Hubs => Some(LoginRules { policy, kicks_same_token: false }),
+            Shards::HubsBy(rules) => Some(rules),
+        }
+    }
+}
 
 /// What clients do.
 #[derive(Clone, Debug)]

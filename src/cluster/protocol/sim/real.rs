@@ -195,6 +195,7 @@ impl Host {
                 cluster(ClusterMail::Judge { user, class, key, token })
             }
             ShardMail::Router(Mail::Met(key)) => cluster(ClusterMail::Met(key)),
+            ShardMail::Router(Mail::Marks(marks)) => cluster(ClusterMail::Marks(marks)),
             ShardMail::Router(Mail::Deliver { .. }) => unreachable!("split in post"),
             ShardMail::Deliver { leg, ticket, users } => {
                 let index_of_leg = u32::try_from(leg).unwrap();
@@ -310,6 +311,7 @@ impl Host {
                 }
                 ClusterNews::Gone(number) => Input::Gone(number),
                 ClusterNews::Met(key) => Input::Met(key),
+                ClusterNews::Marks(marks) => Input::Marks(marks),
             };
             self.shards[index].outbox.push_back(input);
         }

@@ -9,11 +9,9 @@ use super::super::io::{Count, Input, Output, OwnRecord, Push};
 use super::super::rules::Rules;
 use super::super::{Node, Stage};
 use super::host::{Deed, Host, SHARDS, TTL_MS};
-use super::real::LoginRules;
 use super::source::Source;
 use super::truth::Truth;
 use super::wire::{Lane, Wire, name};
-use crate::hub::login_policy::LoginPolicy;
 use crate::ids::Text;
 use crate::placement::view::{Epoch, Incarnation, MemberState, NodeId, View};
 use crate::random::draw;
@@ -41,7 +39,7 @@ pub enum Shards {
     /// The hubs of production.
     Hubs,
     /// The same, by these rules of logins.
-    HubsBy(LoginRules),
+    HubsBy(super::real::LoginRules),
 }
 
 /// Whether the peers of a process that ends will see their links end.
@@ -404,16 +402,8 @@ impl World {
         let clock = (self.below(1_000_000), 9_901 + self.below(199));
         let mut host = Host::new(id, epoch, self.rules, || clock, self.now);
         host.viewed = Epoch(epoch.0 - 1);
-        let policy = if self.conflicts { LoginPolicy::OnePerPlatform } else { LoginPolicy::KickNobody };
-        let of_walk = LoginRules { policy, kicks_same_token: false };
-        let rules = match self.profile.shards {
-            Shards::Model => None,
-            Shards::Hubs => Some(of_walk),
-            Shards::HubsBy(rules) => Some(rules),
-        };
-        if let Some(rules) = rules {
-            let id = host.id.clone();
-            host.take_hubs(rules, Some(id));
+        if let Some(rules) = self.login_rules() {
+            host.take_hubs(rules, Some(host.id.clone()));
         }
         self.slots[i].host = Some(host);
     }
