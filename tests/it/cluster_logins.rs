@@ -1,7 +1,10 @@
 //! Logins of one user on several real nodes with the embedded backend: who stays, whose token ends, and what callers
 //! hear of them, as at one node.
 
-use pinion::pb::openim::msggateway::{GetUsersOnlineStatusReq, GetUsersOnlineStatusResp};
+use pinion::pb::openim::msggateway::{
+    GetUsersOnlineStatusReq, GetUsersOnlineStatusResp, MultiTerminalLoginCheckReq,
+    MultiTerminalLoginCheckResp,
+};
 
 use crate::cluster::Cluster;
 use crate::harness::{Client, Frame, Gateway, Options, eventually};
@@ -71,4 +74,29 @@ fn a_login_at_one_node_ends_the_older_token_at_all_and_spares_its_own() {
         assert!(details[0].conn_id != details[1].conn_id && details[0].conn_id.len() == 32);
         assert!(!node.logs().contains(&new) && !node.logs().contains(&old), "a token was logged");
     }
+}
+
+/// OpenIM's gateways tell each other of logins (spec 4.6). What a linked node of the cluster tells is judged by the
+/// nodes' own protocol: judged here as well, the auth service would hear of it twice.
+#[test]
+fn a_login_check_of_a_linked_node_is_left_to_the_home() {
+    let cluster = Cluster::start(&["a", "b"], "route");
+    let user = cluster.user_of("b", "u");
+    let [a, _] = &cluster.gateways[..] else { panic!() };
+    let mut client = log_in(a, &user, &a.token(&user, IOS));
+    let check = |from: &[(&str, &str)]| {
+        let request =
+            MultiTerminalLoginCheckReq { user_id: user.clone(), platform_id: 1, token: a.token(&user, IOS) };
+        let metadata = [&[("operationid", "it-check")], from].concat();
+        let _: MultiTerminalLoginCheckResp = a.call("MultiTerminalLoginCheck", &metadata, &request).unwrap();
+    };
+    check(&[("pinion-node", "b")]);
+    a.push("sender", &[&user], "still here");
+    assert_eq!(client.pushed_text(), "still here");
+    // A node that is not linked, or no node: as ever.
+    check(&[("pinion-node", "c")]);
+    client.closed();
+    let mut client = log_in(a, &user, &a.token(&user, IOS));
+    check(&[]);
+    client.closed();
 }

@@ -236,3 +236,36 @@ fn a_recording_without_tokens_judges_as_the_hub_did() {
     last.turn();
     assert!(!last.is_registered("u"));
 }
+
+#[test]
+fn a_login_elsewhere_that_its_home_judges_is_not_judged_here() {
+    use pinion::hub::mail::{Judge, RemoteLoginMail, RpcOutcome, ShardMail};
+    let mut rig = at_home();
+    rig.log_in("u", Platform::IOS);
+    for (judge, stays) in [(Judge::Home, true), (Judge::Shard, false)] {
+        rig.input(pinion::hub::Input::Mail(ShardMail::RemoteLogin(Box::new(RemoteLoginMail {
+            ticket: crate::rig::ticket(3),
+            operation_id: "remote".into(),
+            user: "u".into(),
+            platform: Platform::IOS,
+            token: "another".into(),
+            judge,
+        }))));
+        assert!(matches!(rig.outcomes().pop(), Some((_, RpcOutcome::RemoteLogin))));
+        assert_eq!((rig.is_registered("u"), requests(&mut rig).len()), (stays, usize::from(!stays)));
+    }
+}
+
+#[test]
+fn marks_of_another_nodes_backend_are_for_an_embedded_one() {
+    use pinion::hub::cluster::{Marked, TokenMarks};
+    let marks = || TokenMarks { user: "u".into(), platform: Platform::IOS, which: Marked::These(Vec::new()) };
+    let mut rig = at_home();
+    mail(&mut rig, ClusterMail::Marks(marks()));
+    assert_eq!(requests(&mut rig), [UpstreamRequest::MarkTokens(marks())]);
+    rig.hub.say_marks(marks());
+    assert_eq!(news(&mut rig), [ClusterNews::Marks(marks())]);
+    let mut rig = at_home_with(HubConfig { announces_logins: true, ..config() });
+    mail(&mut rig, ClusterMail::Marks(marks()));
+    assert_eq!(requests(&mut rig), [], "OpenIM's services know themselves");
+}
