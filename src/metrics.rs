@@ -125,6 +125,9 @@ metrics! {
     AcceptWaits Counter "pinion_accept_pauses_total" ("cause" = "handshake_limit") "Times that a listener stopped accepting for a while.";
     LoginsDelayed Counter "pinion_logins_delayed_total" "Logins that waited a random time before their 101, since too many came at once.";
     LoginsClaiming Gauge "pinion_cluster_logins_waiting" "Logins that wait until their user's home node has their claim.";
+    ClusterEnded Counter "pinion_cluster_logins_total" ("outcome" = "ended") "What logins on other nodes did here: connections that they ended (ended), logins here of which the auth service was told since they met older ones elsewhere (told), and lists of tokens that other nodes' embedded backends have ended (marks).";
+    ClusterTold Counter "pinion_cluster_logins_total" ("outcome" = "told") "What logins on other nodes did here: connections that they ended (ended), logins here of which the auth service was told since they met older ones elsewhere (told), and lists of tokens that other nodes' embedded backends have ended (marks).";
+    ClusterMarks Counter "pinion_cluster_logins_total" ("outcome" = "marks") "What logins on other nodes did here: connections that they ended (ended), logins here of which the auth service was told since they met older ones elsewhere (told), and lists of tokens that other nodes' embedded backends have ended (marks).";
     ClusterNewsWaiting Gauge "pinion_cluster_news_waiting" "News of shards that their node's router has not taken.";
     HandOversOut Counter "pinion_hand_overs_total" ("direction" = "out") "Connections moved between shards before the 101.";
     HandOversIn Counter "pinion_hand_overs_total" ("direction" = "in") "Connections moved between shards before the 101.";

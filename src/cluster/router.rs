@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::parts::Parts;
 use crate::arena::Arena;
 use crate::hub::mail::{
-    Audience, DeviceStatus, DeviceVerdict, KickMail, Look, LookMail, OnlineStatusMail, PushBody, PushMail,
-    PushRules, Recipient, RemoteLoginMail, Report, RpcOutcome, ShardMail, Totals, Who,
+    Audience, DeviceStatus, DeviceVerdict, Judge, KickMail, Look, LookMail, OnlineStatusMail, PushBody,
+    PushMail, PushRules, Recipient, RemoteLoginMail, Report, RpcOutcome, ShardMail, Totals, Who,
 };
 use crate::hub::sight::Sight;
 use crate::ids::{Platform, RpcId, RpcTicket, ShardId, SlotId, SourceId, Text};
@@ -60,6 +60,8 @@ pub struct RemoteLogin {
     pub platform: Platform,
     /// With which token.
     pub token: Text,
+    /// Who judges it.
+    pub judge: Judge,
 }
 
 /// All slots are taken: UNAVAILABLE.
@@ -264,6 +266,7 @@ impl Router {
         let mail = RemoteLoginMail {
             ticket,
             operation_id: login.operation_id,
+            judge: login.judge,
             user: login.user,
             platform: login.platform,
             token: login.token,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::hub::mail::{DeviceOutcome, PushPart, RecipientVerdict, UserStatus};
+use crate::hub::mail::{DeviceOutcome, Judge, PushPart, RecipientVerdict, UserStatus};
 use crate::ids::Ownership;
 use crate::placement::view::View;
 
@@ -219,6 +219,7 @@ fn online_status_keeps_the_order_of_the_request() {
             connection_id: "c".into(),
             background: false,
             token: "t".into(),
+            time: 0,
         };
         // Shard 1 has nobody connected.
         let known = mail.users.iter().filter(|_| *shard != ShardId(1));
@@ -239,6 +240,7 @@ fn a_remote_login_goes_to_the_owner_alone() {
         user: d.as_str().into(),
         platform: Platform::WEB,
         token: "t".into(),
+        judge: Judge::Shard,
     };
     let (ticket, mails) = router.remote_login(DEADLINE, login).unwrap();
     assert_eq!(mails.len(), 1);

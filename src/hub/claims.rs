@@ -6,17 +6,16 @@
 //! added is in the answer to it or has asked. Whoever was named to the router, by a question or by his registration,
 //! is named once more when he ends, after everything else about him. News leave in order and none is lost.
 //!
-//! Upstream: a kick by another node's login tells the auth service nothing. Whether the two logins have the same token,
-//! which must stay good then, is not known here: the words carry keys and no tokens. With OpenIM the node of the winner
-//! announces it with its token ([`super::upstream::UpstreamRequest::LoginElsewhere`]).
+//! Not here: who ends for whom, and who tells the auth service (`rivals`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::cluster::{Class, ClusterMail, ClusterNews, ConnNumber, Key, Login, Resident};
+use super::cluster::{ClusterMail, ClusterNews, ConnNumber, Key, Login, Resident, TokenMarks};
 use super::login::NewLogin;
 use super::login_policy::class_of;
+use super::rivals::Rival;
 use super::{Hub, Note};
 use crate::ids::{ConnId, Platform, ShardId, SlotId, Text};
 use crate::limits;
@@ -49,6 +48,8 @@ pub(super) struct Claims {
     floor: u64,
     /// By slot: the time of the connection's key, [`UNKNOWN`] or [`ASKING`]. Eight bytes, and none for a node alone.
     times: Vec<u64>,
+    /// Slots of connections of whose login the auth service was told ([`Claims::tells`]).
+    told: BTreeSet<u32>,
     asking: usize,
     news: VecDeque<ClusterNews>,
 }
@@ -73,6 +74,7 @@ enum Way {
 
 /// The login to which another one has to give way.
 pub(super) struct Winner {
+    pub(super) conn: ConnId,
     pub(super) platform: Platform,
     pub(super) token: Box<str>,
 }
@@ -87,6 +89,7 @@ impl Claims {
             walks: VecDeque::new(),
             floor: 0,
             times: Vec::new(),
+            told: BTreeSet::new(),
             asking: 0,
             news: VecDeque::new(),
         }
@@ -140,7 +143,12 @@ impl Claims {
         (!matches!(time, UNKNOWN | ASKING)).then(key)
     }
 
-    fn raise_floor(&mut self, time: u64) {
+    /// Whether the auth service is to be told of this login now: once.
+    pub(super) fn tells(&mut self, conn: ConnId) -> bool {
+        self.told.insert(conn.0.index)
+    }
+
+    pub(super) fn raise_floor(&mut self, time: u64) {
         self.floor = self.floor.max(time);
     }
 
@@ -177,6 +185,16 @@ impl Claims {
         dropped.into_iter().for_each(|walk| self.tell_gone(walk.gone));
     }
 
+    /// Says that a login met others here.
+    pub(super) fn say_met(&mut self, key: Key) {
+        self.news.push_back(ClusterNews::Met(key));
+    }
+
+    /// Says that tokens have ended.
+    pub(super) fn say_marks(&mut self, marks: TokenMarks) {
+        self.news.push_back(ClusterNews::Marks(marks));
+    }
+
     /// Says that connections have ended: after the answers in which they may be.
     fn tell_gone(&mut self, numbers: Vec<u64>) {
         match self.walks.back_mut() {
@@ -200,6 +218,10 @@ impl Claims {
             if !fits {
                 return Err(format!("connection {conn}: its key does not match its phase"));
             }
+        }
+        let open = |index: &u32| self.times.get(*index as usize).is_some_and(|time| *time != UNKNOWN);
+        if !self.told.iter().all(open) {
+            return Err("the auth service was told of a login that is nobody's".to_owned());
         }
         let known = self.times.iter().filter(|time| **time != UNKNOWN).count();
         let named =
@@ -247,7 +269,8 @@ impl Hub {
             return Way::Register;
         }
         let class = class_of(self.config.login_policy, session.platform);
-        Way::Ask(ClusterNews::Login(Login { number, user: Text::from(&*login.user), class }))
+        let token = class.and_then(|_| self.token_name(&login.token));
+        Way::Ask(ClusterNews::Login(Login { number, user: Text::from(&*login.user), class, token }))
     }
 
     /// Gives a login that registers now its key: the time that its home gave, or one of its own. Returns the newer
@@ -272,19 +295,20 @@ impl Hub {
                 && newer(*other)
                 && !self.spares(&session.token(new.user), new)
         });
-        let (_, winner) = rivals.next()?;
-        Some(Winner { platform: winner.platform, token: winner.token(new.user).into() })
+        let (conn, winner) = rivals.next()?;
+        Some(Winner { conn, platform: winner.platform, token: winner.token(new.user).into() })
     }
 
-    fn key_of(&self, conn: ConnId) -> Option<Key> {
+    pub(super) fn key_of(&self, conn: ConnId) -> Option<Key> {
         self.claims.as_ref()?.key(conn)
     }
 
     fn resident(&self, conn: ConnId) -> Option<Resident> {
         let (key, session) = (self.key_of(conn)?, self.registry.session(conn)?);
-        let user = Text::from(self.registry.user_of(session)?);
+        let user = self.registry.user_of(session)?;
         let class = class_of(self.config.login_policy, session.platform);
-        Some(Resident { number: key.number, user, class, key })
+        let token = class.and_then(|_| self.token_name(&session.token(user)));
+        Some(Resident { number: key.number, user: Text::from(user), class, token, key })
     }
 
     /// Tells the router of a connection that is registered.
@@ -302,6 +326,7 @@ impl Hub {
             && claims.time(conn) != UNKNOWN
         {
             claims.set_time(conn, UNKNOWN);
+            claims.told.remove(&conn.0.index);
             let number = claims.number(conn);
             claims.tell_gone(vec![number]);
         }
@@ -345,10 +370,22 @@ impl Hub {
                     && self.is_open(conn)
                     && self.key_of(conn).is_some_and(|key| key < winner)
                 {
-                    self.evict(now, conn);
+                    self.lose(now, conn);
                 }
             }
-            ClusterMail::Judge { user, class, key } => self.judge(now, &user, class, &key),
+            ClusterMail::Marks(marks) => self.take_marks(now, marks),
+            ClusterMail::Judge { user, class, key, token } => {
+                claims.raise_floor(key.time);
+                self.judge(now, &user, Rival { class, key, token });
+            }
+            ClusterMail::Met(key) => {
+                if let Some(conn) = self.named(key.number)
+                    && self.is_open(conn)
+                    && self.key_of(conn) == Some(key)
+                {
+                    self.met_others(now, conn);
+                }
+            }
         }
     }
 
@@ -363,28 +400,6 @@ impl Hub {
             return self.refuse_busy(now, conn, Disconnect::LoginRefused);
         }
         self.register(now, conn, Some(time));
-    }
-
-    /// A login of this user has this key: of its class those with a smaller one end, those with a greater one are
-    /// named to the router again.
-    fn judge(&mut self, now: Now, user: &str, class: Class, key: &Key) {
-        if let Some(claims) = &mut self.claims {
-            claims.raise_floor(key.time);
-        }
-        for conn in self.open_connections(user) {
-            let Some(platform) = self.registry.session(conn).map(|session| session.platform) else {
-                continue;
-            };
-            let Some(own) = self.key_of(conn) else { continue };
-            if class_of(self.config.login_policy, platform) != Some(class) {
-                continue;
-            }
-            if own < *key {
-                self.evict(now, conn);
-            } else if own > *key {
-                self.say_registered(conn);
-            }
-        }
     }
 
     /// The connection that a number names, unless it has ended.

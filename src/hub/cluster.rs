@@ -3,8 +3,9 @@
 //! and 7). Plain data. A node that is alone sends none of it.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use crate::ids::{ConnId, ShardId, Text};
+use crate::ids::{ConnId, Platform, ShardId, Text};
 use crate::placement::Placement;
 use crate::placement::view::{Epoch, NodeId};
 
@@ -55,6 +56,31 @@ impl ConnNumber {
     }
 }
 
+/// Names a login's token to other nodes, which need to know only whether two are the same: the first 8 bytes, read
+/// big-endian, of SHA-256 over [`TokenName::DOMAIN`] and the token's text. Fixed by the protocol between nodes.
+///
+/// Two tokens of one user with the same name (2^-64 for each pair) would be taken for one: the older connection would
+/// stay. From a name nobody gets a token: each ends with a signature of 32 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TokenName(pub u64);
+
+impl TokenName {
+    /// Hashed before the token, so that the name is good for nothing else.
+    const DOMAIN: &[u8] = b"pinion.peer token\0";
+
+    /// The name of this token.
+    pub fn of(token: &str) -> Self {
+        let hash = Sha256::new().chain_update(Self::DOMAIN).chain_update(token.as_bytes()).finalize();
+        Self(u64::from_be_bytes(hash.first_chunk().copied().unwrap_or_default())) // 32 bytes have 8
+    }
+
+    /// Whether a connection with token `older` stays beside a newer login with token `newer`. Of a login whose rules
+    /// spare nobody there is no name.
+    pub fn spares(older: Option<Self>, newer: Option<Self>) -> bool {
+        older.is_some() && older == newer
+    }
+}
+
 /// Connections of a user conflict with those of the same class (login policy).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Class(pub u8);
@@ -70,6 +96,30 @@ pub struct Key {
     pub number: u64,
 }
 
+/// Names a token among those that the embedded backend knows: 16 bytes of a SHA-1 (`backend::embedded`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TokenDigest(pub [u8; 16]);
+
+/// Tokens of a user that a login has ended, for the embedded backends of the other nodes: each keeps its own marks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenMarks {
+    /// Whose.
+    pub user: Text,
+    /// Of this platform.
+    pub platform: Platform,
+    /// Which of them.
+    pub which: Marked,
+}
+
+/// See [`TokenMarks`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Marked {
+    /// All that a node has seen, but this one. Whoever has seen others tells which (`These`).
+    AllBut(TokenDigest),
+    /// These, whether a node has seen them or not.
+    These(Vec<TokenDigest>),
+}
+
 /// A login that asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Login {
@@ -79,6 +129,8 @@ pub struct Login {
     pub user: Text,
     /// For the login policy.
     pub class: Option<Class>,
+    /// Spares older connections with the same; `None`: ends them, too.
+    pub token: Option<TokenName>,
 }
 
 /// A registered connection.
@@ -90,6 +142,8 @@ pub struct Resident {
     pub user: Text,
     /// For the login policy.
     pub class: Option<Class>,
+    /// As in [`Login::token`].
+    pub token: Option<TokenName>,
     /// Fixed at registration.
     pub key: Key,
 }
@@ -122,8 +176,8 @@ pub enum ClusterMail {
         /// The key that stays.
         winner: Key,
     },
-    /// A login of this user and class has this key: end those of a smaller key, and say [`ClusterNews::Registered`]
-    /// again for one of a greater key.
+    /// A login of this user and class has this key: end those of a smaller key and another token, and say
+    /// [`ClusterNews::Registered`] again for one of a greater key. If it met older ones, say [`ClusterNews::Met`].
     Judge {
         /// Who.
         user: Text,
@@ -131,9 +185,16 @@ pub enum ClusterMail {
         class: Class,
         /// Of the login.
         key: Key,
+        /// Of the login.
+        token: Option<TokenName>,
     },
+    /// The login that has this key met older connections of its user on other nodes: tell the auth service, if the
+    /// policy says so and it was not told of this login before.
+    Met(Key),
     /// Logins of residents get times above this from now on (K1).
     Floor(u64),
+    /// Another node's embedded backend has ended tokens.
+    Marks(TokenMarks),
 }
 
 /// From a shard to rpc thread 0, in order and none lost.
@@ -155,12 +216,27 @@ pub enum ClusterNews {
     Registered(Resident),
     /// A connection has ended: one that asked, or one that was told of.
     Gone(u64),
+    /// The login that has this key met older connections of its user here ([`super::login_policy::hears_of`]).
+    Met(Key),
+    /// The embedded backend of this shard has ended tokens: every other node hears of it.
+    Marks(TokenMarks),
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::SlotId;
+
+    #[test]
+    fn a_token_has_one_name_on_every_node_and_no_name_spares_nobody() {
+        // As sha256sum says of the domain and the text.
+        assert_eq!(TokenName::of("token-1"), TokenName(0x1b3d_4288_38df_7b8f));
+        let (one, two) = (Some(TokenName::of("token-1")), Some(TokenName::of("token-2")));
+        assert!(TokenName::spares(one, one) && !TokenName::spares(one, two));
+        assert!(
+            !TokenName::spares(one, None) && !TokenName::spares(None, one) && !TokenName::spares(None, None)
+        );
+    }
 
     #[test]
     fn a_number_names_one_connection() {

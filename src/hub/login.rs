@@ -31,6 +31,15 @@ pub(super) struct NewLogin<'a> {
     pub(super) place: LoginPlace,
 }
 
+/// What the auth service was told when a login's turn came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// That all tokens of its user and platform end but its own.
+    All,
+    /// Not that.
+    Nothing,
+}
+
 impl Hub {
     pub(super) fn begin_login(&mut self, now: Now, accepted: Accepted) -> Option<ConnId> {
         if self.drain.is_some() {
@@ -168,8 +177,8 @@ impl Hub {
             metadata(&operation_id, &user, platform, connection_id.unwrap_or_default())
         };
         let winner = self.give_key(now, conn, (&new, time));
-        if winner.is_none() {
-            self.apply_policy(now, new, called);
+        if winner.is_none() && self.apply_policy(now, new, called) == Told::All {
+            self.say_told(conn);
         }
         if self.config.announces_logins {
             let metadata = called(self);
@@ -190,10 +199,12 @@ impl Hub {
         }
         self.say_registered(conn);
         self.deliver_held(now, conn);
-        if let Some(Winner { platform, token }) = winner {
+        if let Some(Winner { conn, platform, token }) = winner {
             // As if the newer one had come after it; it spares itself.
             let newer = NewLogin { user: &user, platform, token: &token, place: LoginPlace::Elsewhere };
-            self.apply_policy(now, newer, called);
+            if self.apply_policy(now, newer, called) == Told::All {
+                self.say_told(conn);
+            }
         }
     }
 
@@ -204,7 +215,7 @@ impl Hub {
         now: Now,
         new: NewLogin<'_>,
         metadata: impl FnOnce(&Self) -> CallMetadata,
-    ) {
+    ) -> Told {
         let there: Vec<(ConnId, Existing, Box<str>)> = self
             .registry
             .connections(new.user)
@@ -216,7 +227,7 @@ impl Hub {
             })
             .collect();
         if there.is_empty() {
-            return;
+            return Told::Nothing;
         }
         let existing: Vec<Existing> = there.iter().map(|(_, existing, _)| *existing).collect();
         let verdict = login_policy::decide(self.config.login_policy, new.platform, &existing);
@@ -226,7 +237,7 @@ impl Hub {
             self.evict(now, *conn);
         }
         let request = match verdict.invalidation {
-            Invalidation::None => return,
+            Invalidation::None => return Told::Nothing,
             Invalidation::OfKicked => UpstreamRequest::KickTokens { tokens },
             Invalidation::AllButNew => UpstreamRequest::InvalidateToken {
                 preserved: new.token.into(),
@@ -234,21 +245,37 @@ impl Hub {
                 platform: new.platform,
             },
         };
+        let told = match verdict.invalidation {
+            Invalidation::AllButNew => Told::All,
+            Invalidation::None | Invalidation::OfKicked => Told::Nothing,
+        };
         let metadata = metadata(self);
         self.notify(now, metadata, request);
+        told
     }
 
     /// Whether a connection with this token stays, whatever the policy says of its platform. A login elsewhere spares
     /// its own token with every version: a gateway that is told of its own login, because it is known under another
     /// address, must not end it.
     pub(super) fn spares(&self, token: &str, new: &NewLogin<'_>) -> bool {
+        token == new.token && !(self.kicks_same_token() && new.place == LoginPlace::Here)
+    }
+
+    /// Whether a login ends connections with its own token as well.
+    pub(super) fn kicks_same_token(&self) -> bool {
         // Policy 4 is newer than 3.5, and so is all of it.
-        let kicks = self.config.kicks_same_token && self.config.login_policy != LoginPolicy::OnePerClass;
-        token == new.token && !(kicks && new.place == LoginPlace::Here)
+        self.config.kicks_same_token && self.config.login_policy != LoginPolicy::OnePerClass
+    }
+
+    /// The auth service was told of this login: nobody needs to tell it again.
+    fn say_told(&mut self, conn: ConnId) {
+        if let Some(claims) = &mut self.claims {
+            claims.tells(conn);
+        }
     }
 
     /// Asks upstream for something whose answer nobody waits for.
-    fn notify(&mut self, now: Now, metadata: CallMetadata, request: UpstreamRequest) {
+    pub(super) fn notify(&mut self, now: Now, metadata: CallMetadata, request: UpstreamRequest) {
         let deadline = now.mono.plus_ms(limits::UPSTREAM_DEADLINE_MS);
         let call = UpstreamCall { shard: self.config.shard, ticket: None, deadline, metadata, request };
         self.effects.push_back(Effect::Call(Box::new(call)));

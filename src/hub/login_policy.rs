@@ -29,20 +29,29 @@ impl LoginPolicy {
     }
 }
 
-/// What conflicts between nodes: of a user's connections in one class only the newest stays; in no class, all. Between
-/// two logins with different tokens this is [`decide`]'s opinion, under every policy. What classes cannot say: a login
-/// with the same token does not end the older one, and which tokens are made invalid. Classes of two policies differ,
-/// so that nodes that have not both read a new policy end nobody by mistake.
+/// First class of policy 4.
+const CLASSES: u8 = 32;
+/// The class of policy 5.
+const NOT_PC: u8 = 64;
+
+/// What conflicts between nodes: of a user's connections in one class only the newest stays, and those with its token
+/// if it spares them; in no class, all. Between two logins this is [`decide`]'s opinion, under every policy. Classes of
+/// two policies differ, so that nodes that have not both read a new policy end nobody by mistake.
 pub fn class_of(policy: LoginPolicy, platform: Platform) -> Option<Class> {
-    /// First of policy 4.
-    const CLASSES: u8 = 32;
-    /// That of policy 5.
-    const NOT_PC: u8 = 64;
     match policy {
         LoginPolicy::KickNobody => None,
         LoginPolicy::OnePerPlatform => u8::try_from(platform.id()).ok().map(Class),
         LoginPolicy::OnePerClass => Some(Class(CLASSES + platform.class() as u8)),
         LoginPolicy::PcAndOther => (platform.class() != PlatformClass::Pc).then_some(Class(NOT_PC)),
+    }
+}
+
+/// Whether a login of this class must hear of an older connection of that class on another node, because the auth
+/// service is told then, spared or not ([`Invalidation::AllButNew`]). Under policy 4 it is told by who ends the other.
+pub fn hears_of(new: Class, older: Option<Class>) -> bool {
+    match new {
+        Class(NOT_PC) => true,
+        Class(class) => class < CLASSES && older == Some(new),
     }
 }
 

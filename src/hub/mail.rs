@@ -181,6 +181,20 @@ pub struct RemoteLoginMail {
     pub platform: Platform,
     /// With which token: connections with the same one are not kicked.
     pub token: Text,
+    /// Who judges it.
+    #[serde(default)]
+    pub judge: Judge,
+}
+
+/// Who applies the login policy to a login elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Judge {
+    /// The shard that hears of it.
+    #[default]
+    Shard,
+    /// The user's home: it was at a node of this cluster, whose nodes tell each other (routing-protocol.md section 7).
+    /// If the shard did so as well, the auth service would be told twice.
+    Home,
 }
 
 /// `GetUsersOnlineStatus` for the users that this shard owns (spec 4.4).
@@ -397,4 +411,7 @@ pub struct DeviceStatus {
     pub background: bool,
     /// The token it logged in with.
     pub token: Box<str>,
+    /// When it logged in, by the order of all nodes ([`super::cluster::Key::time`]); 0: this node is alone.
+    #[serde(default)]
+    pub time: u64,
 }

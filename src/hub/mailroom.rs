@@ -4,7 +4,7 @@
 use super::dispatch::{SUBSCRIBE, tips};
 use super::login::{NewLogin, metadata};
 use super::mail::{
-    DeviceStatus, KickMail, OnlineStatusMail, RemoteLoginMail, RpcOutcome, ShardMail, UserStatus,
+    DeviceStatus, Judge, KickMail, OnlineStatusMail, RemoteLoginMail, RpcOutcome, ShardMail, UserStatus,
 };
 use super::upstream::{LoginPlace, UserPlatforms};
 use super::{Effect, Hub};
@@ -67,10 +67,12 @@ impl Hub {
             self.presence.elsewhere(user, login.platform.id());
         }
         let place = LoginPlace::Elsewhere;
-        self.apply_policy(now, NewLogin { user, platform: login.platform, token, place }, |_| {
-            // Connection id and op user are empty for remote jobs (spec 6.1).
-            metadata(&login.operation_id, "", login.platform, "".into())
-        });
+        if login.judge == Judge::Shard {
+            self.apply_policy(now, NewLogin { user, platform: login.platform, token, place }, |_| {
+                // Connection id and op user are empty for remote jobs (spec 6.1).
+                metadata(&login.operation_id, "", login.platform, "".into())
+            });
+        }
         self.answer_rpc(login.ticket, RpcOutcome::RemoteLogin);
     }
 
@@ -81,12 +83,13 @@ impl Hub {
             let devices: Vec<DeviceStatus> = self
                 .open_connections(&recipient.user)
                 .into_iter()
-                .filter_map(|conn| self.registry.session(conn))
-                .map(|session| DeviceStatus {
+                .filter_map(|conn| Some((conn, self.registry.session(conn)?)))
+                .map(|(conn, session)| DeviceStatus {
                     platform: session.platform,
                     connection_id: session.connection_id_hex(),
                     background: session.background,
                     token: session.token(&recipient.user).into_owned().into(),
+                    time: self.key_of(conn).map_or(0, |key| key.time),
                 })
                 .collect();
             if !devices.is_empty() {

@@ -37,6 +37,7 @@ mod push_queue;
 mod queues;
 pub mod record;
 mod registry;
+mod rivals;
 pub mod sight;
 mod subscriptions;
 pub mod trace;

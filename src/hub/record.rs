@@ -4,12 +4,13 @@
 //! tells equal from different. *full* keeps the raw bytes. Both are JSON lines, bounded in bytes; the writer of the
 //! file sets its mode to 0600.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::cluster::{ClusterMail, TokenName};
 use super::dispatch::Decoded;
 use super::encoder::Encoder;
 use super::mail::ShardMail;
@@ -58,13 +59,16 @@ pub struct Recorder {
     lines: Vec<u8>,
     bytes_left: u64,
     tokens: ahash::RandomState,
+    /// Names of tokens, and those of their hashes: a node of a cluster hears of tokens by name.
+    names: Option<BTreeMap<TokenName, TokenName>>,
 }
 
 impl Recorder {
     /// Starts a recording of a hub that has not been used yet.
     pub fn new(mode: Mode, config: &HubConfig, bytes_max: u64) -> Self {
         let tokens = ahash::RandomState::with_seeds(config.hash_seed, 0x746f_6b65, 0x6e73, 1);
-        let mut recorder = Self { mode, lines: Vec::new(), bytes_left: bytes_max, tokens };
+        let names = config.cluster.as_ref().map(|_| BTreeMap::new());
+        let mut recorder = Self { mode, lines: Vec::new(), bytes_left: bytes_max, tokens, names };
         // The hashing seed is no secret of the recording: which bucket a user falls into is not observable.
         let config = HubConfig { hash_seed: 0, ..config.clone() };
         recorder.write(&Entry::Start { mode, config });
@@ -74,7 +78,11 @@ impl Recorder {
     pub(super) fn accepted(&mut self, now: Now, accepted: &Accepted) {
         let mut accepted = accepted.clone();
         if self.mode == Mode::Shape {
-            accepted.login.token = self.scrub(&accepted.login.token);
+            let hash = self.scrub(&accepted.login.token);
+            if let Some(names) = self.names.as_mut().filter(|_| self.bytes_left > 0) {
+                names.insert(TokenName::of(&accepted.login.token), TokenName::of(&hash));
+            }
+            accepted.login.token = hash;
         }
         self.write(&Entry::Accepted(now, accepted));
     }
@@ -173,6 +181,13 @@ impl Recorder {
             Input::Mail(ShardMail::Push(push)) => push.body.msg_data = Bytes::new(),
             Input::Mail(ShardMail::RemoteLogin(login)) => {
                 login.token = Text::from(&*self.scrub(&login.token));
+            }
+            Input::Mail(ShardMail::Cluster(mail)) => {
+                if let (ClusterMail::Judge { token: Some(name), .. }, Some(names)) =
+                    (&mut **mail, &self.names)
+                {
+                    *name = names.get(name).copied().unwrap_or(*name);
+                }
             }
             Input::UpstreamReply(UpstreamReply { outcome: UpstreamOutcome::Data(data), .. }) => {
                 *data = Bytes::new()

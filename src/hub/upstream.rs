@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::cluster::TokenMarks;
 use crate::ids::{CallTicket, Platform, ShardId};
 use crate::time::Mono;
 
@@ -66,6 +67,8 @@ pub enum UpstreamRequest {
         /// Exactly these.
         tokens: Vec<Box<str>>,
     },
+    /// The embedded backend of another node has ended tokens. Nobody waits; OpenIM's services are not asked.
+    MarkTokens(TokenMarks),
     /// `msggateway.MultiTerminalLoginCheck` of every other gateway, after a login here (spec 4.6). Nobody waits.
     LoginElsewhere {
         /// The login's token.

@@ -309,7 +309,9 @@ fn start_shards(common: &Common, inboxes: Vec<ShardInbox>) -> Result<Vec<Shard>,
 /// must be asked.
 fn token_check(config: &Config) -> Option<TokenCheck> {
     let own = config.backend == Backend::Embedded && config.planted.upstream.is_none();
-    own.then(|| TokenCheck::new(&config.auth.secret))
+    let check = || TokenCheck::new(&config.auth.secret);
+    let among_others = config.cluster.source != MembershipSource::None;
+    own.then(|| if among_others { check().among_others() } else { check() })
 }
 
 /// What the router says of the cluster while the node starts.

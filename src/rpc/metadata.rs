@@ -113,6 +113,9 @@ pub(super) struct Metadata {
     pub(super) temp_admin: bool,
 }
 
+/// In the login checks of a node of a cluster: its node id.
+pub(super) const NODE_KEY: &str = "pinion-node";
+
 /// Listed in `customheader` by MAIN's internal callers (spec 6.2).
 const TEMP_ADMIN_KEY: &str = "ctxImTempAdminKey";
 

@@ -28,6 +28,7 @@ use super::upstream::Embedded;
 use super::{RpcStart, UpstreamStart};
 use crate::cluster::router::Router;
 use crate::config::Config;
+use crate::config::cluster::MembershipSource;
 use crate::config::policy::RpcPolicy;
 use crate::control::mailbox::ControlAddress;
 use crate::control::news::News;
@@ -200,6 +201,12 @@ fn mesh(
     Ok(Some(mesh))
 }
 
+/// How this node is called among the nodes of its cluster, if there is one.
+fn node_of(config: &Config) -> Option<Box<str>> {
+    let node = config.cluster.node_id.as_ref().filter(|_| config.cluster.source != MembershipSource::None)?;
+    Some(node.as_str().into())
+}
+
 /// Who answers the shards' questions: thread 0 has him.
 fn backend(start: &mut RpcStart, source: u64, ration: &Rc<Ration>) -> Backend {
     match start.openim.take() {
@@ -211,6 +218,7 @@ fn backend(start: &mut RpcStart, source: u64, ration: &Rc<Ration>) -> Backend {
             key: start.config.shards.owner_key,
             shown: start.config.log.users,
             own,
+            node: node_of(&start.config),
             control,
             ration: Rc::clone(ration),
         })),

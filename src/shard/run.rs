@@ -394,11 +394,15 @@ impl Loop {
     /// question answers it: the client gets its error now and not at the deadline.
     fn call(&mut self, call: Box<UpstreamCall>) {
         let (ticket, tokens) = (call.ticket, self.tokens.as_mut());
-        let outcome = match tokens.and_then(|tokens| tokens.answer(self.now.unix, &call.request)) {
-            Some(outcome) => outcome,
-            None if self.rpcs.first().is_some_and(|rpc| rpc.post(RpcMail::Call(call)).is_ok()) => return,
-            None => UpstreamOutcome::Failed(UpstreamError::internal()),
-        };
+        let outcome =
+            match tokens.and_then(|tokens| Some((tokens.answer(self.now.unix, &call.request)?, tokens))) {
+                Some((outcome, tokens)) => {
+                    tokens.take_marks().into_iter().for_each(|marks| self.hub.say_marks(marks));
+                    outcome
+                }
+                None if self.rpcs.first().is_some_and(|rpc| rpc.post(RpcMail::Call(call)).is_ok()) => return,
+                None => UpstreamOutcome::Failed(UpstreamError::internal()),
+            };
         if let Some(ticket) = ticket {
             self.hub.input(self.now, Input::UpstreamReply(UpstreamReply { ticket, outcome }));
         }

@@ -17,8 +17,8 @@ use prost::Message;
 use crate::harness::{CALL_DEADLINE_MS, Frame, Gateway, eventually, push_message, text_message};
 
 /// Gateways that know each other by a file.
-struct Cluster {
-    gateways: Vec<Gateway>,
+pub struct Cluster {
+    pub gateways: Vec<Gateway>,
     placement: Placement,
     _folder: tempfile::TempDir,
 }
@@ -29,7 +29,7 @@ fn free_port() -> u16 {
 }
 
 impl Cluster {
-    fn start(nodes: &[&str], push_mode: &'static str) -> Self {
+    pub fn start(nodes: &[&str], push_mode: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let list = folder.path().join("members");
         let ports: Vec<u16> = nodes.iter().map(|_| free_port()).collect();
@@ -72,7 +72,7 @@ impl Cluster {
     }
 
     /// A user who belongs to that node.
-    fn user_of(&self, node: &str, mark: &str) -> String {
+    pub fn user_of(&self, node: &str, mark: &str) -> String {
         let home = |user: &String| self.placement.home(user).is_some_and(|home| home.as_str() == node);
         (0..).map(|n| format!("{mark}{n}")).find(home).unwrap()
     }

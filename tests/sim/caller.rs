@@ -188,6 +188,7 @@ impl World {
             user: user.clone(),
             platform,
             token: "secret-token|elsewhere".into(),
+            judge: pinion::hub::mail::Judge::Shard,
         };
         let deadline = self.now.mono.plus_ms(limits::CONTROL_DEADLINE_MS);
         match self.caller.router.remote_login(deadline, login) {

@@ -1,6 +1,6 @@
 //! What a shard does in a cluster: which logins ask, what becomes of them, answers to new placements, kicks by key.
 
-use pinion::hub::cluster::{Class, ClusterMail, ClusterNews, ConnNumber, Key, Resident};
+use pinion::hub::cluster::{Class, ClusterMail, ClusterNews, ConnNumber, Key, Resident, TokenName};
 use pinion::hub::login_policy::LoginPolicy;
 use pinion::hub::mail::{Look, LookMail, RpcOutcome, ShardMail};
 use pinion::hub::record::{Mode, Recorder, replay};
@@ -19,7 +19,7 @@ use crate::rig::{Rig, Seen, config, platform, ticket};
 
 const BUSY: &str = "HTTP/1.1 503 ";
 
-fn node(name: &str) -> NodeId {
+pub fn node(name: &str) -> NodeId {
     NodeId::new(name).unwrap()
 }
 
@@ -33,31 +33,36 @@ fn member() -> Rig {
 }
 
 /// In force: only `a`, so everybody is at home.
-fn at_home() -> Rig {
-    let mut rig = member();
+pub fn at_home() -> Rig {
+    at_home_with(config())
+}
+
+/// As [`at_home`], by other rules.
+pub fn at_home_with(config: HubConfig) -> Rig {
+    let mut rig = Rig::new(HubConfig { cluster: Some(node("a")), ..config });
     add(&mut rig, 1, &["a"]);
     rig.turn();
     assert!(matches!(&news(&mut rig)[..], [ClusterNews::Switched { residents, .. }] if residents.is_empty()));
     rig
 }
 
-fn mail(rig: &mut Rig, mail: ClusterMail) {
+pub fn mail(rig: &mut Rig, mail: ClusterMail) {
     rig.input(Input::Mail(ShardMail::Cluster(Box::new(mail))));
 }
 
-fn add(rig: &mut Rig, epoch: u64, nodes: &[&str]) {
+pub fn add(rig: &mut Rig, epoch: u64, nodes: &[&str]) {
     mail(rig, ClusterMail::Add { epoch: Epoch(epoch), placement: placement(nodes) });
 }
 
-fn news(rig: &mut Rig) -> Vec<ClusterNews> {
+pub fn news(rig: &mut Rig) -> Vec<ClusterNews> {
     std::iter::from_fn(|| rig.hub.next_news()).collect()
 }
 
-fn number(conn: ConnId) -> u64 {
+pub fn number(conn: ConnId) -> u64 {
     ConnNumber::of(ShardId(0), conn)
 }
 
-fn key(time: u64, name: &str) -> Key {
+pub fn key(time: u64, name: &str) -> Key {
     Key { time, node: node(name), number: 1 }
 }
 
@@ -71,7 +76,7 @@ fn arrive(rig: &mut Rig, user: &str, on: Platform) -> ConnId {
 }
 
 /// A login that asks, on iOS; the question is read.
-fn ask(rig: &mut Rig, user: &str) -> ConnId {
+pub fn ask(rig: &mut Rig, user: &str) -> ConnId {
     let conn = arrive(rig, user, Platform::IOS);
     assert_eq!(rig.read(conn), [], "no answer before the router's");
     let asked = news(rig);
@@ -80,7 +85,7 @@ fn ask(rig: &mut Rig, user: &str) -> ConnId {
     conn
 }
 
-fn register(rig: &mut Rig, conn: ConnId, time: u64) {
+pub fn register(rig: &mut Rig, conn: ConnId, time: u64) {
     let key = Key { time, node: node("a"), number: number(conn) };
     mail(rig, ClusterMail::Register { number: number(conn), key });
 }
@@ -92,9 +97,21 @@ fn head(rig: &mut Rig, conn: ConnId) -> String {
     }
 }
 
-fn resident(conn: ConnId, user: &str, time: u64) -> Resident {
+/// The rig's `login`th, on iOS.
+fn resident(conn: ConnId, user: &str, (time, login): (u64, u64)) -> Resident {
     let key = Key { time, node: node("a"), number: number(conn) };
-    Resident { number: number(conn), user: Text::from(user), class: Some(Class(1)), key }
+    let (class, token) = (Some(Class(1)), name(login));
+    Resident { number: number(conn), user: Text::from(user), class, token, key }
+}
+
+/// What other nodes call the token of the rig's `login`th login.
+pub fn name(login: u64) -> Option<TokenName> {
+    Some(TokenName::of(&format!("token-{login}")))
+}
+
+/// What a home says of a login at another node.
+pub fn judge(user: &str, class: u8, (key, token): (Key, Option<TokenName>)) -> ClusterMail {
+    ClusterMail::Judge { user: Text::from(user), class: Class(class), key, token }
 }
 
 fn facts(rig: &mut Rig, user: &str) -> Vec<ConnectionFacts> {
@@ -123,7 +140,7 @@ fn a_login_asks_unless_it_is_at_home_under_every_placement_in_force() {
     let first = ask(&mut rig, "u"); // none in force yet
     register(&mut rig, first, 7);
     assert!(head(&mut rig, first).starts_with("HTTP/1.1 101 "));
-    assert_eq!(news(&mut rig), [ClusterNews::Registered(resident(first, "u", 7))]);
+    assert_eq!(news(&mut rig), [ClusterNews::Registered(resident(first, "u", (7, 1)))]);
     add(&mut rig, 1, &["a"]);
     rig.turn();
     news(&mut rig);
@@ -161,7 +178,10 @@ fn add_and_register_are_served_in_their_order_and_the_answer_has_who_was_there()
     else {
         panic!("{told:?}")
     };
-    assert_eq!((*shard, *epoch, &residents[..]), (ShardId(0), Epoch(2), &[resident(before, "u", time)][..]));
+    assert_eq!(
+        (*shard, *epoch, &residents[..]),
+        (ShardId(0), Epoch(2), &[resident(before, "u", (time, 1))][..])
+    );
     assert_eq!((first, login.number), (&residents[0], number(asking)));
     register(&mut rig, asking, time + 5);
     add(&mut rig, 3, &["c"]);
@@ -318,7 +338,7 @@ fn a_kick_ends_the_connection_that_it_names_if_its_key_is_smaller() {
     rig.turn();
     assert!(matches!(&rig.read(conn)[..], [Seen::Reply(reply)] if reply.id == 2002));
     assert_eq!((rig.hub.reason_of(conn), rig.value(Metric::Kicks)), (Some(Disconnect::Kicked), 1));
-    assert!(rig.calls().is_empty(), "the winner's token is not known, and may be the same");
+    assert!(rig.calls().is_empty(), "the node of the winner tells the auth service");
 }
 
 #[test]
@@ -327,12 +347,17 @@ fn a_judgement_ends_smaller_keys_of_its_class_and_names_greater_ones() {
     let (phone, web) = (rig.log_in("u", Platform::IOS), rig.log_in("u", Platform::WEB));
     let time = rig.now.unix.0 as u64;
     news(&mut rig);
-    let judge = |class, key| ClusterMail::Judge { user: Text::from("u"), class, key };
-    mail(&mut rig, judge(Class(1), key(time - 1, "b")));
-    assert_eq!(news(&mut rig), [ClusterNews::Registered(resident(phone, "u", time))]);
-    mail(&mut rig, judge(Class(3), key(u64::MAX - 5, "b")));
-    mail(&mut rig, judge(Class(1), key(time + 9, "b")));
-    assert_eq!(news(&mut rig), [ClusterNews::Gone(number(phone))]);
+    mail(&mut rig, judge("u", 1, (key(time - 1, "b"), name(9))));
+    assert_eq!(news(&mut rig), [ClusterNews::Registered(resident(phone, "u", (time, 1)))]);
+    mail(&mut rig, judge("u", 3, (key(u64::MAX - 5, "b"), name(9))));
+    assert_eq!(news(&mut rig), []);
+    let newer = key(time + 9, "b");
+    mail(&mut rig, judge("u", 1, (newer.clone(), name(9))));
+    assert_eq!(news(&mut rig), [ClusterNews::Gone(number(phone)), ClusterNews::Met(newer)]);
+    assert!(
+        rig.calls().is_empty(),
+        "the node of the login tells the auth service: it has the token that stays"
+    );
     assert_eq!(rig.status("u")[0].devices.len(), 1);
     assert_eq!(rig.hub.reason_of(web), None);
 }
@@ -355,7 +380,7 @@ fn residents_get_times_above_the_floor_and_above_each_other() {
     assert_eq!(given(None, "v"), time + 1);
     assert_eq!(given(Some(ClusterMail::Floor(time + 40)), "w"), time + 41);
     assert_eq!(given(Some(ClusterMail::Floor(3)), "x"), time + 42);
-    let judged = ClusterMail::Judge { user: Text::from("y"), class: Class(2), key: key(time + 60, "b") };
+    let judged = judge("y", 2, (key(time + 60, "b"), None));
     assert_eq!(given(Some(judged), "y"), time + 61);
 }
 
@@ -395,7 +420,7 @@ fn operators_see_who_waits_and_the_time_of_a_login() {
 fn a_router_that_does_not_listen_stops_new_logins() {
     let mut rig = at_home();
     let conn = rig.log_in("u", Platform::IOS);
-    let judge = ClusterMail::Judge { user: Text::from("u"), class: Class(1), key: key(1, "b") };
+    let judge = judge("u", 1, (key(1, "b"), None));
     while rig.value(Metric::ClusterNewsWaiting) < limits::CLUSTER_NEWS_MAX as u64 {
         rig.hub.input(rig.now, Input::Mail(ShardMail::Cluster(Box::new(judge.clone()))));
     }

@@ -43,6 +43,7 @@ mod reader;
 mod recording;
 mod request_behaviour;
 mod rig;
+mod rivals_behaviour;
 mod sight_behaviour;
 mod slow_behaviour;
 mod two_users;

@@ -58,6 +58,7 @@ fn make_leave(rig: &mut Rig, way: Way, on: Platform, token: &str) {
             user: Text::from("u"),
             platform: on,
             token: Text::from(token),
+            judge: pinion::hub::mail::Judge::Shard,
         })))),
         Way::Rpc => rig.input(Input::Mail(ShardMail::Kick(Box::new(KickMail {
             ticket: ticket(7),

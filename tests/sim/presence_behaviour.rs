@@ -42,6 +42,7 @@ fn login_elsewhere(rig: &mut Rig) {
         user: Text::from("u"),
         platform: Platform::IOS,
         token: Text::from("another"),
+        judge: pinion::hub::mail::Judge::Shard,
     }))));
     rig.turn();
 }

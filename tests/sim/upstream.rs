@@ -68,6 +68,7 @@ impl Upstream {
             }
             UpstreamRequest::InvalidateToken { .. }
             | UpstreamRequest::KickTokens { .. }
+            | UpstreamRequest::MarkTokens(_)
             | UpstreamRequest::LoginElsewhere { .. } => UpstreamOutcome::Data(Default::default()),
         }
     }

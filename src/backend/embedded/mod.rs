@@ -95,7 +95,8 @@ impl Embedded {
     pub fn call(&mut self, now: Now, call: &UpstreamCall) -> Answer {
         let mut pushes = Vec::new();
         let about_tokens =
-            token_check::answer(&self.verifier, &mut self.state.tokens, now.unix, &call.request);
+            token_check::answer(&self.verifier, &mut self.state.tokens, now.unix, &call.request)
+                .map(|(outcome, _)| outcome);
         let outcome = match (about_tokens, &call.request) {
             (Some(outcome), _) => outcome,
             (None, UpstreamRequest::Forward { method, data }) => self

@@ -4,7 +4,8 @@
 //! a token that was issued but not yet used survives `InvalidateToken`: OpenIM would refuse it (1507 or 1506), a
 //! development backend that keeps no list of issued tokens cannot. A restart forgets all marks.
 //!
-//! What always holds: at most `limits::EMBEDDED_TOKENS_MAX` states; `expiry` names exactly the tokens of `logins`.
+//! What always holds: at most `limits::EMBEDDED_TOKENS_MAX` states; `expiry` names exactly the tokens of `logins` (one
+//! that another node ended before it was seen here twice, perhaps).
 //! Tokens and user ids are kept as digests, so a state that was written out opens no door. A token costs about 130
 //! bytes: two entries of two flat sets, without an allocation of its own.
 
@@ -14,11 +15,16 @@ use serde::{Deserialize, Serialize};
 use sha1::{Digest as _, Sha1};
 
 use crate::backend::token::Claims;
+use crate::hub::cluster::TokenDigest;
 use crate::limits;
 use crate::time::UnixMs;
 
 /// The first 16 bytes of a SHA-1: a name, not a proof; the signature is the proof.
 type Digest = [u8; 16];
+
+/// How long a token is remembered that another node has ended and this one has not seen, s: OpenIM's default for the
+/// life of a token (`tokenPolicy.expire`, 90 days).
+const UNSEEN_KEPT_S: i64 = 90 * 24 * 3600;
 
 /// See the module's documentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,16 +65,42 @@ impl TokenStates {
         self.keep_bound();
     }
 
-    /// Marks every known token of the user on the platform but one (policies 1 and 5).
-    pub(super) fn invalidate(&mut self, now: UnixMs, login: (&str, i32), preserved: &str) {
+    /// Marks tokens that another node has ended, known here or not.
+    pub(super) fn kick_named(&mut self, now: UnixMs, login: (&str, i32), tokens: &[TokenDigest]) {
         self.forget_expired(now);
-        let (login, preserved) = (login_digest(login), digest(&[preserved]));
+        let login = login_digest(login);
+        for TokenDigest(token) in tokens.iter().copied() {
+            let known = [false, true].map(|kicked| Known { login, token, kicked });
+            if !known.iter().any(|known| self.logins.contains(known)) {
+                self.expiry.insert((now.0.div_euclid(1000) + UNSEEN_KEPT_S, login, token));
+            }
+            self.mark(Known { login, token, kicked: false });
+        }
+        self.keep_bound();
+    }
+
+    /// What other nodes call a token.
+    pub(super) fn name(token: &str) -> TokenDigest {
+        TokenDigest(digest(&[token]))
+    }
+
+    /// Marks every known token of the user on the platform but one (policies 1 and 5). Gives those that were not
+    /// marked before.
+    pub(super) fn invalidate(
+        &mut self,
+        now: UnixMs,
+        login: (&str, i32),
+        TokenDigest(preserved): TokenDigest,
+    ) -> Vec<TokenDigest> {
+        self.forget_expired(now);
+        let login = login_digest(login);
         let first = Known { login, token: Digest::default(), kicked: false };
         let known: Vec<Known> =
             self.logins.range(first..).take_while(|k| k.login == login).copied().collect();
-        for known in known.into_iter().filter(|known| known.token != preserved) {
-            self.mark(known);
-        }
+        let ended = known.into_iter().filter(|known| known.token != preserved && !known.kicked);
+        let ended: Vec<Known> = ended.collect();
+        ended.iter().for_each(|known| self.mark(*known));
+        ended.into_iter().map(|known| TokenDigest(known.token)).collect()
     }
 
     /// Notes when a token expires; gives its name, unmarked.
@@ -146,7 +178,9 @@ mod tests {
         for (token, user, platform) in [("t1", "a", 1), ("t2", "a", 1), ("t3", "a", 2), ("t4", "b", 1)] {
             assert_eq!(states.seen(now, token, &claims(user, platform, 10)), Normal);
         }
-        states.invalidate(now, ("a", 1), "t2");
+        let ended = states.invalidate(now, ("a", 1), TokenStates::name("t2"));
+        assert_eq!(ended, [TokenStates::name("t1")]);
+        assert_eq!(states.invalidate(now, ("a", 1), TokenStates::name("t2")), [], "told once");
         for (token, user, platform, standing) in [
             ("t1", "a", 1, Kicked),
             ("t2", "a", 1, Normal),
@@ -167,12 +201,26 @@ mod tests {
     }
 
     #[test]
+    fn tokens_that_another_node_ended_are_refused_seen_here_or_not() {
+        let mut states = TokenStates::default();
+        let (now, later) = (UnixMs(0), UnixMs((UNSEEN_KEPT_S + 1) * 1000));
+        assert_eq!(states.seen(now, "seen", &claims("a", 1, 10)), Normal);
+        states.kick_named(now, ("a", 1), &["seen", "unseen"].map(TokenStates::name));
+        for token in ["seen", "unseen"] {
+            assert_eq!(states.seen(now, token, &claims("a", 1, 10)), Kicked, "{token}");
+            assert_eq!(states.seen(now, token, &claims("a", 2, 10)), Normal, "{token} of another platform");
+        }
+        states.invalidate(later, ("a", 1), TokenStates::name(""));
+        assert_eq!(states, TokenStates::default(), "nothing stays for ever");
+    }
+
+    #[test]
     fn expired_tokens_leave_nothing_behind() {
         let mut states = TokenStates::default();
         states.kick(UnixMs(0), "t1", &claims("a", 1, 10));
-        states.invalidate(UnixMs(9_999), ("b", 1), "");
+        states.invalidate(UnixMs(9_999), ("b", 1), TokenStates::name(""));
         assert_ne!(states, TokenStates::default());
-        states.invalidate(UnixMs(10_000), ("b", 1), "");
+        states.invalidate(UnixMs(10_000), ("b", 1), TokenStates::name(""));
         assert_eq!(states, TokenStates::default());
     }
 

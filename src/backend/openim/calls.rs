@@ -132,6 +132,9 @@ pub fn question(compat: Compat, call: &UpstreamCall) -> Result<Question, CallFau
             (KICK_TOKENS, encoded(&KickTokensReq { tokens }), Retry::Safe, Expect::Data)
         }
         UpstreamRequest::LoginElsewhere { token } => return login_check(compat, &call.metadata, token),
+        UpstreamRequest::MarkTokens(_) => {
+            return Err(no_call("marks of tokens are what nodes with the embedded backend tell each other"));
+        }
         UpstreamRequest::UserStatus { .. } => {
             return Err(no_call("presence asks where users are online, for many questions at once"));
         }

@@ -112,6 +112,7 @@ impl Tokens {
             }
             UpstreamRequest::Forward { .. }
             | UpstreamRequest::UserStatus { .. }
+            | UpstreamRequest::MarkTokens(_)
             | UpstreamRequest::LoginElsewhere { .. } => None,
         }
     }

@@ -1,9 +1,11 @@
 //! What two nodes say to each other (routing-protocol.md section 5): values, not bytes. The link encodes them, keeps
 //! their order within a generation and loses none but by ending.
 
+use std::fmt;
+
 use bytes::Bytes;
 
-pub use crate::hub::cluster::{Class, Key};
+pub use crate::hub::cluster::{Class, Key, Marked, TokenDigest, TokenMarks, TokenName};
 use crate::hub::mail::DeviceVerdict;
 use crate::ids::Text;
 use crate::placement::Fingerprint;
@@ -90,11 +92,36 @@ pub struct Known {
     pub rpc_addr: Text,
 }
 
+/// What became of a push on one connection, or what the connection is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// In an answer to a question: whether it is in the background.
+    pub verdict: DeviceVerdict,
+    /// Only in the answer to a question that asks for it.
+    pub token: Option<Token>,
+}
+
+impl From<DeviceVerdict> for Device {
+    fn from(verdict: DeviceVerdict) -> Self {
+        Self { verdict, token: None }
+    }
+}
+
+/// A token of a client, on its way to a caller who may see it. Not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(pub Box<str>);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a token of {} bytes", self.0.len())
+    }
+}
+
 /// The result of one recipient at one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// One entry per connection there.
-    Known(Vec<(Conn, DeviceVerdict)>),
+    Known(Vec<(Conn, Device)>),
     /// It may or may not have been delivered there, and will not be again.
     Unknown,
 }
@@ -105,7 +132,7 @@ pub struct Verdict {
     /// Who.
     pub user: Text,
     /// Each connection once, in order.
-    pub results: Vec<(Conn, DeviceVerdict)>,
+    pub results: Vec<(Conn, Device)>,
     /// No connection that was open at acceptance, and still is, can be missing from the results.
     pub complete: bool,
     /// Why it is not complete: nodes that did not answer. Empty as well if the node that decided was not fit.
@@ -121,6 +148,8 @@ pub struct Claim {
     pub user: Text,
     /// Its class; `None` conflicts with nobody.
     pub class: Option<Class>,
+    /// Spares older ones with the same; `None`: spares nobody, and is not spared.
+    pub token: Option<TokenName>,
     /// Of a login that was completed before: a claim made anew.
     pub key: Option<Key>,
 }
@@ -211,6 +240,11 @@ pub enum Body {
         /// The key that stays.
         winner: Key,
     },
+    /// The receiver's login of this key met older connections of its user at the sender or at those whose home the
+    /// sender is: the auth service is to be told, once for each login.
+    Met(Key),
+    /// The embedded backend of the sender has ended tokens.
+    Marks(TokenMarks),
     /// The sender has no connections and ends.
     Goodbye,
 }

@@ -8,11 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use super::Node;
-use super::frame::{Answer, Attempt, Body, Conn, Copy, Generation, PushId, Verdict};
+use super::frame::{Answer, Attempt, Body, Conn, Copy, Device, Generation, PushId, Verdict};
 use super::holder::Asker;
 use super::peer::Peer;
 use super::rules::Rule;
-use crate::hub::mail::DeviceVerdict;
 use crate::ids::Text;
 use crate::limits::{HOLD_MS, LEGS_MAX};
 use crate::placement::view::NodeId;
@@ -55,7 +54,7 @@ pub(super) enum Sink {
 #[derive(Debug, Default)]
 struct Slot {
     fit: bool,
-    results: BTreeMap<Conn, DeviceVerdict>,
+    results: BTreeMap<Conn, Device>,
     awaited: BTreeSet<NodeId>,
     unaccounted: BTreeSet<NodeId>,
 }

@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Node;
-use super::frame::{Answer, Attempt, Body, Copy, Generation, PushId};
+use super::frame::{Answer, Attempt, Body, Copy, Device, Generation, PushId};
 use super::gather::Question;
 use super::io::{Count, Mail};
 use super::peer::Peer;
 use super::rules::Rule;
 use super::seen::Look;
-use crate::hub::mail::DeviceVerdict;
 use crate::ids::Text;
 use crate::limits::{LEGS_MAX, SEEN_MS};
 use crate::placement::view::NodeId;
@@ -94,12 +93,12 @@ impl Node {
     }
 
     /// The shards have answered.
-    pub(super) fn delivered(&mut self, leg: u64, results: Vec<(Text, Vec<(u64, DeviceVerdict)>)>) {
+    pub(super) fn delivered(&mut self, leg: u64, results: Vec<(Text, Vec<(u64, Device)>)>) {
         let Some(Local { push, asker }) = self.locals.open.remove(&leg) else { return };
         let mut answers = Vec::with_capacity(results.len());
         for (user, results) in results {
             let results: Vec<_> =
-                results.into_iter().map(|(number, verdict)| (self.conn(number), verdict)).collect();
+                results.into_iter().map(|(number, device)| (self.conn(number), device)).collect();
             self.seen.done(&push, &user, &results);
             answers.push((user, Answer::Known(results)));
         }

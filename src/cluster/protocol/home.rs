@@ -3,6 +3,7 @@
 use super::Node;
 use super::frame::{Body, Claim, Key};
 use super::peer::Peer;
+use super::policy::Judged;
 use super::rules::Rule;
 use crate::ids::Text;
 use crate::placement::Fingerprint;
@@ -18,7 +19,7 @@ impl Node {
         let time = self.login_time();
         self.send(from, Body::ClaimAck { number: claim.number, time });
         if let (Some(key), Some(class)) = (claim.key, claim.class) {
-            self.judge(&claim.user, class, key);
+            self.judge(&claim.user, &Judged { class, key, token: claim.token });
         }
     }
 
@@ -28,9 +29,9 @@ impl Node {
             return;
         };
         claim.key = Some(key.clone());
-        let (user, class) = (claim.user.clone(), claim.class);
+        let (user, class, token) = (claim.user.clone(), claim.class, claim.token);
         if let Some(class) = class {
-            self.judge(&user, class, key);
+            self.judge(&user, &Judged { class, key, token });
         }
     }
 

@@ -3,10 +3,9 @@
 
 use bytes::Bytes;
 
-use super::frame::{Class, Conn, Frame, Generation, Key, PushId, Verdict};
+use super::frame::{Class, Conn, Device, Frame, Generation, Key, PushId, TokenMarks, TokenName, Verdict};
 use super::placed::Placed;
 pub use crate::hub::cluster::{Login, Resident};
-use crate::hub::mail::DeviceVerdict;
 use crate::ids::{ShardId, Text};
 use crate::placement::view::{Epoch, Incarnation, MemberState, NodeId, View};
 use crate::time::Mono;
@@ -51,6 +50,10 @@ pub enum Input {
     Registered(Resident),
     /// The connection has ended, registered or not.
     Gone(u64),
+    /// The login of this key met older connections of its user at residents of this node ([`Mail::Judge`]).
+    Met(Key),
+    /// A shard's embedded backend has ended tokens.
+    Marks(TokenMarks),
     /// A push has arrived here.
     Push(Push),
     /// The shards' answer to [`Mail::Deliver`].
@@ -58,7 +61,7 @@ pub enum Input {
         /// Of the mail.
         leg: u64,
         /// Users without a connection here have an empty list.
-        results: Vec<(Text, Vec<(u64, DeviceVerdict)>)>,
+        results: Vec<(Text, Vec<(u64, Device)>)>,
     },
     /// The operator says that this incarnation is dead.
     Forget(NodeId, Incarnation),
@@ -164,8 +167,8 @@ pub enum Mail {
         /// The key that stays.
         winner: Key,
     },
-    /// A login of this user and class has this key: end those of a smaller key, and say [`Input::Registered`] again
-    /// for one of a greater key.
+    /// A login of this user and class has this key: end those of a smaller key and another token, and say
+    /// [`Input::Registered`] again for one of a greater key. If it met older ones, say [`Input::Met`].
     Judge {
         /// Who.
         user: Text,
@@ -173,7 +176,13 @@ pub enum Mail {
         class: Class,
         /// Of the login.
         key: Key,
+        /// Of the login.
+        token: Option<TokenName>,
     },
+    /// The login of this node that has this key met older connections of its user on other nodes.
+    Met(Key),
+    /// The embedded backend of another node has ended tokens.
+    Marks(TokenMarks),
 }
 
 /// What is counted.

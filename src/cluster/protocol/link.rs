@@ -88,6 +88,8 @@ impl Node {
             Body::Deliver { copy, attempt } => self.deliver_for(from, copy, attempt),
             Body::DeliverReply { leg, answers } => self.deliver_replied(from, leg, answers),
             Body::Kick { number, winner } => self.kick_own(number, winner),
+            Body::Met(key) => self.met(&key),
+            Body::Marks(marks) => self.take_marks(marks),
             Body::Goodbye => self.proven_gone_by_itself(from),
         }
     }

@@ -227,6 +227,8 @@ impl Node {
             Input::Login(login) => self.login(login),
             Input::Registered(resident) => self.registered(resident),
             Input::Gone(number) => self.gone(number),
+            Input::Met(key) => self.say_met(&key),
+            Input::Marks(marks) => self.say_marks(&marks),
             Input::Push(push) => self.accept(push),
             Input::Delivered { leg, results } => self.delivered(leg, results),
             Input::Forget(node, incarnation) => self.proven_gone(&node, incarnation),

@@ -5,8 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::frame::{Answer, Attempt, Conn, PushId};
-use crate::hub::mail::DeviceVerdict;
+use super::frame::{Answer, Attempt, Conn, Device, PushId};
 use crate::ids::Text;
 use crate::limits::{SEEN_MAX, SEEN_MS, SEEN_PINNED_MAX};
 use crate::time::Mono;
@@ -28,7 +27,7 @@ pub(super) struct Seen {
 enum State {
     /// The shards have it.
     Pending,
-    Done(Vec<(Conn, DeviceVerdict)>),
+    Done(Vec<(Conn, Device)>),
 }
 
 /// What to do with a copy.
@@ -96,10 +95,11 @@ impl Seen {
         Look::NewEvicting
     }
 
-    /// The shards have answered. Recipients without a connection here are forgotten.
-    pub(super) fn done(&mut self, push: &PushId, user: &Text, results: &[(Conn, DeviceVerdict)]) {
+    /// The shards have answered. Recipients without a connection here are forgotten, and so are answers with tokens:
+    /// those were questions, which may be asked twice, and no copy of a token stays behind.
+    pub(super) fn done(&mut self, push: &PushId, user: &Text, results: &[(Conn, Device)]) {
         let key = (push.clone(), user.clone());
-        if results.is_empty() {
+        if results.is_empty() || results.iter().any(|(_, device)| device.token.is_some()) {
             self.entries.remove(&key);
         } else if let Some(state) = self.entries.get_mut(&key) {
             state.1 = State::Done(results.to_vec());
@@ -130,7 +130,8 @@ fn remove(entries: &mut BTreeMap<(PushId, Text), (Mono, State)>, at: Mono, key: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::mail::DeviceOutcome;
+    use crate::cluster::protocol::frame::Token;
+    use crate::hub::mail::{DeviceOutcome, DeviceVerdict};
     use crate::ids::Platform;
     use crate::placement::view::{Incarnation, NodeId};
 
@@ -138,7 +139,7 @@ mod tests {
         PushId { node: NodeId::new("a").unwrap(), incarnation: Incarnation(1), number }
     }
 
-    fn results() -> Vec<(Conn, DeviceVerdict)> {
+    fn results() -> Vec<(Conn, Device)> {
         let conn = Conn { node: NodeId::new("b").unwrap(), incarnation: Incarnation(1), number: 7 };
         let verdict = DeviceVerdict {
             number: 0,
@@ -146,7 +147,7 @@ mod tests {
             connection_id: [0; 16],
             outcome: DeviceOutcome::Written,
         };
-        vec![(conn, verdict)]
+        vec![(conn, verdict.into())]
     }
 
     #[test]
@@ -168,6 +169,19 @@ mod tests {
         let user = Text::from("u");
         assert_eq!(seen.look(&push(1), &user, Attempt::First, Mono(0)), Look::New);
         seen.done(&push(1), &user, &[]);
+        assert_eq!(seen.look(&push(1), &user, Attempt::First, Mono(1)), Look::New);
+    }
+
+    #[test]
+    fn an_answer_with_tokens_is_not_remembered() {
+        let mut seen = Seen::default();
+        let user = Text::from("u");
+        assert_eq!(seen.look(&push(1), &user, Attempt::First, Mono(0)), Look::New);
+        let mut results = results();
+        results[0].1.token = Some(Token("secret".into()));
+        assert!(!format!("{results:?}").contains("secret"));
+        seen.done(&push(1), &user, &results);
+        assert!(seen.entries.is_empty());
         assert_eq!(seen.look(&push(1), &user, Attempt::First, Mono(1)), Look::New);
     }
 

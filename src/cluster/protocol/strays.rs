@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::frame::{Body, Claim, Class, Key};
+use super::frame::{Body, Claim, Class, Key, TokenName};
 use super::io::{Count, Login, Mail, Resident};
 use super::peer::{Peer, Promise};
 use super::rules::Rule;
@@ -28,6 +28,7 @@ pub(super) struct Strays {
 struct Stray {
     user: Text,
     class: Option<Class>,
+    token: Option<TokenName>,
     /// Since the shard was told to register it.
     key: Option<Key>,
     phase: Phase,
@@ -66,13 +67,13 @@ impl Strays {
 }
 
 impl Stray {
-    fn new(user: Text, class: Option<Class>) -> Self {
-        Self { user, class, key: None, phase: Phase::Asking, claims: BTreeMap::new() }
+    fn new(user: Text, class: Option<Class>, token: Option<TokenName>) -> Self {
+        Self { user, class, token, key: None, phase: Phase::Asking, claims: BTreeMap::new() }
     }
 
     fn claim(&self, number: u64) -> Claim {
         let key = self.key.clone().filter(|_| self.phase == Phase::Registered);
-        Claim { number, user: self.user.clone(), class: self.class, key }
+        Claim { number, user: self.user.clone(), class: self.class, token: self.token, key }
     }
 }
 
@@ -85,7 +86,7 @@ impl Node {
             return self.mail(Mail::Refuse(login.number));
         }
         let number = login.number;
-        self.strays.all.insert(number, Stray::new(login.user.clone(), login.class));
+        self.strays.all.insert(number, Stray::new(login.user.clone(), login.class, login.token));
         self.strays.asking.insert(number);
         let promised = self.rules.hold(Rule::ClaimsForPromised);
         let home = self.placement.home(&login.user).cloned();
@@ -192,11 +193,11 @@ impl Node {
 
     /// Residents who belong elsewhere under a placement that shards now act by.
     pub(super) fn add_residents(&mut self, residents: Vec<Resident>) {
-        for Resident { number, user, class, key } in residents {
+        for Resident { number, user, class, token, key } in residents {
             self.strays.all.entry(number).or_insert_with(|| Stray {
                 key: Some(key),
                 phase: Phase::Registered,
-                ..Stray::new(user, class)
+                ..Stray::new(user, class, token)
             });
         }
     }

@@ -109,7 +109,8 @@ mod tests {
     use crate::ids::Platform;
 
     fn reached() -> Reached {
-        crate::rpc::cluster::fixtures::device(5, Platform::IOS, DeviceOutcome::Queued)
+        let device = crate::rpc::cluster::fixtures::device(5, Platform::IOS, DeviceOutcome::Queued);
+        device.into_iter().map(|(number, device)| (number, device.verdict)).collect()
     }
 
     #[test]

@@ -222,10 +222,15 @@ impl<H: Hands> Driver<H> {
             Mail::Register(number, key) => self.mail_shard_of(number, ClusterMail::Register { number, key }),
             Mail::Refuse(number) => self.mail_shard_of(number, ClusterMail::Refuse(number)),
             Mail::Kick { number, winner } => self.mail_shard_of(number, ClusterMail::Kick { number, winner }),
-            Mail::Judge { user, class, key } => {
+            Mail::Judge { user, class, key, token } => {
                 let owner = self.hands.owner(&user);
-                self.mail_shard(owner, ClusterMail::Judge { user, class, key });
+                self.mail_shard(owner, ClusterMail::Judge { user, class, key, token });
             }
+            Mail::Marks(marks) => {
+                let owner = self.hands.owner(&marks.user);
+                self.mail_shard(owner, ClusterMail::Marks(marks));
+            }
+            Mail::Met(key) => self.mail_shard_of(key.number, ClusterMail::Met(key)),
             Mail::Deliver { leg, push, recipients, payload } => {
                 self.hands.deliver(LocalCopy { leg, push, recipients, payload });
             }
@@ -301,6 +306,8 @@ fn input_of(news: ClusterNews) -> Input {
         ClusterNews::Login(login) => Input::Login(login),
         ClusterNews::Registered(resident) => Input::Registered(resident),
         ClusterNews::Gone(number) => Input::Gone(number),
+        ClusterNews::Met(key) => Input::Met(key),
+        ClusterNews::Marks(marks) => Input::Marks(marks),
     }
 }
 

@@ -178,7 +178,7 @@ impl World {
             ClusterMail::Add { epoch, .. } => ClusterNews::Switched { shard, epoch, residents: Vec::new() },
             ClusterMail::Register { number, key } => {
                 assert_eq!(ConnNumber(number).shard(), shard);
-                ClusterNews::Registered(Resident { number, user: stray(), class: None, key })
+                ClusterNews::Registered(Resident { number, user: stray(), class: None, token: None, key })
             }
             _ => return,
         };
@@ -232,7 +232,12 @@ fn a_push_at_one_node_reaches_a_stray_at_another_once_and_is_complete() {
     let stray_at_a = number(1, 7);
     world.take(
         "a",
-        Event::Shard(ClusterNews::Login(Login { number: stray_at_a, user: stray(), class: None })),
+        Event::Shard(ClusterNews::Login(Login {
+            number: stray_at_a,
+            user: stray(),
+            class: None,
+            token: None,
+        })),
     );
     for entry in ["a", "b"] {
         world.take(entry, push(1, &stray()));
@@ -267,7 +272,7 @@ fn mail_that_met_a_full_lane_arrives_in_order() {
     let at = world.at("a");
     world.done[at].borrow_mut().shut = true;
     for index in 0..3 {
-        let login = Login { number: number(0, index), user: stray(), class: None };
+        let login = Login { number: number(0, index), user: stray(), class: None, token: None };
         world.take("a", Event::Shard(ClusterNews::Login(login)));
     }
     assert_eq!(world.drivers[at].waiting(), 3);
@@ -291,7 +296,12 @@ fn mail_that_met_a_full_lane_arrives_in_order() {
 #[test]
 fn before_the_node_has_registered_logins_and_pushes_are_refused() {
     let mut world = World::new(&["a"]);
-    world.drivers[0].take(Event::Shard(ClusterNews::Login(Login { number: 5, user: stray(), class: None })));
+    world.drivers[0].take(Event::Shard(ClusterNews::Login(Login {
+        number: 5,
+        user: stray(),
+        class: None,
+        token: None,
+    })));
     world.drivers[0].take(push(9, &stray()));
     let done = world.done[0].borrow();
     assert_eq!(done.mails, [(ShardId(0), ClusterMail::Refuse(5))]);
@@ -303,7 +313,7 @@ fn shards_hear_of_times_that_other_nodes_gave() {
     let mut world = World::new(&["a", "b"]);
     world.start();
     let later = Key { time: 5_000_000, node: id("a"), number: 3 };
-    let resident = Resident { number: 3, user: stray(), class: None, key: later };
+    let resident = Resident { number: 3, user: stray(), class: None, token: None, key: later };
     world.drivers[0].take(Event::Shard(ClusterNews::Registered(resident)));
     world.drivers[0].take(Event::Tick);
     let floors: Vec<(ShardId, ClusterMail)> = world.done[0].borrow().mails.clone();

@@ -9,16 +9,16 @@ use std::rc::Rc;
 
 use super::payload::{Errand, PushErrand, message_id};
 use super::{Mesh, Verdicts};
-use crate::cluster::protocol::frame::Verdict;
+use crate::cluster::protocol::frame::{Conn, Device, Token, Verdict};
 use crate::cluster::protocol::io::{self, Input};
-use crate::cluster::router::{Cover, Outcome, Push, PushResult, ResultPart};
-use crate::hub::mail::{DeviceOutcome, DeviceStatus, DeviceVerdict, Report, Totals};
+use crate::cluster::router::{Cover, Push, PushResult, ResultPart};
+use crate::hub::mail::{DeviceOutcome, DeviceStatus, Report, Totals};
 use crate::ids::{Platform, RpcTicket, Text};
 use crate::metrics::Metric;
+use crate::placement::view::NodeId;
 use crate::rpc::exchange::Tray;
 use crate::shard::clock;
 use crate::shard::nudge::Nudge;
-use crate::time::Mono;
 use crate::wire::grpc::{Status, code};
 
 /// What the driver leaves for the one who waits.
@@ -115,6 +115,16 @@ impl Mesh {
         }
     }
 
+    /// Whether a login of this user at that node is judged by the nodes' own protocol now: that node, and the user's
+    /// home, are linked.
+    pub(in crate::rpc) fn judges_logins(&self, at: &str, user: &str) -> bool {
+        let driver = self.shared.driver.borrow();
+        let Some(node) = driver.node() else { return false };
+        let linked = |id: &NodeId| *id == self.shared.own || node.linked().any(|peer| peer == id);
+        let at = NodeId::new(at).is_ok_and(|at| at != self.shared.own && linked(&at));
+        at && node.placement().home(user).is_some_and(linked)
+    }
+
     /// Ends the connections of these users on a platform, wherever they are.
     ///
     /// # Errors
@@ -133,39 +143,38 @@ impl Mesh {
         ))
     }
 
-    /// The connections of these users, wherever they are, in the order of the request. Tokens are told of connections
-    /// here only.
+    /// The connections of these users, wherever they are, in the order of the request, each user's in the order of
+    /// their logins, with their tokens: those of nodes that answered.
     pub(in crate::rpc) async fn online_status(
         &self,
         users: Vec<Text>,
-        deadline: Mono,
     ) -> Result<Vec<(Text, Vec<DeviceStatus>)>, Status> {
-        let routed = self.start(users.clone(), &Errand::Status);
-        let here = match self.shared.exchange.ask(|router| router.online_status(deadline, &users))?.await {
-            Outcome::OnlineStatus(found) => found,
-            _ => Vec::new(),
-        };
-        let verdicts = routed.verdicts().await.ok_or_else(too_many)?;
-        let by_user: BTreeMap<Text, Vec<DeviceVerdict>> = devices(verdicts);
-        let mut here: BTreeMap<Text, Vec<DeviceStatus>> = here.into_iter().collect();
-        let status = |user: Text| {
-            let known = here.remove(&user).unwrap_or_default();
-            let found = by_user.get(&user).into_iter().flatten();
-            let statuses = found.map(|device| {
-                let id = hex(&device.connection_id);
-                let same = known.iter().find(|status| *status.connection_id == *id);
-                same.cloned().unwrap_or_else(|| DeviceStatus {
-                    platform: device.platform,
-                    connection_id: id.into(),
-                    background: device.outcome == DeviceOutcome::Background,
-                    token: "".into(),
-                })
-            });
-            let statuses = statuses.collect();
-            (user, statuses)
-        };
-        Ok(users.into_iter().map(status).collect())
+        let verdicts = self.start(users.clone(), &Errand::Status).verdicts().await.ok_or_else(too_many)?;
+        Ok(statuses(users, verdicts))
     }
+}
+
+fn statuses(users: Vec<Text>, verdicts: Vec<Verdict>) -> Vec<(Text, Vec<DeviceStatus>)> {
+    let by_user: BTreeMap<Text, Vec<DeviceStatus>> = verdicts.into_iter().map(devices).collect();
+    let found = |user: Text| {
+        let devices = by_user.get(&user).cloned().unwrap_or_default();
+        (user, devices)
+    };
+    users.into_iter().map(found).collect()
+}
+
+/// By the times of their logins, which the numbers are.
+fn devices(verdict: Verdict) -> (Text, Vec<DeviceStatus>) {
+    let mut results = verdict.results;
+    results.sort_by_key(|(conn, _)| conn.number);
+    let device = |(conn, Device { verdict, token }): (Conn, Device)| DeviceStatus {
+        platform: verdict.platform,
+        connection_id: hex(&verdict.connection_id).into(),
+        background: verdict.outcome == DeviceOutcome::Background,
+        token: token.map(|Token(token)| token).unwrap_or_default(),
+        time: conn.number,
+    };
+    (verdict.user, results.into_iter().map(device).collect())
 }
 
 fn too_many() -> Status {
@@ -174,12 +183,6 @@ fn too_many() -> Status {
 
 fn unaccounted(verdicts: &[Verdict]) -> impl Iterator<Item = &str> {
     verdicts.iter().flat_map(|verdict| &verdict.unaccounted).map(|node| node.as_str())
-}
-
-fn devices(verdicts: Vec<Verdict>) -> BTreeMap<Text, Vec<DeviceVerdict>> {
-    let devices =
-        |verdict: Verdict| (verdict.user, verdict.results.into_iter().map(|(_, device)| device).collect());
-    verdicts.into_iter().map(devices).collect()
 }
 
 fn hex(bytes: &[u8; 16]) -> String {
@@ -206,7 +209,7 @@ fn part(users: Vec<Text>, report: Report, verdicts: Vec<Verdict>) -> ResultPart 
             continue;
         }
         let known = verdict.complete || !verdict.results.is_empty();
-        let devices = known.then(|| verdict.results.iter().map(|(_, device)| *device).collect());
+        let devices = known.then(|| verdict.results.iter().map(|(_, device)| device.verdict).collect());
         part.results.push(PushResult { user, devices, expired: false });
         part.covers.push(Cover { complete: verdict.complete, unaccounted: verdict.unaccounted.clone() });
     }
@@ -223,15 +226,14 @@ fn count(part: &mut ResultPart, verdict: &Verdict) {
     }
     part.not_complete += u32::from(!verdict.complete);
     for (_, device) in &verdict.results {
-        part.totals.count(device.outcome);
+        part.totals.count(device.verdict.outcome);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::protocol::frame::Conn;
-    use crate::placement::view::{Incarnation, NodeId};
+    use crate::placement::view::Incarnation;
 
     fn verdict(user: &str, outcomes: &[DeviceOutcome], missing: &[&str]) -> Verdict {
         let node = |id: &&str| NodeId::new(id).unwrap();
@@ -245,6 +247,26 @@ mod tests {
             complete: missing.is_empty(),
             unaccounted: missing.iter().map(node).collect(),
         }
+    }
+
+    #[test]
+    fn connections_of_several_nodes_are_in_the_order_of_their_logins_with_their_tokens() {
+        let at = |node: &str, number, token: &str, outcome| {
+            let (_, device) = super::super::fixtures::device(number, Platform::IOS, outcome).remove(0);
+            let conn = Conn { node: NodeId::new(node).unwrap(), incarnation: Incarnation(1), number };
+            (conn, Device { token: Some(Token(token.into())), ..device })
+        };
+        let results = vec![
+            at("a", 30, "third", DeviceOutcome::Queued),
+            at("b", 10, "first", DeviceOutcome::Queued),
+            at("c", 20, "second", DeviceOutcome::Background),
+        ];
+        let found = Verdict { results, ..verdict("u", &[], &["d"]) };
+        let told = statuses(["nobody", "u", "u"].map(Text::from).into(), vec![found]);
+        assert_eq!((told.len(), &told[0].1[..], &told[1]), (3, &[][..], &told[2]));
+        let tokens: Vec<(&str, bool)> =
+            told[1].1.iter().map(|device| (&*device.token, device.background)).collect();
+        assert_eq!(tokens, [("first", false), ("second", true), ("third", false)]);
     }
 
     #[test]

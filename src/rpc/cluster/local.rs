@@ -13,7 +13,7 @@ use super::Mesh;
 use super::doubles::{Once, Reached};
 use super::driver::LocalCopy;
 use super::payload::{Errand, PushErrand};
-use crate::cluster::protocol::frame::PushId;
+use crate::cluster::protocol::frame::{Device, PushId, Token};
 use crate::cluster::protocol::io::Input;
 use crate::cluster::router::{Outcome, Push, PushResult, To};
 use crate::hub::mail::{DeviceOutcome, DeviceStatus, DeviceVerdict, Report};
@@ -26,6 +26,8 @@ use crate::time::Mono;
 
 /// By user; only those of whom something is known.
 type Results = Vec<(Text, Reached)>;
+/// As routers carry them.
+type Told = Vec<(Text, Vec<(u64, Device)>)>;
 
 /// A push that was posted.
 enum Posted {
@@ -56,7 +58,7 @@ impl Mesh {
                         );
                         recipients.into_iter().map(|user| (user, Vec::new())).collect()
                     }
-                    _ => Results::new(),
+                    _ => Told::new(),
                 });
             }
             Some(Errand::Status) => {
@@ -65,31 +67,26 @@ impl Mesh {
                     Outcome::OnlineStatus(found) => {
                         found.into_iter().map(|(user, devices)| (user, statuses(devices))).collect()
                     }
-                    _ => Results::new(),
+                    _ => Told::new(),
                 });
             }
             None => {
                 self.shared.exchange.count(Metric::ClusterUnknownCopies);
-                self.answer(leg, Results::new());
+                self.answer(leg, Told::new());
             }
         }
     }
 
-    fn answer(&self, leg: u64, results: Results) {
+    fn answer(&self, leg: u64, results: Told) {
         self.input(Input::Delivered { leg, results });
     }
 
-    fn answer_later(
-        &self,
-        leg: u64,
-        asked: Option<Waiting>,
-        read: impl FnOnce(Outcome) -> Results + 'static,
-    ) {
+    fn answer_later(&self, leg: u64, asked: Option<Waiting>, read: impl FnOnce(Outcome) -> Told + 'static) {
         let mesh = self.clone();
         monoio::spawn(async move {
             let results = match asked {
                 Some(waiting) => read(waiting.await),
-                None => Results::new(), // too many calls wait for the shards
+                None => Told::new(), // too many calls wait for the shards
             };
             mesh.answer(leg, results);
         });
@@ -118,7 +115,7 @@ impl Mesh {
                 mesh.remember(message, &users, &results);
                 results.extend(mesh.had(message, had, deadline).await);
             }
-            mesh.answer(leg, results);
+            mesh.answer(leg, results.into_iter().map(told).collect());
         });
     }
 
@@ -194,14 +191,22 @@ fn reached(devices: Vec<DeviceVerdict>) -> Reached {
     devices.into_iter().map(|verdict| (verdict.number, verdict)).collect()
 }
 
-/// Connections as verdicts, which is what travels: in the background or not.
-fn statuses(devices: Vec<DeviceStatus>) -> Reached {
-    let status = |(number, device): (u64, DeviceStatus)| {
+fn told((user, reached): (Text, Reached)) -> (Text, Vec<(u64, Device)>) {
+    (user, reached.into_iter().map(|(number, verdict)| (number, verdict.into())).collect())
+}
+
+/// Connections as verdicts, which is what travels: in the background or not. The number is the login's time, so that
+/// the connections of several nodes can be put in the order of their logins; no two have the same.
+fn statuses(devices: Vec<DeviceStatus>) -> Vec<(u64, Device)> {
+    let mut last = 0;
+    let status = |device: DeviceStatus| {
+        last = device.time.max(last + 1);
         let outcome = if device.background { DeviceOutcome::Background } else { DeviceOutcome::Queued };
         let connection_id = hex_bytes(&device.connection_id);
-        (number, DeviceVerdict { number, platform: device.platform, connection_id, outcome })
+        let verdict = DeviceVerdict { number: last, platform: device.platform, connection_id, outcome };
+        (last, Device { verdict, token: Some(Token(device.token)) })
     };
-    (0..).zip(devices).map(status).collect()
+    devices.into_iter().map(status).collect()
 }
 
 /// 32 hex digits.
@@ -223,6 +228,7 @@ fn source_here(push: &PushId, source: SourceId) -> SourceId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Platform;
     use crate::placement::view::{Incarnation, NodeId};
 
     #[test]
@@ -237,6 +243,26 @@ mod tests {
         assert_ne!(source, source_here(&push("b", 1), SourceId(5)));
         assert_ne!(source, source_here(&push("a", 1), SourceId(6)));
         assert!(source.0 >= 1 << 63);
+    }
+
+    #[test]
+    fn connections_are_told_in_their_order_and_none_hides_another() {
+        let device = |time, token: &str| DeviceStatus {
+            platform: Platform::WEB,
+            connection_id: "000102030405060708090a0b0c0d0e0f".into(),
+            background: time == 9,
+            token: token.into(),
+            time,
+        };
+        let told = statuses(vec![device(9, "a"), device(9, "b"), device(4, "c"), device(40, "d")]);
+        let numbers: Vec<u64> = told.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [9, 10, 11, 40]);
+        let outcome = |n: usize| told[n].1.verdict.outcome;
+        assert_eq!((outcome(0), outcome(3)), (DeviceOutcome::Background, DeviceOutcome::Queued));
+        assert!(told.iter().zip(["a", "b", "c", "d"]).all(|((_, device), token)| {
+            device.token == Some(Token(token.into()))
+                && !format!("{device:?}").contains(&format!("\"{token}\""))
+        }));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use super::budget::Ration;
 use super::channel::{Call, Channel, ChannelCounts, ChannelLimits, ChannelPlan};
 use super::exchange::Exchange;
+use super::metadata::NODE_KEY;
 use crate::backend::openim::answers::{Answers, Expect};
 use crate::backend::openim::calls::{self, Question};
 use crate::backend::openim::presence::{Presence, Question as StatusQuestion, RenewalTimes};
@@ -58,6 +59,8 @@ struct Shared {
     /// One for each service that is asked.
     channels: PerService<Channel>,
     elsewhere: Elsewhere,
+    /// This node, if it is one of a cluster: other nodes that are told of a login see from whom.
+    node: Option<Box<str>>,
     /// OpenIM 3.5 in Kubernetes.
     ring: RefCell<Option<Ring>>,
     presence: RefCell<Presence>,
@@ -80,6 +83,8 @@ pub(super) struct OpenimPlan<'a> {
     pub(super) shown: UserNames,
     /// Where other gateways reach this one.
     pub(super) own: std::net::SocketAddr,
+    /// `cluster.node_id`, if it is one of a cluster.
+    pub(super) node: Option<Box<str>>,
     pub(super) control: ControlAddress,
     /// What the connections of the thread may read in a turn, together.
     pub(super) ration: Rc<Ration>,
@@ -94,7 +99,7 @@ struct Asked {
 
 impl Openim {
     pub(super) fn new(plan: OpenimPlan<'_>) -> Self {
-        let OpenimPlan { config, secret, key, shown, own, control, ration } = plan;
+        let OpenimPlan { config, secret, key, shown, own, node, control, ration } = plan;
         let compat = config.compat;
         let calls_max = config.upstream.in_flight_max;
         let limits = ChannelLimits { calls_max, ..ChannelLimits::DEFAULT };
@@ -125,6 +130,7 @@ impl Openim {
                 names: names.clone(),
                 channels,
                 elsewhere: Elsewhere::new(own, limits, key, ration),
+                node,
                 ring: RefCell::new(Ring::new(
                     config.discovery.members.len(),
                     config.discovery.gateways_differ_ms,
@@ -154,7 +160,8 @@ impl Openim {
         }
         let asked = Asked { shard: call.shard, ticket: call.ticket, metadata: call.metadata.clone() };
         let question = match calls::question(shared.compat, &call) {
-            Ok(question) if question.service == Service::Gateway => {
+            Ok(mut question) if question.service == Service::Gateway => {
+                question.metadata.extend(shared.node.clone().map(|node| (NODE_KEY, node)));
                 return self.tell_elsewhere(&call, &question, deadline);
             }
             Ok(question) => question,

@@ -11,7 +11,7 @@ use crate::cluster::fields::Malformed;
 use crate::cluster::request::{KickRequest, LoginRequest, OnePushRequest, PushRequest, StatusRequest};
 use crate::cluster::router::{Outcome, Push, PushResult, RemoteLogin, To};
 use crate::config::cluster::PushMode;
-use crate::hub::mail::{DeviceOutcome, DeviceStatus, DeviceVerdict, PushBody, PushRules};
+use crate::hub::mail::{DeviceOutcome, DeviceStatus, DeviceVerdict, Judge, PushBody, PushRules};
 use crate::ids::Text;
 use crate::metrics::Metric;
 use crate::pb::openim::msggateway as pb;
@@ -19,7 +19,7 @@ use crate::pb::openim::msggateway::get_users_online_status_resp::{SuccessDetail,
 use crate::rpc::call::{Call, Service};
 use crate::rpc::cluster::Mesh;
 use crate::rpc::frames;
-use crate::rpc::metadata::Metadata;
+use crate::rpc::metadata::{Metadata, NODE_KEY};
 use crate::rpc::stream::encode;
 use crate::wire::grpc::{Dialect, Status, code};
 
@@ -193,7 +193,7 @@ async fn online_status(service: &Service, call: Call, dialect: Dialect) -> Resul
         return Err(Status::openim(code::NO_PERMISSION, "NoPermissionError", ADMINS_ONLY));
     }
     let found = match routes(service) {
-        Some(mesh) => mesh.online_status(users, call.deadline).await?,
+        Some(mesh) => mesh.online_status(users).await?,
         None => match service.exchange.ask(|router| router.online_status(call.deadline, &users))?.await {
             Outcome::OnlineStatus(found) => found,
             other => return Err(failed(&other)),
@@ -229,12 +229,15 @@ fn status_answer(found: Vec<(Text, Vec<DeviceStatus>)>) -> pb::GetUsersOnlineSta
     pb::GetUsersOnlineStatusResp { success_result: success_result.collect(), failed_result: Vec::new() }
 }
 
-/// Spec 4.6.
+/// Spec 4.6. A login at a node of this cluster is judged by its home, while that can be reached.
 async fn remote_login(service: &Service, call: Call, dialect: Dialect) -> Result<Bytes, Status> {
     let request = LoginRequest::decode(call.message).map_err(|f| undecodable(service, f))?;
     let metadata = Metadata::read(&call.headers, dialect)?;
     let (user, platform, token) = request.check().map_err(Status::args)?;
-    let login = RemoteLogin { operation_id: metadata.operation_id, user, platform, token };
+    let teller = call.headers.get(NODE_KEY).and_then(|node| node.to_str().ok());
+    let judged = |node: &str| service.mesh.get().is_some_and(|mesh| mesh.judges_logins(node, &user));
+    let judge = if teller.is_some_and(judged) { Judge::Home } else { Judge::Shard };
+    let login = RemoteLogin { operation_id: metadata.operation_id, user, platform, token, judge };
     match service.exchange.ask(|router| router.remote_login(call.deadline, login))?.await {
         Outcome::RemoteLogin => encode(&pb::MultiTerminalLoginCheckResp {}),
         other => Err(failed(&other)),

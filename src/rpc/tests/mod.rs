@@ -355,6 +355,7 @@ fn answer(shard: ShardId, mail: &ShardMail, rpc: &RpcAddress) {
                 connection_id: "c1".into(),
                 background: false,
                 token: "t1".into(),
+                time: 0,
             };
             let found = status.users.iter().filter(|r| is_on(&r.user)).map(|r| UserStatus {
                 slot: r.slot,

@@ -211,7 +211,7 @@ fn frames_of_all_sizes_come_in_order_both_ways() {
         a.dial(&[&b]);
         b.dial(&[&a]); // a dials: the lower id
         until_up(&a, &b).await;
-        let claim = |number| Claim { number, user: "user".into(), class: None, key: None };
+        let claim = |number| Claim { number, user: "user".into(), class: None, token: None, key: None };
         let mut said: Vec<Body> = (0..5_000).map(|number| Body::Claim(claim(number))).collect();
         said.push(large(3_000_000));
         said.extend(beats(1..100));

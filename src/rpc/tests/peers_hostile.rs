@@ -10,6 +10,7 @@ use super::channel::until;
 use super::peers::{Peer, beats, id, large, on_each, until_up};
 use super::raw::connect;
 use super::*;
+use crate::cluster::protocol::codec::VERSION;
 use crate::cluster::protocol::frame::{Body, Frame};
 use crate::shard::turn::Turns;
 
@@ -70,9 +71,9 @@ fn beat_of(count: u64) -> Bytes {
 fn a_peer_of_another_version_is_refused_by_both_numbers_and_reaches_no_router() {
     on_each(async |turns: Turns| {
         let b = Peer::start("b", &turns);
-        let (code, text) = refusal_of(b.address, "a", "b", vec![hello_of(2, 1)]).await;
-        assert!(code == 9 && text.contains("version 2 ") && text.contains("version 1:"), "{code} {text}");
-        b.until_refused("the peer speaks version 2 ").await;
+        let (code, text) = refusal_of(b.address, "a", "b", vec![hello_of(VERSION - 1, 1)]).await;
+        assert!(code == 9 && text.contains("version 1 ") && text.contains("version 2:"), "{code} {text}");
+        b.until_refused("the peer speaks version 1 ").await;
         assert_eq!((b.heard.borrow().len(), b.count_of(Metric::PeerFaults)), (1, 1), "the refusal only");
     });
 }
@@ -91,9 +92,9 @@ fn hostile_peers_lose_their_stream_and_nobody_else_notices() {
             (vec![oversize.into()], "larger than max"),
             (vec![packed.into()], "compressed"),
             (vec![beat_of(1)], "the first frame of a link is a Hello"),
-            (vec![hello_of(1, 1), beat_of(2)], "another generation"),
-            (vec![hello_of(1, 1), hello_of(1, 2)], "another generation"),
-            (vec![hello_of(1, 1), beat_of(1), message(b"\x12\x00")], "no generation"),
+            (vec![hello_of(VERSION, 1), beat_of(2)], "another generation"),
+            (vec![hello_of(VERSION, 1), hello_of(VERSION, 2)], "another generation"),
+            (vec![hello_of(VERSION, 1), beat_of(1), message(b"\x12\x00")], "no generation"),
         ] {
             let (code, said) = refusal_of(b.address, "a", "b", bytes).await;
             assert!(matches!(code, 3 | 9) && said.contains(text), "{text}: {code} {said}");
@@ -139,7 +140,7 @@ fn a_peer_that_takes_nothing_loses_the_link_and_holds_a_bounded_queue() {
         let mut sender = connect(b.address).await;
         let (mut stream, told) = silent(&mut sender);
         until("it is in", || told.get()).await;
-        stream.send_data(hello_of(1, 1), false).unwrap();
+        stream.send_data(hello_of(VERSION, 1), false).unwrap();
         until("the link is up", || b.links.up() == 1).await;
         let generation = b.up.borrow()[&id("a")];
         // Nobody gives window back.

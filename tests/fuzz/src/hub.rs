@@ -9,7 +9,7 @@ use arbitrary::Arbitrary;
 use bytes::Bytes;
 use pinion::hub::login_policy::LoginPolicy;
 use pinion::hub::mail::{
-    Audience, KickMail, OnlineStatusMail, PushBody, PushMail, PushRules, Recipient, RemoteLoginMail, Report,
+    Judge, Audience, KickMail, OnlineStatusMail, PushBody, PushMail, PushRules, Recipient, RemoteLoginMail, Report,
     RpcOutcome, ShardMail,
 };
 use pinion::hub::upstream::{
@@ -380,6 +380,7 @@ impl Rig {
                     user: name(user).into(),
                     platform: platform(id),
                     token: token(number, id).into(),
+                    judge: Judge::Shard,
                 }))
             }
             Op::Status { users } => {

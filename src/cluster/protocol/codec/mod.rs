@@ -16,7 +16,9 @@ pub use read::decode;
 use super::super::fields::Malformed;
 
 /// The version of the protocol that this node speaks.
-pub const VERSION: u32 = 1;
+///
+/// 2: a claim names its token, and a login hears of others that it met.
+pub const VERSION: u32 = 2;
 
 /// Why a message of a peer is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use prost::Message;
 use super::{CodecFault, VERSION};
 use crate::cluster::fields::Fields;
 use crate::cluster::protocol::frame::{
-    Answer, Attempt, Body, Claim, Class, Conn, Copy, Frame, Generation, Hello, Key, Known, PushId, Verdict,
+    Answer, Attempt, Body, Claim, Class, Conn, Copy, Device, Frame, Generation, Hello, Key, Known, Marked,
+    PushId, Token, TokenDigest, TokenMarks, TokenName, Verdict,
 };
 use crate::hub::mail::{DeviceOutcome, DeviceVerdict};
 use crate::ids::{Platform, Text};
@@ -125,6 +126,8 @@ fn read_body(word: Word) -> Result<Body, CodecFault> {
         Word::DeliverAgain(said) => Body::Deliver { copy: copy(said)?, attempt: Attempt::Second },
         Word::DeliverReply(said) => Body::DeliverReply { leg: said.leg, answers: all(said.answers, answer)? },
         Word::Kick(said) => Body::Kick { number: said.number, winner: needed_key(said.winner)? },
+        Word::Met(said) => Body::Met(key(said)?),
+        Word::Marks(said) => Body::Marks(marks(said)?),
         Word::Goodbye(pb::Goodbye {}) => Body::Goodbye,
     })
 }
@@ -177,8 +180,23 @@ fn claim(said: pb::Claim) -> Result<Claim, CodecFault> {
         number: said.number,
         user: said.user.into(),
         class: said.class.map(class).transpose()?,
+        token: said.token.map(TokenName),
         key: said.key.map(key).transpose()?,
     })
+}
+
+fn marks(said: pb::Marks) -> Result<TokenMarks, CodecFault> {
+    let digest = |bytes: Bytes| match <[u8; 16]>::try_from(bytes.as_ref()) {
+        Ok(digest) => Ok(TokenDigest(digest)),
+        Err(_) => Err(CodecFault::Rule("a token's digest is 16 bytes")),
+    };
+    let which = match said.preserved {
+        Some(preserved) if said.ended.is_empty() => Marked::AllBut(digest(preserved)?),
+        Some(_) => return Err(CodecFault::Rule("marks of both kinds at once")),
+        None => Marked::These(said.ended.into_iter().map(digest).collect::<Result<_, _>>()?),
+    };
+    let platform = Platform::new(said.platform.into()).ok_or(CodecFault::Rule("no platform"))?;
+    Ok(TokenMarks { user: said.user.into(), platform, which })
 }
 
 fn copy(said: pb::Copy) -> Result<Copy, CodecFault> {
@@ -210,7 +228,7 @@ fn answer(said: pb::Answer) -> Result<(Text, Answer), CodecFault> {
     }
 }
 
-fn result(said: pb::Result) -> Result<(Conn, DeviceVerdict), CodecFault> {
+fn result(said: pb::Result) -> Result<(Conn, Device), CodecFault> {
     let conn =
         Conn { node: node(&said.node)?, incarnation: Incarnation(said.incarnation), number: said.number };
     let said = said.device.ok_or(CodecFault::Rule("a result without a device"))?;
@@ -228,5 +246,7 @@ fn result(said: pb::Result) -> Result<(Conn, DeviceVerdict), CodecFault> {
     let connection_id = said.connection_id.as_ref().try_into();
     let connection_id = connection_id.map_err(|_| CodecFault::Rule("a connection id is 16 bytes"))?;
     let number = conn.number;
-    Ok((conn, DeviceVerdict { number, platform, connection_id, outcome }))
+    let verdict = DeviceVerdict { number, platform, connection_id, outcome };
+    let token = said.token.map(|token| Token(token.into_boxed_str()));
+    Ok((conn, Device { verdict, token }))
 }

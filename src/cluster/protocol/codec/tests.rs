@@ -8,7 +8,8 @@ use prost::Message;
 
 use super::*;
 use crate::cluster::protocol::frame::{
-    Answer, Attempt, Body, Claim, Class, Conn, Copy, Frame, Generation, Hello, Key, Known, PushId, Verdict,
+    Answer, Attempt, Body, Claim, Class, Conn, Copy, Device, Frame, Generation, Hello, Key, Known, Marked,
+    PushId, Token, TokenDigest, TokenMarks, TokenName, Verdict,
 };
 use crate::hub::mail::{DeviceOutcome, DeviceVerdict};
 use crate::ids::{Platform, Text};
@@ -53,7 +54,7 @@ fn key() -> impl Strategy<Value = Key> {
     (any::<u64>(), id(), any::<u64>()).prop_map(|(time, node, number)| Key { time, node, number })
 }
 
-fn result() -> impl Strategy<Value = (Conn, DeviceVerdict)> {
+fn result() -> impl Strategy<Value = (Conn, Device)> {
     use DeviceOutcome as D;
     let outcome =
         [D::Written, D::Queued, D::Dropped, D::Kicked, D::Expired, D::TooLarge, D::Background].map(Just);
@@ -67,9 +68,18 @@ fn result() -> impl Strategy<Value = (Conn, DeviceVerdict)> {
         DeviceVerdict { number: 0, platform: Platform::new(platform).unwrap(), connection_id, outcome }
     });
     // A verdict's number is its connection's: it is not written twice.
-    (conn, device).prop_map(|(conn, device)| {
-        let number = conn.number;
-        (conn, DeviceVerdict { number, ..device })
+    (conn, device, option::of(".{0,9}")).prop_map(|(conn, device, token)| {
+        let verdict = DeviceVerdict { number: conn.number, ..device };
+        (conn, Device { verdict, token: token.map(|token| Token(token.into())) })
+    })
+}
+
+fn marks() -> impl Strategy<Value = TokenMarks> {
+    let digest = || any::<[u8; 16]>().prop_map(TokenDigest);
+    let which = prop_oneof![digest().prop_map(Marked::AllBut), vec(digest(), 0..3).prop_map(Marked::These)];
+    (text(), 1_i64..=11, which).prop_map(|(user, platform, which)| {
+        let platform = Platform::new(platform).unwrap();
+        TokenMarks { user, platform, which }
     })
 }
 
@@ -101,8 +111,13 @@ fn copy() -> impl Strategy<Value = Copy> {
 }
 
 fn body() -> impl Strategy<Value = Body> {
-    let claim = (any::<u64>(), text(), option::of(any::<u8>()), option::of(key()))
-        .prop_map(|(number, user, class, key)| Claim { number, user, class: class.map(Class), key });
+    let token = option::of(any::<u64>());
+    let claim = (any::<u64>(), text(), option::of(any::<u8>()), token, option::of(key())).prop_map(
+        |(number, user, class, token, key)| {
+            let (class, token) = (class.map(Class), token.map(TokenName));
+            Claim { number, user, class, token, key }
+        },
+    );
     let verdict = (text(), vec(result(), 0..3), any::<bool>(), vec(id(), 0..3))
         .prop_map(|(user, results, complete, unaccounted)| Verdict { user, results, complete, unaccounted });
     let answer = prop_oneof![Just(Answer::Unknown), vec(result(), 0..3).prop_map(Answer::Known)];
@@ -126,6 +141,8 @@ fn body() -> impl Strategy<Value = Body> {
         }),
         (n(), vec((text(), answer), 0..3)).prop_map(|(leg, answers)| Body::DeliverReply { leg, answers }),
         (n(), key()).prop_map(|(number, winner)| Body::Kick { number, winner }),
+        key().prop_map(Body::Met),
+        marks().prop_map(Body::Marks),
         Just(Body::Goodbye),
     ]
 }
@@ -192,7 +209,8 @@ fn what_breaks_a_rule_of_the_file_is_named() {
         leg: 1,
         answers: vec![pb::Answer { user: "u".to_owned(), unknown, results }],
     };
-    let device = pb::Device { platform: 1, connection_id: Bytes::from_static(&[0; 16]), outcome: 1 };
+    let device =
+        pb::Device { platform: 1, connection_id: Bytes::from_static(&[0; 16]), outcome: 1, token: None };
     let result = |device| vec![pb::Result { node: "a".to_owned(), incarnation: 1, number: 1, device }];
     let of = |device| rule(Word::DeliverReply(answer(false, result(device))));
     assert!(said(Word::DeliverReply(answer(false, result(Some(device.clone()))))).is_ok());
@@ -204,6 +222,13 @@ fn what_breaks_a_rule_of_the_file_is_named() {
     assert_eq!(of(Some(short)), "a connection id is 16 bytes");
     let torn = rule(Word::DeliverReply(answer(true, result(Some(device)))));
     assert_eq!(torn, "an unknown answer with results");
+    let digest = || Bytes::from_static(&[0; 16]);
+    let marks = |platform, preserved, ended| {
+        rule(Word::Marks(pb::Marks { user: "u".to_owned(), platform, preserved, ended }))
+    };
+    assert_eq!(marks(1, Some(digest()), vec![digest()]), "marks of both kinds at once");
+    assert_eq!(marks(1, None, vec![Bytes::from_static(b"short")]), "a token's digest is 16 bytes");
+    assert_eq!(marks(0, Some(digest()), vec![]), "no platform");
     assert!(matches!(decode(of_words(&[])), Err(CodecFault::Rule("a message without a frame"))));
     assert!(matches!(decode(Bytes::new()), Err(CodecFault::Rule("no generation"))));
     let silent = of_words(&[pb::Frame { seen: 1, body: None }]);
@@ -212,18 +237,20 @@ fn what_breaks_a_rule_of_the_file_is_named() {
 
 #[test]
 fn a_hello_of_another_version_is_refused_by_both_numbers() {
-    for version in [0, VERSION + 1, u32::MAX] {
+    for version in [0, VERSION - 1, VERSION + 1, u32::MAX] {
         let fault = said(Word::Hello(pb::Hello { version, ..Default::default() })).unwrap_err();
         assert_eq!(fault, CodecFault::Version(version), "before anything else of it is looked at");
         let text = fault.to_string();
-        assert!(text.contains(&format!("version {version} ")) && text.contains("version 1:"), "{text}");
+        assert!(text.contains(&format!("version {version} ")) && text.contains("version 2:"), "{text}");
     }
 }
 
 #[test]
 fn small_frames_share_messages_up_to_the_limits_of_one() {
     let claims = |n: u64| {
-        (0..n).map(|number| frame(Body::Claim(Claim { number, user: "u".into(), class: None, key: None })))
+        (0..n).map(|number| {
+            frame(Body::Claim(Claim { number, user: "u".into(), class: None, token: None, key: None }))
+        })
     };
     let sizes: Vec<usize> = messages(claims(30_000)).iter().map(Bytes::len).collect();
     assert!(sizes.len() < 30 && sizes.iter().all(|bytes| *bytes <= LINK_BATCH_BYTES), "{sizes:?}");
@@ -269,7 +296,7 @@ fn long_answers_come_in_parts_that_name_each_recipient_once() {
     let conn = Conn { node: NodeId::new("node-1").unwrap(), incarnation: Incarnation(1), number: 1 };
     let verdict = |n: usize, connections| Verdict {
         user: Text::from(format!("user{n:05}")),
-        results: vec![(conn.clone(), device); connections],
+        results: vec![(conn.clone(), device.into()); connections],
         complete: true,
         unaccounted: Vec::new(),
     };

@@ -2,9 +2,10 @@
 
 use super::VERSION;
 use crate::cluster::protocol::frame::{
-    Answer, Attempt, Body, Claim, Conn, Copy, Frame, Generation, Hello, Key, PushId, Verdict,
+    Answer, Attempt, Body, Claim, Conn, Copy, Device, Frame, Generation, Hello, Key, Marked, PushId, Token,
+    TokenDigest, TokenMarks, Verdict,
 };
-use crate::hub::mail::{DeviceOutcome, DeviceVerdict};
+use crate::hub::mail::DeviceOutcome;
 use crate::ids::Text;
 use crate::limits::{LINK_KNOWS_MAX, LINK_PART_BYTES};
 use crate::pb::pinion::peer as pb;
@@ -72,6 +73,8 @@ fn word(body: Body) -> Word {
             Word::DeliverReply(pb::DeliverReply { leg, answers: answers.into_iter().map(answer).collect() })
         }
         Body::Kick { number, winner } => Word::Kick(pb::Kick { number, winner: Some(key(winner)) }),
+        Body::Met(of) => Word::Met(key(of)),
+        Body::Marks(said) => Word::Marks(marks(said)),
         Body::Goodbye => Word::Goodbye(pb::Goodbye {}),
     }
 }
@@ -108,8 +111,18 @@ fn claim(said: Claim) -> pb::Claim {
         number: said.number,
         user: said.user.as_str().to_owned(),
         class: said.class.map(|class| class.0.into()),
+        token: said.token.map(|token| token.0),
         key: said.key.map(key),
     }
+}
+
+fn marks(said: TokenMarks) -> pb::Marks {
+    let bytes = |TokenDigest(digest): TokenDigest| digest.to_vec().into();
+    let (preserved, ended) = match said.which {
+        Marked::AllBut(preserved) => (Some(bytes(preserved)), Vec::new()),
+        Marked::These(ended) => (None, ended.into_iter().map(bytes).collect()),
+    };
+    pb::Marks { user: said.user.as_str().to_owned(), platform: said.platform.id(), preserved, ended }
 }
 
 fn push(id: PushId) -> pb::PushId {
@@ -146,8 +159,8 @@ fn answer((user, said): (Text, Answer)) -> pb::Answer {
     pb::Answer { user: user.as_str().to_owned(), unknown, results }
 }
 
-fn result((conn, device): (Conn, DeviceVerdict)) -> pb::Result {
-    let outcome = match device.outcome {
+fn result((conn, Device { verdict, token }): (Conn, Device)) -> pb::Result {
+    let outcome = match verdict.outcome {
         DeviceOutcome::Written => pb::Outcome::Written,
         DeviceOutcome::Queued => pb::Outcome::Queued,
         DeviceOutcome::Dropped => pb::Outcome::Dropped,
@@ -157,9 +170,10 @@ fn result((conn, device): (Conn, DeviceVerdict)) -> pb::Result {
         DeviceOutcome::Background => pb::Outcome::Background,
     };
     let device = pb::Device {
-        platform: device.platform.id(),
-        connection_id: device.connection_id.to_vec().into(),
+        platform: verdict.platform.id(),
+        connection_id: verdict.connection_id.to_vec().into(),
         outcome: outcome.into(),
+        token: token.map(|Token(token)| token.into_string()),
     };
     pb::Result {
         node: conn.node.into(),

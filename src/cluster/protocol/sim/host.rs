@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::super::frame::{Class, Conn, Key};
+use super::super::frame::{Class, Conn, Device, Key, TokenMarks, TokenName};
 use super::super::io::{Input, Login, Mail, Resident};
 use super::super::placed::Placed;
 use super::super::{Fence, Identity, Node};
@@ -20,13 +20,14 @@ pub const SHARDS: u16 = 2;
 pub const TTL_MS: u64 = 10_000;
 
 /// Of each recipient, what its connections got.
-type Results = Vec<(Text, Vec<(u64, DeviceVerdict)>)>;
+type Results = Vec<(Text, Vec<(u64, Device)>)>;
 
 /// A client's connection.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub user: Text,
     pub class: Option<Class>,
+    pub token: Option<TokenName>,
     /// Since the 101.
     pub key: Option<Key>,
 }
@@ -135,7 +136,7 @@ impl Host {
     pub fn resident(&self, number: u64) -> Option<Resident> {
         let client = self.conns.get(&number)?;
         let key = client.key.clone()?;
-        Some(Resident { number, user: client.user.clone(), class: client.class, key })
+        Some(Resident { number, user: client.user.clone(), class: client.class, token: client.token, key })
     }
 
     /// Registered connections.
@@ -155,12 +156,12 @@ impl Host {
         }
         let number = self.next_conn;
         self.next_conn += 1;
-        self.conns.insert(number, Client { user: user.clone(), class, key: None });
+        self.conns.insert(number, Client { user: user.clone(), class, token: None, key: None });
         let shard = Self::shard_of(&user);
         let here = |(_, placed): &(Epoch, Placed)| placed.home(&user) == Some(&self.id);
         let in_force = &self.shards[shard].in_force;
         if in_force.is_empty() || !in_force.iter().all(here) {
-            self.shards[shard].outbox.push_back(Input::Login(Login { number, user, class }));
+            self.shards[shard].outbox.push_back(Input::Login(Login { number, user, class, token: None }));
             return Vec::new();
         }
         let clock = u64::try_from(self.now(world).unix.0).unwrap();
@@ -212,10 +213,13 @@ impl Host {
                     self.shards[shard].inbox.push_back(ShardMail::Deliver { leg, ticket, users });
                 }
             }
-            Mail::Judge { ref user, .. } => {
+            Mail::Judge { ref user, .. } | Mail::Marks(TokenMarks { ref user, .. }) => {
                 self.shards[Self::shard_of(user)].inbox.push_back(ShardMail::Router(mail));
             }
-            Mail::Register(number, _) | Mail::Refuse(number) | Mail::Kick { number, .. } => {
+            Mail::Register(number, _)
+            | Mail::Refuse(number)
+            | Mail::Kick { number, .. }
+            | Mail::Met(Key { number, .. }) => {
                 if !self.hubs.is_empty() {
                     let shard = usize::from(ConnNumber(number).shard().0);
                     return self.shards[shard].inbox.push_back(ShardMail::Router(mail));
@@ -261,7 +265,8 @@ impl Host {
             ShardMail::Router(Mail::Register(number, key)) => self.register(shard, number, key),
             ShardMail::Router(Mail::Refuse(number)) => self.close(number, 0),
             ShardMail::Router(Mail::Kick { number, winner }) => self.kick(number, &winner),
-            ShardMail::Router(Mail::Judge { user, class, key }) => self.judge(shard, &user, class, &key),
+            ShardMail::Router(Mail::Judge { user, class, key, .. }) => self.judge(shard, &user, class, &key),
+            ShardMail::Router(Mail::Met(_) | Mail::Marks(_)) => Vec::new(), // nobody is told here
             ShardMail::Router(Mail::Deliver { .. }) => unreachable!("split in post"),
         }
     }
@@ -282,7 +287,7 @@ impl Host {
                 .map(|(number, _)| number)
                 .collect();
             deeds.extend(reached.iter().map(|&number| Deed::Delivered { ticket, number }));
-            results.push((user, reached.into_iter().map(|number| (number, verdict)).collect()));
+            results.push((user, reached.into_iter().map(|number| (number, verdict.into())).collect()));
         }
         let Some((left, so_far)) = self.deliveries.get_mut(&leg) else { return deeds };
         so_far.extend(results);

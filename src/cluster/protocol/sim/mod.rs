@@ -13,6 +13,7 @@
 mod check;
 mod edges;
 mod host;
+mod logins;
 mod mutations;
 mod quiet;
 mod real;

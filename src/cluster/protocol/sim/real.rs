@@ -7,18 +7,18 @@ use super::super::io::{Input, Mail};
 use super::host::{Client, Deed, Host, SHARDS, ShardMail};
 use super::world::{Profile, Shards, World};
 use super::{FLIPS, MIXED, seeds, walk};
-use crate::cluster::protocol::frame::Key;
+use crate::cluster::protocol::frame::{Device, Key};
 use crate::cluster::protocol::rules::Rules;
 use crate::hub::cluster::{ClusterMail, ClusterNews, ConnNumber, Login as Asked};
 use crate::hub::login_policy::LoginPolicy;
 use crate::hub::mail::{
-    Audience, DeviceOutcome, DeviceVerdict, PushBody, PushMail, PushRules, Recipient, RpcOutcome,
-    ShardMail as HubMail, Who,
+    Audience, DeviceOutcome, PushBody, PushMail, PushRules, Recipient, RpcOutcome, ShardMail as HubMail, Who,
 };
 use crate::hub::upstream::{UpstreamOutcome, UpstreamReply, UpstreamRequest};
 use crate::hub::{Accepted, Effect, Hub, HubConfig, Input as HubInput, SendBatch};
 use crate::ids::{ConnId, Platform, RpcId, RpcTicket, ShardId, SlotId, SourceId, Text};
 use crate::metrics::Metric;
+use crate::placement::view::NodeId;
 use crate::session::disconnect::Disconnect;
 use crate::session::handshake::Login;
 use crate::time::{Mono, Now};
@@ -34,6 +34,8 @@ pub struct RealShard {
     asked: BTreeMap<u32, (u64, Vec<Text>)>,
     peers: u16,
     fault: Fault,
+    /// What the auth service was told.
+    pub told: Vec<UpstreamRequest>,
 }
 
 /// What a test may break.
@@ -46,12 +48,17 @@ pub enum Fault {
     ForgetsGone,
     /// Logins of other nodes end nobody.
     IgnoresKicks,
+    /// Nobody tells the auth service of a login that met others elsewhere.
+    IgnoresMeetings,
+    /// Logins do not name their tokens to other nodes.
+    NamesNoTokens,
 }
 
 impl RealShard {
     fn new(config: HubConfig) -> Self {
         let hub = Hub::new(config);
-        Self { hub, sockets: BTreeMap::new(), asked: BTreeMap::new(), peers: 0, fault: Fault::None }
+        let (sockets, asked, told) = Default::default();
+        Self { hub, sockets, asked, peers: 0, fault: Fault::None, told }
     }
 
     pub fn is_busy(&self) -> bool {
@@ -77,28 +84,41 @@ impl RealShard {
     }
 }
 
-fn platform() -> Platform {
-    Platform::IOS
+/// By which rules hubs judge logins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoginRules {
+    pub policy: LoginPolicy,
+    /// As OpenIM 3.5.
+    pub kicks_same_token: bool,
 }
 
 impl Host {
-    /// Real hubs from now on; `conflicts`: one login of a user is left.
-    pub fn take_hubs(&mut self, login_policy: LoginPolicy) {
+    /// Real hubs from now on; of `cluster`, or on their own.
+    pub fn take_hubs(&mut self, rules: LoginRules, cluster: Option<NodeId>) {
         let hub = |shard| {
+            let LoginRules { policy: login_policy, kicks_same_token } = rules;
             let config = HubConfig::for_shard(ShardId(shard), 64);
-            RealShard::new(HubConfig { login_policy, cluster: Some(self.id.clone()), ..config })
+            RealShard::new(HubConfig { login_policy, kicks_same_token, cluster: cluster.clone(), ..config })
         };
         self.hubs = (0..SHARDS).map(hub).collect();
     }
 
+    /// A login on iOS with a token of its own.
     pub fn hub_login(&mut self, user: &Text, world: u64) {
+        let index = Self::shard_of(user);
+        let token = format!("token-{}-{}-{index}-{}", self.id, self.incarnation.0, self.hubs[index].peers);
+        self.hub_arrive(user, (Platform::IOS, &token), world);
+    }
+
+    /// Returns the number of the connection.
+    pub fn hub_arrive(&mut self, user: &Text, (platform, token): (Platform, &str), world: u64) -> u64 {
         let (now, index) = (self.now(world), Self::shard_of(user));
         let shard = &mut self.hubs[index];
         shard.peers += 1;
         let login = Login {
             user: user.as_str().into(),
-            token: format!("token-{}", shard.peers).into(),
-            platform: platform(),
+            token: token.into(),
+            platform,
             operation_id: "login".into(),
             variant: Variant { encoding: Encoding::Json, gzip: false },
             wants_response: false,
@@ -109,8 +129,9 @@ impl Host {
         let conn = shard.hub.accepted(now, Accepted { peer, client: None, login: Box::new(login) }).unwrap();
         let number = ConnNumber::of(ShardId(u16::try_from(index).unwrap()), conn);
         shard.sockets.insert(number, conn);
-        self.conns.insert(number, Client { user: user.clone(), class: None, key: None });
+        self.conns.insert(number, Client { user: user.clone(), class: None, token: None, key: None });
         self.hub_effects(index, now);
+        number
     }
 
     /// The client's socket ends.
@@ -147,6 +168,9 @@ impl Host {
             let ignores = self.hubs[index].fault == Fault::IgnoresKicks;
             match self.hub_mail(index, now, mail) {
                 HubMail::Cluster(mail) if ignores && is_kick(&mail) => {}
+                HubMail::Cluster(mail)
+                    if self.hubs[index].fault == Fault::IgnoresMeetings
+                        && matches!(*mail, ClusterMail::Met(_)) => {}
                 mail => {
                     judge = key_of(&mail);
                     self.hubs[index].hub.input(now, HubInput::Mail(mail));
@@ -167,9 +191,11 @@ impl Host {
             ShardMail::Router(Mail::Register(number, key)) => cluster(ClusterMail::Register { number, key }),
             ShardMail::Router(Mail::Refuse(number)) => cluster(ClusterMail::Refuse(number)),
             ShardMail::Router(Mail::Kick { number, winner }) => cluster(ClusterMail::Kick { number, winner }),
-            ShardMail::Router(Mail::Judge { user, class, key }) => {
-                cluster(ClusterMail::Judge { user, class, key })
+            ShardMail::Router(Mail::Judge { user, class, key, token }) => {
+                cluster(ClusterMail::Judge { user, class, key, token })
             }
+            ShardMail::Router(Mail::Met(key)) => cluster(ClusterMail::Met(key)),
+            ShardMail::Router(Mail::Marks(marks)) => cluster(ClusterMail::Marks(marks)),
             ShardMail::Router(Mail::Deliver { .. }) => unreachable!("split in post"),
             ShardMail::Deliver { leg, ticket, users } => {
                 let index_of_leg = u32::try_from(leg).unwrap();
@@ -218,10 +244,13 @@ impl Host {
                     self.hubs[index].hub.input(now, HubInput::TransportClosed(conn));
                 }
                 Effect::Call(call) => {
-                    let UpstreamRequest::ParseToken { .. } = call.request else { continue };
+                    let UpstreamRequest::ParseToken { .. } = call.request else {
+                        self.hubs[index].told.push(call.request);
+                        continue;
+                    };
                     let outcome = UpstreamOutcome::Token {
                         user: call.metadata.user.clone(),
-                        platform: platform().id(),
+                        platform: call.metadata.platform.id(),
                     };
                     let ticket = call.ticket.unwrap();
                     self.hubs[index]
@@ -239,13 +268,13 @@ impl Host {
         let Some((_, users)) = self.hubs[index].asked.remove(&leg) else {
             panic!("leg {leg} is answered twice")
         };
-        let mut results: Vec<(Text, Vec<(u64, DeviceVerdict)>)> =
+        let mut results: Vec<(Text, Vec<(u64, Device)>)> =
             users.into_iter().map(|user| (user, Vec::new())).collect();
         for verdict in part.verdicts {
             let Who::Slot(slot) = verdict.who else { panic!("{verdict:?}") };
             let reached =
                 verdict.devices.into_iter().filter(|device| device.outcome == DeviceOutcome::Queued);
-            results[slot as usize].1.extend(reached.map(|device| (device.number, device)));
+            results[slot as usize].1.extend(reached.map(|device| (device.number, device.into())));
         }
         let leg = u64::from(leg);
         let Some((left, so_far)) = self.deliveries.get_mut(&leg) else { return };
@@ -268,16 +297,21 @@ impl Host {
                 ClusterNews::Switched { shard, epoch, residents } => {
                     Input::Switched { shard, epoch, residents }
                 }
-                ClusterNews::Login(login) => Input::Login(login),
+                ClusterNews::Login(mut login) => {
+                    login.token = login.token.filter(|_| self.hubs[index].fault != Fault::NamesNoTokens);
+                    Input::Login(login)
+                }
                 ClusterNews::Registered(resident) => {
                     if let Some(client) = self.conns.get_mut(&resident.number).filter(|c| c.key.is_none()) {
                         client.key = Some(resident.key.clone());
-                        client.class = resident.class;
+                        (client.class, client.token) = (resident.class, resident.token);
                         deeds.push(Deed::Opened(resident.clone()));
                     }
                     Input::Registered(resident)
                 }
                 ClusterNews::Gone(number) => Input::Gone(number),
+                ClusterNews::Met(key) => Input::Met(key),
+                ClusterNews::Marks(marks) => Input::Marks(marks),
             };
             self.shards[index].outbox.push_back(input);
         }
@@ -379,7 +413,7 @@ impl World {
         }
     }
 
-    fn plant(&mut self, fault: Fault) {
+    pub fn plant(&mut self, fault: Fault) {
         for host in self.slots.iter_mut().filter_map(|slot| slot.host.as_mut()) {
             host.hubs.iter_mut().for_each(|shard| shard.fault = fault);
         }

@@ -12,7 +12,6 @@ use super::host::{Deed, Host, SHARDS, TTL_MS};
 use super::source::Source;
 use super::truth::Truth;
 use super::wire::{Lane, Wire, name};
-use crate::hub::login_policy::LoginPolicy;
 use crate::ids::Text;
 use crate::placement::view::{Epoch, Incarnation, MemberState, NodeId, View};
 use crate::random::draw;
@@ -39,6 +38,8 @@ pub enum Shards {
     Model,
     /// The hubs of production.
     Hubs,
+    /// The same, by these rules of logins.
+    HubsBy(super::real::LoginRules),
 }
 
 /// Whether the peers of a process that ends will see their links end.
@@ -344,7 +345,7 @@ impl World {
         ticket
     }
 
-    fn break_some(&mut self) {
+    pub fn break_some(&mut self) {
         let lanes: Vec<(usize, usize, (u64, u64))> = self.links();
         if let Some((a, b, generation)) = self.pick(&lanes) {
             let keep = usize::try_from(self.below(4)).unwrap();
@@ -401,9 +402,8 @@ impl World {
         let clock = (self.below(1_000_000), 9_901 + self.below(199));
         let mut host = Host::new(id, epoch, self.rules, || clock, self.now);
         host.viewed = Epoch(epoch.0 - 1);
-        if self.profile.shards == Shards::Hubs {
-            let loose = LoginPolicy::KickNobody;
-            host.take_hubs(if self.conflicts { LoginPolicy::OnePerPlatform } else { loose });
+        if let Some(rules) = self.login_rules() {
+            host.take_hubs(rules, Some(host.id.clone()));
         }
         self.slots[i].host = Some(host);
     }
