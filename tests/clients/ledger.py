@@ -45,6 +45,12 @@ class Push:
 Answer = collections.namedtuple("Answer", "sent_at at recipients complete")
 
 
+def in_quiet(answers, quiets):
+    """(complete, recipients) of the pushes that were sent and answered within one of these times (from, to)."""
+    told = [one for one in answers if any(since < one.sent_at and one.at <= until for since, until in quiets)]
+    return sum(one.complete for one in told), sum(one.recipients for one in told)
+
+
 class Ledger:
     """Counts by name in `counts`: pushes, recipients, complete, not complete, no answer, lost, and `lost` in words."""
 

@@ -15,7 +15,7 @@ import threading
 import time
 
 from crowd import Client, Crowd
-from ledger import Ledger, Pusher
+from ledger import Ledger, Pusher, in_quiet
 from listener import LINUX, WEB
 from nodes import ETCD, Fleet
 
@@ -237,9 +237,7 @@ class Scene:
     def quiet(self):
         """(complete, recipients) of the pushes that were sent and answered in quiet times: after a change had settled
         and before the next one. A change's own time is what `times` says, and in it verdicts may be anything."""
-        told = [answer for answer in list(self.ledger.answers)
-                if any(since < answer.sent_at and answer.at <= until for since, until in self.quiets)]
-        return sum(answer.complete for answer in told), sum(answer.recipients for answer in told)
+        return in_quiet(list(self.ledger.answers), self.quiets)
 
     def sums(self):
         counts, (whole, of) = self.ledger.counts, self.quiet()
@@ -335,7 +333,7 @@ def arguments():
 def main():
     given = arguments()
     fleet = Fleet(*given.flag, source="none", relays=False) if given.alone else \
-        Fleet("--cluster-fence", given.fence, *given.flag)
+        Fleet("--cluster-fence", given.fence, *given.flag, etcd_relay=True)
     orders, failures = queue.Queue(), []
     with Scene(fleet, given.clients, given.rate, given.recipients) as scene:
         try:

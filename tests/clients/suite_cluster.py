@@ -12,9 +12,9 @@ import tempfile
 import time
 
 from checks import equal, until
-from crowd import Client, Crowd
+from crowd import Client, Crowd, pause
 from gateway import BINARY, Gateway
-from ledger import Ledger, Push
+from ledger import Answer, Ledger, Push, in_quiet
 from listener import ANDROID, LINUX, WEB
 from nodes import Fleet
 from push_api import PushApi, grpc, push_request
@@ -83,6 +83,9 @@ def planted():
         push.verdicts = verdicts
         ledger._judge(push)
         equal(ledger.counts["lost"], lost, f"lost of push {number} with {verdicts}")
+    quiet = in_quiet([Answer(1, 1.1, 4, 0), Answer(2, 2.1, 4, 4), Answer(3, 3.1, 4, 1), Answer(4.9, 5.1, 4, 0)], [(1, 5)])
+    equal(quiet, (5, 8), "complete, and all, of what was sent after the first and answered by 5")
+    equal([pause(step) for step in range(8)], [0, 1, 2, 4, 8, 16, 1, 2], "the native SDK's ladder (spec 1.5)")
     with Crowd() as real:
         client = Client("anna", LINUX, lambda _client: None)
         client.connection = PlantedConnection({7: 0})
@@ -127,7 +130,7 @@ class Steps:
             assert not lost and not doubled, f"lost {lost[:3]}, doubled {doubled[:3]}"
 
         good = self.checks.run(f"{self.name}: {name}", whole)
-        print("  " + self.scene.line(), flush=True)
+        print(f"  {self.name}: {self.scene.line().strip()}", flush=True)
         return good
 
 

@@ -6,11 +6,11 @@ Two kinds of pushes go on all the time: OpenIM's own, through the services (`Mes
 (`ledger`)."""
 
 import contextlib
+import http.client
 import json
 import random
 import threading
 import time
-import urllib.error
 
 from checks import equal, until
 from crowd import Client, Crowd
@@ -28,7 +28,7 @@ PACES = [("8", "600s"), ("1", "3s"), ("1", "600s")]
 RATE, RECIPIENTS = 15, 3
 GOING_AWAY = "closed 1001"
 ARRIVAL_SECONDS = 20
-ANSWERED = "pinion_node_connections"
+CONNECTIONS = "pinion_node_connections"
 
 
 def run(checks, _gateway, _api):
@@ -97,8 +97,8 @@ class Registered:
             if self.node.grpc in found(self.deployment):
                 continue
             try:
-                left = self.node.metric(ANSWERED)
-            except (OSError, urllib.error.URLError):
+                left = self.node.metric(CONNECTIONS)
+            except (OSError, http.client.HTTPException):
                 continue  # it has ended
             if left:
                 self.early.append(left)
@@ -234,7 +234,7 @@ class Scene:
             until(lambda: state(other, node.name) == "draining", lambda: f"{other.cluster()}")
             assert not node.ready(), "it drains, and /readyz says ready"
             assert node.grpc in found(self.deployment), "out of discovery at once"
-            assert node.metric(ANSWERED), "it was empty before the others heard of its drain"
+            assert node.metric(CONNECTIONS), "it was empty before the others heard of its drain"
             drain = lambda: json.loads(node.ask("GET", "/v1/drain"))
             until(lambda: drain()["state"] == "empty", lambda: f"{drain()}")
             self.discovered(2, 3)
@@ -299,5 +299,5 @@ class Scene:
         counts = self.ledger.counts
         assert not self.ledger.lost and not self.crowd.doubles, f"{self.ledger.lost[:3]}, {self.crowd.doubles[:3]}"
         assert counts["complete"] > 0, f"no verdict is complete: {counts}"
-        print(f"    {counts['pushes']} pushes by any node, {self.crowd.counts['texts']} texts, of {counts['recipients']} "
-              f"verdicts {counts['complete']} complete")
+        print(f"    {counts['pushes']} pushes by any node, {self.crowd.counts['texts']} texts; of {counts['recipients']} "
+              f"verdicts {counts['complete']} are complete")
