@@ -98,8 +98,8 @@ class Relays:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        except OSError:
-            pass  # the node is away: whoever dialled sees the connection end
+        except (OSError, asyncio.CancelledError):
+            pass  # the node is away: whoever dialled sees the connection end; or this is the end of the fleet
         finally:
             for one in (writer, back):
                 if one:
