@@ -247,6 +247,7 @@ class OneAddress:
                 sdk.wait_message(f"after {self.number}")
 
     def clean(self):
+        until(lambda: probe(self.fleet, self.crowd), lambda: "verdicts are not complete")
         self.pusher.stop()
         self.ledger.judge(over=True)
         counts = self.ledger.counts
