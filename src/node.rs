@@ -349,8 +349,8 @@ fn claim(address: SocketAddr) -> std::io::Result<()> {
     TcpListener::bind(address).map(drop)
 }
 
-/// As [`claim`], for the clients' port; gives the address to use: without IPv6, `::` means all of IPv4. Who listens there
-/// may be another node that has taken the address over: it hears of this one later, and is waited for then
+/// As [`claim`], for the clients' port; gives the address to use: without IPv6, `::` means all of IPv4. Who listens
+/// there may be another node that has taken the address over: it hears of this one later, and is waited for then
 /// (`threads`).
 fn claim_websocket(config: &Config) -> Result<IpAddr, String> {
     let address = SocketAddr::new(config.websocket.address, config.websocket.port);
