@@ -351,7 +351,9 @@ fn claim(address: SocketAddr) -> std::io::Result<()> {
     TcpListener::bind(address).map(drop)
 }
 
-/// As [`claim`], for the clients' port; gives the address to use: without IPv6, `::` means all of IPv4.
+/// As [`claim`], for the clients' port; gives the address to use: without IPv6, `::` means all of IPv4. Who listens
+/// there may be another node that has taken the address over: it hears of this one later, and is waited for then
+/// (`threads`).
 fn claim_websocket(config: &Config) -> Result<IpAddr, String> {
     let address = SocketAddr::new(config.websocket.address, config.websocket.port);
     let unspecified = IpAddr::from([0_u16; 8]);
@@ -362,6 +364,8 @@ fn claim_websocket(config: &Config) -> Result<IpAddr, String> {
         if address.ip() == unspecified && no_ipv6 {
             let address = SocketAddr::from(([0, 0, 0, 0], address.port()));
             claim(address).map(|()| address.ip())
+        } else if e.kind() == std::io::ErrorKind::AddrInUse && config.cluster.is_adopted() {
+            Ok(address.ip())
         } else {
             Err(e)
         }

@@ -108,6 +108,11 @@ impl AdoptConfig {
 }
 
 impl ClusterConfig {
+    /// Whether another node may serve this node's clients while it is away, perhaps on the same host.
+    pub fn is_adopted(&self) -> bool {
+        self.source != MembershipSource::None && self.adopt.is_on()
+    }
+
     /// What happens to clients that know only one address while its node is dead, if it should be said at start.
     pub fn stranded(&self) -> Option<String> {
         let url = &self.ws_url;

@@ -21,6 +21,9 @@ pub const ADOPT_ADDRESSES_MAX: usize = 64;
 pub const DRAIN_ASK_MS: u64 = 1_000;
 /// A listed node that no view has had for so long is gone, and its addresses are taken over. (A lost one at once.)
 pub const ADOPT_ABSENT_MS: u64 = 30_000;
+/// A node that starts in a cluster with `cluster.adopt` waits so long for a neighbour on its host to give its address
+/// back. Longer: the start fails, since another program listens there.
+pub const ADOPT_RETURN_MS: u64 = 10_000;
 /// A step of taking an address over that failed is repeated after this.
 pub const ADOPT_RETRY_MS: u64 = 5_000;
 /// Default of `cluster.adopt_hook_ms`. The hook takes longer: it is killed, which counts as failed.

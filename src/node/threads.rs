@@ -18,7 +18,7 @@ use crate::config::machine::Machine;
 use crate::config::policy::TlsFiles;
 use crate::config::{Backend, Config};
 use crate::ids::{Ownership, RpcId, ShardId};
-use crate::limits::{NODE_EVENTS_MAX, STALL_WATCH_MS, START_DEADLINE_MS};
+use crate::limits::{ADOPT_RETURN_MS, NODE_EVENTS_MAX, STALL_WATCH_MS, START_DEADLINE_MS};
 use crate::metrics::Block;
 use crate::placement::view::View;
 use crate::rpc::assign::{self, AssignStart, Polling};
@@ -77,14 +77,18 @@ pub(super) fn start(
     machine: &Machine,
     base: Base,
     dropped_log_lines: ErrorCounter,
-    ended: impl FnMut() -> bool,
+    mut ended: impl FnMut() -> bool,
 ) -> Result<Started, String> {
     let (common, shard_inboxes, rpc_inboxes, events) = prepare(config, machine, base, dropped_log_lines)?;
     let Serving { rpcs, grpc, http, assign, control } = start_rpcs(&common, rpc_inboxes)?;
     let mut shards = start_shards(&common, shard_inboxes)?;
     let mut early = await_ready(&events, shards.len() + rpcs.len())?;
     if common.is_clustered() {
-        await_cluster(&events, &mut early, ended)?;
+        let mut hear = |early: &mut Early| hear(&events, early, &mut ended);
+        await_cluster(&mut early, &mut hear)?;
+        if common.config.cluster.is_adopted() {
+            await_address(&common.config, &mut early, &mut hear)?;
+        }
     }
     let view = early.view;
     let websocket = listen(&common, &mut shards)?;
@@ -348,24 +352,52 @@ fn await_ready(events: &NodeInbox, threads: usize) -> Result<Early, String> {
     Ok(early)
 }
 
+/// One turn of a wait for other nodes; an error ends the start.
+fn hear(events: &NodeInbox, early: &mut Early, mut ended: impl FnMut() -> bool) -> Result<(), String> {
+    if ended() {
+        return Err("ended while it waited for the other nodes of the cluster".into());
+    }
+    match events.recv_timeout(Duration::from_millis(STALL_WATCH_MS)) {
+        Ok(NodeEvent::ClusterOpen) => early.open = true,
+        Ok(NodeEvent::View(newest)) => early.view = Some(newest),
+        Ok(NodeEvent::Failed(why)) => return Err(why),
+        Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+        Err(RecvTimeoutError::Disconnected) => return Err("the threads ended".into()),
+    }
+    Ok(())
+}
+
 /// Waits until the node has met the other members (M5): before that a push could be called complete by a node that does
 /// not know of this one. It may take as long as they need; `/readyz` and the log say for whom it waits.
 fn await_cluster(
-    events: &NodeInbox,
     early: &mut Early,
-    mut ended: impl FnMut() -> bool,
+    hear: &mut impl FnMut(&mut Early) -> Result<(), String>,
 ) -> Result<(), String> {
     while !early.open {
-        if ended() {
-            return Err("ended while it waited for the other nodes of the cluster".into());
+        hear(early)?;
+    }
+    Ok(())
+}
+
+/// A node of this host that has served this node's clients gives their address back when it hears that this one is
+/// here. Until then SO_REUSEPORT would deal clients out between the two.
+fn await_address(
+    config: &Config,
+    early: &mut Early,
+    hear: &mut impl FnMut(&mut Early) -> Result<(), String>,
+) -> Result<(), String> {
+    let address = SocketAddr::new(config.websocket.address, config.websocket.port);
+    let begun = clock::now().mono;
+    let mut said = false;
+    while let Err(fault) = claim(address) {
+        let in_use = fault.kind() == std::io::ErrorKind::AddrInUse;
+        if !in_use || clock::now().mono.since_ms(begun) > ADOPT_RETURN_MS {
+            return Err(bind_fault("websocket.port", address, &fault));
         }
-        match events.recv_timeout(Duration::from_millis(STALL_WATCH_MS)) {
-            Ok(NodeEvent::ClusterOpen) => early.open = true,
-            Ok(NodeEvent::View(newest)) => early.view = Some(newest),
-            Ok(NodeEvent::Failed(why)) => return Err(why),
-            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err("the threads ended".into()),
+        if !std::mem::replace(&mut said, true) {
+            tracing::info!(%address, "somebody listens on this node's address; waiting until it is given back");
         }
+        hear(early)?;
     }
     Ok(())
 }

@@ -1,12 +1,15 @@
 """Counts checks and prints one line each, as `scripts/ci.sh` reads them."""
 
-import sys
+import threading
 import time
 import traceback
 
 
 class Checks:
+    """Suites that run beside each other share one."""
+
     def __init__(self):
+        self.lock = threading.Lock()
         self.passed = 0
         self.failed = 0
         self.skipped = 0
@@ -17,20 +20,23 @@ class Checks:
         try:
             check()
         except Exception as fault:  # whatever a client throws is a failed check, and the next one still runs
-            self.failed += 1
-            print(f"{name}: FAILED: {fault}")
+            said = f"{name}: FAILED: {fault}"
             if not isinstance(fault, (AssertionError, TimeoutError)):
-                traceback.print_exc(file=sys.stdout)
-            sys.stdout.flush()
+                said += "\n" + traceback.format_exc().rstrip()
+            with self.lock:
+                self.failed += 1
+                print(said, flush=True)
             return False
-        self.passed += 1
-        print(f"{name}: ok ({time.monotonic() - started:.1f} s)", flush=True)
+        with self.lock:
+            self.passed += 1
+            print(f"{name}: ok ({time.monotonic() - started:.1f} s)", flush=True)
         return True
 
     def skip(self, name, why):
         """A check that cannot run here; it is named and counted."""
-        self.skipped += 1
-        print(f"{name}: SKIPPED: {why}", flush=True)
+        with self.lock:
+            self.skipped += 1
+            print(f"{name}: SKIPPED: {why}", flush=True)
 
     def close(self, suite):
         """The closing line; the exit status of the process."""

@@ -41,6 +41,16 @@ class Push:
         return all(one.got[self.number] for conns in self.expected.values() for one in conns)
 
 
+# When a push was sent and answered, of how many recipients, for how many of them completely.
+Answer = collections.namedtuple("Answer", "sent_at at recipients complete")
+
+
+def in_quiet(answers, quiets):
+    """(complete, recipients) of the pushes that were sent and answered within one of these times (from, to)."""
+    told = [one for one in answers if any(since < one.sent_at and one.at <= until for since, until in quiets)]
+    return sum(one.complete for one in told), sum(one.recipients for one in told)
+
+
 class Ledger:
     """Counts by name in `counts`: pushes, recipients, complete, not complete, no answer, lost, and `lost` in words."""
 
@@ -49,6 +59,7 @@ class Ledger:
         self.counts = collections.Counter()
         self.lost, self.errors = [], collections.Counter()
         self.open = collections.deque()
+        self.answers = collections.deque()
         self.in_flight = 0
         # The sending time of the newest push that was not answered, or not completely.
         self.bad_at = 0.0
@@ -74,6 +85,7 @@ class Ledger:
             good = sum(whole for whole, _ in users.values())
             self.counts["complete"] += good
             self.counts["not complete"] += len(push.users) - good
+            self.answers.append(Answer(push.sent_at, push.answered_at, len(push.users), good))
             if good < len(push.users):
                 self.bad_at = max(self.bad_at, push.sent_at)
 
@@ -82,6 +94,7 @@ class Ledger:
             self.in_flight -= 1
             push.answered_at, push.verdicts = time.monotonic(), {}
             self.counts["no answer"] += 1
+            self.answers.append(Answer(push.sent_at, push.answered_at, len(push.users), 0))
             self.errors[why] += 1
             self.bad_at = max(self.bad_at, push.sent_at)
 

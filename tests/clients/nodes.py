@@ -3,7 +3,7 @@ off from each other, without root.
 
 What peers dial (`cluster.rpc_address`) is a relay of this process. The relay finds out which node dialled, by the socket
 that the kernel names with the port: so the link between two nodes can be cut and all others left alone. What is on its
-way when a link is cut is kept and delivered when it is healed, as TCP does it.
+way when a link is cut is kept and delivered when it is healed, as TCP does it. With `etcd_relay` etcd is such an end, too.
 
 Not here: clients and pushes."""
 
@@ -30,6 +30,8 @@ LEASE_MS = 4_000
 NETWORK = "127.0.7."
 CHUNK_BYTES = 1 << 16
 NODE_ID = "--cluster-node-id"
+# In the place of a node's number: the end of a link that is no node.
+ETCD = "etcd"
 
 
 class Relays:
@@ -96,8 +98,8 @@ class Relays:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        except OSError:
-            pass  # the node is away: whoever dialled sees the connection end
+        except (OSError, asyncio.CancelledError):
+            pass  # the node is away: whoever dialled sees the connection end; or this is the end of the fleet
         finally:
             for one in (writer, back):
                 if one:
@@ -174,10 +176,10 @@ def free_port(host):
 class Node(Gateway):
     """One gateway of the fleet. `drained` says that it was told to leave."""
 
-    def __init__(self, name, host, *flags):
+    def __init__(self, name, host, ports, *flags):
         self.name, self.host = name, host
         # Known before it starts: it must be reachable for peers before it can be ready.
-        self.WEBSOCKET_PORT, self.rpc_port = free_port(host), free_port(host)
+        self.WEBSOCKET_PORT, self.rpc_port = ports or (free_port(host), free_port(host))
         self.RPC_LISTEN = f"{host}:{self.rpc_port}"
         self.drained = self.stopped = False
         super().__init__(1, "--websocket-address", host, *flags)
@@ -217,18 +219,25 @@ class Node(Gateway):
 
 
 class Fleet:
-    """`with Fleet() as fleet:`; nodes are numbered from 1 and never renumbered. `flags` go to every node."""
+    """`with Fleet() as fleet:`; nodes are numbered from 1 and never renumbered. `flags` go to every node. Fleets that run
+    beside each other need networks of their own."""
 
-    def __init__(self, *flags, relays=True, source="etcd", lease_ms=LEASE_MS):
+    def __init__(self, *flags, relays=True, source="etcd", lease_ms=LEASE_MS, etcd_relay=False, network=NETWORK):
         self.flags, self.with_relays, self.source, self.lease_ms = flags, relays, source, lease_ms
+        self.etcd_relay, self.network = etcd_relay, network
         self.nodes = {}
-        self.relays = self.etcd = None
+        self.relays = self.etcd = self.etcd_address = None
         self.fronts = {}
         self.turn = 0
 
     def __enter__(self):
         self.etcd = Etcd().__enter__() if self.source == "etcd" else None
         self.relays = Relays() if self.with_relays else None
+        self.etcd_address = self.etcd and self.etcd.address
+        if self.etcd_relay:
+            host, port = self.etcd.address.split(":")
+            self.relays.leads_to(ETCD, host, int(port))
+            self.etcd_address = self.relays.front(ETCD)
         return self
 
     def __exit__(self, *_):
@@ -245,12 +254,15 @@ class Fleet:
         return self.nodes[number]
 
     def add(self, number=None, *flags):
-        """Starts a node, or one of a number that has ended again. Returns it; it may not be ready yet."""
+        """Starts a node, or one of a number that has ended again, at its addresses. Returns it; it may not be ready
+        yet."""
         number = number or max(self.nodes, default=0) + 1
-        if number in self.nodes and self.nodes[number].running():
+        before = self.nodes.get(number)
+        if before and before.running():
             raise ValueError(f"node {number} is running")
         name = self.named(number)
-        node = Node(name, f"{NETWORK}{number}", *self.flags, *flags)
+        ports = before and (before.WEBSOCKET_PORT, before.rpc_port)
+        node = Node(name, f"{self.network}{number}", ports, *self.flags, *flags)
         node.flags += self._flags(node)
         if self.relays:
             if name not in self.fronts:
@@ -265,7 +277,7 @@ class Fleet:
             return ()
         url = f"ws://{node.host}:{node.WEBSOCKET_PORT}/"
         return (NODE_ID, node.name, "--cluster-ws-url", url, "--cluster-source", "etcd", "--cluster-lease-ms",
-                str(self.lease_ms), "--discovery-etcd-addresses", self.etcd.address)
+                str(self.lease_ms), "--discovery-etcd-addresses", self.etcd_address)
 
     def named(self, number):
         """The node id of this number."""
@@ -304,6 +316,13 @@ class Fleet:
         node.drained = True
         return said
 
+    def cancel(self, number):
+        """It serves again."""
+        node = self.node(number)
+        said = node.ask("POST", "/v1/drain/cancel", ORDER_SECONDS)
+        node.drained = False
+        return said
+
     def term(self, number):
         """SIGTERM: it leaves within drain.deadline_ms."""
         node = self.node(number)
@@ -335,11 +354,11 @@ class Fleet:
         self._link(a, b, Relays.heal)
 
     def _link(self, a, b, order):
-        if self.relays is None:
-            raise ValueError("there are no relays between the nodes")
+        if self.relays is None or (ETCD in (a, b) and not self.etcd_relay):
+            raise ValueError("there is no relay between them")
         if a == b:
             raise ValueError("a link has two ends")
-        order(self.relays, self.node(a).name, self.node(b).name)
+        order(self.relays, *(end if end == ETCD else self.node(end).name for end in (a, b)))
 
     def metric(self, family, label=""):
         """Over the nodes that answer."""

@@ -11,10 +11,12 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 
 import suite_cluster
 import suite_cluster_clients
 import suite_assign
+import suite_drain
 import suite_faults
 import suite_fleet
 import suite_front
@@ -27,6 +29,7 @@ import suite_openim35
 import suite_push
 import suite_services
 import suite_sdk
+import suite_strict
 from checks import Checks
 from gateway import Gateway
 from sdk import CLIENTS
@@ -50,8 +53,12 @@ SUITES = {
     "openim-fleet": suite_fleet.run,
     "cluster": suite_cluster.run,
     "cluster-clients": suite_cluster_clients.run,
+    "cluster-strict": suite_strict.run,
+    "openim-drain": suite_drain.run,
 }
 SHARDS = 3
+# These wait most of the time, so they run while another one does, if both are wanted.
+BESIDE = {"cluster-strict": "cluster", "openim-drain": "cluster-clients"}
 
 
 @contextlib.contextmanager
@@ -70,21 +77,50 @@ def api_stub():
         process.wait()
 
 
+def suite(checks, name, api):
+    """With a gateway of its own: no suite depends on what another left behind."""
+    with Gateway(SHARDS) as gateway:
+        print(f"{name}: {gateway.engine}")
+        SUITES[name](checks, gateway, api)
+
+        def clean_stop():
+            status = gateway.stop()
+            assert status == 0, f"exit status {status}\n" + "\n".join(gateway.lines[-20:])
+
+        checks.run(f"{name}: SIGTERM ends the gateway with exit status 0", clean_stop)
+
+
+class Beside(threading.Thread):
+    """A suite in a thread of its own. What it throws is thrown by `end`."""
+
+    def __init__(self, *arguments):
+        super().__init__(daemon=True)
+        self.arguments, self.fault = arguments, None
+        self.start()
+
+    def run(self):
+        try:
+            suite(*self.arguments)
+        except BaseException as fault:  # noqa: B902 -- it is thrown where somebody sees it
+            self.fault = fault
+
+    def end(self):
+        self.join()
+        if self.fault:
+            raise self.fault
+
+
 def main():
     chosen = sys.argv[1:] or list(SUITES)
     checks = Checks()
     with api_stub() as api:
         for name in chosen:
-            # A gateway per suite: no suite depends on what another left behind.
-            with Gateway(SHARDS) as gateway:
-                print(f"{name}: {gateway.engine}")
-                SUITES[name](checks, gateway, api)
-
-                def clean_stop(gateway=gateway):
-                    status = gateway.stop()
-                    assert status == 0, f"exit status {status}\n" + "\n".join(gateway.lines[-20:])
-
-                checks.run(f"{name}: SIGTERM ends the gateway with exit status 0", clean_stop)
+            if BESIDE.get(name) in chosen:
+                continue
+            others = [Beside(checks, other, api) for other in chosen if BESIDE.get(other) == name]
+            suite(checks, name, api)
+            for other in others:
+                other.end()
     return checks.close("clients")
 
 

@@ -15,9 +15,9 @@ import threading
 import time
 
 from crowd import Client, Crowd
-from ledger import Ledger, Pusher
+from ledger import Ledger, Pusher, in_quiet
 from listener import LINUX, WEB
-from nodes import Fleet
+from nodes import ETCD, Fleet
 
 # Quiet for so long: settled.
 QUIET_SECONDS = 3
@@ -36,8 +36,9 @@ WORRIES = [
 HELP = """\
 add [N]         start one more node, or node N again     kill N        kill -9
 stop N, cont N  SIGSTOP and SIGCONT                      term N        SIGTERM
-drain N         POST /v1/drain
-cut A B, heal A B   the link between two nodes           forget N      the operator's word that N is dead
+drain N         POST /v1/drain                           cancel N      it serves again
+cut A B, heal A B   the link between two nodes, or of node A and `etcd`
+forget N        the operator's word that N is dead
 etcd stop|start                                          status        nodes, clients by node, counters
 wait SECONDS    (for scripts)                            settle [MAX]  wait until verdicts are complete again
 quit            end all and print the sums"""
@@ -58,6 +59,8 @@ class Scene:
         self.changed_at, self.change = self.started, "start"
         self.bad_at = self.started
         self.settled, self.times = False, []
+        # (from, to) of the times between a change's settling and the next change.
+        self.quiets, self.quiet_from = [], self.started
         self.over = False
 
     def __enter__(self):
@@ -102,8 +105,13 @@ class Scene:
         return said or ""
 
     def _changes(self, what):
+        self._quiet_ends()
         self.changed_at, self.change, self.settled = time.monotonic(), what, False
         self.bad_at = self.changed_at
+
+    def _quiet_ends(self):
+        if self.settled:
+            self.quiets.append((self.quiet_from, time.monotonic()))
 
     def _add(self, number=None):
         self._changes(f"add {number or ''}".strip())
@@ -126,6 +134,9 @@ class Scene:
     def _drain(self, number):
         return self._numbered("drain", number)
 
+    def _cancel(self, number):
+        return self._numbered("cancel", number)
+
     def _term(self, number):
         return self._numbered("term", number)
 
@@ -134,11 +145,11 @@ class Scene:
 
     def _cut(self, a, b):
         self._changes(f"cut {a} {b}")
-        self.fleet.cut(int(a), int(b))
+        self.fleet.cut(end_of(a), end_of(b))
 
     def _heal(self, a, b):
         self._changes(f"heal {a} {b}")
-        self.fleet.heal(int(a), int(b))
+        self.fleet.heal(end_of(a), end_of(b))
 
     def _etcd(self, what):
         if what not in ("stop", "start") or self.fleet.etcd is None:
@@ -197,7 +208,7 @@ class Scene:
         # A push that is on its way may still turn out to be bad, so quiet is counted from the oldest of them.
         waiting = [push.sent_at for push in list(self.ledger.open) if push.answered_at is None]
         if not self.settled and min(waiting, default=now) - bad_at > QUIET_SECONDS:
-            self.settled = True
+            self.settled, self.quiet_from = True, bad_at
             self.times.append((self.change, max(0.0, bad_at - self.changed_at)))
             print(f"   settled {self.times[-1][1]:.1f} s after `{self.change}`", flush=True)
 
@@ -217,23 +228,36 @@ class Scene:
 
     def finish(self):
         """No more pushes; waits for what is on its way. Whether nothing was lost or doubled."""
+        self._quiet_ends()
+        self.quiet_from = time.monotonic()
         self.pusher.stop()
         self.ledger.judge(over=True)
         return not self.ledger.lost and not self.crowd.doubles and not self.ledger.open
 
+    def quiet(self):
+        """(complete, recipients) of the pushes that were sent and answered in quiet times: after a change had settled
+        and before the next one. A change's own time is what `times` says, and in it verdicts may be anything."""
+        return in_quiet(list(self.ledger.answers), self.quiets)
+
     def sums(self):
-        counts = self.ledger.counts
+        counts, (whole, of) = self.ledger.counts, self.quiet()
         lines = [
             f"pushes {counts['pushes']}, recipients {counts['recipients']}: complete {counts['complete']}, not complete "
             f"{counts['not complete']}; without an answer {counts['no answer']} {dict(self.ledger.errors)}",
             f"texts {self.crowd.counts['texts']}, lost {counts['lost']}, doubled {len(self.crowd.doubles)}, "
             f"logins {self.crowd.counts['logins']}, connections lost {self.crowd.counts['losses']}, "
             f"refused {self.crowd.counts['refusals']}",
+            f"while nothing had changed: complete {whole} of {of}",
         ]
         lines += [f"settled {seconds:.1f} s after `{change}`" for change, seconds in self.times]
         lines += [f"LOST {text}" for text in self.ledger.lost[:10]]
         lines += [f"DOUBLED push {number} at {who} on {where[0]}" for number, who, where in self.crowd.doubles[:10]]
         return "\n".join(lines)
+
+
+def end_of(word):
+    """Of a link: a node's number, or etcd."""
+    return word if word == ETCD else int(word)
 
 
 def stands(said):
@@ -309,7 +333,7 @@ def arguments():
 def main():
     given = arguments()
     fleet = Fleet(*given.flag, source="none", relays=False) if given.alone else \
-        Fleet("--cluster-fence", given.fence, *given.flag)
+        Fleet("--cluster-fence", given.fence, *given.flag, etcd_relay=True)
     orders, failures = queue.Queue(), []
     with Scene(fleet, given.clients, given.rate, given.recipients) as scene:
         try:

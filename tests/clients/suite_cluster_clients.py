@@ -3,7 +3,9 @@ stickiness, at one address whose node has died, and on a node that is drained. L
 (`crowd`); a few are the SDK itself."""
 
 import contextlib
+import json
 import os
+import tempfile
 import time
 
 from checks import equal, until
@@ -15,6 +17,7 @@ from pinion_push import WRITTEN, send, to
 from push_api import PushApi
 from scene import Scene, crowd_of
 from sdk import User
+from suite_cluster import Steps, finished, forgotten, settled, watched
 from suite_front import front
 
 KIND = "native-patch.15.1"
@@ -24,9 +27,11 @@ SDKS = 2
 # A client that knows one address is back within: the lease (4 s), the view, the longest step of the ladder (16 s), a
 # login; and as much again, since the machine is shared.
 BACK_SECONDS = 60
-# What a node accepts per second in the drain; a tenth of the clients, so that a mass disconnect would be refused.
+# What a node accepts per second in the drain; a tenth of the clients, so that a mass disconnect is refused.
 ACCEPTS_PER_SECOND = max(20, CLIENTS // 10)
 PUSH_SECONDS = 8
+# Longer than the lease of `nodes` (4 s).
+STOPPED_SECONDS = 5
 
 
 def run(checks, _gateway, _api):
@@ -87,6 +92,7 @@ def behind_nginx(checks):
             print(f"    {counts['pushes']} pushes by any node, {crowd.counts['texts']} texts")
 
         checks.run(f"{name}: clients are dealt out in turn", spread)
+
         def drained():
             """Real SDKs redial nginx, which finds them another node; the light clients climb the same ladder."""
             first = fleet.node(1)
@@ -125,10 +131,18 @@ def probe(fleet, crowd):
 
 
 def dead_address(checks):
-    """Incident 3 (c): the client library redials the address it was given. Another node takes that address over."""
+    """Incident 3 (c): the client library redials the address it was given. Another node takes that address over, moved
+    by the operator's hook, and gives it back."""
     name = "cluster: one address"
     with contextlib.ExitStack() as opened:
-        fleet = opened.enter_context(Fleet("--cluster-adopt", "members", relays=False))
+        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="pinion-adopt-"))
+        told = os.path.join(folder, "told")
+        hook = os.path.join(folder, "hook")
+        with open(hook, "w", encoding="utf-8") as script:
+            script.write(f'#!/bin/sh\necho "$*" >>{told}\n')
+        os.chmod(hook, 0o755)
+        flags = ["--cluster-adopt", "members", "--cluster-adopt-hook", hook]
+        fleet = opened.enter_context(Fleet(*flags, relays=False))
 
         def up():
             for _ in range(3):
@@ -137,44 +151,111 @@ def dead_address(checks):
 
         if not checks.run(f"{name}: three nodes that adopt", up):
             return
+        one = OneAddress(opened, fleet, told)
+        checks.run(f"{name}: clients know node 2 only", one.served)
+        checks.run(f"{name}: node 2 is killed, its clients are back within {BACK_SECONDS} s", one.back)
+        checks.run(f"{name}: node 2 gets its address back, and who is elsewhere stays", one.returned)
+        checks.run(f"{name}: nothing was lost, nothing doubled", one.clean)
+
+
+class OneAddress:
+    """Clients of node 2's address: SDKs, and light ones to whom there are pushes all the time."""
+
+    def __init__(self, opened, fleet, told):
+        self.opened, self.fleet, self.told = opened, fleet, told
         dead = fleet.node(2)
-        where = (dead.websocket, NO_API)
-        sdks = [opened.enter_context(User(KIND, f"sdk{n}", LINUX, where)) for n in range(SDKS)]
-        crowd = opened.enter_context(Crowd())
-        address = dead.where()
-        light = [Client(f"light{n}", LINUX, lambda _client: address) for n in range(50)]
+        self.address, where = dead.where(), (dead.websocket, NO_API)
+        self.sdks = [opened.enter_context(User(KIND, f"sdk{n}", LINUX, where)) for n in range(SDKS)]
+        self.crowd = opened.enter_context(Crowd())
+        self.light = self.clients("light", 50)
+        self.ledger = Ledger(self.crowd)
+        users = [client.user for client in self.light]
+        self.pusher = Pusher(self.ledger, fleet.running, users, 20, 4)
+        self.number = 0
 
-        def served():
-            for sdk in sdks:
-                sdk.login(dead.token(sdk.user, LINUX))
-            crowd.add(light)
-            until(lambda: crowd.opened() == len(light), lambda: f"{crowd.opened()} of {len(light)}")
-            equal(crowd.places(), {address: len(light)}, "clients by address")
+    def clients(self, word, count):
+        return [Client(f"{word}{n}", LINUX, lambda _client: self.address) for n in range(count)]
 
-        def back():
-            started = time.monotonic()
-            fleet.kill(2)
-            api = opened.enter_context(PushApi(fleet.node(1).grpc))
-            number = [0]
+    def come(self, clients):
+        self.crowd.add(clients)
+        until(lambda: self.crowd.opened() == len(self.crowd.clients), lambda: f"{self.crowd.opened()} clients")
 
-            def reached(user):
-                number[0] += 1
-                return written(api, user, f"after {number[0]}")
+    def heard(self, *lines):
+        """What the hooks of all nodes were told."""
+        wanted = [f"{verb} n2 {self.address[0]}:{self.address[1]}\n" for verb in lines]
 
-            until(lambda: all(reached(sdk.user) for sdk in sdks) and crowd.opened() == len(light),
-                  lambda: f"{crowd.opened()} of {len(light)} are back; {[sdk.seen() for sdk in sdks]}", BACK_SECONDS)
-            for sdk in sdks:
-                sdk.wait_message(f"after {number[0] - SDKS + 1 + sdks.index(sdk)}")
-            print(f"    all clients of the dead address were served again after {time.monotonic() - started:.1f} s")
+        def found():
+            try:
+                with open(self.told, encoding="utf-8") as file:
+                    return file.readlines()
+            except FileNotFoundError:
+                return []
 
-        def returned():
-            """The node comes back to its own address, which the other one gives up."""
-            fleet.add(2)
-            until(fleet.node(2).ready, lambda: "not ready:\n" + "\n".join(fleet.node(2).lines[-20:]))
+        until(lambda: found() == wanted, lambda: f"hooks were told {found()}, wanted {wanted}")
 
-        checks.run(f"{name}: clients know node 2 only", served)
-        checks.run(f"{name}: node 2 is killed, its clients are back within {BACK_SECONDS} s", back)
-        checks.run(f"{name}: node 2 gets its address back", returned)
+    def holders(self):
+        """Who serves an address that is not its own."""
+        return [node for node in self.fleet.running() if node.metric("pinion_adopted_addresses")]
+
+    def served(self):
+        for sdk in self.sdks:
+            sdk.login(self.fleet.node(2).token(sdk.user, LINUX))
+        self.come(self.light)
+        equal(self.crowd.places(), {self.address: len(self.light)}, "clients by address")
+        self.opened.enter_context(self.pusher)
+
+    def reached(self, sdk, api):
+        self.number += 1
+        text = f"after {self.number}"
+        return text if written(api, sdk.user, text) else None
+
+    def back(self):
+        started = time.monotonic()
+        self.fleet.kill(2)
+        api = self.opened.enter_context(PushApi(self.fleet.node(1).grpc))
+        texts = {}
+
+        def all_reached():
+            for sdk in self.sdks:
+                texts[sdk] = texts.get(sdk) or self.reached(sdk, api)
+            return all(texts.values()) and self.crowd.opened() == len(self.light)
+
+        until(all_reached, lambda: f"{self.crowd.opened()} of {len(self.light)} are back; "
+                                   f"{[sdk.seen() for sdk in self.sdks]}", BACK_SECONDS)
+        for sdk, text in texts.items():
+            sdk.wait_message(text)
+        print(f"    all clients of the dead address were served again after {time.monotonic() - started:.1f} s")
+        equal(len(self.holders()), 1, "nodes that hold the address")
+        self.heard("take")
+
+    def returned(self):
+        """Whoever comes from now on is served by node 2; whoever is on the other one stays there."""
+        (holder,) = self.holders()
+        ended = self.crowd.counts["losses"]
+        node = self.fleet.add(2)
+        equal(node.where(), self.address, "address of node 2")
+        until(node.ready, lambda: "not ready:\n" + "\n".join(node.lines[-20:]))
+        until(lambda: not self.holders(), lambda: holder.ask("GET", "/v1/adopt"))
+        self.heard("take", "give")
+        self.come(self.clients("late", 20))
+        counts = lambda: [one.metric("pinion_registered_connections") for one in (node, holder)]
+        wanted = [20, len(self.light) + SDKS]
+        until(lambda: counts() == wanted, lambda: f"connections of {node.name} and {holder.name}: {counts()}")
+        equal(self.crowd.counts["losses"], ended, "connections that have ended")
+        with contextlib.closing(PushApi(node.grpc)) as api:
+            for sdk in self.sdks:
+                until(lambda: self.reached(sdk, api), sdk.seen, BACK_SECONDS)
+                sdk.wait_message(f"after {self.number}")
+
+    def clean(self):
+        until(lambda: probe(self.fleet, self.crowd), lambda: "verdicts are not complete")
+        self.pusher.stop()
+        self.ledger.judge(over=True)
+        counts = self.ledger.counts
+        assert not self.ledger.lost and not self.crowd.doubles, f"{self.ledger.lost[:3]}, {self.crowd.doubles[:3]}"
+        assert counts["complete"] > 0, f"no verdict is complete: {counts}"
+        print(f"    {counts['pushes']} pushes, {self.crowd.counts['texts']} texts, of {counts['recipients']} verdicts "
+              f"{counts['complete']} complete")
 
 
 # ---- drain -------------------------------------------------------------------------------------------------------
@@ -182,46 +263,108 @@ def dead_address(checks):
 
 def drained(checks):
     """Everybody is on node 1, which leaves while pushes go on. The others accept so few per second that a mass
-    disconnect would be refused by them."""
+    disconnect is refused by them: the last check has one."""
     name = f"cluster: drain under {CLIENTS} clients"
     pace = ["--websocket-accepts-per-second-max", str(ACCEPTS_PER_SECOND)]
     scene = Scene(Fleet(*pace, relays=False), CLIENTS, 30, 4)
-    fleet, crowd = scene.fleet, scene.crowd
-
-    def up():
-        fleet.add()
-        until(fleet.node(1).ready, lambda: "not ready:\n" + "\n".join(fleet.node(1).lines[-20:]))
-        # Not more at once than a second's accepts.
-        while scene.arrived < CLIENTS:
-            scene.arrive(ACCEPTS_PER_SECOND // 2)
-            until(lambda: crowd.opened() == scene.arrived, lambda: f"{crowd.opened()} of {scene.arrived}")
-        fleet.add()
-        fleet.add()
-        ready(fleet)
-        scene.pusher.__enter__()
-        until(lambda: scene.look() or scene.settled, scene.why)
-
-    def leaves():
-        refused = crowd.counts["refusals"]
-        started = time.monotonic()
-        scene.order("drain 1")
-        node = fleet.node(1)
-        empty = lambda: crowd.places()[node.where()] == 0
-        until(lambda: scene.look() or empty(), lambda: f"{node.ask('GET', '/v1/drain')}\n{scene.line()}", 120)
-        seconds = time.monotonic() - started
-        until(lambda: crowd.opened() == CLIENTS, lambda: f"{crowd.opened()} of {CLIENTS} clients are back")
-        equal(crowd.counts["refusals"] - refused, 0, f"logins refused, {refusals(crowd)}")
-        equal(node.stop(), 0, "exit status\n" + "\n".join(node.lines[-20:]))
-        print(f"    {CLIENTS} clients moved in {seconds:.1f} s, each node accepts {ACCEPTS_PER_SECOND} per second")
-
-    def clean():
-        assert scene.finish(), scene.sums()
-        print("    " + scene.sums().split("\n", 1)[0])
-
     with scene:
-        if checks.run(f"{name}: all of them on node 1 of 3", up):
-            checks.run(f"{name}: no login is refused by the others", leaves)
-            checks.run(f"{name}: nothing was lost, nothing doubled", clean)
+        steps = Steps(checks, scene, name)
+        if steps.run("all of them on node 1 of 3", crowded):
+            steps.run("within what the others accept", leaves)
+            steps.run(f"node 2 is stopped for {STOPPED_SECONDS} s in the middle", stopped)
+            steps.run("it is cancelled, and clients come again", cancelled)
+            steps.run("node 3 is killed in the middle: more come at once than are accepted", killed)
+            steps.run("nothing was lost, nothing doubled, and what was quiet was complete", finished)
+            print("    " + scene.sums().replace("\n", "\n    "))
+
+
+def crowded(scene):
+    fleet, crowd = scene.fleet, scene.crowd
+    fleet.add()
+    until(fleet.node(1).ready, lambda: "not ready:\n" + "\n".join(fleet.node(1).lines[-20:]))
+    # Not more at once than a second's accepts.
+    while scene.arrived < CLIENTS:
+        scene.arrive(ACCEPTS_PER_SECOND // 2)
+        until(lambda: crowd.opened() == scene.arrived, lambda: f"{crowd.opened()} of {scene.arrived}")
+    fleet.add()
+    fleet.add()
+    ready(fleet)
+    scene.pusher.__enter__()
+    settled(scene)
+
+
+def refused(nodes):
+    """Logins for which there were too many in a second, as the nodes count them."""
+    return sum(node.metric("pinion_handshakes_total", 'outcome="rate_limit"') for node in nodes)
+
+
+def left(scene, number):
+    return scene.crowd.places()[scene.fleet.node(number).where()]
+
+
+def leaves(scene):
+    fleet, crowd = scene.fleet, scene.crowd
+    node, others = fleet.node(1), [fleet.node(2), fleet.node(3)]
+    dials = crowd.counts["dials"]
+    came = lambda: sum(other.metric("pinion_handshakes_total", 'outcome="ok"') for other in others)
+    before = refused(others), came()
+    started = time.monotonic()
+    scene.order("drain 1")
+    until(lambda: scene.look() or left(scene, 1) == 0, lambda: f"{node.ask('GET', '/v1/drain')}\n{scene.line()}", 120)
+    seconds = time.monotonic() - started
+    until(lambda: crowd.opened() == CLIENTS, lambda: f"{crowd.opened()} of {CLIENTS} clients are back")
+    until(lambda: came() == before[1] + CLIENTS, lambda: f"the others have let in {came() - before[1]} of {CLIENTS}")
+    equal(refused(others), before[0], "logins that the others refused")
+    equal(crowd.counts["dials"] - dials, CLIENTS, f"dials of {CLIENTS} clients, {refusals(crowd)}")
+    settled(scene)
+    scene.order("term 1")
+    until(lambda: scene.look() or not node.running(), lambda: "it runs on:\n" + "\n".join(node.lines[-20:]))
+    equal(node.process.returncode, 0, "exit status\n" + "\n".join(node.lines[-20:]))
+    print(f"    {CLIENTS} clients moved in {seconds:.1f} s, each node accepts {ACCEPTS_PER_SECOND} per second")
+
+
+def half_drained(scene, number):
+    """The drain has begun and is not over."""
+    all_of_it = left(scene, number)
+    scene.order(f"drain {number}")
+    until(lambda: scene.look() or left(scene, number) <= all_of_it * 3 // 4, lambda: scene.line())
+    assert left(scene, number) > 0, "the drain was over before it could be hurt"
+
+
+def stopped(scene):
+    """Longer than its lease. It goes on where it was."""
+    scene.order("add 1")
+    ready(scene.fleet)
+    settled(scene)
+    half_drained(scene, 2)
+    scene.order("stop 2")
+    watched(scene, STOPPED_SECONDS)
+    scene.order("cont 2")
+    node = scene.fleet.node(2)
+    until(lambda: scene.look() or left(scene, 2) == 0, lambda: f"{node.ask('GET', '/v1/drain')}\n{scene.line()}", 120)
+    settled(scene)
+    equal(json.loads(node.ask("GET", "/v1/drain"))["state"], "empty", "state of the drain")
+
+
+def cancelled(scene):
+    node = scene.fleet.node(2)
+    scene.order("cancel 2")
+    until(node.ready, lambda: "not ready:\n" + "\n".join(node.lines[-20:]))
+    settled(scene)
+
+
+def killed(scene):
+    """Its clients climb the ladder until they are in."""
+    victim, others = scene.fleet.node(3), [scene.fleet.node(1), scene.fleet.node(2)]
+    before = refused(others)
+    half_drained(scene, 3)
+    scene.order("kill 3")
+    until(lambda: scene.look() or scene.crowd.opened() == CLIENTS,
+          lambda: f"{scene.crowd.opened()} of {CLIENTS} clients are back, {refusals(scene.crowd)}")
+    assert refused(others) > before, f"{victim.name} had too few clients to be more than the others accept at once"
+    until(lambda: scene.look() or forgotten(scene, 3), lambda: f"it cannot be forgotten: {scene.order('status')}")
+    settled(scene)
+    assert left(scene, 2) > 0, "nobody came to the node whose drain was cancelled"
 
 
 def refusals(crowd):

@@ -161,3 +161,44 @@ fn only_listed_addresses_are_taken_and_the_command_says_which() {
     assert_eq!(adopt(&["n2", "--release"]).0, 0);
     eventually("the listener to close", || TcpStream::connect(address).is_err().then_some(()));
 }
+
+/// Who holds it may be a neighbour that has served this node's clients, or another program.
+#[test]
+fn a_node_that_returns_waits_for_its_own_address_but_not_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let (list, said) = (directory.path().join("members"), directory.path().join("said"));
+    let rpc = free("127.0.0.26").to_string();
+    // Nobody else is to be waited for.
+    std::fs::write(&list, format!("placement rendezvous\nn2 rpc={rpc}\n")).unwrap();
+    let taken = TcpListener::bind("127.0.0.26:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let (port, url) = (address.port().to_string(), format!("ws://{address}/"));
+    let flags: Vec<&str> = [
+        ["--websocket-address", "127.0.0.26"],
+        ["--websocket-port", &port],
+        ["--rpc-listen", &rpc],
+        ["--http-listen", "127.0.0.1:0"],
+        ["--cluster-source", "static"],
+        ["--cluster-node-id", "n2"],
+        ["--cluster-members", list.to_str().unwrap()],
+        ["--cluster-ws-url", &url],
+        ["--cluster-adopt", "members"],
+    ]
+    .concat();
+    let (code, _, error) = texts(&run(pinion(&flags)));
+    assert_eq!(code, 1, "{error}");
+    let in_use = format!("cannot listen on {address} (websocket.port)");
+    assert!(error.contains(&in_use) && error.contains("waiting until it is given back"), "{error}");
+
+    let log = std::fs::File::create(&said).unwrap();
+    std::thread::scope(|scope| {
+        let start = scope.spawn(|| Gateway::start_by(|command| command.stderr(log).spawn(), &flags));
+        eventually("it to wait", || {
+            let text = std::fs::read_to_string(&said).unwrap();
+            text.contains("waiting until it is given back").then_some(())
+        });
+        drop(taken);
+        let gateway = start.join().unwrap();
+        is_served(&mut dial(&gateway, address, "u").unwrap(), "u");
+    });
+}
