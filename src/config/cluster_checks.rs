@@ -9,6 +9,7 @@ use super::fault::{Fault, Origin};
 use super::load::Judge;
 use super::machine::Machine;
 use super::openim::{POD_ENV, register_ip};
+use super::text_file;
 use crate::cluster::members::{Listed, MemberList, Scheme};
 use crate::limits::MEMBERS_FILE_BYTES;
 use crate::placement::Algorithm;
@@ -87,11 +88,7 @@ pub(super) fn faults(judge: Judge<'_>, machine: &Machine) -> Vec<Fault> {
 }
 
 fn list(path: &Path) -> Result<MemberList, String> {
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size > MEMBERS_FILE_BYTES {
-        return Err(format!("{size} bytes; a list has at most {MEMBERS_FILE_BYTES}"));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let text = text_file::contents(path, MEMBERS_FILE_BYTES)?;
     MemberList::parse(&text)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }

@@ -19,6 +19,7 @@ pub mod levels;
 mod load;
 pub mod machine;
 pub mod openim;
+pub mod peer_tls;
 pub mod pem;
 mod planted;
 pub mod policy;

@@ -4,6 +4,7 @@
 //! What always holds: exactly the settings that are marked [`Reload::Live`](super::Reload::Live) are in here; a test
 //! changes each of them.
 
+use super::peer_tls::PeerTls;
 use super::{AssignPolicy, Backend, Config, RpcLimits, Tls, Token, UserNames, WebhooksConfig};
 use crate::hub::login_policy::LoginPolicy;
 use crate::hub::policy::HubPolicy;
@@ -57,6 +58,8 @@ pub struct RpcPolicy {
     pub token: Option<Token>,
     /// What the files of `rpc.tls_*` say.
     pub tls: Option<Tls>,
+    /// What the files of `cluster.peer_*` and `rpc.tls_*` say: for new links to other nodes; thread 0 only.
+    pub peer_tls: Option<PeerTls>,
     /// `auth.admin_users`.
     pub admins: Vec<String>,
     /// `http.token`.
@@ -79,6 +82,7 @@ impl RpcPolicy {
             allow: config.rpc.allow.clone(),
             token: config.rpc.token.clone(),
             tls: config.rpc.tls.clone(),
+            peer_tls: config.cluster.peer_tls.clone(),
             admins: config.auth.admin_users.clone(),
             http_token: config.http_token.clone(),
             webhooks: config.openim.webhooks.clone(),
@@ -173,7 +177,7 @@ mod tests {
     fn what_reloads_is_in_a_policy_and_nothing_else_is() {
         for setting in SETTINGS {
             // Their value is a path; what the file says is in the policy (`tests/it/reload.rs`).
-            if setting.key.starts_with("rpc.tls_") {
+            if setting.key.starts_with("rpc.tls_") || setting.key.starts_with("cluster.peer_") {
                 continue;
             }
             let changed = changed(setting).unwrap_or_else(|| panic!("{}: nothing to try", setting.key));

@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::etcd::{Registrant, absent, entries, put, range, unchanged};
+use super::etcd::Registrant;
+use super::etcd_txn::{absent, entries, put, range, unchanged};
 use super::record::value;
 use crate::control::backoff::Backoff;
 use crate::control::etcd::link::{Fault, Link};

@@ -85,6 +85,7 @@ impl<'a> Pods<'a> {
             let wait = backoff.next(began.elapsed()).min(self.third() / 2);
             self.telling.counts.count(Metric::MembershipFailures);
             self.telling.counts.count(Metric::LeaseRenewalsFailed);
+            self.telling.trouble(fault.to_string());
             if backoff.is_first() {
                 tracing::warn!(%fault, "cluster: Kubernetes does not answer, the last known members stand");
             } else {
@@ -187,7 +188,7 @@ impl<'a> Pods<'a> {
 
     async fn leases(&self, link: &Link<'_>) -> Result<Listed, Fault> {
         let path = format!("{}?labelSelector={LABEL}", self.path());
-        read(&link.exchange((Method::GET, &path, JSON), Vec::new()).await?.1)
+        list(link, &path, JSON).await
     }
 
     async fn write(&self, kept: &mut Kept, link: &Link<'_>) -> Result<Written, Fault> {
@@ -242,7 +243,11 @@ impl<'a> Pods<'a> {
         let object: Object = read(&answer)?;
         kept.held.version = object.version().map(|version| version.to_string()).unwrap_or_default();
         Ok(match object.held() {
-            Ok(held) if held.member.incarnation > kept.held.member.incarnation => false,
+            Ok(held) if held.member.incarnation > kept.held.member.incarnation => {
+                let life = kept.held.member.incarnation;
+                self.telling.note_replaced(&self.own, life, Some(&held.member));
+                false
+            }
             Ok(held) => {
                 kept.owes_registration |= held.member.incarnation < kept.held.member.incarnation;
                 true
@@ -307,7 +312,7 @@ impl<'a> Pods<'a> {
         let epoch = leases.version().ok_or_else(|| Fault::Malformed("a version is no number".into()))?;
         let (namespace, selector) = (&self.plan.namespace, escaped(&self.plan.selector));
         let path = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={selector}");
-        let pods: Listed = read(&link.exchange((Method::GET, &path, METADATA), Vec::new()).await?.1)?;
+        let pods = list(link, &path, METADATA).await?;
         let pods: BTreeMap<&str, &str> = pods.objects().map(|pod| (pod.name(), pod.uid())).collect();
         let now = (self.telling.now)().mono;
         let (mut members, mut seen) = (Vec::new(), BTreeMap::new());
@@ -349,6 +354,19 @@ impl<'a> Pods<'a> {
         }
         Ok(())
     }
+}
+
+/// A whole list. Anything else is a fault: who is missing in a list of pods counts as dead.
+async fn list(link: &Link<'_>, path: &str, accept: &'static str) -> Result<Listed, Fault> {
+    let (status, answer) = link.exchange((Method::GET, path, accept), Vec::new()).await?;
+    if !status.is_success() {
+        return Err(Fault::Refused(status, format!("{path}: no list")));
+    }
+    let listed: Listed = read(&answer)?;
+    if !listed.is_whole() {
+        return Err(Fault::Malformed(format!("{path}: not a whole list")));
+    }
+    Ok(listed)
 }
 
 fn read<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<T, Fault> {

@@ -4,9 +4,7 @@
 //! the router ordered, and draining where the list says so. The epoch counts the changes that this process saw, so
 //! epochs of two nodes cannot be compared, and need not be (routing-protocol.md M5).
 
-use std::fs::File;
-use std::io::{Error, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -14,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use super::telling::Telling;
 use super::todo::{Orders, Registration};
 use crate::cluster::members::MemberList;
+use crate::config::text_file;
 use crate::control::plan::ControlFault;
 use crate::limits::{MEMBERS_FILE_BYTES, MEMBERS_FILE_MS};
 use crate::metrics::Metric;
@@ -24,6 +23,8 @@ use crate::time::Mono;
 pub(super) struct List {
     path: PathBuf,
     node_id: NodeId,
+    /// Where peers reach this node, if the list does not say it.
+    rpc_addr: String,
     incarnation: Incarnation,
     /// As the router has ordered it.
     state: MemberState,
@@ -38,13 +39,22 @@ impl List {
     /// Reads the list.
     pub(super) fn new(path: PathBuf, own: &Member) -> Result<Self, ControlFault> {
         let fault = |why: String| ControlFault::Members { path: path.clone(), why };
-        let text = read(&path).map_err(|error| fault(error.to_string()))?;
+        let text = text_file::contents(&path, MEMBERS_FILE_BYTES).map_err(fault)?;
         let members = members(&text).map_err(fault)?;
         if !members.iter().any(|member| member.node_id == own.node_id) {
             return Err(fault(not_listed(&own.node_id, &members)));
         }
-        let (node_id, incarnation) = (own.node_id.clone(), own.incarnation);
-        Ok(Self { path, node_id, incarnation, state: MemberState::Joining, text, members, epoch: 1 })
+        let (node_id, rpc_addr, incarnation) = (own.node_id.clone(), own.rpc_addr.clone(), own.incarnation);
+        Ok(Self {
+            path,
+            node_id,
+            rpc_addr,
+            incarnation,
+            state: MemberState::Joining,
+            text,
+            members,
+            epoch: 1,
+        })
     }
 
     /// Tells the list and its changes, until the end is wanted.
@@ -65,8 +75,8 @@ impl List {
 
     /// Reads the file again. It is small and on this host: reading it holds nobody up.
     fn look(&mut self, telling: &Telling<'_>) {
-        let read = read(&self.path);
-        let text = read.unwrap_or_else(|error| format!("\0 {error}"));
+        let read = text_file::contents(&self.path, MEMBERS_FILE_BYTES);
+        let text = read.unwrap_or_else(|why| format!("\0 {why}"));
         if text == self.text {
             if telling.is_in_doubt() {
                 telling.observe(self.view());
@@ -124,20 +134,15 @@ impl List {
             true => Member {
                 incarnation: self.incarnation,
                 state: if member.state == MemberState::Draining { member.state } else { self.state },
+                rpc_addr: match member.rpc_addr.as_str() {
+                    "" => self.rpc_addr.clone(),
+                    listed => listed.to_owned(),
+                },
                 ..member.clone()
             },
             false => member.clone(),
         };
         View::new(Epoch(self.epoch), self.members.iter().map(member).collect())
-    }
-}
-
-fn read(path: &Path) -> Result<String, Error> {
-    let mut text = String::new();
-    let read = File::open(path)?.take(MEMBERS_FILE_BYTES + 1).read_to_string(&mut text)?;
-    match read as u64 > MEMBERS_FILE_BYTES {
-        true => Err(Error::other(format!("more than {MEMBERS_FILE_BYTES} bytes"))),
-        false => Ok(text),
     }
 }
 

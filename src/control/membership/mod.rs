@@ -4,11 +4,12 @@
 //! Call order: the thread writes the own record as joining and takes its lease, then says [`MembershipNews::Joined`]
 //! once; from then on it tells what it sees, and does what it is ordered.
 //!
-//! `listed` is a file, `etcd` keeps the own record and lease there and `etcd_watch` follows the others', `record` is
+//! `listed` is a file, `etcd` keeps the own record and lease there and `etcd_watch` follows the others' (`etcd_txn`: their words), `record` is
 //! the form of both; `kubernetes` keeps a `Lease` object there (`lease_object`); `telling` is what is believed and
 //! told, `todo` what is ordered and not done, `lock` the file that keeps a second process from the node's name.
 
 mod etcd;
+mod etcd_txn;
 mod etcd_watch;
 mod kubernetes;
 mod lease_object;
@@ -114,6 +115,9 @@ pub enum MembershipNews {
         /// What became of the own record.
         own: OwnRecord,
     },
+    /// What keeps this node from its record, its lease or the others', in words for the operator. `None`: nothing any
+    /// more.
+    Trouble(Option<String>),
 }
 
 /// What the router orders. Each is tried until it is done or pointless.
