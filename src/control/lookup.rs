@@ -1,4 +1,5 @@
-//! Names that rpc thread 0 dials: it must not wait for a resolver, so it orders a look-up here and hears what was found.
+//! Names that rpc thread 0 dials: it must not wait for a resolver, so it orders a look-up here and hears what came of
+//! it.
 //!
 //! What always holds: each order that was taken has one answer, unless the thread ends first; nothing is remembered
 //! from one order to the next; look-ups that hang do not keep other parts of the thread from theirs.

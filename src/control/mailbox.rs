@@ -2,8 +2,8 @@
 //!
 //! The lanes: *webhooks* (full: dropped by the caller, as upstream drops them), *token orders* (full: the caller
 //! answers its own question), *membership orders* (full: the caller orders again), *names* to be looked up (full: the
-//! caller dials later), and what is *wanted*, which is a level and has always room. An order about tokens that was taken and asks for an answer has one, unless the thread
-//! ends first.
+//! caller dials later), and what is *wanted*, which is a level and has always room. An order about tokens that was
+//! taken and asks for an answer has one, unless the thread ends first; so has a name.
 
 use std::fmt;
 use std::sync::Arc;

@@ -74,8 +74,8 @@ pub const WEBHOOKS_MAX: usize = 100;
 pub const WEBHOOKS_IN_FLIGHT_MAX: usize = 2;
 /// Bytes of a webhook's answer. More: it counts as malformed.
 pub const WEBHOOK_ANSWER_BYTES: usize = 64 * 1024;
-/// Threads that look names up for etcd, Kubernetes, OpenIM 3.5's services, Redis, webhooks and links to other nodes. More
-/// lookups: they wait.
+/// Threads that look names up for etcd, Kubernetes, OpenIM 3.5's services, Redis, webhooks and links to other nodes.
+/// More lookups: they wait.
 pub const NAME_LOOKUPS_MAX: usize = 4;
 /// Names of other nodes that wait to be looked up, one for each. More: refused, and dialled later.
 pub const NAME_ORDERS_MAX: usize = super::MEMBERS_MAX;

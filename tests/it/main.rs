@@ -18,6 +18,7 @@ mod assign_dispatch;
 mod bad_input;
 mod churn;
 mod cluster;
+mod cluster_lists;
 mod commands;
 mod control;
 mod doctor;

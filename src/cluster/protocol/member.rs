@@ -240,8 +240,7 @@ impl Node {
         })
     }
 
-    /// Under lists: whom this node counts, and itself (who does not list it learns so where it is), for those that greet
-    /// it.
+    /// Under lists: whom this node counts, for those that greet it; and itself, so that all learn where it is.
     pub(super) fn known(&self) -> Vec<Known> {
         if self.views == Views::Ordered {
             return Vec::new();

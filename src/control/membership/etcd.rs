@@ -155,7 +155,9 @@ impl<'a> Registrant<'a> {
             return Ok(revision);
         }
         let by = format!(
-            "another process of {node_id} lives, incarnation {} at {}; this one, at {}, waits until it has ended: end              one of them, or give it a cluster.node_id of its own. After a crash the other's lease ends within {} s,              and this node goes on by itself",
+            "another process of {node_id} lives, incarnation {} at {}; this one, at {}, waits until it has ended: end \
+             one of them, or give it a cluster.node_id of its own. After a crash the other's lease ends within {} s, \
+             and this node goes on by itself",
             last.incarnation, last.rpc_addr, self.own.rpc_addr, self.plan.lease_s
         );
         self.telling.name_taken(Some(&by));

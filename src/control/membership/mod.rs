@@ -4,9 +4,10 @@
 //! Call order: the thread writes the own record as joining and takes its lease, then says [`MembershipNews::Joined`]
 //! once; from then on it tells what it sees, and does what it is ordered.
 //!
-//! `listed` is a file, `etcd` keeps the own record and lease there and `etcd_watch` follows the others' (`etcd_txn`: their words), `record` is
-//! the form of both; `kubernetes` keeps a `Lease` object there (`lease_object`); `telling` is what is believed and
-//! told, `todo` what is ordered and not done, `lock` the file that keeps a second process from the node's name.
+//! `listed` is a file, `etcd` keeps the own record and lease there and `etcd_watch` follows the others' (`etcd_txn`:
+//! their words), `record` is the form of both; `kubernetes` keeps a `Lease` object there (`lease_object`); `telling` is
+//! what is believed and told, `todo` what is ordered and not done, `lock` the file that keeps a second process from the
+//! node's name on this host.
 
 mod etcd;
 mod etcd_txn;

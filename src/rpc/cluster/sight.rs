@@ -167,8 +167,8 @@ impl Mesh {
                 ));
             } else if let Some(other) = said.get(id).filter(|other| **other != own) {
                 lines.push(format!(
-                    "{id} places users by other members than this node ({other}, here {own}): each push asks it; if this \
-                     stays, compare both: pinion route diff"
+                    "{id} places users by other members than this node ({other}, here {own}): each push asks it; if \
+                     this stays, compare both: pinion route diff"
                 ));
             }
         }

@@ -70,7 +70,8 @@ impl Inner {
         if before.is_none() {
             tracing::warn!(
                 peer = %from, at,
-                "a node without an address among this node's members asks to be dialled: is it missing in cluster.members?"
+                "a node that has no address among this node's members is dialled, as it asks: is it missing in \
+                 cluster.members?"
             );
         }
         guests.insert(from.clone(), Rc::clone(&guest));

@@ -2,9 +2,10 @@
 //! section 5), on rpc thread 0.
 //!
 //! `transport` is one stream, `dial` keeps those to higher ids (`target`: where they are), `accept` serves those of
-//! lower ids, and `knock` asks lower ids that are silent to dial. What is said is the router's business (`cluster::protocol::link`), how it is written the codec's. What always holds: a transport that
-//! carried a Hello is reported closed exactly once; frames of a transport come in order, none is lost but by its end;
-//! what waits for one peer is bounded. Not here: who the peers are.
+//! lower ids, and `knock` asks lower ids that are silent to dial. What is said is the router's business
+//! (`cluster::protocol::link`), how it is written the codec's. What always holds: a transport that carried a Hello is
+//! reported closed exactly once; frames of a transport come in order, none is lost but by its end; what waits for one
+//! peer is bounded. Not here: who the peers are.
 //!
 //! Connections of peers come to any rpc thread, since the kernel spreads them; a thread other than 0 refuses the call,
 //! and the dialler tries again at once, from another port.
