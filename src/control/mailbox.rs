@@ -253,3 +253,31 @@ impl fmt::Debug for ControlThread {
         f.write_str("ControlThread(..)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{MEMBERSHIP_ORDERS_MAX, NAME_ORDERS_MAX};
+    use crate::placement::view::MemberState;
+
+    #[test]
+    fn a_full_lane_gives_orders_back_and_counts_them_and_an_ended_thread_says_so() {
+        let (address, _want, mut inbox) = mailbox();
+        let order = || MembershipOrder::Record(MemberState::Active);
+        for _ in 0..MEMBERSHIP_ORDERS_MAX {
+            address.membership(order()).unwrap();
+        }
+        assert_eq!(address.membership(order()), Err(Refused::Full(order())));
+        assert!(inbox.membership.try_recv().is_ok());
+        assert_eq!(address.membership(order()), Ok(()));
+        for _ in 0..NAME_ORDERS_MAX {
+            address.look_up("a:1".to_owned()).unwrap();
+        }
+        assert_eq!(address.look_up("b:1".to_owned()), Err(Refused::Full("b:1".to_owned())));
+        let refused = [&inbox.post.membership_refused, &inbox.post.names_refused];
+        assert_eq!(refused.map(|count| count.load(Ordering::Relaxed)), [1, 1]);
+        drop((inbox.membership, inbox.names));
+        assert_eq!(address.membership(order()), Err(Refused::Closed(order())));
+        assert_eq!(address.look_up("b:1".to_owned()), Err(Refused::Closed("b:1".to_owned())));
+    }
+}

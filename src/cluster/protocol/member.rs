@@ -269,11 +269,22 @@ impl Node {
     }
 
     /// Whether the barrier waits for somebody (M5). Under lists a listed node that cannot be reached does not stop a
-    /// start: it lists this node as well, so it accounts for it without having met it (A5). Nobody else does.
+    /// start: it lists this node as well, so it accounts for it without having met it (A5). Nobody else does, and none
+    /// that says otherwise.
     fn waits_for_others(&self) -> bool {
-        let patient = self.joined_at.is_none_or(|at| self.now.mono.since_ms(at) < LIST_BARRIER_MS);
-        let listed = (self.views == Views::Ordered || patient) && self.ungreeted().next().is_some();
+        let recent = |since: Mono| self.now.mono.since_ms(since) < LIST_BARRIER_MS;
+        let all = self.views == Views::Ordered || self.joined_at.is_none_or(recent);
+        let uncounting = |member: &Member| {
+            let peer = self.peers.get(&member.node_id);
+            peer.and_then(|peer| peer.uncounting).is_some_and(recent)
+        };
+        let listed = self.ungreeted().any(|member| all || uncounting(member));
         listed || self.strangers().next().is_some()
+    }
+
+    /// A peer without a link says that it does not count this node.
+    pub(super) fn uncounted(&mut self, by: NodeId) {
+        self.peers.entry(by).or_default().uncounting = Some(self.now.mono);
     }
 
     pub(super) fn pass_barrier(&mut self) {

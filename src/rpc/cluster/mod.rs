@@ -73,6 +73,8 @@ struct Shared {
     tickets: Cell<u64>,
     /// Why peers are not linked, as the links said last.
     refusals: RefCell<BTreeMap<NodeId, String>>,
+    /// Peers of which two processes were seen, and when last.
+    clashes: RefCell<BTreeMap<NodeId, (String, Mono)>>,
     /// By what placement peers go, as they said last.
     said: RefCell<BTreeMap<NodeId, Fingerprint>>,
 }
@@ -146,6 +148,7 @@ impl Mesh {
                 asleep_until: Cell::new(Mono(0)),
                 tickets: Cell::new(0),
                 refusals: RefCell::default(),
+                clashes: RefCell::default(),
                 said: RefCell::default(),
             }
         });
@@ -201,6 +204,7 @@ impl Mesh {
                 self.look_at(&peer, &frame);
                 self.input(Input::Frame(peer, frame));
             }
+            LinkEvent::Uncounted(peer) => self.input(Input::Uncounted(peer)),
             LinkEvent::Closed(peer, generation) => self.input(Input::Closed(peer, generation)),
             LinkEvent::Refused { peer, why } => {
                 let said = self.shared.refusals.borrow_mut().insert(peer.clone(), why.clone());
@@ -225,17 +229,19 @@ impl Mesh {
         shared.said.borrow_mut().insert(peer.clone(), hello.fingerprint);
         let driver = shared.driver.borrow();
         let met = driver.node().and_then(|node| node.greeted(peer));
-        if let Some(met) = met.filter(|met| *met > hello.incarnation) {
-            shared.exchange.count(Metric::NameClashes);
-            let why = format!(
-                "two processes are named {peer}: incarnation {met} was linked, and now {} wants to be; end the earlier \
-                 one, or give it a cluster.node_id of its own",
-                hello.incarnation
-            );
-            let said = shared.refusals.borrow_mut().insert(peer.clone(), why.clone());
-            if said.as_ref() != Some(&why) {
-                tracing::error!(%peer, why, "no link");
-            }
+        let Some(met) = met.filter(|met| *met > hello.incarnation) else { return };
+        let own_word = hello.knows.iter().find(|known| known.node == *peer);
+        let at = own_word.map(|known| format!(" (at {})", known.rpc_addr.as_str())).unwrap_or_default();
+        let why = format!(
+            "two processes are named {peer}: incarnation {met} has a link, and {}{at} asks for one; end the earlier, or \
+             give it a cluster.node_id of its own",
+            hello.incarnation
+        );
+        shared.exchange.count(Metric::NameClashes);
+        shared.links.deny(peer, frame.generation, &why);
+        let said = shared.clashes.borrow_mut().insert(peer.clone(), (why.clone(), clock::now().mono));
+        if said.is_none_or(|(said, _)| said != why) {
+            tracing::error!(%peer, why, "no link");
         }
     }
 

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::{Mesh, source_name};
 use crate::cluster::protocol::Node;
 use crate::config::cluster::{MembershipSource, PushMode};
+use crate::limits::CLUSTER_CLASH_MS;
 use crate::placement::Algorithm;
 use crate::placement::view::{Member, NodeId};
 use crate::shard::clock;
@@ -158,6 +159,10 @@ impl Mesh {
             Some(why) => format!("not linked to {id} ({why}): pushes are not complete"),
             None => format!("not linked to {id}: pushes are not complete"),
         }));
+        let now = clock::now().mono;
+        let clashes = shared.clashes.borrow();
+        let recent = clashes.values().filter(|(_, at)| now.since_ms(*at) < CLUSTER_CLASH_MS);
+        lines.extend(recent.map(|(why, _)| why.clone()));
         let (lists, own) = (shared.config.source == MembershipSource::Static, node.placement().fingerprint());
         let said = shared.said.borrow();
         for id in node.linked() {

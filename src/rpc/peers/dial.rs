@@ -27,11 +27,10 @@ use crate::shard::clock;
 use crate::wire::grpc::{Status, code};
 
 /// Why an attempt gave no link.
-enum Missed {
-    /// Another thread of the peer took it.
-    OtherThread,
-    /// This.
-    Refused(String),
+pub(super) struct Missed {
+    pub(super) why: String,
+    /// With which status the peer answered, if it did.
+    pub(super) code: Option<i32>,
 }
 
 /// Keeps a link to a peer, or makes one, until it is stopped.
@@ -49,9 +48,9 @@ pub(super) async fn keep(inner: Rc<Inner>, target: Rc<Target>) {
                     backoff.reset();
                 }
             }
-            Err(why) => {
-                target.note(Some(why.clone()));
+            Err(Missed { why, .. }) => {
                 inner.refuse(&target.peer, &why);
+                target.note(Some(why));
             }
         }
         if target.duty() == Duty::Once {
@@ -62,18 +61,18 @@ pub(super) async fn keep(inner: Rc<Inner>, target: Rc<Target>) {
 }
 
 /// One attempt: again and again without a pause while it meets other threads of the peer.
-pub(super) async fn attempt(inner: &Inner, target: &Target, count: &Count) -> Result<Wire, String> {
+pub(super) async fn attempt(inner: &Inner, target: &Target, count: &Count) -> Result<Wire, Missed> {
     let within = Duration::from_millis(limits::LINK_CONNECT_MS);
     for _ in 0..limits::LINK_SEATS_MAX {
         count.add(1);
-        match monoio::time::timeout(within, open(inner, target)).await {
-            Ok(Ok(wire)) => return Ok(wire),
-            Ok(Err(Missed::Refused(why))) => return Err(why),
-            Ok(Err(Missed::OtherThread)) => inner.plan.turns.turn().await,
-            Err(_) => return Err(target.said(&format!("no link within {} ms", within.as_millis()))),
+        let opened = monoio::time::timeout(within, open(inner, target)).await;
+        let late = || Err(target.missed_by(&format!("no link within {} ms", within.as_millis())));
+        match opened.unwrap_or_else(|_| late()) {
+            Err(missed) if missed.code == Some(code::ABORTED) => inner.plan.turns.turn().await,
+            opened => return opened,
         }
     }
-    Err(target.said("its thread that keeps links was not reached: is it a Pinion node?"))
+    Err(target.missed_by("its thread that keeps links was not reached: is it a Pinion node?"))
 }
 
 /// A stream that the peer lets in, and the connection below it.
@@ -104,7 +103,7 @@ async fn link(inner: &Rc<Inner>, target: &Target, wire: Wire) {
 }
 
 async fn open(inner: &Inner, target: &Target) -> Result<Wire, Missed> {
-    let refused = |text: String| Missed::Refused(target.said(&text));
+    let refused = |text: String| target.missed_by(&text);
     let (address, host) = target.place(inner).await.map_err(refused)?;
     let socket = TcpStream::connect_addr(address).await;
     let socket = socket.and_then(|socket| socket.set_nodelay(true).and_then(|()| socket.into_poll_io()));
@@ -130,8 +129,7 @@ async fn open(inner: &Inner, target: &Target) -> Result<Wire, Missed> {
     let calling = call(sender, request);
     match drive(&mut connection, &verdict, calling).await.map_err(|why| refused(closed(&why)))? {
         Ok((out, reader)) => Ok(Wire { connection, verdict, out, reader }),
-        Err(Ended::Refused(status)) if status.code == code::ABORTED => Err(Missed::OtherThread),
-        Err(Ended::Refused(status)) => Err(refused(remedy(&status))),
+        Err(Ended::Refused(status)) => Err(Missed { code: Some(status.code), ..refused(remedy(&status)) }),
         Err(Ended::Gone(why) | Ended::Fault(_, why)) => Err(refused(closed(&why))),
         Err(other) => Err(refused(format!("{other:?}"))),
     }

@@ -6,14 +6,17 @@
 
 use std::rc::Rc;
 
-use super::Inner;
 use super::dial;
 use super::target::{Duty, Target};
+use super::{Inner, LinkEvent};
 use crate::config::Endpoint;
 use crate::limits::{LINK_GUESTS_MAX, LINK_KNOCK_MS};
 use crate::placement::view::NodeId;
 use crate::rpc::channel::backoff::Backoff;
 use crate::wire::grpc::{Status, code};
+
+/// Who knocks is not among the members.
+const UNKNOWN: i32 = code::NOT_FOUND;
 
 /// Asks a peer of a lower id to dial this node, as long as there is no link.
 pub(super) async fn keep(inner: Rc<Inner>, target: Rc<Target>) {
@@ -30,8 +33,11 @@ pub(super) async fn keep(inner: Rc<Inner>, target: Rc<Target>) {
         if target.is_stopped() || !inner.of_peer(&target.peer).is_empty() {
             continue; // it came meanwhile
         }
-        if let Err(why) = answered {
-            inner.refuse(&target.peer, &why);
+        if let Err(missed) = answered {
+            if missed.code == Some(UNKNOWN) {
+                inner.tell(LinkEvent::Uncounted(target.peer.clone()));
+            }
+            inner.refuse(&target.peer, &missed.why);
         }
     }
 }
@@ -58,7 +64,7 @@ impl Inner {
         let mut guests = self.guests.borrow_mut();
         let before = guests.get(from).filter(|guest| !guest.is_stopped() || guest.address == at).cloned();
         if let Some(guest) = before.as_ref().filter(|guest| !guest.is_stopped()) {
-            return said(guest);
+            return Status { code: UNKNOWN, ..said(guest) };
         }
         guests.retain(|id, guest| !guest.is_stopped() || id == from);
         if !guests.contains_key(from) && guests.len() >= LINK_GUESTS_MAX {
@@ -79,6 +85,7 @@ impl Inner {
         monoio::spawn(dial::keep(Rc::clone(self), Rc::clone(&guest)));
         let mut status = said(&guest);
         status.message = format!("{}; {}", unknown(own, from), status.message);
+        status.code = UNKNOWN;
         status
     }
 }

@@ -54,6 +54,8 @@ pub enum LinkEvent {
     Frame(NodeId, Frame),
     /// The transport of that generation has ended. `acceptor` may be zero: see [`Generation::is_same_transport`].
     Closed(NodeId, Generation),
+    /// That peer lives, and says that it has no address of this node among its members; it dials this node, as asked.
+    Uncounted(NodeId),
     /// No link, and why: for the log and the operator. It is dialled again all the same.
     Refused {
         /// With whom.
@@ -187,6 +189,12 @@ impl Links {
     pub fn close(&self, peer: &NodeId, generation: Generation) {
         let of_peer = self.inner.of_peer(peer);
         of_peer.iter().filter(|transport| transport.carries(&generation)).for_each(|one| one.close());
+    }
+
+    /// The same, and tells the peer why not, if it dialled.
+    pub fn deny(&self, peer: &NodeId, generation: Generation, why: &str) {
+        let of_peer = self.inner.of_peer(peer);
+        of_peer.iter().filter(|transport| transport.carries(&generation)).for_each(|one| one.deny(why));
     }
 
     /// Sends what is queued, within [`crate::limits::LINK_FLUSH_MS`], and ends all links; none is made any more, and

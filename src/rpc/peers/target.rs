@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 
 use super::Inner;
+use super::dial::Missed;
 use crate::config::Endpoint;
 use crate::control::lookup::NameAnswer;
 use crate::placement::view::NodeId;
@@ -94,12 +95,13 @@ impl Target {
         self.missed.borrow().clone()
     }
 
-    /// That, with where it was tried.
-    pub(super) fn said(&self, text: &str) -> String {
-        match self.address.as_str() {
+    /// An attempt that gave no link, with where it was made.
+    pub(super) fn missed_by(&self, text: &str) -> Missed {
+        let why = match self.address.as_str() {
             "" => text.to_owned(),
             address => format!("{address}: {text}"),
-        }
+        };
+        Missed { why, code: None }
     }
 
     /// Where to connect to now, and what its certificate is to be for.

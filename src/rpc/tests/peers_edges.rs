@@ -11,6 +11,7 @@ use crate::config::RpcLimits;
 use crate::control::lookup::NameAnswer;
 use crate::limits::{LINK_PEERS_MAX, LINK_SEATS_MAX, LINK_TRANSPORTS_MAX};
 use crate::rpc::budget::Ration;
+use crate::rpc::peers::LinkEvent;
 use crate::rpc::server::{self, Server};
 use crate::shard::turn::Turns;
 
@@ -61,6 +62,7 @@ fn a_node_that_the_dialler_does_not_know_asks_and_is_dialled() {
         dial(&c, &[("b", b.address.to_string()), ("c", at_c.clone())]);
         until_up(&b, &c).await;
         c.until_refused("b has no address of c among its members").await;
+        assert!(c.heard.borrow().contains(&LinkEvent::Uncounted(b.id.clone())));
         assert_eq!((b.count_of(Metric::PeerOpened), c.count_of(Metric::PeerOpened)), (1, 0));
         assert!(c.count_of(Metric::PeerKnocks) > 0 && b.refusals().is_empty());
         // Now it is a member: the link stays, and is made anew when it ends.
@@ -85,6 +87,7 @@ fn a_node_that_cannot_be_reached_at_its_listed_address_is_told_which_that_is() {
         dial(&c, &[("b", b.address.to_string()), ("c", c.address.to_string())]);
         c.until_refused(&format!("b dials c at {wrong}; the last attempt: {wrong}: cannot connect")).await;
         assert_eq!((b.links.up(), c.links.up()), (0, 0), "the list counts, not who asks");
+        assert!(!c.heard.borrow().contains(&LinkEvent::Uncounted(b.id.clone())), "b counts it");
         // Who names no address that can be dialled is told so, and nothing is dialled.
         let d = Peer::start("d", &turns);
         dial(&d, &[("b", b.address.to_string()), ("d", "d".to_owned())]);
@@ -92,6 +95,19 @@ fn a_node_that_cannot_be_reached_at_its_listed_address_is_told_which_that_is() {
         // Nobody to ask: it is said what is missing.
         dial(&d, &[("b", String::new()), ("e", String::new())]);
         d.until_refused("it has no address HOST:PORT").await;
+    });
+}
+
+#[test]
+fn who_dialled_and_is_denied_is_told_why() {
+    on_each(async |turns: Turns| {
+        let (a, b) = (Peer::start("a", &turns), Peer::start("b", &turns));
+        a.dial(&[&b]);
+        until_up(&a, &b).await;
+        b.links.deny(&a.id, b.up.borrow()[&a.id], "two processes are named a");
+        until("both hear", || a.closed() == 1 && b.closed() == 1).await;
+        a.until_refused("status 9: two processes are named a").await;
+        b.until_refused("two processes are named a").await;
     });
 }
 
