@@ -6,6 +6,7 @@ mod kubernetes;
 mod membership;
 mod membership_kubernetes;
 mod membership_listed;
+mod nodes;
 mod redis;
 mod redis_cluster;
 mod registration;
