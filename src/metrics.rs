@@ -291,6 +291,9 @@ metrics! {
     MembershipFailures Counter "pinion_cluster_source_failures_total" "Connections to the source of the members that failed or broke, and lists that could not be read.";
     RecordsLost Counter "pinion_cluster_records_written_total" ("record" = "lost") "Records of other nodes that this node changed.";
     RecordsForgotten Counter "pinion_cluster_records_written_total" ("record" = "forgotten") "Records of other nodes that this node changed.";
+    SourceForeign Gauge "pinion_cluster_source_foreign" "1 while etcd is another cluster than the one this node registered in: it was restored or replaced, and nothing of it is believed. See tuning/cluster.md.";
+    NameTaken Gauge "pinion_cluster_name_taken" "1 while another process runs under this node's cluster.node_id: this one waits, or is to end. The log names both.";
+    NameClashes Counter "pinion_cluster_name_clashes_total" "Times that another living process was found to have this node's cluster.node_id, or that of a peer.";
     MembershipOrdersRefused Counter "pinion_cluster_orders_refused_total" "Orders about records that found their lane full; they are given again.";
     Subscribed Gauge "pinion_redis_subscribed" "1 while the subscription to online_change is in place.";
     Subscriptions Counter "pinion_redis_subscriptions_total" "Times that the subscription to online_change was made.";
@@ -323,6 +326,9 @@ metrics! {
     PeerOverflows Counter "pinion_peer_links_ended_total" ("reason" = "overflow") "Links ended by this node for cause.";
     PeerStalls Counter "pinion_peer_links_ended_total" ("reason" = "stalled") "Links ended by this node for cause.";
     PeerFaults Counter "pinion_peer_links_ended_total" ("reason" = "unreadable") "Links ended by this node for cause.";
+    PeerKnocks Counter "pinion_peer_knocks_total" "Nodes of lower ids that were asked to dial this one, since no link with them stood for a while: does their list of members have this node, and do they reach it?";
+    PeerNameFailures Counter "pinion_peer_name_failures_total" "Names of other nodes that could not be looked up: see cluster.rpc_address of the node that the log names.";
+    NameOrdersRefused Counter "pinion_peer_name_orders_refused_total" "Names of other nodes that found too many waiting to be looked up; they are dialled later.";
     PeerTooLarge Counter "pinion_peer_frames_too_large_total" "Questions to another node that were too large to be sent; their verdicts name it.";
     NewsDeferred Counter "pinion_control_news_deferred_total" "Times that the rpc thread had no room for news of the control thread.";
     DrainEvicted Counter "pinion_drain_evicted_total" "Sessions ended by a drain.";

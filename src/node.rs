@@ -123,6 +123,8 @@ pub struct Node {
     view: Option<Box<View>>,
     /// The assign API has not heard of them.
     members_untold: bool,
+    /// Their names, on the way to it.
+    lookup: roster::LookUp,
     /// While the node empties itself.
     drain: Option<Drain>,
     adopting: Adopting,
@@ -193,6 +195,7 @@ impl Node {
             reload,
             blocks: started.blocks,
             members_untold: started.view.is_some(),
+            lookup: roster::LookUp::default(),
             view: started.view,
             drain: None,
             adopting,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::peer_tls::PeerTls;
 use super::value::Endpoint;
 use crate::cluster::adoption::{self, Claim};
 use crate::limits;
@@ -57,9 +58,11 @@ pub struct ClusterConfig {
     pub ws_url: String,
     /// `cluster.rpc_address`: where peers reach `rpc.listen`; `None`: the address and port of `rpc.listen`.
     pub rpc_address: Option<Endpoint>,
+    /// What the files of `rpc.tls_*` and `cluster.peer_*` say; `None`: nodes speak plain HTTP/2, or there are none.
+    pub peer_tls: Option<PeerTls>,
     /// `cluster.peer_ca`: who signed the certificates of the other nodes' `rpc.tls_cert`; `None`: `rpc.tls_client_ca`.
     pub peer_ca: Option<PathBuf>,
-    /// `cluster.peer_name`: the name that each of those certificates has; `None`: the address that is dialled.
+    /// `cluster.peer_name`: the name that each of those certificates has; `None`: the host or address that is dialled.
     pub peer_name: Option<String>,
     /// `cluster.placement`: `rendezvous` or `ring TEXT` with `{node_id}` in it; default rendezvous.
     pub placement: Algorithm,

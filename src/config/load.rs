@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use super::cluster::MembershipSource;
 use super::cluster_checks;
 use super::fault::{Fault, Faults, Origin};
 use super::layout::{self, Counts};
 use super::machine::Machine;
 use super::openim::combine;
+use super::peer_tls::PeerTls;
 use super::settings::{AUTO, Draft, SETTINGS, Setting, Visibility, setting};
 use super::sources::{self, Given, Sources};
+use super::tls::TlsFault;
 use super::{Config, RecordMode, assign, tls};
 use crate::limits::{CONNECTIONS_MAX, FILES_RESERVED_MAX};
 use crate::session::handshake::origin::ProxyHeader;
@@ -154,13 +157,10 @@ pub fn load(
         }
     }
     warnings.extend(cluster_checks::warnings(&draft.config));
-    match tls::load(&draft.config.rpc, now, &mut warnings) {
-        Ok(tls) => draft.config.rpc.tls = tls,
-        Err(found) => {
-            let judge = Judge { config: &draft.config, origins: &origins };
-            let example = |key| setting(key).map(|s| s.example).unwrap_or_default();
-            cross.extend(found.iter().map(|(key, text)| judge.fault(key, text, example(key))));
-        }
+    if let Err(found) = read_tls(&mut draft.config, now, &mut warnings) {
+        let judge = Judge { config: &draft.config, origins: &origins };
+        let example = |key| setting(key).map(|s| s.example).unwrap_or_default();
+        cross.extend(found.iter().map(|(key, text)| judge.fault(key, text, example(key))));
     }
     let cross: Vec<Fault> = cross.into_iter().filter(|fault| sound(&fault.key)).collect();
     faults.extend(cross);
@@ -169,6 +169,15 @@ pub fn load(
     } else {
         Err(Faults(faults))
     }
+}
+
+/// Reads the certificates of the gRPC port, and then those of links to other nodes, if there are others.
+fn read_tls(config: &mut Config, now: UnixMs, warnings: &mut Vec<String>) -> Result<(), Vec<TlsFault>> {
+    config.rpc.tls = tls::load(&config.rpc, now, warnings)?;
+    if config.cluster.source != MembershipSource::None {
+        config.cluster.peer_tls = PeerTls::of(config).map_err(|fault| vec![fault])?;
+    }
+    Ok(())
 }
 
 /// A gRPC port that asks nobody for anything (spec 13, trap 24).

@@ -20,6 +20,7 @@ mod load;
 pub mod machine;
 pub mod member_file;
 pub mod openim;
+pub mod peer_tls;
 pub mod pem;
 mod planted;
 pub mod policy;

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 
+use super::peer_tls::PeerTls;
 use super::{AssignPolicy, Backend, Config, RpcConfig, RpcLimits, Tls, Token, UserNames, WebhooksConfig};
 use crate::hub::login_policy::LoginPolicy;
 use crate::hub::policy::HubPolicy;
@@ -59,6 +60,8 @@ pub struct RpcPolicy {
     pub token: Option<Token>,
     /// What the files of `rpc.tls_*` say.
     pub tls: Option<Tls>,
+    /// What the files of `cluster.peer_*` and `rpc.tls_*` say: for new links to other nodes; thread 0 only.
+    pub peer_tls: Option<PeerTls>,
     /// `auth.admin_users`.
     pub admins: Vec<String>,
     /// `http.token`.
@@ -83,6 +86,7 @@ impl RpcPolicy {
             allow: config.rpc.allow.clone(),
             token: config.rpc.token.clone(),
             tls: config.rpc.tls.clone(),
+            peer_tls: config.cluster.peer_tls.clone(),
             admins: config.auth.admin_users.clone(),
             http_token: config.http_token.clone(),
             webhooks: config.openim.webhooks.clone(),
@@ -194,7 +198,7 @@ mod tests {
     fn what_reloads_is_in_a_policy_and_nothing_else_is() {
         for setting in SETTINGS {
             // Their value is a path; what the file says is in the policy (`tests/it/reload.rs`).
-            if setting.key.starts_with("rpc.tls_") {
+            if setting.key.starts_with("rpc.tls_") || setting.key.starts_with("cluster.peer_") {
                 continue;
             }
             let changed = changed(setting).unwrap_or_else(|| panic!("{}: nothing to try", setting.key));

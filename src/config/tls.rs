@@ -51,7 +51,7 @@ impl fmt::Debug for Tls {
 }
 
 /// A setting, and what is wrong with it.
-pub(super) type TlsFault = (&'static str, String);
+pub type TlsFault = (&'static str, String);
 
 /// Reads and checks the files that are set. `None`: TLS is off. What can be lived with goes to `warnings`.
 pub(super) fn load(

@@ -1,9 +1,9 @@
 //! How the other threads reach the control thread. Nothing here waits: what finds its lane full comes back.
 //!
 //! The lanes: *webhooks* (full: dropped by the caller, as upstream drops them), *token orders* (full: the caller
-//! answers its own question), *membership orders* (full: the caller orders again), and what is *wanted*, which is a
-//! level and has always room. An order about tokens that was taken and asks for an answer has one, unless the thread
-//! ends first.
+//! answers its own question), *membership orders* (full: the caller orders again), *names* to be looked up (full: the
+//! caller dials later), and what is *wanted*, which is a level and has always room. An order about tokens that was
+//! taken and asks for an answer has one, unless the thread ends first; so has a name.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,9 +34,11 @@ pub(super) struct Post {
     webhooks: mpsc::Sender<Webhook>,
     tokens: mpsc::Sender<TokenOrder>,
     membership: mpsc::Sender<MembershipOrder>,
+    names: mpsc::Sender<String>,
     webhooks_dropped: AtomicU64,
     tokens_refused: AtomicU64,
     membership_refused: AtomicU64,
+    names_refused: AtomicU64,
 }
 
 /// The thread's own ends.
@@ -44,6 +46,7 @@ pub(super) struct Inbox {
     pub(super) webhooks: mpsc::Receiver<Webhook>,
     pub(super) tokens: mpsc::Receiver<TokenOrder>,
     pub(super) membership: mpsc::Receiver<MembershipOrder>,
+    pub(super) names: mpsc::Receiver<String>,
     pub(super) wanted: Wanted,
     pub(super) post: Arc<Post>,
 }
@@ -91,17 +94,20 @@ pub(super) fn mailbox() -> (ControlAddress, watch::Sender<Want>, Inbox) {
     let (webhook_sender, webhooks) = mpsc::channel(limits::WEBHOOKS_MAX);
     let (token_sender, tokens) = mpsc::channel(limits::TOKEN_ORDERS_MAX);
     let (membership_sender, membership) = mpsc::channel(limits::MEMBERSHIP_ORDERS_MAX);
+    let (name_sender, names) = mpsc::channel(limits::NAME_ORDERS_MAX);
     let (want, wanted) = watch::channel(Want::default());
     let post = Arc::new(Post {
         webhooks: webhook_sender,
         tokens: token_sender,
         membership: membership_sender,
+        names: name_sender,
         webhooks_dropped: AtomicU64::new(0),
         tokens_refused: AtomicU64::new(0),
         membership_refused: AtomicU64::new(0),
+        names_refused: AtomicU64::new(0),
     });
     let address = ControlAddress { post: Arc::clone(&post) };
-    (address, want, Inbox { webhooks, tokens, membership, wanted: Wanted(wanted), post })
+    (address, want, Inbox { webhooks, tokens, membership, names, wanted: Wanted(wanted), post })
 }
 
 impl ControlAddress {
@@ -127,6 +133,14 @@ impl ControlAddress {
     /// It comes back: order it again when there may be room, or the thread has no source of members.
     pub fn membership(&self, order: MembershipOrder) -> Result<(), Refused<MembershipOrder>> {
         send(&self.post.membership, order, &self.post.membership_refused)
+    }
+
+    /// Has `HOST:PORT` looked up; the answer is [`super::news::News::Name`].
+    ///
+    /// # Errors
+    /// It comes back, and has no answer in the news.
+    pub fn look_up(&self, name: String) -> Result<(), Refused<String>> {
+        send(&self.post.names, name, &self.post.names_refused)
     }
 }
 
@@ -192,6 +206,7 @@ impl Post {
         counts.set(Metric::WebhooksDropped, self.webhooks_dropped.load(Ordering::Relaxed));
         counts.set(Metric::TokenOrdersRefused, self.tokens_refused.load(Ordering::Relaxed));
         counts.set(Metric::MembershipOrdersRefused, self.membership_refused.load(Ordering::Relaxed));
+        counts.set(Metric::NameOrdersRefused, self.names_refused.load(Ordering::Relaxed));
     }
 }
 
@@ -236,5 +251,33 @@ impl fmt::Debug for ControlAddress {
 impl fmt::Debug for ControlThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ControlThread(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{MEMBERSHIP_ORDERS_MAX, NAME_ORDERS_MAX};
+    use crate::placement::view::MemberState;
+
+    #[test]
+    fn a_full_lane_gives_orders_back_and_counts_them_and_an_ended_thread_says_so() {
+        let (address, _want, mut inbox) = mailbox();
+        let order = || MembershipOrder::Record(MemberState::Active);
+        for _ in 0..MEMBERSHIP_ORDERS_MAX {
+            address.membership(order()).unwrap();
+        }
+        assert_eq!(address.membership(order()), Err(Refused::Full(order())));
+        assert!(inbox.membership.try_recv().is_ok());
+        assert_eq!(address.membership(order()), Ok(()));
+        for _ in 0..NAME_ORDERS_MAX {
+            address.look_up("a:1".to_owned()).unwrap();
+        }
+        assert_eq!(address.look_up("b:1".to_owned()), Err(Refused::Full("b:1".to_owned())));
+        let refused = [&inbox.post.membership_refused, &inbox.post.names_refused];
+        assert_eq!(refused.map(|count| count.load(Ordering::Relaxed)), [1, 1]);
+        drop((inbox.membership, inbox.names));
+        assert_eq!(address.membership(order()), Err(Refused::Closed(order())));
+        assert_eq!(address.look_up("b:1".to_owned()), Err(Refused::Closed("b:1".to_owned())));
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! - [`plan`]: what to do; [`mailbox`]: how others reach the thread; [`news`]: what it tells.
 //! - `etcd`: endpoints of OpenIM's services, and the own registration; `kubernetes`, `names`: the endpoints where
-//!   nobody registers; `instances`: what is believed of any of them.
+//!   nobody registers; `instances`: what is believed of any of them. [`lookup`]: names that others dial.
 //! - `redis`, [`tokens`]: `online_change`, and the token states of OpenIM 3.5.
 //! - [`webhooks`]: what OpenIM's callbacks are told.
 
@@ -17,6 +17,7 @@ mod counts;
 mod etcd;
 mod instances;
 mod kubernetes;
+pub mod lookup;
 pub mod mailbox;
 pub mod membership;
 mod names;
@@ -127,7 +128,7 @@ fn check(plan: ControlPlan, webhooks: watch::Receiver<Hooks>) -> Result<Parts, C
 async fn run(parts: Parts, inbox: Inbox) {
     let counts = Counts::new(parts.block, parts.now);
     let board = Board::new(parts.news, counts.clone());
-    let Inbox { webhooks, tokens, membership: orders, wanted, post } = inbox;
+    let Inbox { webhooks, tokens, membership: orders, names, wanted, post } = inbox;
     let (servers, subscription) = parts.servers.unzip();
     let keeper = servers.as_ref().map(|servers| Keeper::new(servers, &board, &counts, parts.now));
     let background = async {
@@ -135,6 +136,7 @@ async fn run(parts: Parts, inbox: Inbox) {
             board.offer_always(),
             publish_always(&counts, &post),
             redis::listen_always(servers.as_ref(), subscription, &board, &counts),
+            lookup::answer_always(names, &board, &counts),
         )
     };
     // These finish what was taken when the end is wanted.

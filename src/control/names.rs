@@ -10,14 +10,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::net::lookup_host;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::instances::{Instances, Surroundings};
+use super::lookup::look_up;
 use super::news::DiscoveryState;
 use super::plan::{CONFIRMATION, NamesPlan};
 use crate::backend::openim::Service;
-use crate::limits::CONTROL_CALL_MS;
 use crate::metrics::Metric;
 
 /// See the module's documentation.
@@ -68,7 +67,7 @@ impl<'a> Resolver<'a> {
         for (name, found) in join_all(look_ups).await {
             match found {
                 Ok(addresses) => {
-                    self.known.insert(name, addresses);
+                    self.known.insert(name, addresses.into_iter().collect());
                 }
                 Err(why) => {
                     counts.count(Metric::NameFailures);
@@ -91,13 +90,5 @@ impl<'a> Resolver<'a> {
             (true, false) => DiscoveryState::Current,
             (true, true) => DiscoveryState::Stale,
         }
-    }
-}
-
-async fn look_up(name: &str) -> Result<BTreeSet<SocketAddr>, String> {
-    match timeout(Duration::from_millis(CONTROL_CALL_MS), lookup_host(name)).await {
-        Ok(Ok(found)) => Ok(found.collect()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {CONTROL_CALL_MS} ms")),
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::counts::Counts;
+use super::lookup::NameAnswer;
 use super::membership::MembershipNews;
 use super::tokens::TokenAnswer;
 use crate::backend::openim::Service;
@@ -53,6 +54,8 @@ pub enum News {
     TokenStates(TokenAnswer),
     /// What the source of the cluster's members tells. In order; of each kind that waits only the newest.
     Membership(Box<MembershipNews>),
+    /// What came of [`super::mailbox::ControlAddress::look_up`].
+    Name(NameAnswer),
 }
 
 /// How fresh the endpoints are.
@@ -100,6 +103,8 @@ struct Waiting {
     answers: VecDeque<TokenAnswer>,
     /// In order, at most one of a kind.
     membership: VecDeque<MembershipNews>,
+    /// At most one for each that its reader has ordered and not heard of.
+    names: VecDeque<NameAnswer>,
 }
 
 impl Board {
@@ -164,6 +169,10 @@ impl Board {
         });
     }
 
+    pub(super) fn name(&self, answer: NameAnswer) {
+        self.put(|waiting| waiting.names.push_back(answer));
+    }
+
     pub(super) fn answer(&self, answer: TokenAnswer) {
         self.put(|waiting| waiting.answers.push_back(answer));
     }
@@ -220,6 +229,9 @@ impl Waiting {
         if let Some(news) = self.membership.pop_front() {
             return Some(News::Membership(Box::new(news)));
         }
+        if let Some(answer) = self.names.pop_front() {
+            return Some(News::Name(answer));
+        }
         if let Some((service, endpoints)) = self.endpoints.pop_first() {
             return Some(News::Endpoints { service, endpoints });
         }
@@ -235,6 +247,7 @@ impl Waiting {
         match news {
             News::TokenStates(answer) => self.answers.push_front(answer),
             News::Membership(news) => self.membership.push_front(*news),
+            News::Name(answer) => self.names.push_front(answer),
             News::Endpoints { service, endpoints } => {
                 self.endpoints.insert(service, endpoints);
             }

@@ -74,9 +74,16 @@ pub const WEBHOOKS_MAX: usize = 100;
 pub const WEBHOOKS_IN_FLIGHT_MAX: usize = 2;
 /// Bytes of a webhook's answer. More: it counts as malformed.
 pub const WEBHOOK_ANSWER_BYTES: usize = 64 * 1024;
-/// Threads that look names up for etcd, Kubernetes, OpenIM 3.5's services, Redis and webhooks. More lookups: they wait.
+/// Threads that look names up for etcd, Kubernetes, OpenIM 3.5's services, Redis, webhooks and links to other nodes.
+/// More lookups: they wait.
 pub const NAME_LOOKUPS_MAX: usize = 4;
+/// Names of other nodes that wait to be looked up, one for each. More: refused, and dialled later.
+pub const NAME_ORDERS_MAX: usize = super::MEMBERS_MAX;
+/// Names of other nodes that are looked up at once. More: they wait.
+pub const LOOKUPS_IN_FLIGHT_MAX: usize = 2;
 
+const _: () =
+    assert!(LOOKUPS_IN_FLIGHT_MAX < NAME_LOOKUPS_MAX, "a resolver that hangs leaves threads for others");
 const _: () = assert!(TOKEN_CHECKS_MAX < TOKEN_ORDERS_MAX, "a kick finds room beside all checks");
 const _: () = assert!(CONTROL_BACKOFF_MS < CONTROL_BACKOFF_LONGEST_MS, "the waits grow");
 const _: () = assert!(

@@ -36,6 +36,10 @@ pub const LINK_FLUSH_MS: u64 = 500;
 pub const LINK_BACKOFF_LEAST_MS: u64 = 50;
 /// ... up to this: a peer that is back has its link within so long and a fifth.
 pub const LINK_BACKOFF_MS: u64 = 2_000;
+/// A peer of a lower id that does not dial for so long is asked to, again and again.
+pub const LINK_KNOCK_MS: u64 = 1_500;
+/// Nodes that asked to be dialled and are not among the members here. More: refused, and they ask again.
+pub const LINK_GUESTS_MAX: usize = super::MEMBERS_MAX;
 /// A link that stood so long was good: pauses begin with the least one again.
 pub const LINK_STEADY_MS: u64 = 5_000;
 /// Attempts in a row that found another thread of the peer, without a pause between them.

@@ -67,6 +67,8 @@ pub const DOUBLE_MS: u64 = 15_000;
 pub const DOUBLES_MAX: usize = 262_144;
 /// Whoever has a message on its way to him is looked at again so often, until it is known what became of it.
 pub const DOUBLE_LOOK_MS: u64 = 5;
+/// Two processes of one name that were seen so long ago are not spoken of in `/readyz` any more.
+pub const CLUSTER_CLASH_MS: u64 = 30_000;
 /// A node that waits for others before it accepts clients says so in the log so often.
 pub const CLUSTER_SAY_MS: u64 = 5_000;
 

@@ -99,17 +99,21 @@ impl Node {
         outcome
     }
 
-    /// Tells the assign API who the members are, if it has not heard. Returns after how many milliseconds to try again.
+    /// Tells the assign API who the members are, if it has not heard. Returns after how many milliseconds to do it
+    /// again.
     pub(super) fn tell_view(&mut self) -> u64 {
-        let (Some(view), Some(rpc)) = (&self.view, self.rpcs.first()) else { return u64::MAX };
-        if self.members_untold && self.config.assign.listen.is_some() {
-            let news = MainNews::Members(Box::new(roster::looked_up((**view).clone())));
-            if rpc.address.post(RpcMail::Main(Box::new(news))).is_err() {
-                return STALL_WATCH_MS;
+        let assigns = self.config.assign.listen.is_some();
+        let (Some(view), Some(rpc), true) = (&self.view, self.rpcs.first(), assigns) else { return u64::MAX };
+        if self.members_untold && self.lookup.begin(view) {
+            self.members_untold = false;
+        }
+        if let Some(found) = self.lookup.found() {
+            let news = MainNews::Members(Box::new(found.clone()));
+            if rpc.address.post(RpcMail::Main(Box::new(news))).is_ok() {
+                self.lookup.told();
             }
         }
-        self.members_untold = false;
-        u64::MAX
+        if self.members_untold || !self.lookup.is_idle() { STALL_WATCH_MS } else { u64::MAX }
     }
 
     /// Reads the list of `cluster.members` again, for the assign API of a node that is alone: among others it goes by

@@ -20,15 +20,13 @@ use http::{HeaderMap, HeaderValue, Request, header};
 use monoio::io::IntoPollIo;
 use monoio::net::TcpStream;
 use monoio::{LegacyDriver, RuntimeBuilder};
-use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, ClientConfig};
 
 use super::tls::{self, MaybeTls};
 use super::unary::{self, Answer};
 use crate::config::Token;
-use crate::config::pem::{self, Side};
-use crate::config::tls::ALPN_H2;
+use crate::config::peer_tls::client_config;
 use crate::limits::{
     CALL_GRACE_MS, GRPC_MESSAGE_BYTES_MAX, H2_FRAME_BYTES, H2_HEADER_LIST_BYTES, H2_STREAM_WINDOW_BYTES,
 };
@@ -74,33 +72,6 @@ impl TlsIdentity {
 
 fn server_name(host: &str) -> Result<ServerName<'static>, String> {
     ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is no name of a host"))
-}
-
-/// Reads PEM files: the CA that signed the other side's certificate, and our own certificate and key if we show one.
-///
-/// # Errors
-/// Which file is no good, and why.
-pub(super) fn client_config(ca: &Path, own: Option<(&Path, &Path)>) -> Result<ClientConfig, String> {
-    let in_file = |path: &Path, text: String| format!("{}: {text}", path.display());
-    let roots = pem::trusted(ca).map_err(|text| in_file(ca, text))?;
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots);
-    let mut config = match own {
-        None => builder.with_no_client_auth(),
-        Some((certificate, key)) => {
-            let chain = pem::certificates(certificate).map_err(|text| in_file(certificate, text))?;
-            let private = pem::private_key(key).map_err(|text| in_file(key, text))?;
-            builder.with_client_auth_cert(chain, private).map_err(|error| match pem::pair_fault(&error) {
-                (Side::Certificate, text) => in_file(certificate, text),
-                (Side::Key, text) => in_file(key, text),
-            })?
-        }
-    };
-    config.alpn_protocols = vec![ALPN_H2.to_vec()];
-    config.resumption = Resumption::disabled();
-    Ok(config)
 }
 
 /// Why a call has no answer.

@@ -20,7 +20,7 @@ use super::exchange::{Backend, Exchange};
 use super::exposition::{self, Sources};
 use super::openim::{Openim, OpenimPlan};
 use super::orders::Orders;
-use super::peers::{Links, LinksPlan, PeerTls};
+use super::peers::{Links, LinksPlan};
 use super::readiness::Readiness;
 use super::server::{self, Server};
 use super::services::Catalog;
@@ -72,7 +72,7 @@ async fn serve(mut start: RpcStart, turns: Turns) -> io::Result<()> {
     let readiness = Readiness { admission: start.admission, pulses: start.pulses };
     let policy = RpcPolicy::of(&start.config);
     let service = service((&start.config, &start.blocks), (&exchange, &turns), (&readiness, &policy));
-    let mesh = mesh(&start.config, &service, place, &ration)?;
+    let mesh = mesh(&start.config, &service, place, &ration);
     let server = Server::new(service, policy.limits, turns.clone(), ration);
     let (grpc, mut listeners) = (start.grpc.try_clone()?, Vec::new());
     monoio::spawn(server::accept(start.grpc, Rc::clone(&server)));
@@ -168,19 +168,15 @@ impl Place {
 }
 
 /// The router between nodes and its links, if this node is among others.
-fn mesh(
-    config: &Config,
-    service: &Service,
-    place: Option<Place>,
-    ration: &Rc<Ration>,
-) -> io::Result<Option<Mesh>> {
-    let Some(Place { own, control, shards, ownership, events }) = place else { return Ok(None) };
-    let tls = PeerTls::of(config).map_err(io::Error::other)?;
+fn mesh(config: &Config, service: &Service, place: Option<Place>, ration: &Rc<Ration>) -> Option<Mesh> {
+    let Place { own, control, shards, ownership, events } = place?;
+    let resolver = control.clone();
     let link = |hear| {
         Links::new(LinksPlan {
             own: own.clone(),
             token: config.rpc.token.clone(),
-            tls,
+            tls: config.cluster.peer_tls.clone(),
+            look_up: Rc::new(move |name| resolver.look_up(name.to_owned()).is_ok()),
             turns: service.turns.clone(),
             ration: Rc::clone(ration),
             hear,
@@ -198,7 +194,7 @@ fn mesh(
     let mesh = Mesh::new(plan, link);
     drop(service.links.set(mesh.links().clone())); // they were empty
     drop(service.mesh.set(mesh.clone()));
-    Ok(Some(mesh))
+    Some(mesh)
 }
 
 /// How this node is called among the nodes of its cluster, if there is one.
@@ -278,6 +274,7 @@ impl Reader {
                     Some(RpcMail::Cluster(news)) => self.told(|mesh| mesh.shard(*news)),
                     Some(RpcMail::News(news)) => match *news {
                         News::Membership(news) => self.told(|mesh| mesh.membership(*news)),
+                        News::Name(answer) => self.told(|mesh| mesh.links().looked_up(&answer)),
                         news => self.exchange.mail(RpcMail::News(Box::new(news))),
                     },
                     Some(RpcMail::Drain(deadline)) => {
@@ -314,6 +311,7 @@ impl Reader {
             (MainNews::Reloaded { policy, counts }, admin) => {
                 self.server.adopt(&policy);
                 self.exchange.adopt(&policy);
+                self.told(|mesh| mesh.links().adopt(policy.token.clone(), policy.peer_tls.clone()));
                 self.assigner.iter().for_each(|assigner| assigner.set_policy(&policy));
                 if let Some(admin) = admin {
                     admin.adopt(&policy);

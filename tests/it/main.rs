@@ -19,6 +19,7 @@ mod bad_input;
 mod churn;
 mod cluster;
 mod cluster_logins;
+mod cluster_lists;
 mod commands;
 mod control;
 mod doctor;

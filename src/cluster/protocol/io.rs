@@ -35,6 +35,8 @@ pub enum Input {
     Frame(NodeId, Frame),
     /// The transport of that generation has ended.
     Closed(NodeId, Generation),
+    /// That peer lives, has no link with this node and does not count it among its members, as it says.
+    Uncounted(NodeId),
     /// A shard acts by the placement of that epoch; its residents who belong elsewhere under it.
     Switched {
         /// Which.

@@ -217,23 +217,30 @@ impl Node {
         })
     }
 
-    /// Under lists: those that a greeted node counts, and that this node has not greeted and does not list (M5). To be
-    /// dialled, whatever their ids: they may not know of this node.
-    pub fn strangers(&self) -> impl Iterator<Item = &Known> {
+    /// Under lists: nodes that this one does not list, by the word of greeted ones, themselves included; who says it
+    /// comes first. To be dialled as long as they live, whatever their ids: they may not know of this node.
+    pub fn acquaintances(&self) -> impl Iterator<Item = (&NodeId, &Known)> {
         let closed = self.views == Views::OwnLists && self.rules.hold(Rule::GreetingsClosed);
-        let greeters = self.peers.values().filter(move |peer| closed && peer.greeted.is_some());
-        greeters.flat_map(|peer| &peer.knows).filter(|known| {
+        let greeters = self.peers.iter().filter(move |(_, peer)| closed && peer.greeted.is_some());
+        let said = greeters.flat_map(|(who, peer)| peer.knows.iter().map(move |known| (who, known)));
+        said.filter(|(_, known)| {
             let peer = self.peers.get(&known.node);
-            let greeted = peer.and_then(|peer| peer.greeted).filter(|greeting| greeting.mutual);
             let gone = peer.and_then(|peer| peer.gone).is_some_and(|gone| gone >= known.incarnation);
-            known.node != self.me.node_id
-                && self.view.member(&known.node).is_none()
-                && !gone
-                && greeted.is_none_or(|greeting| greeting.incarnation < known.incarnation)
+            known.node != self.me.node_id && self.view.member(&known.node).is_none() && !gone
         })
     }
 
-    /// Under lists: whom this node counts, for those that greet it.
+    /// Under lists: those that a greeted node counts, and that this node has not greeted and does not list (M5).
+    pub fn strangers(&self) -> impl Iterator<Item = &Known> {
+        let by_others = self.acquaintances().filter(|(who, known)| **who != known.node);
+        by_others.map(|(_, known)| known).filter(|known| {
+            let peer = self.peers.get(&known.node);
+            let greeted = peer.and_then(|peer| peer.greeted).filter(|greeting| greeting.mutual);
+            greeted.is_none_or(|greeting| greeting.incarnation < known.incarnation)
+        })
+    }
+
+    /// Under lists: whom this node counts, for those that greet it; and itself, so that all learn where it is.
     pub(super) fn known(&self) -> Vec<Known> {
         if self.views == Views::Ordered {
             return Vec::new();
@@ -252,15 +259,32 @@ impl Node {
                 node,
             }
         };
-        self.accounted().into_iter().map(known).collect()
+        let listed = self.view.member(&self.me.node_id);
+        let own = listed.map(|own| Known {
+            node: own.node_id.clone(),
+            incarnation: self.me.incarnation,
+            rpc_addr: Text::from(own.rpc_addr.as_str()),
+        });
+        own.into_iter().chain(self.accounted().into_iter().map(known)).collect()
     }
 
     /// Whether the barrier waits for somebody (M5). Under lists a listed node that cannot be reached does not stop a
-    /// start: it lists this node as well, so it accounts for it without having met it (A5). Nobody else does.
+    /// start: it lists this node as well, so it accounts for it without having met it (A5). Nobody else does, and none
+    /// that says otherwise.
     fn waits_for_others(&self) -> bool {
-        let patient = self.joined_at.is_none_or(|at| self.now.mono.since_ms(at) < LIST_BARRIER_MS);
-        let listed = (self.views == Views::Ordered || patient) && self.ungreeted().next().is_some();
+        let recent = |since: Mono| self.now.mono.since_ms(since) < LIST_BARRIER_MS;
+        let all = self.views == Views::Ordered || self.joined_at.is_none_or(recent);
+        let uncounting = |member: &Member| {
+            let peer = self.peers.get(&member.node_id);
+            peer.and_then(|peer| peer.uncounting).is_some_and(recent)
+        };
+        let listed = self.ungreeted().any(|member| all || uncounting(member));
         listed || self.strangers().next().is_some()
+    }
+
+    /// A peer without a link says that it does not count this node.
+    pub(super) fn uncounted(&mut self, by: NodeId) {
+        self.peers.entry(by).or_default().uncounting = Some(self.now.mono);
     }
 
     pub(super) fn pass_barrier(&mut self) {

@@ -223,6 +223,7 @@ impl Node {
             Input::Opened(peer) => self.opened(peer),
             Input::Frame(peer, frame) => self.frame(peer, frame),
             Input::Closed(peer, generation) => self.closed(&peer, generation),
+            Input::Uncounted(peer) => self.uncounted(peer),
             Input::Switched { shard, epoch, residents } => self.switched(shard, epoch, residents),
             Input::Login(login) => self.login(login),
             Input::Registered(resident) => self.registered(resident),

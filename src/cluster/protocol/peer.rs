@@ -30,6 +30,8 @@ pub(super) struct Peer {
     pub(super) down_since: Option<Mono>,
     /// The life whose record is lost, and since when this node has seen that, without a break.
     pub(super) lost: Option<(Incarnation, Mono)>,
+    /// When it said last that it does not count us.
+    pub(super) uncounting: Option<Mono>,
     /// Last fresh frame of any generation.
     pub(super) contact: Option<Mono>,
     pub(super) claims: Claims,

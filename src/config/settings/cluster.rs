@@ -121,8 +121,8 @@ pub(super) const CLUSTER: &[Setting] = &[
         "cluster.rpc_address",
         AUTO,
         "`auto` or host:port",
-        "10.0.0.7:10140",
-        "Where the other nodes reach rpc.listen; auto: the address it is bound to",
+        "gateway-0.gateway.default.svc.cluster.local:10140",
+        "Where the other nodes reach rpc.listen; a name is looked up at each dial; auto: the address it is bound to",
         |d, t| d.config.cluster.rpc_address = auto(t, Endpoint::parse)?,
         |c| c.cluster.rpc_address.as_ref().map_or_else(|| AUTO.to_owned(), Endpoint::to_string)
     ),
@@ -131,18 +131,21 @@ pub(super) const CLUSTER: &[Setting] = &[
         "",
         "the path of a file, or nothing",
         "/etc/pinion/nodes-ca.pem",
-        "Who signed the other nodes' rpc.tls_cert, in PEM form; nothing: rpc.tls_client_ca",
+        "Who signed the other nodes' rpc.tls_cert, in PEM form; nothing: rpc.tls_client_ca; read at each reload, for \
+         links made after it",
         |d, t| d.config.cluster.peer_ca = optional(t, path)?,
-        |c| path_text(c.cluster.peer_ca.as_ref())
+        |c| path_text(c.cluster.peer_ca.as_ref()),
+        Live
     ),
     setting!(
         "cluster.peer_name",
         "",
         "a name of a host, or nothing",
         "pinion.internal",
-        "The name that each node's rpc.tls_cert has; nothing: the address that is dialled",
+        "The name that each node's rpc.tls_cert has; nothing: the host or address of its cluster.rpc_address",
         |d, t| d.config.cluster.peer_name = optional(t, word)?,
-        |c| c.cluster.peer_name.clone().unwrap_or_default()
+        |c| c.cluster.peer_name.clone().unwrap_or_default(),
+        Live
     ),
     setting!(
         "cluster.placement",

@@ -38,6 +38,8 @@ pub(in crate::control) enum Fault {
     Late(&'static str),
     /// A stream ended that does not end by itself.
     Ended(String),
+    /// Another living process has this node's name; it was said who.
+    Taken,
 }
 
 /// How to connect: checked addresses, whose turn it is, and the login.
@@ -330,6 +332,7 @@ impl fmt::Display for Fault {
         match self {
             Self::Connect(why) | Self::Call(why) | Self::Ended(why) => f.write_str(why),
             Self::NoLease => f.write_str("the lease is gone"),
+            Self::Taken => f.write_str("another process has this node's name"),
             Self::Late(call) => write!(f, "{call} was not answered within {CONTROL_CALL_MS} ms"),
         }
     }

@@ -4,14 +4,14 @@
 //! else wrote is written over; how long the lease holds is counted from the sending of what prolonged it, less 1 %
 //! (A4); a lease is told only after the own record was read under it. A lease outlives a broken connection.
 
-use std::cell::Cell;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::EtcdMembers;
-use super::etcd_watch::{Sight, Watcher};
+use super::etcd_txn::{absent, delete_unchanged, first_entry, get, put, unchanged};
+use super::etcd_watch::{ClusterIds, Sight, Watcher};
 use super::record::{Keys, of_a_new_life, value};
 use super::telling::Telling;
 use super::todo::{Orders, Registration, Todo};
@@ -36,8 +36,7 @@ pub(super) struct Registrant<'a> {
     keys: Keys,
     dial: &'a Dial,
     telling: &'a Telling<'a>,
-    /// The cluster of etcd that this node registered in.
-    source: Cell<u64>,
+    source: ClusterIds,
 }
 
 /// A registration that was made.
@@ -60,7 +59,14 @@ enum Work {
 
 impl<'a> Registrant<'a> {
     pub(super) fn new(plan: &'a EtcdMembers, own: Member, dial: &'a Dial, telling: &'a Telling<'a>) -> Self {
-        Self { plan, own, keys: Keys::new(&plan.root), dial, telling, source: Cell::new(0) }
+        Self {
+            plan,
+            own,
+            keys: Keys::new(&plan.root),
+            dial,
+            telling,
+            source: ClusterIds::default(),
+        }
     }
 
     /// Registers, keeps the lease, does what is ordered and tells of the others, until the end is wanted.
@@ -99,15 +105,21 @@ impl<'a> Registrant<'a> {
     async fn register(&self) -> Result<Kept, Fault> {
         let mut link = self.dial.connect().await?;
         let node_id = &self.own.node_id;
+        let before = self.await_the_end_of_the_last_life(&mut link).await?;
         let sent = (self.telling.now)().mono;
         let asked = Instant::now();
         let (lease, ttl_s) = link.granted(self.plan.lease_s).await?;
         let key = self.keys.node(node_id);
         let write = etcd::TxnRequest {
+            compare: vec![before.map_or_else(|| absent(&key), |revision| unchanged(&key, revision))],
             success: vec![put(&key, value(&of_a_new_life(&self.own)), 0)],
             ..etcd::TxnRequest::default()
         };
-        let header = link.transact(write).await?.header.unwrap_or_default();
+        let written = link.transact(write).await?;
+        if !written.succeeded {
+            return Err(Fault::Ended(format!("the record of {node_id} was changed while it was read")));
+        }
+        let header = written.header.unwrap_or_default();
         let revision = u64::try_from(header.revision).unwrap_or(0);
         let incarnation = Incarnation(revision);
         let sign = etcd::TxnRequest {
@@ -118,9 +130,33 @@ impl<'a> Registrant<'a> {
         if !link.transact(sign).await?.succeeded {
             return Err(Fault::Ended(format!("the record of {node_id} was changed while it was written")));
         }
-        self.source.set(header.cluster_id);
+        self.source.registered.set(header.cluster_id);
         self.telling.joined(incarnation, Epoch(revision), valid_until(sent, ttl_s));
         Ok(Kept { incarnation, first_epoch: Epoch(revision), lease: Some(lease), due: asked + self.third() })
+    }
+
+    /// The revision of the record under this node's name, once no other process lives by it (A2). The sign of life of
+    /// one that has died goes with its lease; where this one listens at the same address, no other does.
+    async fn await_the_end_of_the_last_life(&self, link: &mut Link) -> Result<Option<i64>, Fault> {
+        let node_id = &self.own.node_id;
+        let (_, entry) = link.entry(&self.keys.node(node_id)).await?;
+        let revision = entry.as_ref().map(|entry| entry.mod_revision);
+        let Some((last, _)) = self.read(entry.as_ref()) else { return Ok(revision) };
+        if last.rpc_addr == self.own.rpc_addr {
+            return Ok(revision);
+        }
+        let (_, sign) = link.entry(&self.keys.life(node_id, last.incarnation)).await?;
+        if sign.is_none() {
+            return Ok(revision);
+        }
+        let by = format!(
+            "another process of {node_id} lives, incarnation {} at {}; this one, at {}, waits until it has ended: end \
+             one of them, or give it a cluster.node_id of its own. After a crash the other's lease ends within {} s, \
+             and this node goes on by itself",
+            last.incarnation, last.rpc_addr, self.own.rpc_addr, self.plan.lease_s
+        );
+        self.telling.name_taken(Some(&by));
+        Err(Fault::Taken)
     }
 
     async fn keep_until_end(&self, kept: &mut Kept, orders: &mut Orders, look: &Notify) {
@@ -144,6 +180,9 @@ impl<'a> Registrant<'a> {
         let wait = backoff.next(began.elapsed()).min(self.third() / 2);
         self.telling.counts.count(Metric::MembershipFailures);
         self.telling.counts.count(Metric::LeaseRenewalsFailed);
+        if !matches!(fault, Fault::Taken) {
+            self.telling.trouble(fault.to_string());
+        }
         if backoff.is_first() {
             tracing::warn!(%fault, "cluster: etcd does not take this node's record or lease; trying again");
         } else {
@@ -219,9 +258,7 @@ impl<'a> Registrant<'a> {
             }
             (own, bound) = self.look(kept, link).await?;
         }
-        if own == OwnRecord::Gone {
-            tracing::error!("cluster: this node's record is gone or of a later life of its name");
-        } else if bound != Some(lease) {
+        if own != OwnRecord::Gone && bound != Some(lease) {
             return Err(Fault::Ended("somebody deletes this node's sign of life".into()));
         }
         kept.due = asked + self.third();
@@ -249,7 +286,11 @@ impl<'a> Registrant<'a> {
             },
             // Of an earlier life, as a backup has it: to be written back.
             Some((member, _)) if member.incarnation < kept.incarnation => OwnRecord::Lost,
-            _ => OwnRecord::Gone,
+            later => {
+                let later = later.map(|(member, _)| member);
+                self.telling.note_replaced(&self.own, kept.incarnation, later.as_ref());
+                OwnRecord::Gone
+            }
         };
         Ok((own, bound))
     }
@@ -294,14 +335,14 @@ impl<'a> Registrant<'a> {
         let key = self.keys.node(&self.own.node_id);
         let (header, entry) = link.entry(&key).await?;
         self.of_the_source(&header)?;
-        let Some((current, revision)) = self.read(entry.as_ref()) else {
+        let found = self.read(entry.as_ref());
+        let later = |found: &(Member, i64)| found.0.incarnation > kept.incarnation;
+        let Some((current, revision)) = found.clone().filter(|found| !later(found)) else {
+            let by = found.as_ref().map(|(member, _)| member);
+            self.telling.note_replaced(&self.own, kept.incarnation, by);
             self.telling.replaced();
             return Ok(());
         };
-        if current.incarnation > kept.incarnation {
-            self.telling.replaced();
-            return Ok(());
-        }
         let stands = current.incarnation == kept.incarnation && current.state != MemberState::Lost;
         let registered_epoch = match (registration, stands) {
             (Registration::Same, true) => current.registered_epoch,
@@ -390,59 +431,4 @@ pub(super) fn valid_until(sent: Mono, ttl_s: u64) -> Mono {
 
 fn late() -> Fault {
     Fault::Ended("a renewal was not answered within a third of the lease".into())
-}
-
-async fn delete_unchanged(link: &mut Link, key: &[u8], revision: i64) -> Result<bool, Fault> {
-    let request = etcd::DeleteRangeRequest { key: key.to_vec().into() };
-    let delete = etcd::RequestOp { request: Some(etcd::request_op::Request::RequestDeleteRange(request)) };
-    let write = etcd::TxnRequest {
-        compare: vec![unchanged(key, revision)],
-        success: vec![delete],
-        ..etcd::TxnRequest::default()
-    };
-    Ok(link.transact(write).await?.succeeded)
-}
-
-/// That nobody has written the key since.
-pub(super) fn unchanged(key: &[u8], revision: i64) -> etcd::Compare {
-    etcd::Compare {
-        result: etcd::compare::CompareResult::Equal.into(),
-        target: etcd::compare::CompareTarget::Mod.into(),
-        key: key.to_vec().into(),
-        target_union: Some(etcd::compare::TargetUnion::ModRevision(revision)),
-    }
-}
-
-/// That there is no such key.
-pub(super) fn absent(key: &[u8]) -> etcd::Compare {
-    etcd::Compare {
-        result: etcd::compare::CompareResult::Equal.into(),
-        target: etcd::compare::CompareTarget::Version.into(),
-        key: key.to_vec().into(),
-        target_union: Some(etcd::compare::TargetUnion::Version(0)),
-    }
-}
-
-pub(super) fn put(key: &[u8], value: Vec<u8>, lease: i64) -> etcd::RequestOp {
-    let request = etcd::PutRequest { key: key.to_vec().into(), value: value.into(), lease };
-    etcd::RequestOp { request: Some(etcd::request_op::Request::RequestPut(request)) }
-}
-
-fn get(key: &[u8]) -> etcd::RequestOp {
-    range(etcd::RangeRequest { key: key.to_vec().into(), ..etcd::RangeRequest::default() })
-}
-
-pub(super) fn range(request: etcd::RangeRequest) -> etcd::RequestOp {
-    etcd::RequestOp { request: Some(etcd::request_op::Request::RequestRange(request)) }
-}
-
-fn first_entry(answer: etcd::ResponseOp) -> Option<etcd::KeyValue> {
-    entries(answer)?.kvs.into_iter().next()
-}
-
-pub(super) fn entries(answer: etcd::ResponseOp) -> Option<etcd::RangeResponse> {
-    match answer.response {
-        Some(etcd::response_op::Response::ResponseRange(range)) => Some(range),
-        _ => None,
-    }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::etcd::{absent, entries, put, range, unchanged};
+use super::etcd_txn::{absent, entries, put, range, unchanged};
 use super::record::{Keys, value};
 use super::telling::Telling;
 use crate::control::backoff::Backoff;
@@ -38,8 +38,16 @@ pub(super) struct Sight<'a> {
     pub(super) lease_s: u32,
     /// The reader's own node; `None`: he only looks on.
     pub(super) own: Option<&'a NodeId>,
-    /// The cluster of etcd that it is; 0: not known yet.
-    pub(super) source: &'a Cell<u64>,
+    pub(super) source: &'a ClusterIds,
+}
+
+/// Clusters of etcd, by their ids.
+#[derive(Default)]
+pub(super) struct ClusterIds {
+    /// The one that this process registered in, or looks at; 0: not known yet.
+    pub(super) registered: Cell<u64>,
+    /// The other one that it met last; 0: none since then.
+    foreign: Cell<u64>,
 }
 
 impl Sight<'_> {
@@ -52,25 +60,34 @@ impl Sight<'_> {
     /// Asked of each answer that something is concluded from: a connection comes back by itself, and may then lead to
     /// another store. Who looks on has nothing there: to him its members must be confirmed.
     pub(super) fn of_the_source(&self, header: &etcd::ResponseHeader) -> Result<(), Fault> {
-        let before = self.source.get();
-        if header.cluster_id == before {
-            return Ok(());
-        }
+        let ClusterIds { registered, foreign } = self.source;
+        let before = registered.get();
+        let is_another = header.cluster_id != before;
         if self.own.is_none() {
-            self.source.set(header.cluster_id);
-            if before != 0 {
+            registered.set(header.cluster_id);
+            if is_another && before != 0 {
                 tracing::warn!("cluster: etcd is another cluster than before: its members must be confirmed");
                 self.telling.source_changed();
             }
             return Ok(());
         }
+        self.telling.counts.set(Metric::SourceForeign, u64::from(is_another));
+        if !is_another {
+            foreign.set(0);
+            return Ok(());
+        }
         self.telling.counts.count(Metric::ViewsHeld);
-        Err(Fault::Ended(format!(
+        let text = format!(
             "etcd is another cluster than the one this node registered in ({:x}, not {before:x}): it was restored or \
-             replaced. The last known members stand and this node stays without a lease; when etcd is the right one, \
-             restart the nodes one after the other",
+             replaced, or discovery.etcd_* leads elsewhere. Nothing of it is believed: the last known members stand, \
+             and this node has no lease. If etcd is the right one now, restart the nodes one after the other, as \
+             tuning/cluster.md says",
             header.cluster_id,
-        )))
+        );
+        if foreign.replace(header.cluster_id) != header.cluster_id {
+            tracing::error!("cluster: {text}");
+        }
+        Err(Fault::Ended(text))
     }
 
     /// Who only looks on is told how fresh the members are.

@@ -101,6 +101,7 @@ impl<'a> Pods<'a> {
             let wait = backoff.next(began.elapsed()).min(self.third() / 2);
             self.telling.counts.count(Metric::MembershipFailures);
             self.telling.counts.count(Metric::LeaseRenewalsFailed);
+            self.telling.trouble(fault.to_string());
             if backoff.is_first() {
                 tracing::warn!(%fault, "cluster: Kubernetes does not answer, the last known members stand");
             } else {
@@ -255,7 +256,11 @@ impl<'a> Pods<'a> {
         let object: Object = read(&answer)?;
         kept.held.version = object.version().map(|version| version.to_string()).unwrap_or_default();
         Ok(match object.held() {
-            Ok(held) if held.member.incarnation > kept.held.member.incarnation => false,
+            Ok(held) if held.member.incarnation > kept.held.member.incarnation => {
+                let life = kept.held.member.incarnation;
+                self.telling.note_replaced(&self.own, life, Some(&held.member));
+                false
+            }
             Ok(held) => {
                 kept.owes_registration |= held.member.incarnation < kept.held.member.incarnation;
                 true
@@ -358,7 +363,7 @@ fn path(plan: &KubernetesMembers) -> String {
 impl Sight<'_> {
     async fn leases(&self, link: &Link<'_>) -> Result<Listed, Fault> {
         let path = format!("{}?labelSelector={LABEL}", path(self.plan));
-        read(&link.exchange((Method::GET, &path, JSON), Vec::new()).await?.1)
+        list(link, &path, JSON).await
     }
 
     /// Reads leases, then pods, and tells what differs from what was told.
@@ -367,7 +372,7 @@ impl Sight<'_> {
         let epoch = leases.version().ok_or_else(|| Fault::Malformed("a version is no number".into()))?;
         let (namespace, selector) = (&self.plan.namespace, escaped(&self.plan.selector));
         let path = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={selector}");
-        let pods: Listed = read(&link.exchange((Method::GET, &path, METADATA), Vec::new()).await?.1)?;
+        let pods = list(link, &path, METADATA).await?;
         let pods: BTreeMap<&str, &str> = pods.objects().map(|pod| (pod.name(), pod.uid())).collect();
         let now = (self.telling.now)().mono;
         let (mut members, mut versions) = (Vec::new(), BTreeMap::new());
@@ -411,6 +416,19 @@ impl Sight<'_> {
         }
         Ok(())
     }
+}
+
+/// A whole list. Anything else is a fault: who is missing in a list of pods counts as dead.
+async fn list(link: &Link<'_>, path: &str, accept: &'static str) -> Result<Listed, Fault> {
+    let (status, answer) = link.exchange((Method::GET, path, accept), Vec::new()).await?;
+    if !status.is_success() {
+        return Err(Fault::Refused(status, format!("{path}: no list")));
+    }
+    let listed: Listed = read(&answer)?;
+    if !listed.is_whole() {
+        return Err(Fault::Malformed(format!("{path}: not a whole list")));
+    }
+    Ok(listed)
 }
 
 fn read<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<T, Fault> {

@@ -21,6 +21,8 @@ pub(super) const LABEL: &str = "app.kubernetes.io%2Fmanaged-by%3Dpinion";
 #[derive(Debug, Deserialize)]
 pub(super) struct Listed {
     #[serde(default)]
+    kind: String,
+    #[serde(default)]
     metadata: Metadata,
     #[serde(default)]
     items: Option<Vec<Object>>,
@@ -41,6 +43,9 @@ struct Metadata {
     name: String,
     uid: String,
     resource_version: String,
+    /// There is more of the list.
+    #[serde(rename = "continue")]
+    rest: Option<String>,
     annotations: Option<BTreeMap<String, String>>,
 }
 
@@ -66,6 +71,12 @@ impl Listed {
     /// The version of the whole list; `None`: the server does not count.
     pub(super) fn version(&self) -> Option<u64> {
         self.metadata.resource_version.parse().ok()
+    }
+
+    /// Whether it is a list, and nothing of it is left for another request (none is asked for in parts).
+    pub(super) fn is_whole(&self) -> bool {
+        let more = self.metadata.rest.as_ref().is_some_and(|rest| !rest.is_empty());
+        self.kind.ends_with("List") && self.version().is_some() && !more
     }
 
     pub(super) fn objects(&self) -> impl Iterator<Item = &Object> {
@@ -190,6 +201,23 @@ mod tests {
         assert_eq!(other.held(), Err("it is the record of gw-0".into()));
         let bare: Object = serde_json::from_str(r#"{"metadata":{"name":"x"}}"#).unwrap();
         assert_eq!(bare.held(), Err("it has no annotation pinion/record".into()));
+    }
+
+    #[test]
+    fn only_a_whole_list_is_one() {
+        let whole = |text: &str| serde_json::from_str::<Listed>(text).unwrap().is_whole();
+        assert!(whole(r#"{"kind":"LeaseList","metadata":{"resourceVersion":"7"},"items":[]}"#));
+        assert!(whole(
+            r#"{"kind":"PartialObjectMetadataList","metadata":{"resourceVersion":"7","continue":""},"items":null}"#
+        ));
+        for other in [
+            r#"{"kind":"Status","metadata":{},"status":"Failure","code":404}"#,
+            r#"{"kind":"PodList","metadata":{"resourceVersion":"7","continue":"abc"},"items":[]}"#,
+            r#"{"kind":"PodList","metadata":{"resourceVersion":"x"},"items":[]}"#,
+            "{}",
+        ] {
+            assert!(!whole(other), "{other}");
+        }
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub(super) struct List {
 /// This node.
 struct Own {
     node_id: NodeId,
+    /// Where peers reach this node, if the list does not say it.
+    rpc_addr: String,
     incarnation: Incarnation,
     /// As the router has ordered it.
     state: MemberState,
@@ -46,6 +48,7 @@ impl List {
         let members = members(listed);
         let own = own.map(|own| Own {
             node_id: own.node_id.clone(),
+            rpc_addr: own.rpc_addr.clone(),
             incarnation: own.incarnation,
             state: MemberState::Joining,
         });
@@ -122,6 +125,10 @@ impl List {
             Some(own) if member.node_id == own.node_id => Member {
                 incarnation: own.incarnation,
                 state: if member.state == MemberState::Draining { member.state } else { own.state },
+                rpc_addr: match member.rpc_addr.as_str() {
+                    "" => own.rpc_addr.clone(),
+                    listed => listed.to_owned(),
+                },
                 ..member.clone()
             },
             _ => member.clone(),

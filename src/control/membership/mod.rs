@@ -6,11 +6,13 @@
 //!
 //! Who is no member himself may look on: he writes nothing and has no lease.
 //!
-//! `listed` is a file, `etcd` keeps the own record and lease there and `etcd_watch` follows the others', `record` is
-//! the form of both; `kubernetes` keeps a `Lease` object there (`lease_object`); `telling` is what is believed and
-//! told, `todo` what is ordered and not done, `lock` the file that keeps a second process from the node's name.
+//! `listed` is a file, `etcd` keeps the own record and lease there and `etcd_watch` follows the others' (`etcd_txn`:
+//! their words), `record` is the form of both; `kubernetes` keeps a `Lease` object there (`lease_object`); `telling` is
+//! what is believed and told, `todo` what is ordered and not done, `lock` the file that keeps a second process from the
+//! node's name on this host.
 
 mod etcd;
+mod etcd_txn;
 mod etcd_watch;
 mod kubernetes;
 mod lease_object;
@@ -20,12 +22,11 @@ mod record;
 mod telling;
 mod todo;
 
-use std::cell::Cell;
 
 use tokio::sync::{Notify, mpsc};
 
 use self::etcd::Registrant;
-use self::etcd_watch::{Sight, Watcher};
+use self::etcd_watch::{ClusterIds, Sight, Watcher};
 use self::kubernetes::Pods;
 use self::listed::List;
 use self::record::Keys;
@@ -121,6 +122,9 @@ pub enum MembershipNews {
         /// What became of the own record.
         own: OwnRecord,
     },
+    /// What keeps this node from its record, its lease or the others', in words for the operator. `None`: nothing any
+    /// more.
+    Trouble(Option<String>),
 }
 
 /// What the router orders. Each is tried until it is done or pointless.
@@ -195,7 +199,7 @@ impl Membership {
 
 /// Tells of the records in etcd, until the end is wanted. Writes nothing.
 async fn look_on(plan: &EtcdMembers, dial: &Dial, telling: &Telling<'_>, mut orders: Orders) {
-    let (keys, source) = (Keys::new(&plan.root), Cell::default());
+    let (keys, source) = (Keys::new(&plan.root), ClusterIds::default());
     let sight = Sight { keys: &keys, dial, telling, lease_s: plan.lease_s, own: None, source: &source };
     let (mut watcher, look) = (Watcher::new(sight), Notify::new());
     let end = async {

@@ -11,7 +11,7 @@ use crate::control::counts::Counts;
 use crate::control::instances::recheck;
 use crate::control::news::{Board, DiscoveryState};
 use crate::metrics::Metric;
-use crate::placement::view::{Epoch, Incarnation, MemberState, View};
+use crate::placement::view::{Epoch, Incarnation, Member, MemberState, View};
 use crate::time::{Mono, Now};
 
 /// See the module's documentation.
@@ -21,6 +21,8 @@ pub(super) struct Telling<'a> {
     /// Views of earlier epochs do not have this node's registration in them: they are not told.
     registered: Cell<Epoch>,
     lease_until: Cell<Mono>,
+    /// What was told of it last.
+    trouble: RefCell<Option<String>>,
     board: &'a Board,
     pub(super) counts: &'a Counts,
     pub(super) now: fn() -> Now,
@@ -38,10 +40,35 @@ impl<'a> Telling<'a> {
             confirmation,
             registered: Cell::default(),
             lease_until: Cell::default(),
+            trouble: RefCell::default(),
             board,
             counts,
             now,
         }
+    }
+
+    /// Something keeps this node from its record or lease.
+    pub(super) fn trouble(&self, what: String) {
+        self.say_trouble(Some(what));
+    }
+
+    fn say_trouble(&self, what: Option<String>) {
+        if *self.trouble.borrow() != what {
+            self.trouble.replace(what.clone());
+            self.board.membership(MembershipNews::Trouble(what));
+        }
+    }
+
+    /// Whether another living process has this node's name.
+    pub(super) fn name_taken(&self, by: Option<&str>) {
+        let Some(by) = by else { return self.counts.set(Metric::NameTaken, 0) };
+        self.counts.set(Metric::NameTaken, 1);
+        let text = format!("cluster.node_id is taken: {by}");
+        if self.trouble.borrow().as_ref() != Some(&text) {
+            self.counts.count(Metric::NameClashes);
+            tracing::error!("cluster: {text}");
+        }
+        self.trouble(text);
     }
 
     /// The own record is written. First, once.
@@ -52,6 +79,8 @@ impl<'a> Telling<'a> {
             self.counts.lease(lease_until);
         }
         tracing::info!(%incarnation, epoch = %first_epoch, "cluster: this node has joined");
+        self.name_taken(None);
+        self.say_trouble(None);
         self.board.membership(MembershipNews::Joined { incarnation, first_epoch, lease_until });
     }
 
@@ -77,12 +106,25 @@ impl<'a> Telling<'a> {
         }
         self.lease_until.set(until);
         self.counts.lease(until);
+        if own != OwnRecord::Gone {
+            self.say_trouble(None);
+        }
         self.board.membership(MembershipNews::Regained { until, own });
     }
 
-    /// The own record is found to be another's or gone: a later life has this node's name, or somebody deleted it.
+    /// The own record is found to be another's or gone, `by` whom: a later life has this node's name, or nobody.
+    pub(super) fn note_replaced(&self, own: &Member, life: Incarnation, by: Option<&Member>) {
+        let Some(by) = by else {
+            return tracing::error!("cluster: this node's record is deleted: it ends");
+        };
+        self.name_taken(Some(&format!(
+            "a later process of {} has registered, incarnation {} at {}; this one, incarnation {life} at {}, ends",
+            own.node_id, by.incarnation, by.rpc_addr, own.rpc_addr
+        )));
+    }
+
+    /// See [`Self::note_replaced`], which says it to operators.
     pub(super) fn replaced(&self) {
-        tracing::error!("cluster: this node's record is gone or of a later life of its name");
         let until = self.lease_until.get();
         self.board.membership(MembershipNews::Regained { until, own: OwnRecord::Gone });
     }

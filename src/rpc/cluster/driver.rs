@@ -31,7 +31,7 @@ pub(super) trait Hands {
     fn close(&mut self, peer: &NodeId, generation: Generation);
     /// These are the members now.
     fn members(&mut self, view: &View);
-    /// Whom to keep dialling, and where.
+    /// Whom to keep linked, and where; the own entry says where peers reach this node.
     fn dial(&mut self, targets: BTreeMap<NodeId, String>);
     /// To a shard's control lane; a full one gives it back.
     fn mail(&mut self, shard: ShardId, mail: ClusterMail) -> Result<(), ClusterMail>;
@@ -96,6 +96,8 @@ pub(super) struct Driver<H> {
     node: Option<Node>,
     pub(super) hands: H,
     waiting: Waiting,
+    /// What keeps this node from the source, as it was told last.
+    trouble: Option<String>,
     /// Where members are, as the source said last.
     members: Vec<(NodeId, String)>,
     dialled: BTreeMap<NodeId, String>,
@@ -106,8 +108,9 @@ pub(super) struct Driver<H> {
 
 impl<H: Hands> Driver<H> {
     pub(super) fn new(me: Own, hands: H) -> Self {
-        let (members, dialled) = Default::default();
-        Self { me, node: None, hands, waiting: Waiting::default(), members, dialled, floor: 0, opened: false }
+        let (members, dialled, trouble) = Default::default();
+        let waiting = Waiting::default();
+        Self { me, node: None, hands, waiting, trouble, members, dialled, floor: 0, opened: false }
     }
 
     /// The router, once the node has registered.
@@ -118,6 +121,11 @@ impl<H: Hands> Driver<H> {
     /// Whether the node has passed its first barrier.
     pub(super) fn opened(&self) -> bool {
         self.opened
+    }
+
+    /// What keeps this node from its record, its lease or the others', in words for operators.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     /// Mail and orders that found their lane full.
@@ -189,6 +197,10 @@ impl<H: Hands> Driver<H> {
             MembershipNews::Recorded(epoch) => Some(Input::Recorded(epoch)),
             MembershipNews::Lease(until) => Some(Input::Lease(until)),
             MembershipNews::Regained { until, own } => Some(Input::Regained { until, own }),
+            MembershipNews::Trouble(trouble) => {
+                self.trouble = trouble;
+                None
+            }
         }
     }
 
@@ -237,13 +249,16 @@ impl<H: Hands> Driver<H> {
         }
     }
 
-    /// Keeps the members dialled, and under lists also whom greeted nodes know.
+    /// Keeps the members linked, and under lists also whom greeted nodes know: what a node says of itself counts more
+    /// than what others say of it, and what this node's list says more than both.
     fn dial(&mut self) {
-        let strangers = self.node.iter().flat_map(Node::strangers);
-        let strangers = strangers.map(|known| (known.node.clone(), known.rpc_addr.as_str().to_owned()));
-        let all = self.members.clone().into_iter().chain(strangers);
-        let targets: BTreeMap<NodeId, String> =
-            all.filter(|(node, address)| *node != self.me.node_id && !address.is_empty()).collect();
+        let mut targets: BTreeMap<NodeId, String> = BTreeMap::new();
+        for (who, known) in self.node.iter().flat_map(Node::acquaintances) {
+            if !targets.contains_key(&known.node) || *who == known.node {
+                targets.insert(known.node.clone(), known.rpc_addr.as_str().to_owned());
+            }
+        }
+        targets.extend(self.members.iter().cloned());
         if targets != self.dialled {
             self.dialled.clone_from(&targets);
             self.hands.dial(targets);

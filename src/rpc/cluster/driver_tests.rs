@@ -370,6 +370,31 @@ fn a_listed_node_that_cannot_be_reached_delays_a_start_and_does_not_stop_it() {
     assert_eq!((verdict.complete, verdict.unaccounted), (false, vec![id("b")]));
 }
 
+/// Then it would not count this node, and its verdicts would be false (A5).
+#[test]
+fn a_listed_node_that_lives_and_does_not_list_this_one_is_waited_for() {
+    let mut world = World::new(&["c"]);
+    world.drivers[0].me.views = Views::OwnLists;
+    let (incarnation, first_epoch) = (Incarnation(9), Epoch(1));
+    let joined = MembershipNews::Joined { incarnation, first_epoch, lease_until: Mono(u64::MAX) };
+    world.take("c", Event::Membership(joined));
+    let own = Member { incarnation, state: MemberState::Joining, ..Member::new(id("c")) };
+    let view = View::new(Epoch(1), vec![own, Member::new(id("b"))]);
+    world.take("c", Event::Membership(MembershipNews::View(view)));
+    let patience = crate::limits::LIST_BARRIER_MS;
+    let mut at = |now, uncounted: bool| {
+        world.done[0].borrow_mut().now = Mono(now);
+        if uncounted {
+            world.take("c", Event::Router(Input::Uncounted(id("b"))));
+        }
+        world.take("c", Event::Tick);
+        world.done[0].borrow().opened
+    };
+    assert!(!at(patience - 1, true));
+    assert!(!at(patience, false) && !at(2 * patience - 2, false), "it lives");
+    assert!(at(2 * patience - 1, false), "it is as silent as a dead one");
+}
+
 #[test]
 fn a_drain_and_its_end_are_written_to_the_own_record() {
     let mut world = World::new(&["a", "b"]);

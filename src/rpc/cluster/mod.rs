@@ -27,8 +27,9 @@ use std::time::Duration;
 
 use super::exchange::Exchange;
 use super::peers::{LinkEvent, Links};
+use crate::cluster::protocol;
+use crate::cluster::protocol::frame::{Body, Frame, Verdict};
 use crate::cluster::protocol::io::Input;
-use crate::cluster::protocol::{self, frame::Verdict};
 use crate::config::cluster::{ClusterConfig, FenceMode, MembershipSource, PushMode};
 use crate::control::mailbox::ControlAddress;
 use crate::control::membership::MembershipNews;
@@ -36,6 +37,7 @@ use crate::hub::cluster::ClusterNews;
 use crate::ids::Ownership;
 use crate::limits::{BEAT_MS, CLUSTER_SAY_MS};
 use crate::metrics::{Metric, Tally};
+use crate::placement::Fingerprint;
 use crate::placement::view::{Incarnation, NodeId};
 use crate::shard::clock;
 use crate::shard::mailbox::ShardAddress;
@@ -71,6 +73,10 @@ struct Shared {
     tickets: Cell<u64>,
     /// Why peers are not linked, as the links said last.
     refusals: RefCell<BTreeMap<NodeId, String>>,
+    /// Peers of which two processes were seen, and when last.
+    clashes: RefCell<BTreeMap<NodeId, (String, Mono)>>,
+    /// By what placement peers go, as they said last.
+    said: RefCell<BTreeMap<NodeId, Fingerprint>>,
 }
 
 /// What the driver puts down for others to take.
@@ -142,6 +148,8 @@ impl Mesh {
                 asleep_until: Cell::new(Mono(0)),
                 tickets: Cell::new(0),
                 refusals: RefCell::default(),
+                clashes: RefCell::default(),
+                said: RefCell::default(),
             }
         });
         let mesh = Self { shared };
@@ -192,7 +200,11 @@ impl Mesh {
     fn hear(&self, event: LinkEvent) {
         match event {
             LinkEvent::Opened(peer) => self.input(Input::Opened(peer)),
-            LinkEvent::Frame(peer, frame) => self.input(Input::Frame(peer, frame)),
+            LinkEvent::Frame(peer, frame) => {
+                self.look_at(&peer, &frame);
+                self.input(Input::Frame(peer, frame));
+            }
+            LinkEvent::Uncounted(peer) => self.input(Input::Uncounted(peer)),
             LinkEvent::Closed(peer, generation) => self.input(Input::Closed(peer, generation)),
             LinkEvent::Refused { peer, why } => {
                 let said = self.shared.refusals.borrow_mut().insert(peer.clone(), why.clone());
@@ -200,6 +212,36 @@ impl Mesh {
                     tracing::warn!(%peer, why, "no link");
                 }
             }
+        }
+    }
+
+    /// What operators are to know of a frame; the router knows by itself.
+    fn look_at(&self, peer: &NodeId, frame: &Frame) {
+        let shared = &self.shared;
+        let hello = match &frame.body {
+            Body::Declare { fingerprint, .. } => {
+                shared.said.borrow_mut().insert(peer.clone(), *fingerprint);
+                return;
+            }
+            Body::Hello(hello) | Body::HelloAck(hello) => hello,
+            _ => return,
+        };
+        shared.said.borrow_mut().insert(peer.clone(), hello.fingerprint);
+        let driver = shared.driver.borrow();
+        let met = driver.node().and_then(|node| node.greeted(peer));
+        let Some(met) = met.filter(|met| *met > hello.incarnation) else { return };
+        let own_word = hello.knows.iter().find(|known| known.node == *peer);
+        let at = own_word.map(|known| format!(" (at {})", known.rpc_addr.as_str())).unwrap_or_default();
+        let why = format!(
+            "two processes are named {peer}: incarnation {met} has a link, and {}{at} asks for one; end the earlier, \
+             or give it a cluster.node_id of its own",
+            hello.incarnation
+        );
+        shared.exchange.count(Metric::NameClashes);
+        shared.links.deny(peer, frame.generation, &why);
+        let said = shared.clashes.borrow_mut().insert(peer.clone(), (why.clone(), clock::now().mono));
+        if said.is_none_or(|(said, _)| said != why) {
+            tracing::error!(%peer, why, "no link");
         }
     }
 

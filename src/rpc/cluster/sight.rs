@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::{Mesh, source_name};
 use crate::cluster::protocol::Node;
-use crate::config::cluster::PushMode;
+use crate::config::cluster::{MembershipSource, PushMode};
+use crate::limits::CLUSTER_CLASH_MS;
 use crate::placement::Algorithm;
 use crate::placement::view::{Member, NodeId};
 use crate::shard::clock;
@@ -110,7 +111,10 @@ impl Mesh {
         }
         let Some(node) = driver.node() else {
             let source = source_name(self.shared.config.source);
-            return Some(format!("cluster: not registered with the members yet (cluster.source {source})"));
+            let why = driver.trouble().map(|why| format!(": {why}")).unwrap_or_default();
+            return Some(format!(
+                "cluster: not registered with the members yet (cluster.source {source}){why}"
+            ));
         };
         let refusals = self.shared.refusals.borrow();
         let named = |id: &NodeId| match refusals.get(id) {
@@ -134,7 +138,8 @@ impl Mesh {
         let driver = self.shared.driver.borrow();
         let node = driver.node()?;
         if !node.leased(now) {
-            return Some("cluster: the lease has ended; no push is called complete\n".to_owned());
+            let why = driver.trouble().map(|why| format!(": {why}")).unwrap_or_default();
+            return Some(format!("cluster: the lease has ended; no push is called complete{why}\n"));
         }
         (!node.fit()).then(|| {
             let awaited: Vec<&str> = node.awaited().map(NodeId::as_str).collect();
@@ -142,13 +147,43 @@ impl Mesh {
         })
     }
 
-    /// What is not as it should be though clients are served: other nodes that cannot be asked.
+    /// What is not as it should be though clients are served: other nodes that cannot be asked, nodes that are not in
+    /// this one's list, lists that differ, and what the source says.
     pub(in crate::rpc) fn remarks(&self) -> String {
-        let driver = self.shared.driver.borrow();
-        let unlinked = driver.node().map(Node::unlinked).unwrap_or_default();
-        let line = |id: NodeId| format!("cluster: not linked to {id}: pushes are not complete\n");
-        unlinked.into_iter().map(line).collect()
+        let shared = &self.shared;
+        let driver = shared.driver.borrow();
+        let mut lines: Vec<String> = driver.trouble().map(str::to_owned).into_iter().collect();
+        let Some(node) = driver.node() else { return remark(lines) };
+        let refusals = shared.refusals.borrow();
+        lines.extend(node.unlinked().into_iter().map(|id| match refusals.get(&id) {
+            Some(why) => format!("not linked to {id} ({why}): pushes are not complete"),
+            None => format!("not linked to {id}: pushes are not complete"),
+        }));
+        let now = clock::now().mono;
+        let clashes = shared.clashes.borrow();
+        let recent = clashes.values().filter(|(_, at)| now.since_ms(*at) < CLUSTER_CLASH_MS);
+        lines.extend(recent.map(|(why, _)| why.clone()));
+        let (lists, own) = (shared.config.source == MembershipSource::Static, node.placement().fingerprint());
+        let said = shared.said.borrow();
+        for id in node.linked() {
+            if lists && node.view().member(id).is_none() {
+                lines.push(format!(
+                    "linked to {id}, which cluster.members of this node does not have: add its line"
+                ));
+            } else if let Some(other) = said.get(id).filter(|other| **other != own) {
+                lines.push(format!(
+                    "{id} places users by other members than this node ({other}, here {own}): each push asks it; if \
+                     this stays, compare both: pinion route diff"
+                ));
+            }
+        }
+        remark(lines)
     }
+}
+
+/// One line each, as in `/readyz`.
+fn remark(lines: Vec<String>) -> String {
+    lines.into_iter().map(|line| format!("cluster: {line}\n")).collect()
 }
 
 fn push_mode_name(mode: PushMode) -> &'static str {

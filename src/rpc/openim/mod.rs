@@ -254,7 +254,7 @@ impl Openim {
             // Said by the control thread, once, with why.
             News::SubscriptionLost => shared.presence.borrow_mut().subscription_lost(),
             News::OnlineChange { payload } => shared.presence.borrow_mut().online_change(now, &payload),
-            News::Membership(_) => {} // the router's (`rpc::exchange`)
+            News::Membership(_) | News::Name(_) => {} // the mesh's (`rpc::run`)
             News::TokenStates(answer) => {
                 if let Some(tokens) = &shared.tokens {
                     tokens.answered(exchange, &answer);

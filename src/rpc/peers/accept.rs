@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::transport::{Ended, Reader, Transport};
-use super::{FROM, Inner, LinkEvent, Place, TO};
+use super::{AT, FROM, Inner, LinkEvent, Place, TO};
 use crate::limits::{LINK_HELLO_MS, LINK_PEERS_MAX, LINK_STALL_MS, LINK_TRANSPORTS_MAX};
 use crate::placement::view::NodeId;
 use crate::rpc::call::{End, StreamCall};
@@ -52,7 +52,7 @@ async fn carry(inner: &Inner, transport: &Transport, mut reader: Reader, out: &O
 }
 
 /// Who calls, if it may.
-fn caller(inner: &Inner, headers: &HeaderMap) -> Result<NodeId, Status> {
+fn caller(inner: &Rc<Inner>, headers: &HeaderMap) -> Result<NodeId, Status> {
     let named = |key| {
         let text = headers.get(key).and_then(|value| value.to_str().ok());
         text.and_then(|text| NodeId::new(text).ok())
@@ -73,6 +73,10 @@ fn caller(inner: &Inner, headers: &HeaderMap) -> Result<NodeId, Status> {
     }
     if from == *own {
         return refused(format!("two nodes are named {own}: give each its own cluster.node_id"));
+    }
+    let at = headers.get(AT).and_then(|value| value.to_str().ok());
+    if let (true, Some(at)) = (from > *own, at) {
+        return Err(inner.knocked(&from, at));
     }
     if from > *own {
         return refused(format!("the node with the lower id dials: {own} dials {from}"));

@@ -18,6 +18,7 @@ impl Count {
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) dials: Count,
+    pub(super) knocks: Count,
     pub(super) opened: Count,
     pub(super) refused: Count,
     pub(super) frames_in: Count,
@@ -37,6 +38,7 @@ impl Counts {
     pub(super) fn publish(&self, tally: &mut Tally) {
         let all = [
             (Metric::PeerDials, &self.dials),
+            (Metric::PeerKnocks, &self.knocks),
             (Metric::PeerOpened, &self.opened),
             (Metric::PeerRefused, &self.refused),
             (Metric::PeerFramesIn, &self.frames_in),

@@ -1,8 +1,6 @@
 //! A peer that this node dials: attempts, pauses between them, and the link while it stands.
 
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
@@ -13,94 +11,72 @@ use h2::client::{Builder, Connection};
 use http::{HeaderMap, Request};
 use monoio::io::IntoPollIo;
 use monoio::net::TcpStream;
-use rustls::pki_types::ServerName;
 
+use super::counts::Count;
+use super::target::{Duty, Target};
 use super::transport::{Ended, Reader, Transport};
-use super::{FROM, Inner, LinkEvent, PATH, Place, TO, Trust};
+use super::{AT, FROM, Inner, LinkEvent, PATH, Place, TO, Trust};
 use crate::config::RpcLimits;
 use crate::limits;
-use crate::placement::view::NodeId;
 use crate::rpc::budget::{Budgeted, Verdict};
 use crate::rpc::channel::backoff::Backoff;
 use crate::rpc::stream::Outbound;
 use crate::rpc::tls::{self, MaybeTls};
 use crate::rpc::unary;
 use crate::shard::clock;
-use crate::shard::nudge::Nudge;
 use crate::wire::grpc::{Status, code};
 
-/// A peer to be dialled.
-pub(super) struct Target {
-    pub(super) peer: NodeId,
-    pub(super) address: String,
-    stopped: Cell<bool>,
-    stop: Nudge,
-}
-
-impl Target {
-    pub(super) fn new(peer: NodeId, address: String) -> Rc<Self> {
-        Rc::new(Self { peer, address, stopped: Cell::new(false), stop: Nudge::default() })
-    }
-
-    /// Dials no more.
-    pub(super) fn stop(&self) {
-        self.stopped.set(true);
-        self.stop.ring();
-    }
-}
-
 /// Why an attempt gave no link.
-enum Missed {
-    /// Another thread of the peer took it.
-    OtherThread,
-    /// This.
-    Refused(String),
+pub(super) struct Missed {
+    pub(super) why: String,
+    /// With which status the peer answered, if it did.
+    pub(super) code: Option<i32>,
 }
 
-/// Keeps a link to a peer until it is stopped.
+/// Keeps a link to a peer, or makes one, until it is stopped.
 pub(super) async fn keep(inner: Rc<Inner>, target: Rc<Target>) {
     let mut backoff =
         Backoff::new(limits::LINK_BACKOFF_LEAST_MS, limits::LINK_BACKOFF_MS, inner.seed(&target.peer));
-    let mut misses = 0;
-    while !target.stopped.get() {
-        inner.counts.dials.add(1);
-        let within = Duration::from_millis(limits::LINK_CONNECT_MS);
-        let opened = monoio::time::timeout(within, open(&inner, &target)).await;
-        let opened = opened.unwrap_or_else(|_| {
-            Err(Missed::Refused(format!("{}: no link within {} ms", target.address, within.as_millis())))
-        });
-        match opened {
-            Ok(_) if target.stopped.get() => return,
+    while !target.is_stopped() {
+        match attempt(&inner, &target, &inner.counts.dials).await {
+            Ok(_) if target.is_stopped() => return,
             Ok(wire) => {
-                misses = 0;
+                target.note(None);
                 let since = clock::now().mono;
                 link(&inner, &target, wire).await;
                 if clock::now().mono.since_ms(since) >= limits::LINK_STEADY_MS {
                     backoff.reset();
                 }
             }
-            Err(Missed::OtherThread) if misses < limits::LINK_SEATS_MAX => {
-                misses += 1;
-                inner.plan.turns.turn().await;
-                continue;
+            Err(Missed { why, .. }) => {
+                inner.refuse(&target.peer, &why);
+                target.note(Some(why));
             }
-            Err(Missed::OtherThread) => {
-                misses = 0;
-                inner.refuse(
-                    &target.peer,
-                    "its thread that keeps links was not reached: is it a Pinion node?",
-                );
-            }
-            Err(Missed::Refused(why)) => inner.refuse(&target.peer, &why),
         }
-        let pause = Duration::from_millis(backoff.pause_ms());
-        // Stopped or not: the loop looks.
-        drop(monoio::time::timeout(pause, target.stop.wait()).await);
+        if target.duty() == Duty::Once {
+            return target.stop();
+        }
+        target.pause(backoff.pause_ms()).await;
     }
 }
 
+/// One attempt: again and again without a pause while it meets other threads of the peer.
+pub(super) async fn attempt(inner: &Inner, target: &Target, count: &Count) -> Result<Wire, Missed> {
+    let within = Duration::from_millis(limits::LINK_CONNECT_MS);
+    for _ in 0..limits::LINK_SEATS_MAX {
+        count.add(1);
+        let opened = monoio::time::timeout(within, open(inner, target)).await;
+        let late = || Err(target.missed_by(&format!("no link within {} ms", within.as_millis())));
+        match opened.unwrap_or_else(|_| late()) {
+            Err(missed) if missed.code == Some(code::ABORTED) => inner.plan.turns.turn().await,
+            opened => return opened,
+        }
+    }
+    Err(target.missed_by("its thread that keeps links was not reached: is it a Pinion node?"))
+}
+
 /// A stream that the peer lets in, and the connection below it.
-struct Wire {
+pub(super) struct Wire {
     connection: Connection<Budgeted<MaybeTls>, Bytes>,
     verdict: Verdict,
     out: Outbound,
@@ -127,12 +103,8 @@ async fn link(inner: &Rc<Inner>, target: &Target, wire: Wire) {
 }
 
 async fn open(inner: &Inner, target: &Target) -> Result<Wire, Missed> {
-    let refused = |text: String| Missed::Refused(format!("{}: {text}", target.address));
-    let address: SocketAddr = target.address.parse().map_err(|_| {
-        refused(
-            "peers are dialled at ADDRESS:PORT: set their cluster.rpc_address to an IP address".to_owned(),
-        )
-    })?;
+    let refused = |text: String| target.missed_by(&text);
+    let (address, host) = target.place(inner).await.map_err(refused)?;
     let socket = TcpStream::connect_addr(address).await;
     let socket = socket.and_then(|socket| socket.set_nodelay(true).and_then(|()| socket.into_poll_io()));
     let socket = socket.map_err(|error| refused(format!("cannot connect: {error}")))?;
@@ -140,14 +112,14 @@ async fn open(inner: &Inner, target: &Target) -> Result<Wire, Missed> {
     let (scheme, stream) = match &trust.tls {
         None => ("http", MaybeTls::Plain(socket)),
         Some(tls) => {
-            let name = tls.name.clone().unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
+            let name = tls.name.clone().unwrap_or(host);
             let stream = tls::connect(tls.config.clone(), name, socket).await;
             ("https", stream.map_err(|error| refused(format!("TLS: {error}: see cluster.peer_ca")))?)
         }
     };
     let stream = Budgeted::of_server(stream, Rc::clone(&inner.plan.ration), &RpcLimits::DEFAULT);
     let verdict = stream.verdict();
-    let mut request = Request::post(format!("{scheme}://{address}{PATH}"))
+    let mut request = Request::post(format!("{scheme}://{}{PATH}", target.address))
         .body(())
         .map_err(|error| refused(error.to_string()))?;
     *request.headers_mut() =
@@ -157,8 +129,7 @@ async fn open(inner: &Inner, target: &Target) -> Result<Wire, Missed> {
     let calling = call(sender, request);
     match drive(&mut connection, &verdict, calling).await.map_err(|why| refused(closed(&why)))? {
         Ok((out, reader)) => Ok(Wire { connection, verdict, out, reader }),
-        Err(Ended::Refused(status)) if status.code == code::ABORTED => Err(Missed::OtherThread),
-        Err(Ended::Refused(status)) => Err(refused(remedy(&status))),
+        Err(Ended::Refused(status)) => Err(Missed { code: Some(status.code), ..refused(remedy(&status)) }),
         Err(Ended::Gone(why) | Ended::Fault(_, why)) => Err(refused(closed(&why))),
         Err(other) => Err(refused(format!("{other:?}"))),
     }
@@ -186,7 +157,10 @@ fn head(inner: &Inner, target: &Target, trust: &Trust) -> Result<HeaderMap, Stri
     let bearer = trust.token.as_ref().map(|token| format!("Bearer {}", token.secret()));
     let ids = [(FROM, inner.plan.own.as_str()), (TO, target.peer.as_str())];
     let token = bearer.as_deref().map(|bearer| ("authorization", bearer));
-    unary::headers(ids.into_iter().chain(token)).map_err(str::to_owned)
+    // Who has the higher id asks to be dialled, and where.
+    let at = inner.at.borrow();
+    let asks = (target.peer < inner.plan.own && !at.is_empty()).then_some((AT, at.as_str()));
+    unary::headers(ids.into_iter().chain(asks).chain(token)).map_err(str::to_owned)
 }
 
 /// Opens the stream, and waits until the peer says to come in.

@@ -1,10 +1,11 @@
 //! Links to the other nodes, below the router (`cluster::protocol`): one gRPC stream per pair (routing-protocol.md
 //! section 5), on rpc thread 0.
 //!
-//! `transport` is one stream, `dial` keeps those to higher ids, `accept` serves those of lower ids. What is said is the
-//! router's business (`cluster::protocol::link`), how it is written the codec's. What always holds: a transport that
-//! carried a Hello is reported closed exactly once; frames of a transport come in order, none is lost but by its end;
-//! what waits for one peer is bounded. Not here: who the peers are.
+//! `transport` is one stream, `dial` keeps those to higher ids (`target`: where they are), `accept` serves those of
+//! lower ids, and `knock` asks lower ids that are silent to dial. What is said is the router's business
+//! (`cluster::protocol::link`), how it is written the codec's. What always holds: a transport that carried a Hello is
+//! reported closed exactly once; frames of a transport come in order, none is lost but by its end; what waits for one
+//! peer is bounded. Not here: who the peers are.
 //!
 //! Connections of peers come to any rpc thread, since the kernel spreads them; a thread other than 0 refuses the call,
 //! and the dialler tries again at once, from another port.
@@ -12,7 +13,8 @@
 mod accept;
 mod counts;
 mod dial;
-mod identity;
+mod knock;
+mod target;
 mod transport;
 
 use std::cell::{Cell, RefCell};
@@ -23,6 +25,8 @@ use super::budget::Ration;
 use super::call::{End, StreamCall};
 use crate::cluster::protocol::frame::{Body, Frame, Generation};
 use crate::config::Token;
+use crate::config::peer_tls::PeerTls;
+use crate::control::lookup::NameAnswer;
 use crate::metrics::{Metric, Tally};
 use crate::placement::view::NodeId;
 use crate::random;
@@ -30,8 +34,7 @@ use crate::shard::clock;
 use crate::shard::nudge::Nudge;
 use crate::shard::turn::Turns;
 use counts::Counts;
-use dial::Target;
-pub use identity::PeerTls;
+use target::{Duty, Target};
 use transport::Transport;
 
 /// The call.
@@ -39,6 +42,8 @@ const PATH: &str = "/pinion.peer.v1.Peer/Link";
 /// Metadata: who dials, and whom it means.
 const FROM: &str = "pinion-from";
 const TO: &str = "pinion-to";
+/// Metadata of a knock: where who calls wants to be dialled.
+const AT: &str = "pinion-at";
 
 /// What the router's driver hears. It reads the clock after it has the event in hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +54,8 @@ pub enum LinkEvent {
     Frame(NodeId, Frame),
     /// The transport of that generation has ended. `acceptor` may be zero: see [`Generation::is_same_transport`].
     Closed(NodeId, Generation),
+    /// That peer lives, and says that it has no address of this node among its members; it dials this node, as asked.
+    Uncounted(NodeId),
     /// No link, and why: for the log and the operator. It is dialled again all the same.
     Refused {
         /// With whom.
@@ -70,6 +77,8 @@ pub struct LinksPlan {
     pub turns: Turns,
     /// What the connections of the thread read in a turn.
     pub ration: Rc<Ration>,
+    /// Has `HOST:PORT` looked up, for [`Links::looked_up`]; `false`: there is no room, and no answer comes.
+    pub look_up: Rc<dyn Fn(&str) -> bool>,
     /// Takes the events, in order. It may call [`Links`] at once.
     pub hear: Rc<dyn Fn(LinkEvent)>,
 }
@@ -91,7 +100,11 @@ struct Inner {
     plan: LinksPlan,
     /// Of the next link.
     trust: RefCell<Trust>,
+    /// Where peers reach this node; empty: not known.
+    at: RefCell<String>,
     targets: RefCell<BTreeMap<NodeId, Rc<Target>>>,
+    /// Nodes that asked to be dialled and are no targets; at most [`crate::limits::LINK_GUESTS_MAX`].
+    guests: RefCell<BTreeMap<NodeId, Rc<Target>>>,
     /// Open streams; a peer has none or more, the newest last.
     transports: RefCell<BTreeMap<NodeId, Vec<Rc<Transport>>>>,
     ended: Cell<bool>,
@@ -103,11 +116,13 @@ struct Inner {
 impl Links {
     /// No links yet.
     pub fn new(plan: LinksPlan) -> Self {
-        let (targets, transports) = Default::default();
+        let (targets, guests, transports) = Default::default();
         let inner = Inner {
             trust: RefCell::new(Trust { token: plan.token.clone(), tls: plan.tls.clone() }),
             plan,
+            at: RefCell::default(),
             targets,
+            guests,
             transports,
             ended: Cell::new(false),
             left: Nudge::default(),
@@ -116,34 +131,47 @@ impl Links {
         Self { inner: Rc::new(inner) }
     }
 
-    /// Shows something else to peers that are dialled from now on: `rpc.token` or the files of TLS were read again.
+    /// Shows something else to peers that are dialled from now on, and believes other ones: the configuration was read
+    /// again. Links that stand go on: each side has shown the other what counted then.
     pub fn adopt(&self, token: Option<Token>, tls: Option<PeerTls>) {
         self.inner.trust.replace(Trust { token, tls });
     }
 
-    /// Whom to keep dialling, and where (`ADDRESS:PORT`): the whole set; links to those that are missing, or now
-    /// elsewhere, are closed. Ids that are not above the own one are left out: they dial us.
-    pub fn dial(&self, targets: BTreeMap<NodeId, String>) {
-        if self.inner.ended.get() {
+    /// Whom to keep linked, and where (`HOST:PORT`): the whole set; links to those that are missing, or now elsewhere,
+    /// are closed. Ids above the own one are dialled, those below it asked to dial. The own id's is where peers reach
+    /// this node.
+    pub fn dial(&self, mut targets: BTreeMap<NodeId, String>) {
+        let inner = &self.inner;
+        if inner.ended.get() {
             return;
         }
-        let wanted = |id: &NodeId| *id > self.inner.plan.own;
-        let mut present = self.inner.targets.borrow_mut();
+        inner.at.replace(targets.remove(&inner.plan.own).unwrap_or_default());
+        let mut present = inner.targets.borrow_mut();
         present.retain(|peer, target| {
-            let stays = wanted(peer) && targets.get(peer) == Some(&target.address);
+            let stays = targets.get(peer) == Some(&target.address);
             if !stays {
                 target.stop();
-                self.inner.of_peer(peer).iter().for_each(|transport| transport.close());
+                // Who dialled this node comes from where it likes.
+                if *peer > inner.plan.own {
+                    inner.of_peer(peer).iter().for_each(|transport| transport.close());
+                }
             }
             stays
         });
-        for (peer, address) in targets.into_iter().filter(|(peer, _)| wanted(peer)) {
-            present.entry(peer.clone()).or_insert_with(|| {
-                let target = Target::new(peer, address);
-                monoio::spawn(dial::keep(Rc::clone(&self.inner), Rc::clone(&target)));
-                target
-            });
+        for (peer, address) in targets {
+            present.entry(peer.clone()).or_insert_with(|| inner.target(peer, address));
         }
+    }
+
+    /// What came of [`LinksPlan::look_up`].
+    pub fn looked_up(&self, answer: &NameAnswer) {
+        let inner = &self.inner;
+        inner
+            .targets
+            .borrow()
+            .values()
+            .chain(inner.guests.borrow().values())
+            .for_each(|t| t.looked_up(answer));
     }
 
     /// Sends on the transport of the frame's generation; nothing if it has ended.
@@ -161,6 +189,12 @@ impl Links {
     pub fn close(&self, peer: &NodeId, generation: Generation) {
         let of_peer = self.inner.of_peer(peer);
         of_peer.iter().filter(|transport| transport.carries(&generation)).for_each(|one| one.close());
+    }
+
+    /// The same, and tells the peer why not, if it dialled.
+    pub fn deny(&self, peer: &NodeId, generation: Generation, why: &str) {
+        let of_peer = self.inner.of_peer(peer);
+        of_peer.iter().filter(|transport| transport.carries(&generation)).for_each(|one| one.deny(why));
     }
 
     /// Sends what is queued, within [`crate::limits::LINK_FLUSH_MS`], and ends all links; none is made any more, and
@@ -191,6 +225,12 @@ impl Links {
         tally.set(Metric::PeerQueuedBytes, queued as u64);
     }
 
+    /// Takes a peer's place as a transport does, for tests of the limits.
+    #[cfg(test)]
+    pub(super) fn seat(&self, peer: NodeId) -> Box<dyn std::any::Any> {
+        Box::new(Place::new(&self.inner, Transport::new(peer)))
+    }
+
     /// Serves a peer that dialled us, to the end of its stream.
     pub(super) async fn accept(&self, call: StreamCall) -> Result<(), End> {
         accept::serve(&self.inner, call).await
@@ -214,11 +254,28 @@ impl Inner {
         }
     }
 
+    /// Keeps a link with a peer from now on.
+    fn target(self: &Rc<Self>, peer: NodeId, address: String) -> Rc<Target> {
+        // Whom it has asked in already stays.
+        let guest = self.guests.borrow_mut().remove(&peer);
+        if let Some(guest) = guest.filter(|guest| !guest.is_stopped() && guest.address == address) {
+            guest.keep();
+            return guest;
+        }
+        let dials = peer > self.plan.own;
+        let target = Target::new(peer, address, Duty::Keep);
+        match dials {
+            true => drop(monoio::spawn(dial::keep(Rc::clone(self), Rc::clone(&target)))),
+            false => drop(monoio::spawn(knock::keep(Rc::clone(self), Rc::clone(&target)))),
+        }
+        target
+    }
+
     fn end(&self) {
         self.ended.set(true);
-        for target in std::mem::take(&mut *self.targets.borrow_mut()).into_values() {
-            target.stop();
-        }
+        let targets = std::mem::take(&mut *self.targets.borrow_mut());
+        let guests = std::mem::take(&mut *self.guests.borrow_mut());
+        targets.into_values().chain(guests.into_values()).for_each(|target| target.stop());
         let all: Vec<_> = self.transports.borrow().values().flatten().cloned().collect();
         all.iter().for_each(|transport| transport.flush());
     }

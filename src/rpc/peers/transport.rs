@@ -34,6 +34,8 @@ enum Wish {
     Close,
     /// End: too much waits.
     Overflow,
+    /// End, and say why.
+    Deny,
 }
 
 /// How a transport ended.
@@ -63,6 +65,8 @@ pub(super) struct Transport {
     queue: RefCell<Queue>,
     queued: Nudge,
     wish: Cell<Wish>,
+    /// Why, of [`Wish::Deny`].
+    why: RefCell<String>,
     wished: Nudge,
 }
 
@@ -75,6 +79,7 @@ impl Transport {
             queue: RefCell::default(),
             queued: Nudge::default(),
             wish: Cell::new(Wish::Stay),
+            why: RefCell::default(),
             wished: Nudge::default(),
         })
     }
@@ -131,6 +136,12 @@ impl Transport {
         self.want(Wish::Close);
     }
 
+    /// Ends, and tells the peer why, if it dialled.
+    pub(super) fn deny(&self, why: &str) {
+        why.clone_into(&mut self.why.borrow_mut());
+        self.want(Wish::Deny);
+    }
+
     fn want(&self, wish: Wish) {
         if matches!(self.wish.get(), Wish::Stay | Wish::Flush) {
             self.wish.set(wish);
@@ -146,6 +157,7 @@ impl Transport {
                 Wish::Stay => self.wished.wait().await,
                 Wish::Close => return Ended::Closed,
                 Wish::Overflow => return Ended::Overflow,
+                Wish::Deny => return Ended::Fault(code::FAILED_PRECONDITION, self.why.take()),
                 Wish::Flush => {
                     let wait = self.wished.wait();
                     // In time or not: the loop looks again, or it is over.

@@ -12,6 +12,7 @@ mod hostile;
 mod legacy;
 mod openim;
 mod peers;
+mod peers_edges;
 mod peers_hostile;
 mod peers_tls;
 mod push;

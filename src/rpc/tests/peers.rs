@@ -12,6 +12,7 @@ use super::*;
 use crate::cluster::protocol::frame::{Body, Claim, Copy, Frame, Generation, Hello, PushId};
 use crate::cluster::router::Router;
 use crate::config::cluster::MembershipSource;
+use crate::config::peer_tls::PeerTls;
 use crate::config::policy::RpcPolicy;
 use crate::config::{RpcLimits, Token};
 use crate::placement::Fingerprint;
@@ -19,7 +20,7 @@ use crate::placement::view::{Epoch, Incarnation, NodeId, View};
 use crate::rpc::budget::Ration;
 use crate::rpc::call::{Live, Service};
 use crate::rpc::exchange::{Backend, Exchange};
-use crate::rpc::peers::{LinkEvent, Links, LinksPlan, PeerTls};
+use crate::rpc::peers::{LinkEvent, Links, LinksPlan};
 use crate::rpc::readiness::Readiness;
 use crate::rpc::server::{self, Server};
 use crate::rpc::services::Catalog;
@@ -28,11 +29,13 @@ use crate::shard::turn::Turns;
 
 /// A node: its links behind a gRPC port, and a played router.
 pub(super) struct Peer {
-    id: NodeId,
+    pub(super) id: NodeId,
     pub(super) address: SocketAddr,
     pub(super) links: Links,
     service: Rc<Service>,
     pub(super) heard: Rc<RefCell<Vec<LinkEvent>>>,
+    /// Names that it had looked up.
+    pub(super) asked: Rc<RefCell<Vec<String>>>,
     /// Of the link that is up, by peer.
     pub(super) up: Rc<RefCell<BTreeMap<NodeId, Generation>>>,
 }
@@ -53,7 +56,7 @@ fn hello(node: &NodeId) -> Hello {
     }
 }
 
-fn service(config: &Config, turns: &Turns) -> Rc<Service> {
+pub(super) fn service(config: &Config, turns: &Turns) -> Rc<Service> {
     let router = Router::new(RpcId(0), View::of_one_node(ownership()), limits::RPC_CALLS_MAX);
     Rc::new(Service {
         exchange: Exchange::new(router, Vec::new(), Backend::None, 0),
@@ -120,23 +123,30 @@ impl Peer {
                 tls: None,
                 turns: turns.clone(),
                 ration: Rc::clone(&ration),
+                look_up: Rc::new(|_| false),
                 hear: Rc::new(|_| ()),
             }),
             service: Rc::clone(&service),
             heard: Rc::default(),
+            asked: Rc::default(),
             up: Rc::default(),
         };
-        let tls = PeerTls::of(config).unwrap();
+        let (tls, asked) = (PeerTls::of(config).unwrap(), Rc::clone(&peer.asked));
         peer.links = Links::new(LinksPlan {
             own: id(name),
             token: config.rpc.token.clone(),
             tls,
             turns: turns.clone(),
             ration: Rc::clone(&ration),
+            look_up: Rc::new(move |name| {
+                asked.borrow_mut().push(name.to_owned());
+                true
+            }),
             hear: play(&peer.id, &cell, &peer),
         });
         assert!(cell.set(peer.links.clone()).is_ok() && service.links.set(peer.links.clone()).is_ok());
         let server = Server::new(service, RpcLimits::DEFAULT, turns.clone(), ration);
+        server.adopt(&RpcPolicy { limits: RpcLimits::DEFAULT, ..RpcPolicy::of(config) });
         monoio::spawn(server::accept(listener, server));
         peer
     }
@@ -169,7 +179,7 @@ impl Peer {
         tally.value(metric)
     }
 
-    fn refusals(&self) -> Vec<String> {
+    pub(super) fn refusals(&self) -> Vec<String> {
         let of = |event: &LinkEvent| match event {
             LinkEvent::Refused { why, .. } => Some(why.clone()),
             _ => None,
@@ -307,10 +317,10 @@ fn who_is_not_the_one_meant_is_refused_and_both_are_told_why() {
     on_each(async |turns: Turns| {
         let (a, b) = (Peer::start("a", &turns), Peer::start("b", &turns));
         let at_b = b.address.to_string();
-        a.links.dial([(id("c"), at_b.clone()), (id("d"), "node.example:1".to_owned())].into());
+        a.links.dial([(id("c"), at_b.clone()), (id("d"), "node example:1".to_owned())].into());
         a.until_refused("this node is b, not c").await;
         b.until_refused("this node is b, not c").await;
-        a.until_refused("set their cluster.rpc_address to an IP address").await;
+        a.until_refused("node example:1: it has no address HOST:PORT: set its cluster.rpc_address").await;
         assert!(a.up.borrow().is_empty() && b.up.borrow().is_empty());
         let open = |from: &'static str, to: &'static str| refusal_of(b.address, from, to, Vec::new());
         let (code, text) = open("b", "b").await;
@@ -341,6 +351,10 @@ fn a_node_without_the_token_has_no_link_and_is_told_what_to_do() {
         assert!(b.heard.borrow().is_empty(), "its router hears nothing of them");
         aa.links.adopt(Token::parse("0123456789abcdef"), None);
         until_up(&aa, &b).await;
+        // Links that stand go on, whatever counts for new ones.
+        aa.links.adopt(Token::parse("fedcba9876543210"), None);
+        aa.send(&b, Body::Beat(1));
+        until("it carries", || b.bodies(&aa) == [Body::Beat(1)]).await;
         assert!(a.up.borrow().is_empty() && a.count_of(Metric::PeerRefused) > 0);
     });
 }

@@ -7,8 +7,9 @@ use super::peers::{Peer, large, on_each, until_up};
 use super::*;
 use crate::cluster::protocol::frame::Body;
 use crate::config::authority::{Authority, When};
+use crate::config::peer_tls::PeerTls;
 use crate::config::tls::Tls;
-use crate::rpc::peers::PeerTls;
+use crate::control::lookup::NameAnswer;
 use crate::shard::turn::Turns;
 
 const NAME: &str = "nodes.internal";
@@ -62,6 +63,27 @@ fn nodes_of_one_authority_link_and_others_do_not() {
 }
 
 #[test]
+fn without_a_common_name_the_certificate_is_for_the_host_that_is_dialled() {
+    on_each(async |turns: Turns| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config_by(&Authority::new("nodes", When::Now), dir.path());
+        config.cluster.peer_name = None;
+        let (a, b) = (start("a", &turns, &config), start("b", &turns, &config));
+        for (host, linked) in [("other.internal", false), (NAME, true)] {
+            let name = format!("{host}:{}", b.address.port());
+            let asked = a.asked.borrow().len();
+            a.links.dial([(b.id.clone(), name.clone())].into());
+            until("a look-up", || a.asked.borrow().len() > asked).await;
+            a.links.looked_up(&NameAnswer { name, found: Ok(vec![b.address]) });
+            match linked {
+                true => until_up(&a, &b).await,
+                false => a.until_refused("cluster.peer_ca").await,
+            }
+        }
+    });
+}
+
+#[test]
 fn tls_without_an_authority_for_peers_is_told_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config_by(&Authority::new("nodes", When::Now), dir.path());
@@ -69,13 +91,13 @@ fn tls_without_an_authority_for_peers_is_told_at_start() {
     config.cluster.peer_ca = config.rpc.tls_client_ca.take();
     assert!(PeerTls::of(&config).unwrap().is_some());
     config.cluster.peer_ca = None;
-    let text = PeerTls::of(&config).err().expect("nobody to believe");
-    assert!(text.starts_with("cluster.peer_ca: "), "{text}");
+    let (key, text) = PeerTls::of(&config).unwrap_err();
+    assert!(key == "cluster.peer_ca" && text.contains("needed"), "{key}: {text}");
     config.cluster.peer_ca = Some("/nowhere/ca.pem".into());
-    assert!(PeerTls::of(&config).is_err_and(|text| text.contains("/nowhere/ca.pem")));
+    assert!(PeerTls::of(&config).is_err_and(|(_, text)| text.contains("/nowhere/ca.pem")));
     config.cluster.peer_ca = config.rpc.tls_cert.clone();
     config.cluster.peer_name = Some("not a name".to_owned());
-    assert!(PeerTls::of(&config).is_err_and(|text| text.contains("cluster.peer_name")));
+    assert!(PeerTls::of(&config).is_err_and(|(key, _)| key == "cluster.peer_name"));
     config.rpc.tls_cert = None;
     assert!(PeerTls::of(&config).unwrap().is_none());
 }

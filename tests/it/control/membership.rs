@@ -24,6 +24,11 @@ pub(super) fn plan(name: &str, source: SourcePlan) -> MembershipPlan {
 }
 
 fn node_at(address: impl ToString, root: &str, name: &str) -> Control {
+    node_reached_at(address, root, (name, ""))
+}
+
+/// A node of that name with that `cluster.rpc_address`.
+fn node_reached_at(address: impl ToString, root: &str, (name, rpc): (&str, &str)) -> Control {
     let members = EtcdMembers {
         servers: EtcdServers { addresses: vec![address.to_string()], credentials: None, tls: None },
         root: root.into(),
@@ -32,7 +37,8 @@ fn node_at(address: impl ToString, root: &str, name: &str) -> Control {
     Control::start(|control| {
         control.discovery = Discovery::None;
         let confirmation = Confirmation { observations: 2, over_ms: 100 };
-        let plan = plan(name, SourcePlan::Etcd(Box::new(members)));
+        let mut plan = plan(name, SourcePlan::Etcd(Box::new(members)));
+        plan.own.as_mut().unwrap().rpc_addr = rpc.to_owned();
         control.membership = Some(MembershipPlan { confirmation, ..plan });
     })
 }
@@ -42,9 +48,31 @@ fn node(etcd: &Etcd, name: &str) -> Control {
 }
 
 impl Control {
+    /// But for troubles.
     pub(super) fn membership(&self) -> Vec<MembershipNews> {
         let told = self.told().into_iter();
-        told.filter_map(|news| if let News::Membership(news) = news { Some(*news) } else { None }).collect()
+        let news = |news| if let News::Membership(news) = news { Some(*news) } else { None };
+        told.filter_map(news).filter(|news| !matches!(news, MembershipNews::Trouble(_))).collect()
+    }
+
+    /// Waits until this is part of what keeps the node from its source, as it was told last.
+    pub(super) fn await_trouble(&self, part: &str) -> String {
+        eventually(&format!("trouble: {part}"), || self.trouble().filter(|trouble| trouble.contains(part)))
+    }
+
+    pub(super) fn await_no_trouble(&self) {
+        eventually("the end of the trouble", || self.trouble().is_none().then_some(()));
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let last = self.told().into_iter().rev().find_map(|news| match news {
+            News::Membership(news) => match *news {
+                MembershipNews::Trouble(trouble) => Some(trouble),
+                _ => None,
+            },
+            _ => None,
+        });
+        last.flatten()
     }
 
     pub(super) fn order(&self, order: MembershipOrder) {
@@ -246,11 +274,52 @@ fn a_node_whose_record_is_gone_is_told_so() {
     let later = node(&etcd, "one");
     assert!(later.joined().0 > one.joined().0);
     one.await_own(OwnRecord::Gone);
+    one.await_metric(Metric::NameTaken, 1);
+    one.await_trouble(&format!("a later process of one has registered, incarnation {}", later.joined().0));
     etcd.delete("pinion/nodes/one");
     later.await_own(OwnRecord::Gone);
     later.order(MembershipOrder::Register(MemberState::Active));
     later.await_members(&[]);
     assert_eq!(etcd.get("pinion/nodes/one"), None, "nobody writes a deleted record back");
+}
+
+/// A copied configuration: the first one stays, and both are named. When it dies, the other takes its place.
+#[test]
+fn a_second_process_of_a_name_waits_as_long_as_the_first_one_lives() {
+    let etcd = Etcd::start();
+    let at = |rpc| node_reached_at(etcd.0.address, "pinion", ("one", rpc));
+    let mut first = at("10.0.0.1:10140");
+    let life = first.joined().0;
+    first.order(MembershipOrder::Record(MemberState::Active));
+    first.await_members(&["one active"]);
+    let second = at("10.0.0.2:10140");
+    let said = second.await_trouble("cluster.node_id is taken: another process of one lives");
+    let both = [format!("incarnation {life} at 10.0.0.1:10140"), "this one, at 10.0.0.2:10140,".to_owned()];
+    assert!(both.iter().all(|part| said.contains(part)), "{said}");
+    let renewals = first.block.value(Metric::LeaseRenewals);
+    second.await_metric(Metric::NameTaken, 1);
+    // Longer than a lease would hold without its renewals.
+    first.await_metric(Metric::LeaseRenewals, renewals + 4);
+    assert_eq!((second.membership(), second.block.value(Metric::NameClashes)), (vec![], 1));
+    let gone = |news: &MembershipNews| matches!(news, MembershipNews::Regained { own: OwnRecord::Gone, .. });
+    assert!(!first.membership().iter().any(gone), "{:?}", first.membership());
+    first.kill();
+    assert!(second.joined().0 > life);
+    second.await_no_trouble();
+    eventually("the name is its own", || (second.block.value(Metric::NameTaken) == 0).then_some(()));
+}
+
+/// Where the last process of the name listened, this one does: it is dead, whatever its lease says.
+#[test]
+fn a_process_that_starts_again_at_its_address_does_not_wait_for_its_former_lease() {
+    let etcd = Etcd::start();
+    let at = || node_reached_at(etcd.0.address, "pinion", ("one", "10.0.0.1:10140"));
+    let mut first = at();
+    let life = first.joined().0;
+    first.kill();
+    let second = at();
+    assert!(second.joined().0 > life);
+    assert_eq!(second.block.value(Metric::NameClashes), 0);
 }
 
 #[test]
@@ -315,11 +384,16 @@ fn an_etcd_that_is_another_cluster_is_not_believed() {
     front.cut();
     front.open(other.0.address);
     one.await_metric(Metric::ViewsHeld, 2);
+    one.await_metric(Metric::SourceForeign, 1);
     one.await_end_of_lease();
+    let said = one.await_trouble("etcd is another cluster than the one this node registered in");
+    assert!(said.contains("restart the nodes one after the other"), "{said}");
     assert_eq!((one.view().unwrap(), other.get("pinion/nodes/one")), (view, None));
     front.cut();
     front.open(etcd.0.address);
     one.await_metric(Metric::LeasesRegained, 1);
+    one.await_no_trouble();
+    eventually("the right one", || (one.block.value(Metric::SourceForeign) == 0).then_some(()));
 }
 
 #[test]

@@ -96,6 +96,38 @@ fn a_node_whose_lease_had_ended_registers_anew() {
     }
 }
 
+/// Who is missing in the list of pods counts as dead, so only a whole list counts.
+#[test]
+fn an_answer_that_is_no_whole_list_of_pods_proves_nobody_dead() {
+    let (server, nodes) = two_active();
+    let one = &nodes[0];
+    const PART: &str =
+        r#"{"kind":"PodList","metadata":{"resourceVersion":"9","continue":"more"},"items":[]}"#;
+    const STATUS: &str = r#"{"kind":"Status","metadata":{},"status":"Failure","message":"odd"}"#;
+    for (status, body, said) in [
+        ("404 Not Found", STATUS, "404"),
+        ("409 Conflict", STATUS, "409"),
+        ("410 Gone", STATUS, "410"),
+        ("429 Too Many Requests", STATUS, "429"),
+        ("500 Internal Server Error", STATUS, "500"),
+        ("200 OK", PART, "not a whole list"),
+        ("200 OK", STATUS, "not a whole list"),
+        ("200 OK", "{}", "not a whole list"),
+    ] {
+        server.be(Mood::Odd(status, body));
+        let failures = one.block.value(Metric::MembershipFailures);
+        // The second one was asked for after the mood changed.
+        one.await_metric(Metric::MembershipFailures, failures + 2);
+        one.await_trouble(said);
+        let members: Vec<_> = one.view().unwrap().active().map(|m| m.node_id.to_string()).collect();
+        assert_eq!(members, ["gw-0", "gw-1"], "{status} {body}");
+    }
+    server.be(Mood::Well);
+    one.await_no_trouble();
+    server.delete_pod("gw-1");
+    one.await_members(&["gw-0 active"]);
+}
+
 #[test]
 fn leases_are_deleted_by_who_leaves_and_by_who_forgets_and_else_written_again() {
     let (server, [one, mut two]) = two_active();

@@ -86,5 +86,5 @@ fn a_list_that_cannot_be_used_is_refused_with_what_to_do() {
     assert!(refusal("gw-0").contains("line 2: "), "{}", refusal("gw-0"));
     let size = usize::try_from(MEMBERS_FILE_BYTES).unwrap();
     std::fs::write(&path, format!("gw-0{}", "\n".repeat(size))).unwrap();
-    assert!(refusal("gw-0").contains("bytes, at most"), "{}", refusal("gw-0"));
+    assert!(refusal("gw-0").contains("bytes, at most 1048576 are read"), "{}", refusal("gw-0"));
 }

@@ -7,6 +7,7 @@ mod membership;
 mod membership_kubernetes;
 mod membership_listed;
 mod membership_watched;
+mod nodes;
 mod redis;
 mod redis_cluster;
 mod registration;

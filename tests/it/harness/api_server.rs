@@ -68,6 +68,8 @@ pub enum Mood {
     Hasty,
     /// It answers with something else.
     Babbling,
+    /// It answers so to those who ask for a list of pods.
+    Odd(&'static str, &'static str),
 }
 
 type Stream = StreamOwned<ServerConnection, TcpStream>;
@@ -251,8 +253,13 @@ impl Shared {
             let known = bearer == Some(state.token.as_str());
             let (status, list) = match head[0].contains("/endpoints?") {
                 true => ("200 OK", state.list(&head[0])),
-                false if state.mood == Mood::Well && known => state.resource(&head[0], &body),
-                false => ("503 Service Unavailable", "{}".to_owned()),
+                false => match state.mood {
+                    Mood::Odd(status, body) if known && head[0].contains("/pods?") => {
+                        (status, body.to_owned())
+                    }
+                    Mood::Well | Mood::Odd(..) if known => state.resource(&head[0], &body),
+                    _ => ("503 Service Unavailable", "{}".to_owned()),
+                },
             };
             while state.mood == Mood::Silent {
                 state = self.changed.wait(state).unwrap();
@@ -343,7 +350,8 @@ impl State {
                 let items: Vec<&Value> =
                     self.resources.iter().filter(|(at, object)| found(at, object)).map(|(_, o)| o).collect();
                 let metadata = json!({"resourceVersion": self.version.to_string()});
-                ("200 OK", json!({"metadata": metadata, "items": items}).to_string())
+                let kind = if path.ends_with("/leases") { "LeaseList" } else { "PartialObjectMetadataList" };
+                ("200 OK", json!({"kind": kind, "metadata": metadata, "items": items}).to_string())
             }
             ("GET", Some(object)) => ("200 OK", object.to_string()),
             ("POST", Some(_)) => ("409 Conflict", "{}".to_owned()),
