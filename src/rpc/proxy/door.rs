@@ -3,7 +3,6 @@
 //! What always holds: a client that is refused gets an answer where the system still gives a descriptor, and lingers
 //! for a bounded time and number.
 
-use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -11,6 +10,7 @@ use rustix::event::epoll::{self, EventData};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown, SocketFlags, acceptfrom_with, recv};
 
+use super::deadlines::Due;
 use super::pair::{Pair, Place, Side, Stage, token};
 use super::relay::send_now;
 use super::run::{ET, Run};
@@ -157,7 +157,7 @@ impl Run {
 
     /// Who is in the kernel's queue already gets an answer: closing the listener would reset him.
     pub(super) fn drain(&mut self, deadline: Mono) {
-        self.deadlines.push(Reverse((deadline, u32::MAX, 0))); // ends the wait
+        self.deadlines.set(deadline, Due::Drain); // ends the wait
         if self.draining.replace(deadline).is_some() {
             return;
         }

@@ -1,14 +1,15 @@
 //! The threads of `pinion proxy`: bring a client that knows one address to his home node, and move the bytes of both.
 //!
 //! Each thread has its own listener (SO_REUSEPORT), its own epoll and its own pairs; `run` is its loop, `pair` what
-//! it knows of a client, `door` who is let in, `opening` the way from accept to the answer of a member, `relay` and
-//! `pipes` move bytes, `routes` says which members serve a user in which order, `members` keeps that up to date from
-//! a list, or by what the control thread tells. Epoll and not io_uring: readiness is all that a mover of bytes needs,
-//! an idle pair then costs no operation in flight and no task, and it is the same where io_uring is denied. Nothing is
-//! parsed behind the head of the request.
+//! it knows of a client, `deadlines` when it looks at one, `door` who is let in, `opening` the way from accept to the
+//! answer of a member, `relay` and `pipes` move bytes, `routes` says which members serve a user in which order,
+//! `members` keeps that up to date from a list, or by what the control thread tells. Epoll and not io_uring: readiness
+//! is all that a mover of bytes needs, an idle pair then costs no operation in flight and no task, and it is the same
+//! where io_uring is denied. Nothing is parsed behind the head of the request.
 //!
 //! Not here: signals, operators and the order of the start (`node/proxy`).
 
+mod deadlines;
 mod door;
 pub mod members;
 mod opening;

@@ -4,8 +4,7 @@
 //! and bytes per pair; a closed pair gives back its place, its pipes and its descriptors. Sockets are watched
 //! edge-triggered from accept to close, so an idle pair is never touched.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,6 +16,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 
+use super::deadlines::{Deadlines, Due};
 use super::opening::Avoided;
 use super::pair::{NEVER, Pair, Place, Side, Stage, of_token};
 use super::relay::{Hint, Mover, Progress};
@@ -63,7 +63,7 @@ pub(super) struct Run {
     pub(super) openings: usize,
     pub(super) lingering: usize,
     /// With stale ones: what counts is the deadline in the pair.
-    pub(super) deadlines: BinaryHeap<Reverse<(Mono, u32, u32)>>,
+    pub(super) deadlines: Deadlines,
     /// Pairs that have more to move.
     ready: VecDeque<SlotId>,
     published: Mono,
@@ -93,7 +93,7 @@ impl Run {
             accept_from: Some(now),
             openings: 0,
             lingering: 0,
-            deadlines: BinaryHeap::new(),
+            deadlines: Deadlines::default(),
             ready: VecDeque::new(),
             published: now,
             is_published: false,
@@ -126,8 +126,10 @@ impl Run {
     }
 
     /// How long the kernel may keep us; `None`: until something happens.
-    fn timeout(&self) -> Option<Timespec> {
-        let mut at = self.deadlines.peek().map_or(NEVER, |Reverse((at, _, _))| *at);
+    fn timeout(&mut self) -> Option<Timespec> {
+        let pairs = &self.pairs;
+        let counts = |id, at| pairs.get(id).is_some_and(|pair| pair.deadline == at);
+        let mut at = self.deadlines.next(counts);
         if !self.ready.is_empty() {
             at = self.now;
         }
@@ -327,15 +329,13 @@ impl Run {
         pair.deadline = at;
         pair.moved = false;
         if at != NEVER {
-            self.deadlines.push(Reverse((at, id.index, id.generation)));
+            self.deadlines.set(at, Due::Pair(id.index, id.generation));
         }
     }
 
     fn expire(&mut self) {
-        while let Some(Reverse((at, index, generation))) = self.deadlines.peek().copied()
-            && at <= self.now
-        {
-            self.deadlines.pop();
+        while let Some((at, due)) = self.deadlines.pop(self.now) {
+            let Due::Pair(index, generation) = due else { continue };
             let id = SlotId { index, generation };
             if self.pairs.get(id).is_some_and(|pair| pair.deadline == at) {
                 self.is_published = false;
