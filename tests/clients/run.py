@@ -15,6 +15,7 @@ import threading
 
 import suite_cluster
 import suite_cluster_clients
+import suite_address
 import suite_assign
 import suite_drain
 import suite_faults
@@ -53,12 +54,13 @@ SUITES = {
     "openim-fleet": suite_fleet.run,
     "cluster": suite_cluster.run,
     "cluster-clients": suite_cluster_clients.run,
+    "cluster-address": suite_address.run,
     "cluster-strict": suite_strict.run,
     "openim-drain": suite_drain.run,
 }
 SHARDS = 3
 # These wait most of the time, so they run while another one does, if both are wanted.
-BESIDE = {"cluster-strict": "cluster", "openim-drain": "cluster-clients"}
+BESIDE = {"cluster-strict": "cluster", "cluster-address": "cluster", "openim-drain": "cluster-clients"}
 
 
 @contextlib.contextmanager

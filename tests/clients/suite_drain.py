@@ -299,5 +299,5 @@ class Scene:
         counts = self.ledger.counts
         assert not self.ledger.lost and not self.crowd.doubles, f"{self.ledger.lost[:3]}, {self.crowd.doubles[:3]}"
         assert counts["complete"] > 0, f"no verdict is complete: {counts}"
-        print(f"    {counts['pushes']} pushes by any node, {self.crowd.counts['texts']} texts; of {counts['recipients']} "
-              f"verdicts {counts['complete']} are complete")
+        print(f"    {counts['pushes']} pushes by any node, {self.crowd.counts['texts']} texts; "
+              f"{counts['complete']} of {counts['recipients']} verdicts are complete")
