@@ -263,14 +263,8 @@ impl Router {
     pub fn remote_login(&mut self, deadline: Mono, login: RemoteLogin) -> Result<(RpcTicket, Mails), Busy> {
         let shard = self.owner(&login.user);
         let ticket = self.reserve(deadline, std::iter::once(&shard), SoFar::RemoteLogin)?;
-        let mail = RemoteLoginMail {
-            ticket,
-            operation_id: login.operation_id,
-            judge: login.judge,
-            user: login.user,
-            platform: login.platform,
-            token: login.token,
-        };
+        let RemoteLogin { operation_id, user, platform, token, judge } = login;
+        let mail = RemoteLoginMail { ticket, operation_id, user, platform, token, judge };
         Ok((ticket, vec![(shard, ShardMail::RemoteLogin(Box::new(mail)))]))
     }
 

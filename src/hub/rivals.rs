@@ -88,10 +88,10 @@ impl Hub {
 
     /// A login here met older connections of its user on other nodes.
     pub(super) fn met_others(&mut self, now: Now, conn: ConnId) {
-        let policy = self.config.login_policy;
-        let tells = matches!(policy, LoginPolicy::OnePerPlatform | LoginPolicy::PcAndOther);
-        let hears = |hub: &Self| hub.class_at(conn).flatten().is_some();
-        if !(tells && hears(self)) || !self.claims.as_mut().is_some_and(|claims| claims.tells(conn)) {
+        let policies = [LoginPolicy::OnePerPlatform, LoginPolicy::PcAndOther];
+        let concerned =
+            policies.contains(&self.config.login_policy) && self.class_at(conn).flatten().is_some();
+        if !concerned || !self.claims.as_mut().is_some_and(|claims| claims.tells(conn)) {
             return;
         }
         let user = self.registry.session(conn).and_then(|session| self.registry.user_of(session));
