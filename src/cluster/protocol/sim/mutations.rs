@@ -1,9 +1,10 @@
 //! Each rule is needed: with it taken out, the walks find a broken property or invariant (routing-protocol.md 10.3).
-//! Rules whose loss is rare in walks are in `scripts`.
+//! Rules whose loss is rare in walks are in `scripts` and `strict`.
 
 use super::super::rules::{Rule, Rules};
+use super::host::Slip;
 use super::world::{Profile, World};
-use super::{CHURN, FLIPS, LEASES, MIXED};
+use super::{CHURN, FLIPS, LEASES, MIXED, STRICT, walk};
 
 /// A mutation is found within so many walks; most need a few, none of them more than 110 when this was written.
 const WALKS_MAX: u64 = 2_000;
@@ -51,4 +52,53 @@ needed! {
     a_home_accounts_for_its_peers: HomeAccounts in FLIPS;
     silence_is_not_absence: SilenceIsNotAbsence in CHURN;
     retries_are_deduplicated: Dedupe in FLIPS;
+    placements_are_kept_until_promises_are_acked: TrimAfterAck in FLIPS;
+    only_who_cannot_have_passed_is_left_out: ExactNewcomer in CHURN;
+    only_empty_records_are_forgotten: ForgetOnlyEmpty in STRICT;
+    isolated_nodes_fence: FencesItself in STRICT;
+}
+
+/// What only shows when everything has come to rest.
+#[test]
+fn times_of_logins_only_grow() {
+    for seed in 0..WALKS_MAX {
+        if let (_, Some(violation)) = walk(seed, MIXED, Rules::without(Rule::FloorKept)) {
+            return println!("without FloorKept: walk {seed}, {violation}");
+        }
+    }
+    panic!("without FloorKept nothing is broken in {WALKS_MAX} walks");
+}
+
+/// A shard that answers to a placement otherwise than slice by slice.
+fn slip_is_found(slip: Slip) {
+    for seed in 0..WALKS_MAX {
+        let mut world = World::new(seed, FLIPS, Rules::default());
+        let plant = |world: &mut World| {
+            world.slots.iter_mut().filter_map(|slot| slot.host.as_mut()).for_each(|host| host.slip = slip);
+        };
+        for step in 0..FLIPS.steps {
+            plant(&mut world);
+            world.step();
+            world.check();
+            if let Some(violation) = world.truth.violation.take() {
+                return println!("{slip:?}: walk {seed}, step {step}: {violation}");
+            }
+        }
+        plant(&mut world);
+        world.come_to_rest();
+        if let Some(violation) = world.truth.violation.take() {
+            return println!("{slip:?}: walk {seed}, at rest: {violation}");
+        }
+    }
+    panic!("{slip:?} is not found in {WALKS_MAX} walks");
+}
+
+#[test]
+fn a_shard_that_answers_before_its_last_slice_is_found() {
+    slip_is_found(Slip::AnswersEarly);
+}
+
+#[test]
+fn a_shard_that_tells_ends_before_the_answer_is_found() {
+    slip_is_found(Slip::TellsEndsFirst);
 }
