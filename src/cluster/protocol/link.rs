@@ -14,9 +14,9 @@ impl Node {
         self.end_link(&to);
         let now = self.now.mono;
         let hello = self.hello();
+        self.dials += 1;
+        let count = self.dials;
         let peer = self.peers.entry(to.clone()).or_default();
-        peer.dialled += 1;
-        let count = peer.dialled;
         peer.link = Link::Dialling { count, since: now };
         let generation = Generation { dialler: self.me.incarnation, count, acceptor: Incarnation(0) };
         self.out.push(Output::Send(to, Frame { generation, seen: 0, body: Body::Hello(hello) }));

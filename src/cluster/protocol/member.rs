@@ -277,6 +277,7 @@ impl Node {
         self.fit_epoch = Some(self.view.epoch());
         if self.stage == Stage::Joining {
             self.stage = Stage::Serving;
+            self.opened = true;
             self.out.push(Output::Record(MemberState::Active));
             self.out.push(Output::Open);
         }
@@ -324,12 +325,18 @@ impl Node {
         }
     }
 
-    /// An operator's drain is taken back. The record says so; users come back with the view that has it.
+    /// An operator's drain is taken back. The record says so; users come back with the view that has it. A node that was
+    /// told to drain before it had passed its barrier has yet to pass it.
     pub(super) fn serve(&mut self) {
-        if self.stage == Stage::Draining {
-            self.stage = Stage::Serving;
-            self.out.push(Output::Record(MemberState::Active));
+        if self.stage != Stage::Draining {
+            return;
         }
+        let (stage, state) = match self.opened {
+            true => (Stage::Serving, MemberState::Active),
+            false => (Stage::Joining, MemberState::Joining),
+        };
+        self.stage = stage;
+        self.out.push(Output::Record(state));
     }
 
     /// No connection is left and none can come (M11). Nobody acknowledges the goodbye, and nobody has to: a peer ends

@@ -122,6 +122,11 @@ pub struct Node {
     gathers: Gathers,
     locals: Locals,
     order: Order,
+    /// The listener was opened: the barrier was passed once.
+    opened: bool,
+    ticked: Mono,
+    /// Attempts to dial anybody: a peer that was forgotten meanwhile must not see a number again.
+    dials: u64,
     /// Counts questions, pushes.
     legs: u64,
     /// The greatest time given to a login, or heard of (K1, for all users at once: a hybrid logical clock).
@@ -187,6 +192,9 @@ impl Node {
             gathers: Gathers::default(),
             locals: Locals::default(),
             order: Order::default(),
+            opened: false,
+            ticked: Mono(0),
+            dials: 0,
             legs: 0,
             floor: 0,
             me: identity,
@@ -239,6 +247,7 @@ impl Node {
     }
 
     fn tick(&mut self) {
+        self.ticked = self.now.mono;
         self.beat();
         self.end_lagging_links();
         self.forget_the_gone();

@@ -119,8 +119,8 @@ impl World {
             let numbers: Vec<u64> = self.host(i).conns.keys().copied().collect();
             match self.pick(&numbers) {
                 _ if self.below(6) == 0 => {
-                    self.host_mut(i).open = true;
                     self.feed(i, Input::Serve);
+                    self.host_mut(i).open = self.node(i).opened;
                 }
                 Some(number) => self.close(i, number),
                 None => self.feed(i, Input::Emptied),

@@ -313,6 +313,7 @@ impl Host {
                 self.shards[shard].in_force.push((epoch, placed));
                 let (residents, gone) = (Vec::new(), Vec::new());
                 self.shards[shard].walks.push_back(Walk { epoch, todo, residents, gone });
+                self.switch_slice(shard);
                 Vec::new()
             }
             ShardMail::Router(Mail::Only(epoch)) => {

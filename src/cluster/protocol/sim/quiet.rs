@@ -96,7 +96,8 @@ impl World {
                 return self.truth.violated(format!("a login waits at {:?}", self.slots[i].id));
             }
             if !node.fit() {
-                return self.truth.violated(format!("{:?} is not fit at rest", self.slots[i].id));
+                let what = format!("{:?} is not fit at rest: {}", self.slots[i].id, self.explain(i));
+                return self.truth.violated(what);
             }
             for holder in self.running().into_iter().filter(|&holder| holder != i) {
                 let host = self.host(holder);
@@ -107,11 +108,41 @@ impl World {
                     peer.into_iter().flat_map(|peer| peer.claims.all()).map(|claim| claim.number).collect();
                 if truth != claimed || !peer.is_some_and(|peer| node.covers(peer)) {
                     let (home, holder) = (&self.slots[i].id, &host.id);
-                    let what = format!("{home:?} knows {claimed:?} of {holder:?}, true is {truth:?}");
+                    let what = format!(
+                        "{home:?} knows {claimed:?} of {holder:?}, true is {truth:?}; {}",
+                        self.explain(i)
+                    );
                     return self.truth.violated(what);
                 }
             }
         }
+    }
+
+    /// Why a node is not what it should be at rest.
+    fn explain(&self, i: usize) -> String {
+        let node = self.node(i);
+        let state = |i: usize| {
+            let (host, node) = (self.host(i), self.node(i));
+            let (own, now) = (node.view.member(&host.id).map(|own| own.state), host.now(self.now).mono);
+            format!(
+                "{:?} {:?} own {own:?} at {:?}, registered {:?}, lease {:?} at {now:?}, fit {:?}, closing {:?}",
+                host.id,
+                node.stage,
+                node.view.epoch(),
+                node.registered_epoch,
+                node.lease,
+                node.fit_epoch,
+                host.closing_until
+            )
+        };
+        let states: Vec<String> = self.running().into_iter().map(state).collect();
+        let awaited: Vec<_> = node.awaited().collect();
+        let links: Vec<String> = node
+            .peers
+            .iter()
+            .map(|(id, p)| format!("{id:?} {:?} {:?} cover {:?} {:?}", p.greeted, p.gone, p.cover, p.link))
+            .collect();
+        format!("waits for {awaited:?}, registering {}; {states:#?}; links {links:#?}", node.registering)
     }
 
     fn check_pushes(&mut self) {

@@ -75,7 +75,7 @@ fn a_node_that_loses_its_lease_long_after_its_link_closes_first() {
     };
     assert_eq!(late(Rules::default()), None);
     let broken = late(Rules::without(Rule::ForgetAfterClose));
-    assert!(broken.as_deref().is_some_and(|what| what.contains("no record")), "{broken:?}");
+    assert!(broken.as_deref().is_some_and(|what| what.contains("account for n0")), "{broken:?}");
 }
 
 /// The peer's words arrive, and what is answered does not: that is no contact.

@@ -63,13 +63,20 @@ impl Sim {
         }
     }
 
-    /// What the change needs later, at `since` it: losses, evictions. Returns when it is over.
-    fn follow(&mut self, change: Change) -> Option<u64> {
+    /// Time passes; how long after `began` it was quiet for good.
+    fn settle(&mut self, time: u64, began: u64) -> u64 {
+        self.run(time, true).expect("it settles") - began
+    }
+
+    /// What the change needs later: losses, evictions. Returns how long it took until everything was quiet, after each
+    /// of its parts.
+    fn follow(&mut self, change: Change) -> Vec<u64> {
+        let began = self.now;
         let id = self.stations[VICTIM].id.clone();
         match change {
-            Change::Join => self.run(20 * SECOND, true),
+            Change::Join => vec![self.settle(20 * SECOND, began)],
             Change::Leave => {
-                self.run(5 * SECOND, true);
+                let moved = self.settle(5 * SECOND, began);
                 self.stations[VICTIM].open = false;
                 let numbers: Vec<u64> = self.stations[VICTIM].conns.keys().copied().collect();
                 // Paced: a second's share at a time, in ten seconds.
@@ -77,14 +84,15 @@ impl Sim {
                     part.iter().for_each(|number| self.evict(VICTIM, *number));
                     self.run(10 * MS, true);
                 }
+                let emptied = self.now;
                 self.feed(VICTIM, Input::Emptied);
-                self.run(20 * SECOND, true)
+                vec![moved, self.settle(20 * SECOND, emptied)]
             }
             Change::Crash => {
                 self.run(TTL, true);
                 self.source.lose(&id);
                 self.tell();
-                self.run(60 * SECOND, true)
+                vec![self.settle(60 * SECOND, began)]
             }
         }
     }
@@ -99,7 +107,6 @@ fn measure(nodes: usize, users: usize, clients: Clients, change: Change) -> Stri
     let began = sim.now;
     sim.change(change);
     let quiet = sim.follow(change);
-    let quiet = quiet.expect("it settles") - began;
     let incomplete = sim.seen.last_not_complete.saturating_sub(began);
     let slowest = sim.stations.iter().map(|station| station.cpu).max().unwrap_or(0);
     let longest = sim.stations.iter().map(|station| station.longest).max().unwrap_or(0);
@@ -109,7 +116,7 @@ fn measure(nodes: usize, users: usize, clients: Clients, change: Change) -> Stri
     format!(
         "| {nodes} | {clients:?} | {change:?} | {} | {} | {frames} | {:.1} MB | {} | {} | {not_complete} of {pushes} |",
         seconds(incomplete),
-        seconds(quiet),
+        quiet.into_iter().map(seconds).collect::<Vec<_>>().join(", then "),
         bytes as f64 / 1e6,
         millis(slowest),
         millis(longest),

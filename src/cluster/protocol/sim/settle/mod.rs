@@ -247,7 +247,8 @@ impl Sim {
                 }
                 let began = Instant::now();
                 let frames = decode(bytes.slice(PREFIX_BYTES..)).unwrap();
-                self.spend(to, began);
+                let work = frames.iter().map(|frame| work_of(&frame.body)).max();
+                self.spend(to, began, work.unwrap_or(Work::Push));
                 for frame in frames {
                     let from = self.stations[from].id.clone();
                     self.feed(to, Input::Frame(from, frame));
@@ -258,16 +259,23 @@ impl Sim {
         }
     }
 
-    fn spend(&mut self, i: usize, began: Instant) {
+    fn spend(&mut self, i: usize, began: Instant, work: Work) {
         let micros = u64::try_from(began.elapsed().as_nanos().div_ceil(1_000)).unwrap();
         let station = &mut self.stations[i];
         station.busy_until = station.busy_until.max(self.now) + micros;
-        station.cpu += micros;
-        station.longest = station.longest.max(micros);
+        if work == Work::Directory {
+            station.cpu += micros;
+            station.longest = station.longest.max(micros);
+        }
     }
 
     fn feed(&mut self, i: usize, input: Input) {
         let now = self.clock(i);
+        let work = match &input {
+            Input::Push(_) | Input::Delivered { .. } => Work::Push,
+            Input::Frame(_, frame) => work_of(&frame.body),
+            _ => Work::Directory,
+        };
         let began = Instant::now();
         let Some(node) = self.stations[i].node.as_mut() else { return };
         let outputs = node.handle(now, input);
@@ -278,7 +286,8 @@ impl Sim {
                 Output::Send(to, frame) => {
                     let to = self.stations.iter().position(|station| station.id == to).unwrap();
                     towards.insert(to);
-                    let directory = is_directory(&frame.body);
+                    let directory =
+                        work_of(&frame.body) == Work::Directory && !matches!(frame.body, Body::Beat(_));
                     let queue = self.stations[i].queues.entry(to).or_default();
                     let before = queue.depth().0;
                     queue.push(frame).expect("the queue of a link holds what a change makes");
@@ -295,7 +304,7 @@ impl Sim {
             let queue = self.stations[i].queues.entry(to).or_default();
             batches.extend(std::iter::from_fn(|| queue.pop()).map(|batch| (to, batch.bytes)));
         }
-        self.spend(i, began);
+        self.spend(i, began, work);
         for (to, bytes) in batches {
             self.transmit(i, to, bytes);
         }
@@ -479,14 +488,20 @@ impl Sim {
     }
 }
 
-fn is_directory(body: &Body) -> bool {
-    !matches!(
-        body,
-        Body::Beat(_)
-            | Body::Route(_)
-            | Body::RouteReply { .. }
-            | Body::NotHome { .. }
-            | Body::Deliver { .. }
-            | Body::DeliverReply { .. }
-    )
+/// For what a router works: the pushes that look for missed connections are not what is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Work {
+    Push,
+    Directory,
+}
+
+fn work_of(body: &Body) -> Work {
+    match body {
+        Body::Route(_)
+        | Body::RouteReply { .. }
+        | Body::NotHome { .. }
+        | Body::Deliver { .. }
+        | Body::DeliverReply { .. } => Work::Push,
+        _ => Work::Directory,
+    }
 }
