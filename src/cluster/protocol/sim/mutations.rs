@@ -66,7 +66,6 @@ needed! {
     the_last_declaration_replaces: LastDeclarationReplaces in FLIPS;
     shards_switch_before_the_declaration: ShardsFirst in FLIPS;
     claims_die_with_the_link: ClaimsDieWithLink in FLIPS;
-    generations_are_checked: GenerationChecked in MIXED;
     coverage_is_leased: CoverLeased in FLIPS;
     lost_members_are_accounted: LostAccounted in LEASES;
     newcomers_are_accounted: NewcomersAccounted in MIXED;
@@ -74,7 +73,6 @@ needed! {
     silence_is_not_absence: SilenceIsNotAbsence in CHURN;
     retries_are_deduplicated: Dedupe in FLIPS;
     placements_are_kept_until_promises_are_acked: TrimAfterAck in FLIPS;
-    only_who_cannot_have_passed_is_left_out: ExactNewcomer in CHURN;
     only_empty_records_are_forgotten: ForgetOnlyEmpty in STRICT;
     isolated_nodes_fence: FencesItself in STRICT;
 }

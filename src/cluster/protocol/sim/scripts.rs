@@ -262,6 +262,61 @@ fn a_greeting_of_a_former_life_loses_a_push() {
     });
 }
 
+/// D5: a promise of the ended generation comes after the new one is up.
+#[test]
+fn a_frame_of_an_ended_generation_loses_a_push() {
+    needs(Rule::GenerationChecked, |rules| {
+        let mut world = pair(rules);
+        let user = world.user_of(0, 1);
+        world.login(0, user.clone());
+        world.drain_all();
+        // Less weight at the first: who was at home at the second still is.
+        let id = world.slots[0].id.clone();
+        world.source.flip(&id, 0);
+        world.see_newest(1);
+        world.drain_all();
+        world.see_newest(0);
+        let lane = *world.wire.busy().iter().find(|lane| (lane.0, lane.1) == (0, 1)).expect("a promise");
+        let promise = world.wire.lanes.remove(&lane).expect("it is on its way");
+        world.dial(0, 1);
+        let hello = *world.wire.busy().iter().find(|lane| (lane.0, lane.1) == (0, 1)).expect("a hello");
+        world.deliver_from(hello);
+        world.wire.lanes.insert(lane, promise);
+        while world.wire.lanes.contains_key(&lane) {
+            world.deliver_from(lane);
+        }
+        world.push_and_judge(1, user)
+    });
+}
+
+/// D6: a lost node has not greeted a newcomer, and holds connections all the same.
+#[test]
+fn a_lost_node_that_never_greeted_is_accounted_for() {
+    needs(Rule::ExactNewcomer, |rules| {
+        let mut world = pair(rules);
+        world.host_mut(0).cut_off = true;
+        world.run(12_000);
+        let lost = world.slots[0].id.clone();
+        world.source.lose(&lost);
+        world.see_newest(1);
+        world.start(2);
+        world.see_newest(2);
+        world.dial(1, 2);
+        world.run(1_500);
+        for _ in 0..2 {
+            world.see_newest(2);
+        }
+        assert!(world.host(2).open, "a lost node need not be greeted");
+        let at_home =
+            |i: usize, user: &Text| world.node(i).placement().home(user) == Some(&world.slots[i].id);
+        let mut names = (0..).map(|n| Text::from(format!("u{n}")));
+        let user = names.find(|user| at_home(0, user) && at_home(2, user)).expect("some are");
+        world.login(0, user.clone());
+        world.drain_all();
+        world.push_and_judge(2, user)
+    });
+}
+
 /// Section 14: later pushes to a user wait while an earlier one goes to all nodes.
 #[test]
 fn a_later_push_waits_for_one_that_goes_to_all() {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::super::codec::{Queue, decode};
 use super::super::frame::{Body, Class, Generation, Key};
-use super::super::io::{Input, Login, Mail, Output, Push, Resident};
+use super::super::io::{Input, Mail, Output, Resident};
 use super::super::peer::Link;
 use super::super::placed::Placed;
 use super::super::{Fence, Identity, Node};
@@ -35,8 +35,6 @@ const SECOND: u64 = 1_000 * MS;
 const TTL: u64 = 10 * SECOND;
 /// 1 Gbit/s, bytes in a microsecond.
 const BANDWIDTH: u64 = 125;
-/// Pushes to users drawn by lot, at nodes drawn by lot.
-const PUSH_EVERY: u64 = 2 * MS;
 
 /// Where clients are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +92,8 @@ struct Sim {
     arrived: BTreeMap<(usize, usize), u64>,
     source: Source,
     clients: Clients,
+    /// So often a push to a user drawn by lot, at a node drawn by lot.
+    push_every: u64,
     users: BTreeMap<Text, Client>,
     names: Vec<Text>,
     pushes: BTreeMap<u64, (u64, Option<(usize, u64)>)>,
@@ -102,7 +102,7 @@ struct Sim {
 }
 
 impl Sim {
-    fn new(nodes: usize, users: usize, clients: Clients) -> Self {
+    fn new(nodes: usize, users: usize, clients: Clients, push_every: u64) -> Self {
         let station = |i: usize| Station {
             id: NodeId::new(&format!("node-{i}")).unwrap(),
             node: None,
@@ -126,6 +126,7 @@ impl Sim {
             arrived: BTreeMap::new(),
             source: Source::default(),
             clients,
+            push_every,
             users: BTreeMap::new(),
             names: (0..users).map(|n| Text::from(format!("{n:010}"))).collect(),
             pushes: BTreeMap::new(),
@@ -205,7 +206,7 @@ impl Sim {
                 quiet = if self.is_quiet() { quiet.or(Some(self.now)) } else { None };
             }
             if pushes && self.now >= push {
-                push = self.now + PUSH_EVERY;
+                push = self.now + self.push_every;
                 self.push();
             }
             while let Some(entry) = self.events.first_entry().filter(|entry| entry.key().0 <= self.now) {
@@ -411,80 +412,6 @@ impl Sim {
         };
         let here = self.users.get(user).filter(|client| client.at == i && client.key.is_some());
         here.map(|client| (client.number, device(client.number))).into_iter().collect()
-    }
-
-    // ---- clients ---------------------------------------------------------------------------------------------
-
-    fn login(&mut self, user: Text) {
-        let open: Vec<usize> = self.running().into_iter().filter(|&i| self.stations[i].open).collect();
-        let view = self.source.newest().cloned().unwrap_or_default();
-        let home = Placed::new(&view, &self.node(open[0]).me, super::super::rules::Rules::default());
-        let home = home.home(&user).and_then(|home| open.iter().find(|&&i| self.stations[i].id == *home));
-        let lot = usize::try_from(self.below(open.len() as u64)).unwrap();
-        let i = home.copied().filter(|_| self.clients == Clients::AtHome).unwrap_or(open[lot]);
-        let number = self.stations[i].next_conn;
-        self.stations[i].next_conn += 1;
-        self.stations[i].conns.insert(number, user.clone());
-        self.users.insert(user.clone(), Client { at: i, number, key: None });
-        let in_force = &self.stations[i].in_force;
-        let here = |(_, placed): &(Epoch, Placed)| placed.home(&user) == Some(&self.stations[i].id);
-        if in_force.is_empty() || !in_force.iter().all(here) {
-            let login = Login { number, user, class: Some(Class(1)) };
-            return self.feed(i, Input::Login(login));
-        }
-        let time = (self.now / MS).max(self.node(i).floor() + 1);
-        let key = Key { time, node: self.stations[i].id.clone(), number };
-        let resident = self.registered(i, number, user, key);
-        self.feed(i, Input::Registered(resident));
-    }
-
-    fn registered(&mut self, i: usize, number: u64, user: Text, key: Key) -> Resident {
-        if let Some(client) =
-            self.users.get_mut(&user).filter(|client| (client.at, client.number) == (i, number))
-        {
-            client.key = Some(key.clone());
-        }
-        Resident { number, user, class: Some(Class(1)), key }
-    }
-
-    /// A client is sent away, and comes again.
-    fn evict(&mut self, i: usize, number: u64) {
-        let Some(user) = self.stations[i].conns.remove(&number) else { return };
-        self.users.remove(&user);
-        self.feed(i, Input::Gone(number));
-        let within = 500 * MS + self.below(SECOND);
-        self.at(within, Event::Login(user));
-    }
-
-    fn push(&mut self) {
-        let open: Vec<usize> = self.running().into_iter().filter(|&i| self.stations[i].open).collect();
-        let entry = open[usize::try_from(self.below(open.len() as u64)).unwrap()];
-        let lot = usize::try_from(self.below(self.names.len() as u64)).unwrap();
-        let user = self.names[lot].clone();
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        let client = self.users.get(&user).filter(|client| client.key.is_some());
-        self.pushes.insert(ticket, (self.now, client.map(|client| (client.at, client.number))));
-        let push = Push { ticket, recipients: vec![user], payload: Bytes::from_static(&[1; 300]) };
-        self.feed(entry, Input::Push(push));
-    }
-
-    fn verdict(&mut self, ticket: u64, verdicts: &[super::super::frame::Verdict]) {
-        let Some((accepted, client)) = self.pushes.remove(&ticket) else { return };
-        let verdict = &verdicts[0];
-        self.seen.pushes += 1;
-        if !verdict.complete {
-            self.seen.not_complete += 1;
-            self.seen.last_not_complete = self.seen.last_not_complete.max(accepted);
-        }
-        let Some((at, number)) = client else { return };
-        let stays = self.stations[at].conns.contains_key(&number) && self.stations[at].node.is_some();
-        let reached = |(conn, _): &(super::super::frame::Conn, DeviceVerdict)| {
-            conn.node == self.stations[at].id && conn.number == number
-        };
-        if verdict.complete && stays {
-            assert!(verdict.results.iter().any(reached), "a complete push missed {}", verdict.user.as_str());
-        }
     }
 }
 
