@@ -3,23 +3,31 @@
 use super::super::io::Count;
 use super::super::rules::Rules;
 use super::MIXED;
-use super::world::{Profile, World};
+use super::world::{Peers, Profile, World};
 use crate::ids::Text;
 
-/// All of five nodes, at rest.
-fn five() -> World {
+/// So many nodes and no more, at rest.
+fn grown(nodes: usize) -> World {
     let rules = Rules::default();
-    let profile = Profile { nodes: 5, ..MIXED };
-    let seed = (0..).find(|seed| World::new(*seed, profile, rules).slots.len() == 5);
-    let mut world = World::new(seed.expect("a quarter of the seeds has five nodes"), profile, rules);
-    for i in 0..5 {
-        if world.slots[i].host.is_none() {
+    let profile = Profile { nodes: 10, ..MIXED };
+    let seed = (0..).find(|seed| World::new(*seed, profile, rules).slots.len() == nodes.max(2));
+    let mut world = World::new(seed.expect("a ninth of the seeds"), profile, rules);
+    for i in 0..world.slots.len() {
+        if i >= nodes && world.slots[i].host.is_some() {
+            world.stop(i, Peers::Notice);
+            let id = world.slots[i].id.clone();
+            world.source.delete(&id);
+        } else if i < nodes && world.slots[i].host.is_none() {
             world.start(i);
         }
     }
     world.rest(60);
-    assert!((0..5).all(|i| world.node(i).fit()));
+    assert!((0..nodes).all(|i| world.node(i).fit()) && world.running().len() == nodes);
     world
+}
+
+fn five() -> World {
+    grown(5)
 }
 
 /// Node 1 leaves the placement; who adopts that is `who`. A user who moved from node 1 to node 2, with a connection at
@@ -107,4 +115,34 @@ fn later_pushes_wait_for_one_that_goes_to_a_second_home() {
     world.drain_all();
     assert_eq!((count(&world, Count::PushHome), count(&world, Count::OutOfOrder)), (2, 0));
     assert_eq!((world.truth.pushes.len(), world.truth.violation.take()), (0, None));
+}
+
+/// The table of issue "Several nodes", show 5: flat on the way over the home, linear if all are asked.
+#[test]
+fn a_push_costs_the_same_on_any_number_of_nodes() {
+    for nodes in [1, 3, 5, 10] {
+        let mut world = grown(nodes);
+        let last = nodes - 1;
+        let at_home = world.user_of(0, last);
+        world.login(last, at_home.clone());
+        world.drain_all();
+        let home = push(&mut world, &at_home);
+        assert_eq!(home, if nodes == 1 { 0 } else { 2 }, "{nodes} nodes, at home");
+        let stray = (nodes > 1).then(|| {
+            world.login(1 % last, at_home.clone());
+            world.drain_all();
+            push(&mut world, &at_home)
+        });
+        let all = (nodes > 1).then(|| {
+            world.stop(last, Peers::Notice);
+            world.drain_all();
+            world.wire.push_frames = 0;
+            world.push(0, vec![at_home.clone()]);
+            world.drain_all();
+            world.wire.push_frames
+        });
+        println!("{nodes} nodes: {home} messages to the home, {stray:?} with one stray, {all:?} to all");
+        assert_eq!(stray, (nodes > 1).then_some(4), "{nodes} nodes, one stray");
+        assert_eq!(all, (nodes > 1).then(|| 2 * (nodes - 2)), "{nodes} nodes, the home is dead");
+    }
 }

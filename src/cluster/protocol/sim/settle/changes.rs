@@ -214,7 +214,8 @@ fn head(users: usize) {
 fn time_to_settle() {
     let users = usize::try_from(number("PINION_SETTLE_USERS").unwrap_or(100_000)).unwrap();
     head(users);
-    for nodes in [3, 5, 10] {
+    let only = number("PINION_SETTLE_NODES").map(|nodes| usize::try_from(nodes).unwrap());
+    for nodes in only.map_or(vec![3, 5, 10], |nodes| vec![nodes]) {
         for clients in [Clients::AtHome, Clients::Anywhere] {
             for change in [Change::Join, Change::Leave, Change::Crash] {
                 println!("{}", measure(nodes, Sim::new(nodes, users, clients, 2 * MS), change));
