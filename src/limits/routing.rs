@@ -25,6 +25,8 @@ pub const FENCE_MS: u64 = 30_000;
 pub const FENCE_CLOSE_MS: u64 = 2_000;
 /// Under `fence = strict`: a lost node is forgotten so long after its link went down.
 pub const GONE_MS: u64 = 40_000;
+/// And so long after it was seen to be lost: a node whose link broke long before its lease ended fences only then.
+pub const GONE_LOST_MS: u64 = 5_000;
 /// Under `fence = strict`: a node that had no lease for so long closes its connections, whatever its links.
 pub const LAST_MS: u64 = 3_600_000;
 /// Under `fence = strict`: a record that has been lost for so long is deleted, even if nobody had a link with its node.
@@ -76,8 +78,8 @@ pub const CLUSTER_SAY_MS: u64 = 5_000;
 pub const CLUSTER_NEWS_MAX: usize = 65_536;
 /// Placements by which one shard acts at a time. More: the oldest is forgotten, and every login asks the router.
 pub const PLACEMENTS_MAX: usize = 16;
-/// Users that a shard looks at in one turn for the answer to a new placement.
-pub const SWITCH_SLICE_MAX: u32 = 1024;
+/// Users that a shard looks at in one turn for the answer to a new placement. Unit tests have few users, and slices.
+pub const SWITCH_SLICE_MAX: u32 = if cfg!(test) { 1 } else { 1024 };
 
 const _: () = assert!(
     COPY_ANSWER_MS + super::VERDICT_MARGIN_MS < HOLD_MS,
@@ -89,6 +91,10 @@ const _: () = assert!(VOID_MS * 99 >= COVER_MS * 101, "a void promise is void on
 const _: () = assert!(
     GONE_MS * 99 >= (COVER_MS + FENCE_MS + FENCE_CLOSE_MS) * 101,
     "what is forgotten has closed its connections"
+);
+const _: () = assert!(
+    GONE_LOST_MS * 99 >= (2 * BEAT_MS + FENCE_CLOSE_MS) * 101,
+    "who has lost its lease notices within a beat, and closes its connections"
 );
 const _: () = assert!(
     LAST_GONE_MS * 99 >= (LAST_MS + FENCE_CLOSE_MS) * 101,

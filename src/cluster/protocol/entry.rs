@@ -1,6 +1,7 @@
-//! A push at the node where it arrived: to the homes, else to all nodes (P1, P5, P6), and its verdicts (P8).
+//! A push at the node where it arrived: to the homes, else to all nodes (P1, P5, P6), and its verdicts (P8). What a
+//! node says that is not the home is in `reroute`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -19,9 +20,9 @@ use crate::time::Mono;
 pub(super) struct Entries {
     pushes: BTreeMap<u64, Entry>,
     /// Questions to homes.
-    routes: BTreeMap<u64, Route>,
-    /// When they are given up; the oldest first.
-    due: VecDeque<(Mono, u64)>,
+    pub(super) routes: BTreeMap<u64, Route>,
+    /// When they are given up.
+    due: BTreeSet<(Mono, u64)>,
 }
 
 #[derive(Debug)]
@@ -35,16 +36,25 @@ struct Entry {
 }
 
 #[derive(Debug)]
-struct Route {
-    push: u64,
-    home: NodeId,
+pub(super) struct Route {
+    pub(super) push: u64,
+    pub(super) home: NodeId,
     /// Not answered yet.
-    recipients: BTreeSet<Text>,
+    pub(super) recipients: BTreeSet<Text>,
+    pub(super) way: Way,
+}
+
+/// How a question came to its home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    First,
+    /// After another node said that it is not the home.
+    Again,
 }
 
 impl Entries {
     pub(super) fn due(&self) -> Option<Mono> {
-        self.due.front().map(|(at, _)| *at)
+        self.due.first().map(|(at, _)| *at)
     }
 }
 
@@ -85,7 +95,7 @@ impl Node {
             }
         }
         for (home, recipients) in homes {
-            self.route(push, home, recipients);
+            self.route(push, home, recipients, Way::First);
         }
         if let Some(question) = self.question(push, own) {
             self.gather_at_home(Sink::Entry(push), question);
@@ -99,21 +109,27 @@ impl Node {
         Some(Question { push: self.push_id(push), recipients, payload: entry.payload.clone() })
     }
 
-    fn route(&mut self, push: u64, home: NodeId, recipients: Vec<Text>) {
+    /// Asks a home.
+    pub(super) fn route(&mut self, push: u64, home: NodeId, recipients: Vec<Text>, way: Way) {
         let Some(question) = self.question(push, recipients) else { return };
         let leg = self.leg();
-        for _ in &question.recipients {
-            self.count(Count::PushHome);
+        for user in &question.recipients {
+            if way == Way::Again {
+                self.enter_slow(user);
+            }
+            self.count(if way == Way::Again { Count::PushAgain } else { Count::PushHome });
         }
-        self.entries.due.push_back((self.now.mono.plus_ms(ROUTE_MS), leg));
+        let due = self.now.mono.plus_ms(ROUTE_MS);
+        let latest = self.compose_until(push).filter(|_| way == Way::Again);
+        self.entries.due.insert((latest.map_or(due, |latest| due.min(latest)), leg));
         let recipients = question.recipients.iter().cloned().collect();
-        self.entries.routes.insert(leg, Route { push, home: home.clone(), recipients });
+        self.entries.routes.insert(leg, Route { push, home: home.clone(), recipients, way });
         let Question { push, recipients, payload } = question;
         self.send(&home, Body::Route(Copy { leg, push, recipients, payload }));
     }
 
     /// Asks every accounted node (P5), if it is not too late for another copy.
-    fn ask_all(&mut self, push: u64, recipients: Vec<Text>, attempt: Attempt) {
+    pub(super) fn ask_all(&mut self, push: u64, recipients: Vec<Text>, attempt: Attempt) {
         let Some(question) = self.question(push, recipients) else { return };
         for user in &question.recipients {
             self.enter_slow(user);
@@ -131,24 +147,20 @@ impl Node {
             return;
         };
         verdicts.retain(|verdict| route.recipients.remove(&verdict.user));
-        let push = route.push;
+        let (push, way) = (route.push, route.way);
         if route.recipients.is_empty() {
             self.entries.routes.remove(&leg);
         }
+        let users = verdicts.iter().map(|verdict| verdict.user.clone()).collect();
         self.finish(push, verdicts);
+        self.end_way(way, users);
     }
 
-    /// That node is not their home in its own view, and has delivered nothing to them.
-    pub(super) fn not_home(&mut self, from: &NodeId, leg: u64, mut recipients: Vec<Text>) {
-        let Some(route) = self.entries.routes.get_mut(&leg).filter(|route| route.home == *from) else {
-            return;
-        };
-        recipients.retain(|user| route.recipients.remove(user));
-        let push = route.push;
-        if route.recipients.is_empty() {
-            self.entries.routes.remove(&leg);
+    /// Pushes that waited for one that went to a second home may go.
+    pub(super) fn end_way(&mut self, way: Way, users: Vec<Text>) {
+        for user in users.into_iter().filter(|_| way == Way::Again) {
+            self.leave_slow(&user);
         }
-        self.ask_all(push, recipients, Attempt::First);
     }
 
     /// Questions to a home whose link has ended.
@@ -162,7 +174,7 @@ impl Node {
 
     pub(super) fn expire_routes(&mut self) {
         while self.entries.due().is_some_and(|at| at <= self.now.mono) {
-            if let Some((_, leg)) = self.entries.due.pop_front() {
+            if let Some((_, leg)) = self.entries.due.pop_first() {
                 self.outcome_unknown(leg);
             }
         }
@@ -170,20 +182,32 @@ impl Node {
 
     /// A home was asked and nobody knows what it did (P6): ask all, as a second copy, or give up.
     fn outcome_unknown(&mut self, leg: u64) {
-        let Some(Route { push, home, recipients }) = self.entries.routes.remove(&leg) else { return };
+        let Some(Route { push, home, recipients, way }) = self.entries.routes.remove(&leg) else { return };
         let recipients: Vec<Text> = recipients.into_iter().collect();
         if self.may_compose(push) {
-            return self.ask_all(push, recipients, Attempt::Second);
+            self.ask_all(push, recipients.clone(), Attempt::Second);
+        } else {
+            self.give_up_on(push, &home, &recipients);
         }
-        let named =
-            |user| Verdict { user, results: Vec::new(), complete: false, unaccounted: vec![home.clone()] };
-        let verdicts = recipients.into_iter().map(named).collect();
-        self.finish(push, verdicts);
+        self.end_way(way, recipients);
     }
 
-    fn may_compose(&self, push: u64) -> bool {
-        let entry = self.entries.pushes.get(&push);
-        entry.is_some_and(|entry| self.now.mono.since_ms(entry.accepted) <= PUSH_COMPOSE_MS)
+    /// It is too late to ask anybody else.
+    pub(super) fn give_up_on(&mut self, push: u64, home: &NodeId, recipients: &[Text]) {
+        let named = |user: &Text| {
+            let (user, results) = (user.clone(), Vec::new());
+            Verdict { user, results, complete: false, unaccounted: vec![home.clone()] }
+        };
+        self.finish(push, recipients.iter().map(named).collect());
+    }
+
+    /// Until when copies of a push are composed.
+    fn compose_until(&self, push: u64) -> Option<Mono> {
+        Some(self.entries.pushes.get(&push)?.accepted.plus_ms(PUSH_COMPOSE_MS))
+    }
+
+    pub(super) fn may_compose(&self, push: u64) -> bool {
+        self.compose_until(push).is_some_and(|until| self.now.mono <= until)
     }
 
     /// Takes verdicts of a push; with the last one the push ends.
@@ -207,7 +231,8 @@ impl Node {
     pub fn due(&self) -> Option<Mono> {
         let beats = self.peers.values().filter_map(Peer::due);
         let legs = [self.entries.due(), self.gathers.due(), self.locals.due(), self.order.due()];
-        let fence = (self.me.fence == Fence::Strict).then(|| self.now.mono.plus_ms(BEAT_MS));
+        // From the last tick, and not from the last event: a node that hears much and is linked with nobody gets one too.
+        let fence = (self.me.fence == Fence::Strict).then(|| self.ticked.plus_ms(BEAT_MS));
         beats.chain(legs.into_iter().flatten()).chain(fence).min()
     }
 }

@@ -167,6 +167,15 @@ pub struct Copy {
     pub payload: Bytes,
 }
 
+/// Where users belong in the view of a node that is not their home.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seat {
+    /// Of that view.
+    pub epoch: Epoch,
+    /// Their home in it; none if no node is active.
+    pub home: Option<NodeId>,
+}
+
 /// What is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -218,6 +227,8 @@ pub enum Body {
         leg: u64,
         /// Who.
         recipients: Vec<Text>,
+        /// Where they belong instead.
+        seat: Seat,
     },
     /// To a holder, from the home or from the entry node. Never forwarded.
     Deliver {

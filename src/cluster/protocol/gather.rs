@@ -83,9 +83,7 @@ impl Node {
         };
         let (recipients, foreign): (Vec<Text>, Vec<Text>) =
             recipients.into_iter().partition(|user| self.is_home(user));
-        if !foreign.is_empty() {
-            self.send(from, Body::NotHome { leg, recipients: foreign });
-        }
+        self.turn_away(from, leg, foreign);
         if !recipients.is_empty() {
             let sink = Sink::Peer { peer: from.clone(), generation, leg };
             self.gather_at_home(sink, Question { push, recipients, payload });

@@ -192,6 +192,8 @@ pub enum Mail {
 pub enum Count {
     /// Recipients sent to their home.
     PushHome,
+    /// Recipients sent once more, to the home that a node with a newer view named.
+    PushAgain,
     /// Recipients sent to all nodes.
     PushAll,
     /// Recipients sent a second time, to all nodes.

@@ -14,9 +14,9 @@ impl Node {
         self.end_link(&to);
         let now = self.now.mono;
         let hello = self.hello();
+        self.dials += 1;
+        let count = self.dials;
         let peer = self.peers.entry(to.clone()).or_default();
-        peer.dialled += 1;
-        let count = peer.dialled;
         peer.link = Link::Dialling { count, since: now };
         let generation = Generation { dialler: self.me.incarnation, count, acceptor: Incarnation(0) };
         self.out.push(Output::Send(to, Frame { generation, seen: 0, body: Body::Hello(hello) }));
@@ -84,7 +84,7 @@ impl Node {
             Body::DeclareAck(number) => self.declare_acked(from, number),
             Body::Route(copy) => self.routed(from, copy),
             Body::RouteReply { leg, verdicts } => self.route_replied(from, leg, verdicts),
-            Body::NotHome { leg, recipients } => self.not_home(from, leg, recipients),
+            Body::NotHome { leg, recipients, seat } => self.not_home(from, leg, recipients, &seat),
             Body::Deliver { copy, attempt } => self.deliver_for(from, copy, attempt),
             Body::DeliverReply { leg, answers } => self.deliver_replied(from, leg, answers),
             Body::Kick { number, winner } => self.kick_own(number, winner),
@@ -156,7 +156,8 @@ impl Node {
             echoed: before.is_some_and(|greeting| greeting.echoed),
         });
         peer.knows.clone_from(&hello.knows);
-        peer.contact = Some(now);
+        // A Hello proves nothing of its age, nor that what this node says arrives: the fence must not wait for it (M9).
+        peer.contact = if mutual == Mutual::Yes { Some(now) } else { peer.contact.or(Some(now)) };
     }
 
     /// Full replay (L1): what the peer must know, the promise, then a beat, so that it learns that it is recorded.

@@ -10,7 +10,7 @@ use super::placed::Placed;
 use super::rules::Rule;
 use super::{Fence, Lease, Node, Stage, Switch, Views};
 use crate::ids::{ShardId, Text};
-use crate::limits::{FENCE_MS, GONE_MS, LAST_GONE_MS, LAST_MS, LIST_BARRIER_MS};
+use crate::limits::{FENCE_MS, GONE_LOST_MS, GONE_MS, LAST_GONE_MS, LAST_MS, LIST_BARRIER_MS};
 use crate::placement::view::{Epoch, Incarnation, Member, MemberState, NodeId, View};
 use crate::time::Mono;
 
@@ -190,8 +190,9 @@ impl Node {
             return true;
         }
         let gone = peer.and_then(|peer| peer.gone).is_some_and(|gone| gone >= member.incarnation);
+        let later = self.fit_epoch.is_some_and(|fit| member.first_epoch > fit);
         let cannot_have_passed =
-            self.views == Views::Ordered && self.fit_epoch.is_some_and(|fit| member.first_epoch > fit);
+            self.views == Views::Ordered && (later || !self.rules.hold(Rule::ExactNewcomer));
         !gone && !cannot_have_passed
     }
 
@@ -300,6 +301,7 @@ impl Node {
         self.fit_epoch = Some(self.view.epoch());
         if self.stage == Stage::Joining {
             self.stage = Stage::Serving;
+            self.opened = true;
             self.out.push(Output::Record(MemberState::Active));
             self.out.push(Output::Open);
         }
@@ -347,15 +349,23 @@ impl Node {
         }
     }
 
-    /// An operator's drain is taken back. The record says so; users come back with the view that has it.
+    /// An operator's drain is taken back. The record says so; users come back with the view that has it. A node that was
+    /// told to drain before it had passed its barrier has yet to pass it.
     pub(super) fn serve(&mut self) {
-        if self.stage == Stage::Draining {
-            self.stage = Stage::Serving;
-            self.out.push(Output::Record(MemberState::Active));
+        if self.stage != Stage::Draining {
+            return;
         }
+        let (stage, state) = match self.opened {
+            true => (Stage::Serving, MemberState::Active),
+            false => (Stage::Joining, MemberState::Joining),
+        };
+        self.stage = stage;
+        self.out.push(Output::Record(state));
     }
 
-    /// No connection is left and none can come (M11).
+    /// No connection is left and none can come (M11). Nobody acknowledges the goodbye, and nobody has to: a peer ends
+    /// the link on it. One that is lost costs verdicts that are not complete until the deletion of the record says the
+    /// same; under lists, until the operator does.
     pub(super) fn emptied(&mut self) {
         for peer in self.linked_ids() {
             self.send(&peer, super::frame::Body::Goodbye);
@@ -376,6 +386,9 @@ impl Node {
         if self.me.fence == Fence::Report || (!self.lease.lapsed && now < self.lease.until) {
             return;
         }
+        if !self.rules.hold(Rule::FencesItself) {
+            return;
+        }
         let silent = |peer: &Peer| {
             peer.greeted.is_some() && peer.contact.is_some_and(|at| now.since_ms(at) >= FENCE_MS)
         };
@@ -385,12 +398,13 @@ impl Node {
         }
     }
 
-    /// `fence = strict`: lost nodes that have fenced themselves by now (M10).
+    /// `fence = strict`: lost nodes that have fenced themselves by now (M10). One whose link was down for long while it
+    /// still had its lease fences only when that ends: it gets the time to close its connections.
     pub(super) fn forget_the_gone(&mut self) {
         if self.me.fence == Fence::Report || !self.fit() {
             return;
         }
-        let now = self.now.mono;
+        let (now, rules) = (self.now.mono, self.rules);
         let empty = |member: &&Member| {
             let peer = self.peers.get(&member.node_id);
             let counted_us = peer
@@ -399,7 +413,10 @@ impl Node {
             let down = peer.and_then(|peer| peer.down_since).is_some_and(|at| now.since_ms(at) >= GONE_MS);
             let seen_lost = peer.and_then(|peer| peer.lost).map(|(_, since)| now.since_ms(since));
             let long_lost = seen_lost.is_some_and(|ms| ms >= LAST_GONE_MS);
-            member.state == MemberState::Lost && (counted_us && down || long_lost)
+            let closed =
+                seen_lost.is_some_and(|ms| ms >= GONE_LOST_MS) || !rules.hold(Rule::ForgetAfterClose);
+            let proven = counted_us && down && closed || long_lost;
+            member.state == MemberState::Lost && (proven || !rules.hold(Rule::ForgetOnlyEmpty))
         };
         let empty: Vec<Output> =
             self.others().filter(empty).map(|m| Output::Forget(m.node_id.clone(), m.incarnation)).collect();

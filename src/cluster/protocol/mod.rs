@@ -6,9 +6,10 @@
 //! costs time, never a push.
 //!
 //! `link` is the life of the links; `strays` the holder's side of the directory and the logins that wait; `home` the
-//! home's side; `member` views, barrier, lease and fence; `entry` a push where it arrived; `gather` the copies and
-//! their answers; `holder` deliveries here, each once (`seen`); `order` the order of one user's pushes; `policy` who is
-//! kicked. `frame` and `io` are the words, `rules` what tests may take out, `sim` the simulator.
+//! home's side; `member` views, barrier, lease and fence; `entry` a push where it arrived, `reroute` one that came to
+//! another node than its home; `gather` the copies and their answers; `holder` deliveries here, each once (`seen`);
+//! `order` the order of one user's pushes; `policy` who is kicked. `frame` and `io` are the words, `rules` what tests
+//! may take out, `sim` the simulator.
 //!
 //! `codec` is their form on the wire. Not here: sockets, clocks, the shards, the source of the membership. What always
 //! holds is section 8 of the specification; `sim` asserts it after each step.
@@ -26,6 +27,7 @@ mod order;
 mod peer;
 pub mod placed;
 mod policy;
+mod reroute;
 mod rules;
 mod seen;
 #[cfg(test)]
@@ -120,6 +122,11 @@ pub struct Node {
     gathers: Gathers,
     locals: Locals,
     order: Order,
+    /// The listener was opened: the barrier was passed once.
+    opened: bool,
+    ticked: Mono,
+    /// Attempts to dial anybody: a peer that was forgotten meanwhile must not see a number again.
+    dials: u64,
     /// Counts questions, pushes.
     legs: u64,
     /// The greatest time given to a login, or heard of (K1, for all users at once: a hybrid logical clock).
@@ -185,6 +192,9 @@ impl Node {
             gathers: Gathers::default(),
             locals: Locals::default(),
             order: Order::default(),
+            opened: false,
+            ticked: Mono(0),
+            dials: 0,
             legs: 0,
             floor: 0,
             me: identity,
@@ -240,6 +250,7 @@ impl Node {
     }
 
     fn tick(&mut self) {
+        self.ticked = self.now.mono;
         self.beat();
         self.end_lagging_links();
         self.forget_the_gone();
@@ -303,7 +314,7 @@ impl Node {
 
     /// The greatest time given to a login, or heard of: residents' logins get later ones (K1).
     pub fn floor(&self) -> u64 {
-        self.floor
+        if self.rules.hold(Rule::FloorKept) { self.floor } else { 0 }
     }
 
     /// The life of a node that had a link with this one last.

@@ -24,8 +24,6 @@ pub(super) struct Peer {
     pub(super) link: Link,
     /// The newest generation that the peer dialled.
     pub(super) newest: Option<Generation>,
-    /// Attempts to dial it.
-    pub(super) dialled: u64,
     /// Since when there is no link, without a break.
     pub(super) down_since: Option<Mono>,
     /// The life whose record is lost, and since when this node has seen that, without a break.

@@ -33,7 +33,7 @@ impl Node {
     /// The time of a login: unix milliseconds, or the next after the greatest so far.
     pub(super) fn login_time(&mut self) -> u64 {
         let clock = u64::try_from(self.now.unix.0).unwrap_or(0);
-        self.floor = clock.max(self.floor + 1);
+        self.floor = clock.max(self.floor() + 1);
         self.floor
     }
 

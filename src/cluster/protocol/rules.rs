@@ -48,6 +48,18 @@ pub(super) enum Rule {
     CompleteWhileLeased,
     /// A holder remembers what it delivered (P7).
     Dedupe,
+    /// Placements are taken from the shards only when every promise is for the present one (S2, D4).
+    TrimAfterAck,
+    /// Whoever has not greeted is left out only if it cannot have passed its barrier (M4, D6).
+    ExactNewcomer,
+    /// `fence = strict`: only a record whose node has closed its connections is deleted (M10).
+    ForgetOnlyEmpty,
+    /// `fence = strict`: a node that has only now lost its lease gets the time to close them (M10).
+    ForgetAfterClose,
+    /// `fence = strict`: an isolated node closes its connections (M9).
+    FencesItself,
+    /// Times of logins grow past every key heard of (K1).
+    FloorKept,
 }
 
 /// The rules in force.

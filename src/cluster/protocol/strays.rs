@@ -270,7 +270,8 @@ impl Node {
         let mut promises = self.peers.values().flat_map(|peer| &peer.promises);
         if self.untrimmed
             && self.next.is_none()
-            && promises.all(|promise| promise.placement.fingerprint() == present)
+            && (promises.all(|promise| promise.placement.fingerprint() == present)
+                || !self.rules.hold(Rule::TrimAfterAck))
         {
             self.untrimmed = false;
             self.mail(Mail::Only(self.placed_epoch));

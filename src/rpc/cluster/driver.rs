@@ -329,6 +329,7 @@ fn input_of(news: ClusterNews) -> Input {
 fn metric_of(count: Count) -> Metric {
     match count {
         Count::PushHome => Metric::ClusterPushHome,
+        Count::PushAgain => Metric::ClusterPushAgain,
         Count::PushAll => Metric::ClusterPushAll,
         Count::PushSecond => Metric::ClusterPushSecond,
         Count::NotFit => Metric::ClusterNotFit,

@@ -7,7 +7,7 @@ use super::{CodecFault, VERSION};
 use crate::cluster::fields::Fields;
 use crate::cluster::protocol::frame::{
     Answer, Attempt, Body, Claim, Class, Conn, Copy, Device, Frame, Generation, Hello, Key, Known, Marked,
-    PushId, Token, TokenDigest, TokenMarks, TokenName, Verdict,
+    PushId, Seat, Token, TokenDigest, TokenMarks, TokenName, Verdict,
 };
 use crate::hub::mail::{DeviceOutcome, DeviceVerdict};
 use crate::ids::{Platform, Text};
@@ -121,7 +121,11 @@ fn read_body(word: Word) -> Result<Body, CodecFault> {
         Word::DeclareAck(number) => Body::DeclareAck(number),
         Word::Route(said) => Body::Route(copy(said)?),
         Word::RouteReply(said) => Body::RouteReply { leg: said.leg, verdicts: all(said.verdicts, verdict)? },
-        Word::NotHome(said) => Body::NotHome { leg: said.leg, recipients: texts(said.recipients) },
+        Word::NotHome(said) => {
+            let home = if said.home.is_empty() { None } else { Some(node(&said.home)?) };
+            let seat = Seat { epoch: Epoch(said.epoch), home };
+            Body::NotHome { leg: said.leg, recipients: texts(said.recipients), seat }
+        }
         Word::Deliver(said) => Body::Deliver { copy: copy(said)?, attempt: Attempt::First },
         Word::DeliverAgain(said) => Body::Deliver { copy: copy(said)?, attempt: Attempt::Second },
         Word::DeliverReply(said) => Body::DeliverReply { leg: said.leg, answers: all(said.answers, answer)? },

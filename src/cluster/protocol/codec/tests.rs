@@ -9,7 +9,7 @@ use prost::Message;
 use super::*;
 use crate::cluster::protocol::frame::{
     Answer, Attempt, Body, Claim, Class, Conn, Copy, Device, Frame, Generation, Hello, Key, Known, Marked,
-    PushId, Token, TokenDigest, TokenMarks, TokenName, Verdict,
+    PushId, Seat, Token, TokenDigest, TokenMarks, TokenName, Verdict,
 };
 use crate::hub::mail::{DeviceOutcome, DeviceVerdict};
 use crate::ids::{Platform, Text};
@@ -134,7 +134,9 @@ fn body() -> impl Strategy<Value = Body> {
         n().prop_map(Body::DeclareAck),
         copy().prop_map(Body::Route),
         (n(), vec(verdict, 0..3)).prop_map(|(leg, verdicts)| Body::RouteReply { leg, verdicts }),
-        (n(), vec(text(), 0..3)).prop_map(|(leg, recipients)| Body::NotHome { leg, recipients }),
+        (n(), vec(text(), 0..3), n(), option::of(id())).prop_map(|(leg, recipients, epoch, home)| {
+            Body::NotHome { leg, recipients, seat: Seat { epoch: Epoch(epoch), home } }
+        }),
         (copy(), any::<bool>()).prop_map(|(copy, again)| Body::Deliver {
             copy,
             attempt: if again { Attempt::Second } else { Attempt::First },
@@ -279,7 +281,8 @@ fn the_largest_push_fits_and_one_beyond_it_is_not_sent() {
     assert_eq!(through(vec![crowd.clone()]), [crowd]);
     assert_eq!(queue.push(route(users(LINK_RECIPIENTS_MAX + 1), 1)), Err(Unsent::TooLarge));
     assert!(queue.is_empty() && queue.depth() == (0, 0), "nothing of it stays");
-    let not_home = pb::NotHome { leg: 1, recipients: vec![String::new(); LINK_RECIPIENTS_MAX + 1] };
+    let recipients = vec![String::new(); LINK_RECIPIENTS_MAX + 1];
+    let not_home = pb::NotHome { leg: 1, recipients, ..pb::NotHome::default() };
     assert_eq!(said(Word::NotHome(not_home)), Err(CodecFault::Rule("too many recipients")));
     let claim = pb::Claim { user: "u".repeat(LINK_BATCH_BYTES), ..Default::default() };
     assert_eq!(said(Word::Claim(claim)), Err(CodecFault::Rule("larger than such a frame may be")));

@@ -64,9 +64,12 @@ fn word(body: Body) -> Word {
         Body::RouteReply { leg, verdicts } => {
             Word::RouteReply(pb::RouteReply { leg, verdicts: verdicts.into_iter().map(verdict).collect() })
         }
-        Body::NotHome { leg, recipients } => {
-            Word::NotHome(pb::NotHome { leg, recipients: texts(&recipients) })
-        }
+        Body::NotHome { leg, recipients, seat } => Word::NotHome(pb::NotHome {
+            leg,
+            recipients: texts(&recipients),
+            epoch: seat.epoch.0,
+            home: seat.home.map(String::from).unwrap_or_default(),
+        }),
         Body::Deliver { copy: said, attempt: Attempt::First } => Word::Deliver(copy(said)),
         Body::Deliver { copy: said, attempt: Attempt::Second } => Word::DeliverAgain(copy(said)),
         Body::DeliverReply { leg, answers } => {

@@ -26,6 +26,8 @@ impl World {
         if let Some(found) = found {
             self.truth.violated(found);
         }
+        let doomed = self.doomed();
+        self.truth.closes(&doomed);
     }
 
     /// 1: what a home believes to be covered, it knows.
@@ -53,11 +55,13 @@ impl World {
 
     /// 2: whoever may say "complete" accounts for every node with a connection.
     fn unaccounted(&self) -> Option<String> {
+        let doomed = self.doomed();
         for fit in self.running().into_iter().filter(|&i| self.node(i).fit()) {
             let accounted = self.node(fit).accounted();
             for holder in self.running().into_iter().filter(|&holder| holder != fit) {
                 let host = self.host(holder);
-                if host.registered().next().is_some() && !accounted.contains(&host.id) {
+                let known = accounted.contains(&host.id) || doomed.contains(&host.id);
+                if host.registered().next().is_some() && !known {
                     return Some(format!(
                         "{:?} is fit and does not account for {:?}",
                         self.slots[fit].id, host.id
@@ -94,11 +98,11 @@ impl World {
 
     /// 4: a record that is absent holds no connection.
     fn deleted(&self) -> Option<String> {
+        let doomed = self.doomed();
         for i in self.running() {
             let host = self.host(i);
-            let listed =
-                self.source.records.get(&host.id).is_some_and(|own| own.incarnation == host.incarnation);
-            if !listed && host.registered().next().is_some() {
+            let known = self.is_listed(host) || doomed.contains(&host.id);
+            if !known && host.registered().next().is_some() {
                 return Some(format!("{:?} has connections and no record", host.id));
             }
         }

@@ -49,6 +49,14 @@ pub struct Host {
     pub leased_until: u64,
     /// Renewals do not get through.
     pub cut_off: bool,
+    /// Stopped, as by SIGSTOP: its clock goes on, its mail stands.
+    pub asleep_until: Option<u64>,
+    pub woke_at: Option<u64>,
+    /// It has fenced; its connections are closed by then, and it ends.
+    pub closing_until: Option<u64>,
+    pub slip: Slip,
+    /// What the shards were told.
+    pub told_floor: u64,
     offset: u64,
     /// Clock ticks per 10 000 ms.
     rate: u64,
@@ -63,13 +71,39 @@ pub struct Shard {
     pub inbox: VecDeque<ShardMail>,
     pub outbox: VecDeque<Input>,
     in_force: Vec<(Epoch, Placed)>,
+    walks: VecDeque<Walk>,
+}
+
+/// An answer to a placement that is put together slice by slice.
+struct Walk {
+    epoch: Epoch,
+    todo: VecDeque<u64>,
+    residents: Vec<Resident>,
+    /// Ended meanwhile: told after the answer, in which they may be.
+    gone: Vec<u64>,
+}
+
+/// What a test may break in the models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slip {
+    None,
+    /// The answer to a placement is its first slice.
+    AnswersEarly,
+    /// The end of a connection is told before the answer that has it.
+    TellsEndsFirst,
 }
 
 /// A push on its way to one shard.
 #[derive(Clone, Debug)]
 pub enum ShardMail {
     Router(Mail),
-    Deliver { leg: u64, ticket: u64, users: Vec<Text> },
+    Deliver {
+        leg: u64,
+        ticket: u64,
+        users: Vec<Text>,
+    },
+    /// The driver tells the shards how far the times of logins are.
+    Floor(u64),
 }
 
 /// What a shard did that the checker must know.
@@ -80,22 +114,39 @@ pub enum Deed {
     Delivered { ticket: u64, number: u64 },
 }
 
+impl Shard {
+    /// Nobody waits for other answers than this one.
+    fn give_up_walks(&mut self, epoch: Epoch) {
+        let (kept, dropped): (VecDeque<_>, VecDeque<_>) =
+            self.walks.drain(..).partition(|walk| walk.epoch == epoch);
+        self.walks = kept;
+        dropped.into_iter().for_each(|walk| self.tell_gone(walk.gone));
+    }
+
+    fn tell_gone(&mut self, numbers: Vec<u64>) {
+        match self.walks.back_mut() {
+            Some(last) => last.gone.extend(numbers),
+            None => self.outbox.extend(numbers.into_iter().map(Input::Gone)),
+        }
+    }
+}
+
 impl Host {
     pub fn new(
         id: NodeId,
         epoch: Epoch,
         rules: Rules,
-        draw: impl FnOnce() -> (u64, u64),
+        draw: impl FnOnce() -> (u64, u64, Fence),
         world_now: u64,
     ) -> Self {
-        let (offset, rate) = draw();
+        let (offset, rate, fence) = draw();
         let identity = Identity {
             node_id: id.clone(),
             incarnation: Incarnation(epoch.0),
             first_epoch: epoch,
             shards: SHARDS,
             algorithm: Algorithm::default(),
-            fence: Fence::Report,
+            fence,
         };
         let mut host = Self {
             node: Node::with_rules(identity, Mono(0), rules),
@@ -109,6 +160,11 @@ impl Host {
             viewed: Epoch(0),
             leased_until: world_now + TTL_MS,
             cut_off: false,
+            asleep_until: None,
+            woke_at: None,
+            closing_until: None,
+            slip: Slip::None,
+            told_floor: 0,
             offset,
             rate,
             floor: 0,
@@ -165,7 +221,7 @@ impl Host {
             return Vec::new();
         }
         let clock = u64::try_from(self.now(world).unix.0).unwrap();
-        self.floor = clock.max(self.floor + 1).max(self.node.floor + 1);
+        self.floor = clock.max(self.floor + 1).max(self.node.floor() + 1);
         let key = Key { time: self.floor, node: self.id.clone(), number };
         self.register(shard, number, key)
     }
@@ -190,7 +246,12 @@ impl Host {
             return self.hub_close(number, world);
         }
         let Some(client) = self.conns.remove(&number) else { return Vec::new() };
-        self.shards[Self::shard_of(&client.user)].outbox.push_back(Input::Gone(number));
+        let first = self.slip == Slip::TellsEndsFirst;
+        let shard = &mut self.shards[Self::shard_of(&client.user)];
+        match shard.walks.back_mut().filter(|_| !first) {
+            Some(walk) => walk.gone.push(number),
+            None => shard.outbox.push_back(Input::Gone(number)),
+        }
         vec![Deed::Closed(number)]
     }
 
@@ -233,25 +294,30 @@ impl Host {
 
     /// Whether a shard has something to do.
     pub fn shard_busy(&self, shard: usize) -> bool {
-        !self.shards[shard].inbox.is_empty() || self.hubs.get(shard).is_some_and(RealShard::is_busy)
+        let own = &self.shards[shard];
+        let busy = !own.inbox.is_empty() || !own.walks.is_empty();
+        busy || self.hubs.get(shard).is_some_and(RealShard::is_busy)
     }
 
-    /// A shard takes its next mail.
-    pub fn shard_step(&mut self, shard: usize, world: u64) -> Vec<Deed> {
+    /// A shard takes its next mail, or goes on with an answer.
+    pub fn shard_step(&mut self, shard: usize, world: u64, coin: u64) -> Vec<Deed> {
         if !self.hubs.is_empty() {
             return self.hub_step(shard, world);
+        }
+        if !self.shards[shard].walks.is_empty() && (coin == 0 || self.shards[shard].inbox.is_empty()) {
+            self.switch_slice(shard);
+            return Vec::new();
         }
         let Some(mail) = self.shards[shard].inbox.pop_front() else { return Vec::new() };
         match mail {
             ShardMail::Deliver { leg, ticket, users } => self.deliver(shard, leg, ticket, users),
             ShardMail::Router(Mail::Add(epoch, placed)) => {
-                let here = |user: &Text| Self::shard_of(user) == shard;
-                let elsewhere = |client: &Client| placed.home(&client.user) != Some(&self.id);
-                let residents = self.conns.iter().filter(|(_, c)| here(&c.user) && elsewhere(c));
-                let residents = residents.filter_map(|(number, _)| self.resident(*number)).collect();
-                let name = ShardId(u16::try_from(shard).unwrap());
+                let todo = self.conns.iter().filter(|(_, c)| Self::shard_of(&c.user) == shard);
+                let todo = todo.map(|(number, _)| *number).collect();
                 self.shards[shard].in_force.push((epoch, placed));
-                self.shards[shard].outbox.push_back(Input::Switched { shard: name, epoch, residents });
+                let (residents, gone) = (Vec::new(), Vec::new());
+                self.shards[shard].walks.push_back(Walk { epoch, todo, residents, gone });
+                self.switch_slice(shard);
                 Vec::new()
             }
             ShardMail::Router(Mail::Only(epoch)) => {
@@ -260,8 +326,10 @@ impl Host {
                     self.shards[shard].in_force.len() <= 1,
                     "one placement is left, none if none was added"
                 );
+                self.shards[shard].give_up_walks(epoch);
                 Vec::new()
             }
+            ShardMail::Floor(_) => Vec::new(),
             ShardMail::Router(Mail::Register(number, key)) => self.register(shard, number, key),
             ShardMail::Router(Mail::Refuse(number)) => self.close(number, 0),
             ShardMail::Router(Mail::Kick { number, winner }) => self.kick(number, &winner),
@@ -269,6 +337,24 @@ impl Host {
             ShardMail::Router(Mail::Met(_) | Mail::Marks(_)) => Vec::new(), // nobody is told here
             ShardMail::Router(Mail::Deliver { .. }) => unreachable!("split in post"),
         }
+    }
+
+    /// One connection more of the oldest answer; the last slice sends it.
+    fn switch_slice(&mut self, shard: usize) {
+        let Some(mut walk) = self.shards[shard].walks.pop_front() else { return };
+        let resident = walk.todo.pop_front().and_then(|number| self.resident(number));
+        let own = &mut self.shards[shard];
+        let placed = own.in_force.iter().find(|(epoch, _)| *epoch == walk.epoch).map(|(_, placed)| placed);
+        let elsewhere =
+            |one: &Resident| placed.is_some_and(|placed| placed.home(&one.user) != Some(&self.id));
+        walk.residents.extend(resident.filter(elsewhere));
+        if !walk.todo.is_empty() && self.slip != Slip::AnswersEarly {
+            return own.walks.push_front(walk);
+        }
+        let Walk { epoch, residents, gone, .. } = walk;
+        let name = ShardId(u16::try_from(shard).unwrap());
+        own.outbox.push_back(Input::Switched { shard: name, epoch, residents });
+        own.tell_gone(gone);
     }
 
     fn deliver(&mut self, shard: usize, leg: u64, ticket: u64, users: Vec<Text>) -> Vec<Deed> {

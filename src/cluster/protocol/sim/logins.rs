@@ -1,6 +1,7 @@
 //! Logins on several nodes, one after the other, against the same logins at one hub that is alone: who is left, and
 //! what the auth service is told, login by login, must be the same under every policy and both rules about tokens.
 
+use super::super::Fence;
 use super::super::rules::Rules;
 use super::host::{Host, SHARDS};
 use super::real::{Fault, LoginRules};
@@ -85,7 +86,7 @@ fn said(host: &mut Host) -> Vec<String> {
 /// The hubs of one node that knows of no other.
 fn alone(rules: LoginRules, deeds: &[Deed]) -> Vec<After> {
     let id = NodeId::new("alone").unwrap();
-    let mut host = Host::new(id, Epoch(1), Rules::default(), || (0, 10_000), 0);
+    let mut host = Host::new(id, Epoch(1), Rules::default(), || (0, 10_000, Fence::default()), 0);
     host.take_hubs(rules, None);
     let (mut now, mut numbers, mut after) = (100_000, Vec::new(), Vec::new());
     for deed in deeds {

@@ -12,15 +12,21 @@ impl World {
     /// So many quarters of a second without a fault.
     pub fn rest(&mut self, quarters: u64) {
         for _ in 0..quarters {
-            for i in self.running() {
-                self.slots[i].host.as_mut().unwrap().cut_off = false;
+            self.wire.blocked.clear();
+            let now = self.now;
+            for host in self.slots.iter_mut().filter_map(|slot| slot.host.as_mut()) {
+                host.cut_off = false;
+                host.asleep_until = host.asleep_until.map(|until| until.min(now));
+            }
+            self.end_naps();
+            for i in self.awake() {
                 let newest = self.source.newest().cloned().unwrap();
                 if self.host(i).viewed < newest.epoch() {
                     self.show(i, newest);
                 }
             }
             for (low, high) in self.undialled() {
-                if self.slots[low].host.is_some() && self.slots[high].host.is_some() {
+                if self.is_awake(low) && self.slots[high].host.is_some() {
                     self.dial(low, high);
                 }
             }
@@ -33,8 +39,7 @@ impl World {
     /// Until nothing is under way.
     pub fn drain_all(&mut self) {
         loop {
-            let notices: Vec<_> = self.wire.notices.iter().copied().collect();
-            let lanes = self.wire.busy();
+            let (notices, lanes) = (self.noticeable(), self.ready());
             let shards =
                 self.shards(|host, shard| host.shard_busy(shard) || !host.shards[shard].outbox.is_empty());
             if notices.is_empty() && lanes.is_empty() && shards.is_empty() {
@@ -44,13 +49,15 @@ impl World {
                 self.notice(notice);
             }
             for lane in lanes {
-                self.deliver_from(lane);
+                if self.slots[lane.1].host.is_none() || self.is_awake(lane.1) {
+                    self.deliver_from(lane);
+                }
             }
             for (i, shard) in shards {
-                if self.slots[i].host.is_some() {
+                if self.is_awake(i) {
                     self.shard_step(i, shard);
                 }
-                if self.slots[i].host.is_some() {
+                if self.is_awake(i) {
                     self.router_step(i, shard);
                 }
             }
@@ -59,6 +66,7 @@ impl World {
 
     /// Everything comes to rest; the dead are forgotten or come back.
     pub fn come_to_rest(&mut self) {
+        self.rest(12); // who must fence, does
         let back = self.below(2) == 0;
         for i in 0..self.slots.len() {
             if self.slots[i].host.is_none() && self.source.records.contains_key(&self.slots[i].id) {
@@ -76,6 +84,7 @@ impl World {
         if self.source.records.values().any(|record| record.state == MemberState::Active) {
             self.check_pushes();
             self.check_policy();
+            self.check_newest();
         }
         self.end_hubs();
     }
@@ -87,7 +96,8 @@ impl World {
                 return self.truth.violated(format!("a login waits at {:?}", self.slots[i].id));
             }
             if !node.fit() {
-                return self.truth.violated(format!("{:?} is not fit at rest", self.slots[i].id));
+                let what = format!("{:?} is not fit at rest: {}", self.slots[i].id, self.explain(i));
+                return self.truth.violated(what);
             }
             for holder in self.running().into_iter().filter(|&holder| holder != i) {
                 let host = self.host(holder);
@@ -98,11 +108,41 @@ impl World {
                     peer.into_iter().flat_map(|peer| peer.claims.all()).map(|claim| claim.number).collect();
                 if truth != claimed || !peer.is_some_and(|peer| node.covers(peer)) {
                     let (home, holder) = (&self.slots[i].id, &host.id);
-                    let what = format!("{home:?} knows {claimed:?} of {holder:?}, true is {truth:?}");
+                    let what = format!(
+                        "{home:?} knows {claimed:?} of {holder:?}, true is {truth:?}; {}",
+                        self.explain(i)
+                    );
                     return self.truth.violated(what);
                 }
             }
         }
+    }
+
+    /// Why a node is not what it should be at rest.
+    fn explain(&self, i: usize) -> String {
+        let node = self.node(i);
+        let state = |i: usize| {
+            let (host, node) = (self.host(i), self.node(i));
+            let (own, now) = (node.view.member(&host.id).map(|own| own.state), host.now(self.now).mono);
+            format!(
+                "{:?} {:?} own {own:?} at {:?}, registered {:?}, lease {:?} at {now:?}, fit {:?}, closing {:?}",
+                host.id,
+                node.stage,
+                node.view.epoch(),
+                node.registered_epoch,
+                node.lease,
+                node.fit_epoch,
+                host.closing_until
+            )
+        };
+        let states: Vec<String> = self.running().into_iter().map(state).collect();
+        let awaited: Vec<_> = node.awaited().collect();
+        let links: Vec<String> = node
+            .peers
+            .iter()
+            .map(|(id, p)| format!("{id:?} {:?} {:?} cover {:?} {:?}", p.greeted, p.gone, p.cover, p.link))
+            .collect();
+        format!("waits for {awaited:?}, registering {}; {states:#?}; links {links:#?}", node.registering)
     }
 
     fn check_pushes(&mut self) {
@@ -152,6 +192,25 @@ impl World {
         let users: BTreeSet<&Text> = open.iter().map(|(user, _, _)| user).collect();
         if users.len() != open.len() {
             self.truth.violated(format!("at rest too many logins are left: {open:?}"));
+        }
+    }
+
+    /// Whatever the clocks of the nodes show, and wherever the logins before were: the newest is left (K1).
+    fn check_newest(&mut self) {
+        let open: Vec<usize> =
+            self.awake().into_iter().filter(|&i| self.host(i).open && self.conflicts).collect();
+        for i in open {
+            let user = Text::from("u0");
+            self.advance(250, 0);
+            self.drain_all();
+            self.login(i, user.clone());
+            self.drain_all();
+            let left: Vec<&Conn> =
+                self.truth.open.iter().filter(|(_, of)| **of == user).map(|(conn, _)| conn).collect();
+            if left.len() != 1 || left.iter().any(|conn| conn.node != self.slots[i].id) {
+                let what = format!("after a login at {:?} these are left: {left:?}", self.slots[i].id);
+                return self.truth.violated(what);
+            }
         }
     }
 }

@@ -197,6 +197,7 @@ impl Host {
             ShardMail::Router(Mail::Met(key)) => cluster(ClusterMail::Met(key)),
             ShardMail::Router(Mail::Marks(marks)) => cluster(ClusterMail::Marks(marks)),
             ShardMail::Router(Mail::Deliver { .. }) => unreachable!("split in post"),
+            ShardMail::Floor(time) => cluster(ClusterMail::Floor(time)),
             ShardMail::Deliver { leg, ticket, users } => {
                 let index_of_leg = u32::try_from(leg).unwrap();
                 self.hubs[index].asked.insert(index_of_leg, (ticket, users.clone()));
@@ -380,7 +381,12 @@ fn key_of(mail: &HubMail) -> Option<Key> {
 impl World {
     /// Time has passed for the hubs of a host.
     pub fn tick_hubs(&mut self, i: usize) {
-        let now = self.now;
+        let (now, host) = (self.now, self.host_mut(i));
+        let floor = ShardMail::Floor(host.node.floor());
+        if !host.hubs.is_empty() && host.node.floor() > host.told_floor {
+            host.told_floor = host.node.floor();
+            host.shards.iter_mut().for_each(|shard| shard.inbox.push_back(floor.clone()));
+        }
         let deeds = self.slots[i].host.as_mut().unwrap().hub_tick(now);
         self.note(i, deeds);
     }
@@ -423,7 +429,8 @@ impl World {
 /// Walks of each profile unless `PINION_SIM_SEEDS` says otherwise.
 const WALKS: u64 = 100;
 const REAL: Profile = Profile { name: "real mixed", nodes: 3, steps: 120, shards: Shards::Hubs, ..MIXED };
-const REAL_FLIPS: Profile = Profile { name: "real flips", steps: 120, shards: Shards::Hubs, ..FLIPS };
+const REAL_FLIPS: Profile =
+    Profile { name: "real flips", users: 4, steps: 120, shards: Shards::Hubs, ..FLIPS };
 
 fn hubs_keep_it(profile: Profile) {
     let (mut verdicts, mut complete) = (0, 0);

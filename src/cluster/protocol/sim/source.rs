@@ -70,6 +70,13 @@ impl Source {
         }
     }
 
+    /// A transaction: only the record of that life, and only if it is lost.
+    pub fn forget(&mut self, id: &NodeId, incarnation: Incarnation) {
+        if self.own(id, incarnation).is_some_and(|own| own.state == MemberState::Lost) {
+            self.delete(id);
+        }
+    }
+
     /// The operator moves users: another weight, or out of the placement and back.
     pub fn flip(&mut self, id: &NodeId, how: u64) {
         let Some(member) = self.records.get_mut(id) else { return };

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::frame::{Conn, Key, Verdict};
 use super::host::{Deed, Host};
 use crate::ids::Text;
+use crate::placement::view::NodeId;
 
 #[derive(Default)]
 pub struct Truth {
@@ -14,6 +15,8 @@ pub struct Truth {
     /// Every delivery, to find a second.
     delivered: BTreeSet<(u64, Conn)>,
     keys: BTreeSet<Key>,
+    /// Missed by a complete verdict since their node slept so long that it must close them.
+    owed: Vec<(u64, Conn)>,
     pub violation: Option<String>,
     pub complete: u64,
     pub verdicts: u64,
@@ -41,8 +44,9 @@ impl Truth {
         self.pushes.remove(&ticket);
     }
 
-    /// P: who is called complete was reached on every connection that was open and still is.
-    pub fn judge(&mut self, ticket: u64, verdicts: &[Verdict]) {
+    /// P: who is called complete was reached on every connection that was open and still is. Nodes that slept too long
+    /// close theirs: [`Truth::closes`].
+    pub fn judge(&mut self, ticket: u64, verdicts: &[Verdict], doomed: &BTreeSet<NodeId>) {
         let Some(push) = self.pushes.remove(&ticket) else {
             return self.violated(format!("push {ticket} has two ends"));
         };
@@ -52,7 +56,9 @@ impl Truth {
             for (user, conn) in push.must_reach.iter().filter(|(user, _)| *user == verdict.user) {
                 let open = self.open.contains_key(conn);
                 let reached = self.delivered.contains(&(ticket, conn.clone()));
-                if verdict.complete && open && !reached {
+                if verdict.complete && open && !reached && doomed.contains(&conn.node) {
+                    self.owed.push((ticket, conn.clone()));
+                } else if verdict.complete && open && !reached {
                     self.violated(format!("push {ticket}: {user:?} is complete, but {conn:?} was missed"));
                 }
             }
@@ -62,6 +68,16 @@ impl Truth {
                 }
             }
         }
+    }
+
+    /// Whoever slept too long has closed its connections once it is awake.
+    pub fn closes(&mut self, doomed: &BTreeSet<NodeId>) {
+        let stays = |(_, conn): &&(u64, Conn)| self.open.contains_key(conn) && !doomed.contains(&conn.node);
+        if let Some((ticket, conn)) = self.owed.iter().find(stays) {
+            let what = format!("push {ticket} was complete, but {conn:?} was missed and stays open");
+            self.violated(what);
+        }
+        self.owed.retain(|(_, conn)| self.open.contains_key(conn));
     }
 
     pub fn note(&mut self, host: &Host, deed: Deed) {

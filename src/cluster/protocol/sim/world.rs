@@ -1,4 +1,5 @@
 //! The world of the simulator: hosts, wire, source, time, and an adversary that chooses the next event from a seed.
+//! What it breaks is in `faults`.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +8,13 @@ use bytes::Bytes;
 use super::super::frame::{Class, Generation};
 use super::super::io::{Count, Input, Output, OwnRecord, Push};
 use super::super::rules::Rules;
-use super::super::{Node, Stage};
+use super::super::{Fence, Node};
 use super::host::{Deed, Host, SHARDS, TTL_MS};
 use super::source::Source;
 use super::truth::Truth;
-use super::wire::{Lane, Wire, name};
+use super::wire::{Lane, Notice, Wire, name};
 use crate::ids::Text;
+use crate::limits::FENCE_CLOSE_MS;
 use crate::placement::view::{Epoch, Incarnation, MemberState, NodeId, View};
 use crate::random::draw;
 
@@ -27,8 +29,9 @@ pub struct Profile {
     /// Of 20 steps of time so many are long.
     pub long_jumps: u64,
     pub shards: Shards,
+    pub fence: Fence,
     /// Weights of the events, in the order of [`World::step`].
-    pub weights: [u64; 17],
+    pub weights: [u64; 20],
 }
 
 /// What stands for the shards of a node.
@@ -66,6 +69,8 @@ pub struct World {
     pub wire: Wire,
     pub truth: Truth,
     pub counts: BTreeMap<Count, u64>,
+    /// What the adversary did, so that a walk can be asked whether it meant anything.
+    pub deeds: BTreeMap<&'static str, u64>,
     next_ticket: u64,
     /// Login policy: all logins of a user conflict.
     pub conflicts: bool,
@@ -86,6 +91,7 @@ impl World {
             wire: Wire::default(),
             truth: Truth::default(),
             counts: BTreeMap::new(),
+            deeds: BTreeMap::new(),
             next_ticket: 1,
             conflicts: seed % 5 == 4,
         };
@@ -103,7 +109,12 @@ impl World {
         draw(&mut self.state) % n.max(1)
     }
 
-    fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
+    /// The adversary did something worth counting.
+    pub fn did(&mut self, what: &'static str) {
+        *self.deeds.entry(what).or_default() += 1;
+    }
+
+    pub fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
         let at = self.below(from.len() as u64);
         from.get(usize::try_from(at).unwrap()).cloned()
     }
@@ -114,6 +125,20 @@ impl World {
 
     pub fn running(&self) -> Vec<usize> {
         (0..self.slots.len()).filter(|&i| self.slots[i].host.is_some()).collect()
+    }
+
+    /// Processes that run, and neither sleep nor close their connections to end.
+    pub fn awake(&self) -> Vec<usize> {
+        self.running().into_iter().filter(|&i| self.is_awake(i)).collect()
+    }
+
+    pub fn is_awake(&self, i: usize) -> bool {
+        let host = self.slots[i].host.as_ref();
+        host.is_some_and(|host| host.asleep_until.is_none() && host.closing_until.is_none())
+    }
+
+    pub fn host_mut(&mut self, i: usize) -> &mut Host {
+        self.slots[i].host.as_mut().unwrap()
     }
 
     pub fn host(&self, i: usize) -> &Host {
@@ -156,15 +181,36 @@ impl World {
             13 => self.cut_some(),
             14 => self.lose_some(),
             15 => self.flip_some(),
-            _ => self.leave_some(),
+            16 => self.leave_some(),
+            17 => self.nap_some(),
+            18 => self.split_some(),
+            _ => self.hold_some(),
         }
     }
 
     fn deliver_some(&mut self) {
-        let Some(lane) = self.pick(&self.wire.busy()) else { return };
+        let Some(lane) = self.pick(&self.ready()) else { return };
         for _ in 0..=self.below(3) {
-            self.deliver_from(lane);
+            if self.slots[lane.1].host.is_none() || self.is_awake(lane.1) {
+                self.deliver_from(lane);
+            }
         }
+    }
+
+    /// Lanes whose next frame may arrive now.
+    pub fn ready(&self) -> Vec<Lane> {
+        let arrives = |&(from, to, _): &Lane| {
+            !self.wire.blocked.contains(&(from, to)) && (self.slots[to].host.is_none() || self.is_awake(to))
+        };
+        self.wire.busy().into_iter().filter(arrives).collect()
+    }
+
+    /// Ends of links that may be noticed now.
+    pub fn noticeable(&self) -> Vec<Notice> {
+        let arrives = |&(to, from, _): &Notice| {
+            !self.wire.blocked.contains(&(from, to)) && (self.slots[to].host.is_none() || self.is_awake(to))
+        };
+        self.wire.notices.iter().copied().filter(arrives).collect()
     }
 
     pub fn deliver_from(&mut self, lane: Lane) {
@@ -185,13 +231,13 @@ impl World {
 
     pub fn shards(&self, busy: impl Fn(&Host, usize) -> bool) -> Vec<(usize, usize)> {
         let all =
-            self.running().into_iter().flat_map(|i| (0..usize::from(SHARDS)).map(move |shard| (i, shard)));
+            self.awake().into_iter().flat_map(|i| (0..usize::from(SHARDS)).map(move |shard| (i, shard)));
         all.filter(|&(i, shard)| busy(self.host(i), shard)).collect()
     }
 
     pub fn shard_step(&mut self, i: usize, shard: usize) {
-        let now = self.now;
-        let deeds = self.slots[i].host.as_mut().unwrap().shard_step(shard, now);
+        let (now, coin) = (self.now, self.below(2));
+        let deeds = self.host_mut(i).shard_step(shard, now, coin);
         self.note(i, deeds);
     }
 
@@ -203,19 +249,18 @@ impl World {
     }
 
     pub fn router_step(&mut self, i: usize, shard: usize) {
-        if let Some(input) = self.slots[i].host.as_mut().unwrap().shards[shard].outbox.pop_front() {
+        if let Some(input) = self.host_mut(i).shards[shard].outbox.pop_front() {
             self.feed(i, input);
         }
     }
 
     fn notice_some(&mut self) {
-        let notices: Vec<_> = self.wire.notices.iter().copied().collect();
-        if let Some(notice) = self.pick(&notices) {
+        if let Some(notice) = self.pick(&self.noticeable()) {
             self.notice(notice);
         }
     }
 
-    pub fn notice(&mut self, notice: (usize, usize, (u64, u64))) {
+    pub fn notice(&mut self, notice: Notice) {
         self.wire.notices.remove(&notice);
         let (to, from, (dialler, count)) = notice;
         if self.slots[to].host.is_some() {
@@ -225,7 +270,7 @@ impl World {
     }
 
     fn view_some(&mut self) {
-        let Some(i) = self.pick(&self.running()) else { return };
+        let Some(i) = self.pick(&self.awake()) else { return };
         let oldest = self.host(i).viewed.max(Epoch(self.host(i).incarnation.0 - 1));
         let newer: Vec<View> =
             self.source.history.iter().filter(|view| view.epoch() > oldest).cloned().collect();
@@ -236,7 +281,7 @@ impl World {
     }
 
     pub fn show(&mut self, i: usize, view: View) {
-        self.slots[i].host.as_mut().unwrap().viewed = view.epoch();
+        self.host_mut(i).viewed = view.epoch();
         self.feed(i, Input::View(view));
     }
 
@@ -254,7 +299,7 @@ impl World {
             let peer = self.node(low).peers.get(&self.slots[high].id);
             peer.is_none_or(|peer| matches!(peer.link, super::super::peer::Link::Down))
         };
-        pairs.filter(|&(low, high)| low < high && down(low, high)).collect()
+        pairs.filter(|&(low, high)| low < high && self.is_awake(low) && down(low, high)).collect()
     }
 
     pub fn dial(&mut self, low: usize, high: usize) {
@@ -273,10 +318,11 @@ impl World {
     /// Time passes; of 100 hosts so many are too late for their tick.
     pub fn advance(&mut self, ms: u64, late: u64) {
         self.now += ms;
-        for i in self.running() {
+        self.end_naps();
+        for i in self.awake() {
             self.tick_hubs(i);
             self.renew(i);
-            let Some(host) = &self.slots[i].host else { continue };
+            let Some(host) = self.slots[i].host.as_ref().filter(|_| self.is_awake(i)) else { continue };
             let due = host.node.due().is_some_and(|due| due <= host.now(self.now).mono);
             if due && self.below(100) >= late {
                 self.feed(i, Input::Tick);
@@ -284,7 +330,7 @@ impl World {
         }
     }
 
-    fn renew(&mut self, i: usize) {
+    pub fn renew(&mut self, i: usize) {
         let now = self.now;
         let host = self.slots[i].host.as_mut().unwrap();
         if host.cut_off || host.leased_until > now + TTL_MS * 6 / 10 {
@@ -302,8 +348,8 @@ impl World {
         self.feed(i, if lapsed { Input::Regained { until, own } } else { Input::Lease(until) });
     }
 
-    fn login_some(&mut self) {
-        let open: Vec<usize> = self.running().into_iter().filter(|&i| self.host(i).open).collect();
+    pub fn login_some(&mut self) {
+        let open: Vec<usize> = self.awake().into_iter().filter(|&i| self.host(i).open).collect();
         let conns: usize = self.running().iter().map(|&i| self.host(i).conns.len()).sum();
         let Some(i) = self.pick(&open).filter(|_| conns < 5) else { return };
         let user = self.user();
@@ -313,22 +359,26 @@ impl World {
     pub fn login(&mut self, i: usize, user: Text) {
         let class = self.conflicts.then_some(Class(1));
         let now = self.now;
-        let deeds = self.slots[i].host.as_mut().unwrap().login(user, class, now);
+        let deeds = self.host_mut(i).login(user, class, now);
         self.note(i, deeds);
     }
 
-    fn close_some(&mut self) {
+    pub fn close_some(&mut self) {
         let Some(i) = self.pick(&self.running()) else { return };
         let numbers: Vec<u64> = self.host(i).conns.keys().copied().collect();
         if let Some(number) = self.pick(&numbers) {
-            let now = self.now;
-            let deeds = self.slots[i].host.as_mut().unwrap().close(number, now);
-            self.note(i, deeds);
+            self.close(i, number);
         }
     }
 
-    fn push_some(&mut self) {
-        let Some(i) = self.pick(&self.running()).filter(|_| self.truth.pushes.len() < 4) else { return };
+    pub fn close(&mut self, i: usize, number: u64) {
+        let now = self.now;
+        let deeds = self.host_mut(i).close(number, now);
+        self.note(i, deeds);
+    }
+
+    pub fn push_some(&mut self) {
+        let Some(i) = self.pick(&self.awake()).filter(|_| self.truth.pushes.len() < 4) else { return };
         let mut users = vec![self.user()];
         if self.below(3) == 0 {
             users.push(self.user());
@@ -345,112 +395,10 @@ impl World {
         ticket
     }
 
-    pub fn break_some(&mut self) {
-        let lanes: Vec<(usize, usize, (u64, u64))> = self.links();
-        if let Some((a, b, generation)) = self.pick(&lanes) {
-            let keep = usize::try_from(self.below(4)).unwrap();
-            self.wire.close(a, b, generation, keep);
-            self.wire.notices.insert((a, b, generation));
-        }
-    }
-
-    /// Generations that are up at the first of the two.
-    fn links(&self) -> Vec<(usize, usize, (u64, u64))> {
-        let mut links = Vec::new();
-        for a in self.running() {
-            for (id, peer) in &self.node(a).peers {
-                links.extend(peer.up().map(|up| (a, self.index(id), name(up.generation))));
-            }
-        }
-        links
-    }
-
-    fn crash_some(&mut self) {
-        if let Some(i) = self.pick(&self.running()).filter(|_| self.running().len() > 1) {
-            let told = if self.below(10) < 7 { Peers::Notice } else { Peers::Unaware };
-            self.stop(i, told);
-        }
-    }
-
-    /// The process ends; its peers hear of it, or not.
-    pub fn stop(&mut self, i: usize, peers: Peers) {
-        let ended: Vec<_> = self.links().into_iter().filter(|(a, _, _)| *a == i).collect();
-        let Some(host) = self.slots[i].host.take() else { return };
-        self.slots[i].leased_until = host.leased_until;
-        self.truth.stopped(i, &host);
-        for (a, b, generation) in ended {
-            let keep = usize::try_from(self.below(4)).unwrap();
-            self.wire.close(a, b, generation, keep);
-            if peers == Peers::Unaware {
-                self.wire.notices.remove(&(b, a, generation));
-            }
-        }
-        self.wire.lanes.retain(|(_, to, _), _| *to != i);
-        self.wire.notices.retain(|(to, _, _)| *to != i);
-    }
-
-    fn start_some(&mut self) {
-        let down: Vec<usize> = (0..self.slots.len()).filter(|&i| self.slots[i].host.is_none()).collect();
-        if let Some(i) = self.pick(&down) {
-            self.start(i);
-        }
-    }
-
-    pub fn start(&mut self, i: usize) {
-        let id = self.slots[i].id.clone();
-        let epoch = self.source.join(&id);
-        let clock = (self.below(1_000_000), 9_901 + self.below(199));
-        let mut host = Host::new(id, epoch, self.rules, || clock, self.now);
-        host.viewed = Epoch(epoch.0 - 1);
-        if let Some(rules) = self.login_rules() {
-            host.take_hubs(rules, Some(host.id.clone()));
-        }
-        self.slots[i].host = Some(host);
-    }
-
-    fn cut_some(&mut self) {
-        if let Some(i) = self.pick(&self.running()) {
-            let host = self.slots[i].host.as_mut().unwrap();
-            host.cut_off = !host.cut_off;
-        }
-    }
-
-    /// Whoever watches the source writes what has expired; what is dead for certain may be forgotten.
-    fn lose_some(&mut self) {
-        let Some(i) = self.pick(&(0..self.slots.len()).collect::<Vec<_>>()) else { return };
-        let id = self.slots[i].id.clone();
-        let until = self.slots[i].host.as_ref().map_or(self.slots[i].leased_until, |host| host.leased_until);
-        let lost = self.source.records.get(&id).is_some_and(|record| record.state == MemberState::Lost);
-        if self.slots[i].host.is_none() && lost {
-            self.source.delete(&id);
-        } else if self.now >= until {
-            self.source.lose(&id);
-        }
-    }
-
-    fn flip_some(&mut self) {
-        let ids: Vec<NodeId> = self.source.records.keys().cloned().collect();
-        if let Some(id) = self.pick(&ids) {
-            let how = self.below(2);
-            self.source.flip(&id, how);
-        }
-    }
-
-    fn leave_some(&mut self) {
-        let Some(i) = self.pick(&self.running()).filter(|_| self.running().len() > 1) else { return };
-        if self.node(i).stage == Stage::Draining {
-            if self.host(i).conns.is_empty() {
-                self.feed(i, Input::Emptied);
-            }
-        } else if self.below(3) == 0 {
-            self.slots[i].host.as_mut().unwrap().open = false;
-            self.feed(i, Input::Drain);
-        }
-    }
-
     // ---- effects ---------------------------------------------------------------------------------------------
 
     pub fn feed(&mut self, i: usize, input: Input) {
+        assert!(self.host(i).asleep_until.is_none(), "{i} sleeps");
         let host = self.slots[i].host.as_mut().unwrap();
         let outputs = host.node.handle(host.now(self.now), input);
         for output in outputs {
@@ -465,13 +413,19 @@ impl World {
             Output::Send(to, frame) => {
                 let to = self.index(&to);
                 self.wire.send(i, to, frame);
+                if let Some(cost) = self.wire.dearest.take_if(|cost| !cost.is_due(self.slots.len())) {
+                    self.truth.violated(format!("a push costs too much: {cost:?}"));
+                }
             }
             Output::Close(to, generation) => {
                 let (to, keep) = (self.index(&to), usize::try_from(self.below(4)).unwrap());
                 self.wire.close(i, to, name(generation), keep);
             }
             Output::Mail(mail) => host.post(mail),
-            Output::Verdict { ticket, verdicts } => self.truth.judge(ticket, &verdicts),
+            Output::Verdict { ticket, verdicts } => {
+                let doomed = self.doomed();
+                self.truth.judge(ticket, &verdicts, &doomed);
+            }
             Output::Refused(ticket) => self.truth.refused(ticket),
             Output::Record(state) => self.source.record(&id, incarnation, state),
             Output::Register(state) => {
@@ -479,14 +433,28 @@ impl World {
                     self.feed(i, Input::Recorded(epoch));
                 }
             }
-            Output::Forget(id, _) => self.source.delete(&id),
+            Output::Forget(id, incarnation) => {
+                self.did("forgotten");
+                self.source.forget(&id, incarnation);
+            }
             Output::Open => host.open = true,
             Output::Leave => {
                 self.truth.leaves(i, host);
                 self.stop(i, Peers::Notice);
-                self.source.delete(&id);
+                self.did("goodbye");
+                if self.below(3) == 0 {
+                    self.did("goodbye without deletion"); // it crashed
+                } else {
+                    self.source.delete(&id);
+                }
             }
-            Output::Fence(_) => self.stop(i, Peers::Notice),
+            Output::Fence(_) => {
+                let within = self.below(FENCE_CLOSE_MS * 97 / 100);
+                let until = self.now + within;
+                let host = self.host_mut(i);
+                (host.open, host.closing_until) = (false, Some(until));
+                self.did("fence");
+            }
             Output::Count(count) => *self.counts.entry(count).or_default() += 1,
         }
     }
