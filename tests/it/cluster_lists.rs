@@ -43,7 +43,12 @@ impl Places {
     }
 
     fn start(&self, name: &str, more: &[&str]) -> Gateway {
-        let (listen, list) = (format!("127.0.0.1:{}", self.port(name)), self.file(name));
+        self.start_as(name, name, more)
+    }
+
+    /// At the place of one node, by the name of another.
+    fn start_as(&self, place: &str, name: &str, more: &[&str]) -> Gateway {
+        let (listen, list) = (format!("127.0.0.1:{}", self.port(place)), self.file(place));
         let own = ["--shards-count", "1", "--rpc-listen", &listen, "--cluster-source", "static"];
         let of = ["--cluster-node-id", name, "--cluster-members", list.to_str().unwrap()];
         Gateway::start(&[&own[..], &of, more].concat())
@@ -179,4 +184,28 @@ fn links_follow_a_reloaded_token() {
     await_ready(&b, "");
     await_ready(&a, "");
     eventually("another link", || (opened() > before).then_some(()));
+}
+
+/// Two processes of one name: the others link the later one, and the earlier one is told why it has no link.
+#[test]
+fn the_earlier_of_two_processes_of_a_name_is_denied_and_all_say_so() {
+    let places = Places::of(&["b", "c", "copy"]);
+    places.list("b", &["b", "c"]);
+    places.list("c", &["b", "c"]);
+    let copied = format!("b rpc=localhost:{}\nc rpc=localhost:{}\n", places.port("copy"), places.port("c"));
+    std::fs::write(places.file("copy"), copied).unwrap();
+    let (b, c) = std::thread::scope(|scope| {
+        let b = scope.spawn(|| places.start("b", &[]));
+        let c = scope.spawn(|| places.start("c", &[]));
+        (b.join().unwrap(), c.join().unwrap())
+    });
+    await_ready(&b, "");
+    await_ready(&c, "");
+    let copy = places.start_as("copy", "b", &[]);
+    await_ready(&copy, "");
+    await_ready(&c, "two processes are named b: incarnation ");
+    await_ready(&b, "not linked to c (status 9: two processes are named b: ");
+    let text = c.get("/readyz").unwrap().1;
+    assert!(text.contains(&format!("(at localhost:{})", places.port("b"))), "{text}");
+    eventually("counted", || (count(&c, "pinion_cluster_name_clashes_total") >= 1.0).then_some(()));
 }
