@@ -498,7 +498,8 @@ const GATEWAY: &[Setting] = &[
         "",
         "16 to 512 visible ASCII characters without blanks, or nothing",
         "0123456789abcdef",
-        "What gRPC callers must send as bearer token (health checks need none); readable on the way without TLS",
+        "What gRPC callers, other nodes among them, must send as bearer token (health checks need none); readable on the \
+         way without TLS; a reload counts for calls and links after it",
         |d, t| d.config.rpc.token = optional(t, Token::parse)?,
         |c| c.rpc.token.as_ref().map(Token::secret).unwrap_or_default(),
         Secret,

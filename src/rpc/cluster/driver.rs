@@ -165,9 +165,12 @@ impl<H: Hands> Driver<H> {
             },
         };
         let Some(node) = self.node.as_mut() else {
-            // Nothing but a push can come so early: there are no clients and no peers.
-            if let Input::Push(push) = input {
-                self.hands.verdict(push.ticket, None);
+            // There are no clients yet. Peers may have read the own record before this node has heard that it is
+            // written: they are to dial again at once, and not to wait for an answer.
+            match input {
+                Input::Push(push) => self.hands.verdict(push.ticket, None),
+                Input::Frame(peer, frame) => self.hands.close(&peer, frame.generation),
+                _ => {}
             }
             return;
         };

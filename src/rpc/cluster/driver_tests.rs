@@ -23,6 +23,7 @@ struct Done {
     verdicts: Vec<(u64, Option<Vec<Verdict>>)>,
     counts: Vec<Metric>,
     dialled: BTreeMap<NodeId, String>,
+    closed: Vec<NodeId>,
     opened: bool,
     fenced: bool,
     shut: bool,
@@ -40,7 +41,9 @@ impl Hands for FakeHands {
     fn send(&mut self, to: &NodeId, frame: Frame) {
         self.0.borrow_mut().frames.push_back((to.clone(), frame));
     }
-    fn close(&mut self, _: &NodeId, _: Generation) {}
+    fn close(&mut self, peer: &NodeId, _: Generation) {
+        self.0.borrow_mut().closed.push(peer.clone());
+    }
     fn members(&mut self, _: &View) {}
     fn dial(&mut self, targets: BTreeMap<NodeId, String>) {
         self.0.borrow_mut().dialled = targets;
@@ -303,9 +306,13 @@ fn before_the_node_has_registered_logins_and_pushes_are_refused() {
         token: None,
     })));
     world.drivers[0].take(push(9, &stray()));
+    // A peer that has read the record before this node heard that it is written dials again.
+    let generation = Generation { dialler: Incarnation(1), count: 1, acceptor: Incarnation(0) };
+    let frame = Frame { generation, seen: 0, body: crate::cluster::protocol::frame::Body::Beat(1) };
+    world.drivers[0].take(Event::Router(Input::Frame(id("b"), frame)));
     let done = world.done[0].borrow();
     assert_eq!(done.mails, [(ShardId(0), ClusterMail::Refuse(5))]);
-    assert_eq!(done.verdicts, [(9, None)]);
+    assert_eq!((&done.verdicts[..], &done.closed[..]), (&[(9, None)][..], &[id("b")][..]));
 }
 
 #[test]

@@ -233,8 +233,8 @@ impl Mesh {
         let own_word = hello.knows.iter().find(|known| known.node == *peer);
         let at = own_word.map(|known| format!(" (at {})", known.rpc_addr.as_str())).unwrap_or_default();
         let why = format!(
-            "two processes are named {peer}: incarnation {met} has a link, and {}{at} asks for one; end the earlier, \
-             or give it a cluster.node_id of its own",
+            "two processes are named {peer}: incarnation {met} was linked, and now the earlier {}{at} asks for a link; \
+             end that one, or give it a cluster.node_id of its own (or etcd was restored: restart this node)",
             hello.incarnation
         );
         shared.exchange.count(Metric::NameClashes);

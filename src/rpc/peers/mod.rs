@@ -225,6 +225,12 @@ impl Links {
         tally.set(Metric::PeerQueuedBytes, queued as u64);
     }
 
+    /// What a knock is answered, for tests of the limits.
+    #[cfg(test)]
+    pub(super) fn knocked(&self, from: &NodeId, at: &str) -> crate::wire::grpc::Status {
+        self.inner.knocked(from, at)
+    }
+
     /// Takes a peer's place as a transport does, for tests of the limits.
     #[cfg(test)]
     pub(super) fn seat(&self, peer: NodeId) -> Box<dyn std::any::Any> {

@@ -9,7 +9,7 @@ use super::peers_hostile::refusal_of;
 use super::*;
 use crate::config::RpcLimits;
 use crate::control::lookup::NameAnswer;
-use crate::limits::{LINK_PEERS_MAX, LINK_SEATS_MAX, LINK_TRANSPORTS_MAX};
+use crate::limits::{LINK_GUESTS_MAX, LINK_PEERS_MAX, LINK_SEATS_MAX, LINK_TRANSPORTS_MAX};
 use crate::rpc::budget::Ration;
 use crate::rpc::peers::LinkEvent;
 use crate::rpc::server::{self, Server};
@@ -141,6 +141,24 @@ fn peers_and_transports_of_one_peer_are_bounded() {
         let aa = Peer::start("aa", &turns);
         aa.dial(&[&b]);
         until_up(&aa, &b).await;
+    });
+}
+
+#[test]
+fn nodes_that_ask_to_be_dialled_are_bounded() {
+    on_each(async |turns: Turns| {
+        let b = Peer::start("b", &turns);
+        let name = |n: usize| id(&format!("c{n:04}"));
+        // Their names are never looked up: all are being dialled.
+        for n in 0..LINK_GUESTS_MAX {
+            let status = b.links.knocked(&name(n), "c.example:1");
+            assert!(status.code == 5 && status.message.contains("b dials c"), "{n}: {status:?}");
+        }
+        let one_more = b.links.knocked(&id("d"), "d.example:1");
+        assert!(one_more.code == 8 && one_more.message.contains("too many such nodes"), "{one_more:?}");
+        assert_eq!(b.links.knocked(&name(0), "c.example:1").code, 5, "who is there already stays");
+        // The attempts have ended in vain: there is room.
+        until("room", || b.links.knocked(&id("d"), "d.example:1").code == 5).await;
     });
 }
 

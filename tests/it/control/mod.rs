@@ -3,6 +3,7 @@
 
 mod etcd;
 mod kubernetes;
+mod lookup;
 mod membership;
 mod membership_kubernetes;
 mod membership_listed;

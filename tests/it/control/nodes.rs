@@ -12,11 +12,13 @@ fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
+const OWN: [&str; 2] = ["--cluster-node-id", "gw-0"];
+
 fn flags(etcd: &str) -> Vec<String> {
     let pairs = [
         ("--cluster-source", "etcd"),
-        ("--cluster-node-id", "gw-0"),
         ("--cluster-lease-ms", "3s"),
+        ("--cluster-push-mode", "route"),
         ("--discovery-etcd-addresses", etcd),
         ("--shards-count", "1"),
     ];
@@ -25,8 +27,9 @@ fn flags(etcd: &str) -> Vec<String> {
 
 fn start(etcd: &str, more: &[&str]) -> Gateway {
     let flags = flags(etcd);
-    let flags: Vec<&str> = flags.iter().map(String::as_str).chain(more.iter().copied()).collect();
-    Gateway::start(&flags)
+    let named = if more.contains(&"--cluster-node-id") { &[][..] } else { &OWN[..] };
+    let flags = flags.iter().map(String::as_str).chain(named.iter().copied()).chain(more.iter().copied());
+    Gateway::start(&flags.collect::<Vec<_>>())
 }
 
 /// A gateway that need not become ready.
@@ -41,7 +44,11 @@ impl Waiting {
         let listen =
             ["--websocket-address", "127.0.0.1", "--websocket-port", "0", "--rpc-listen", "127.0.0.1:0"];
         let mut command = pinion(&flags.iter().map(String::as_str).chain(listen).collect::<Vec<_>>());
-        command.args(["--http-listen", &http.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(OWN)
+            .args(["--http-listen", &http.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         Self { child: command.spawn().unwrap(), http }
     }
 
@@ -107,4 +114,55 @@ fn a_gateway_whose_etcd_is_replaced_says_what_to_do_and_serves_on() {
     let gateway = start(&address, &["--rpc-listen", &listen]);
     await_readyz(&gateway, 200, "ready\n");
     assert!(other.get("pinion/nodes/gw-0").is_some());
+}
+
+/// The procedure of `tuning/cluster.md`, with a store that has what the former one had, at higher revisions.
+#[test]
+fn nodes_are_restarted_one_after_the_other_into_a_restored_etcd() {
+    let (etcd, restored) = (Etcd::start(), Etcd::start());
+    let front = Front::new();
+    front.open(etcd.0.address);
+    let address = front.address.to_string();
+    let listens = [free().to_string(), free().to_string()];
+    let start = |n: usize| {
+        let name = ["gw-0", "gw-1"][n];
+        start(&address, &["--cluster-node-id", name, "--rpc-listen", &listens[n]])
+    };
+    let (former, other) = (start(0), start(1));
+    for gateway in [&former, &other] {
+        await_readyz(gateway, 200, "ready\n");
+    }
+    let mut client = other.connect("alice", 1);
+    let records = ["pinion/nodes/gw-0", "pinion/nodes/gw-1"].map(|key| {
+        // From then on the record names its revisions, and can be written elsewhere.
+        let active =
+            || etcd.get(key).map(|(record, _)| record).filter(|record| record.contains("\"active\""));
+        (key, eventually("an active node", active))
+    });
+    (0..100).for_each(|n| restored.put("bump", &n.to_string()));
+    for (key, record) in &records {
+        restored.put(key, record);
+    }
+    front.cut();
+    front.open(restored.0.address);
+    for gateway in [&former, &other] {
+        await_readyz(gateway, 503, "etcd is another cluster");
+    }
+    drop(former);
+    let again = start(0);
+    await_readyz(&again, 200, "ready\n");
+    eventually("a link to one of the last store", || {
+        (again.metrics().sum("pinion_peer_links", &[]) == 1.0).then_some(())
+    });
+    again.push("bob", &["alice"], "from the one to the other");
+    assert_eq!(client.pushed_text(), "from the one to the other");
+    drop(other);
+    let other = start(1);
+    for gateway in [&again, &other] {
+        let text = await_readyz(gateway, 200, "ready\n");
+        assert_eq!(
+            (text.as_str(), gateway.metrics().sum("pinion_cluster_source_foreign", &[])),
+            ("ready\n", 0.0)
+        );
+    }
 }
