@@ -258,7 +258,9 @@ impl Dispatch {
     fn end(self) {
         self.onlooker.into_iter().for_each(Onlooker::end);
         let deadline = clock::now().mono.plus_ms(DRAIN_GRACE_MS);
-        while self.address.post(RpcMail::Drain(deadline)).is_err() || !self.thread.is_finished() {
+        let mut is_told = false;
+        while !self.thread.is_finished() {
+            is_told = is_told || self.address.post(RpcMail::Drain(deadline)).is_ok();
             if clock::now().mono > deadline {
                 tracing::warn!("the dispatch thread did not end in time");
                 return;

@@ -8,6 +8,7 @@ use pinion::placement::view::{Member, MemberState, NodeId};
 use crate::assign::Asker;
 use crate::assign_dispatch::Dispatcher;
 use crate::control::servers::{Etcd, Front};
+use crate::harness::authority::{Authority, When};
 use crate::harness::eventually;
 use crate::harness::proxy::{Proxy, Puppet, SWITCH, head};
 
@@ -89,6 +90,24 @@ fn dispatch_logs_in_at_etcd_and_a_list_counts_until_it_has_told() {
     eventually("the list, read again", || (dispatcher.nodes("u") == ["other"]).then_some(()));
     front.open(etcd.0.address);
     eventually("etcd's members", || (dispatcher.nodes("u") == ["a"]).then_some(()));
+}
+
+#[test]
+fn etcd_is_watched_over_tls_and_only_if_it_is_believed() {
+    let (authority, other) = (Authority::new("etcd", When::Now), Authority::new("other", When::Now));
+    let files = tempfile::tempdir().unwrap();
+    let (certificate, key) = authority.write_pair(files.path(), "etcd", &["127.0.0.1"], When::Now);
+    let etcd = Etcd::start_tls(&certificate, &key);
+    let address = format!("https://{}", etcd.0.address);
+    for (authority, is_believed) in [(&authority, true), (&other, false)] {
+        let ca = authority.write(files.path(), "believed");
+        let at = ["--discovery-etcd-addresses", &address, "--discovery-etcd-ca", ca.to_str().unwrap()];
+        let dispatcher = Dispatcher::start_watching(&[&SOURCE[..], &at].concat());
+        let watched = || dispatcher.metric("pinion_discovery_current", "") == 1.0;
+        let failures = || dispatcher.metric("pinion_cluster_source_failures_total", "");
+        eventually("its verdict", || (watched() || failures() >= 2.0).then_some(()));
+        assert_eq!(watched(), is_believed, "{}", dispatcher.logs());
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What operators may ask a proxy: `/metrics`, `/healthz`, `/readyz`. One request per connection, GET only.
+//! What operators may ask a proxy: `/metrics`, `/healthz`, `/readyz`. One request per connection, GET or HEAD.
 //!
 //! Served by the main thread between its waits, so nothing here may block. What always holds: visitors are bounded in
 //! number, bytes and time.
@@ -93,7 +93,7 @@ impl Visitor {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return State::Done,
             }
-            self.answer = judge(&self.received, answer).map(|(status, body)| response(status, &body));
+            self.answer = judge(&self.received, answer);
         }
         let Some(left) = &mut self.answer else {
             return State::Waits;
@@ -111,21 +111,26 @@ impl Visitor {
     }
 }
 
-/// `None`: the head is not complete.
-fn judge(received: &[u8], answer: &impl Fn(&str) -> (u16, String)) -> Option<(u16, String)> {
+/// The answer as bytes. `None`: the head is not complete.
+fn judge(received: &[u8], answer: &impl Fn(&str) -> (u16, String)) -> Option<Vec<u8>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(received) {
         Ok(httparse::Status::Complete(_)) => {
             let path = request.path.unwrap_or_default().split('?').next().unwrap_or_default();
             Some(match request.method {
-                Some("GET") => answer(path),
-                _ => (405, "only GET\n".to_owned()),
+                Some("GET") => whole(answer(path)),
+                // Load balancers ask so.
+                Some("HEAD") => {
+                    let (status, body) = answer(path);
+                    head(status, body.len())
+                }
+                _ => whole((405, "only GET and HEAD\n".to_owned())),
             })
         }
         Ok(httparse::Status::Partial) if received.len() < ADMIN_REQUEST_BYTES => None,
-        Ok(httparse::Status::Partial) => Some((431, "too long\n".to_owned())),
-        Err(_) => Some((400, "not HTTP\n".to_owned())),
+        Ok(httparse::Status::Partial) => Some(whole((431, "too long\n".to_owned()))),
+        Err(_) => Some(whole((400, "not HTTP\n".to_owned()))),
     }
 }
 
@@ -141,7 +146,13 @@ fn answer(path: &str, readiness: Result<&str, &str>, blocks: Blocks<'_>) -> (u16
     }
 }
 
-fn response(status: u16, body: &str) -> Vec<u8> {
+fn whole((status, body): (u16, String)) -> Vec<u8> {
+    let mut bytes = head(status, body.len());
+    bytes.extend_from_slice(body.as_bytes());
+    bytes
+}
+
+fn head(status: u16, length: usize) -> Vec<u8> {
     let text = match status {
         200 => "OK",
         400 => "Bad Request",
@@ -150,10 +161,9 @@ fn response(status: u16, body: &str) -> Vec<u8> {
         431 => "Request Header Fields Too Large",
         _ => "Service Unavailable",
     };
-    let length = body.len();
     format!(
         "HTTP/1.1 {status} {text}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
-         Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+         Content-Length: {length}\r\nConnection: close\r\n\r\n"
     )
     .into_bytes()
 }
