@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A fleet by hand: etcd, N gateways on loopback addresses, clients and pushes; prints per second what was lost and
-# doubled, and takes add, kill, stop, cont, drain, cut, heal, etcd on standard input (`help` lists them).
+# doubled, and takes add, kill, stop, cont, drain, cancel, cut, heal, etcd on standard input (`help` lists them).
 # Needs scripts/servers.sh, tests/clients/packages.sh and `cargo build --release`, or GATEWAY_BIN. No root.
 set -eu -o pipefail
 cd "$(dirname "$0")/.."

@@ -47,6 +47,7 @@ def run(checks, _gateway, _api):
         one = OneAddress(opened, fleet, told)
         checks.run(f"{name}: clients know node 2 only", one.served)
         checks.run(f"{name}: node 2 is killed, its clients are back within {BACK_SECONDS} s", one.back)
+        checks.run(f"{name}: who has taken it over is killed, they are back within {BACK_SECONDS} s", one.heir_dies)
         checks.run(f"{name}: node 2 gets its address back, and who is elsewhere stays", one.returned)
         checks.run(f"{name}: node 2 leaves for good, its clients are back within {LEFT_SECONDS} s", one.left)
         checks.run(f"{name}: nothing was lost, nothing doubled", one.clean)
@@ -65,7 +66,7 @@ class OneAddress:
         self.ledger = Ledger(self.crowd)
         users = [client.user for client in self.light]
         self.pusher = Pusher(self.ledger, fleet.running, users, 20, 4)
-        self.number = 0
+        self.number, self.heir = 0, None
 
     def clients(self, word, count):
         return [Client(f"{word}{n}", LINUX, lambda _client: self.address) for n in range(count)]
@@ -75,13 +76,13 @@ class OneAddress:
         until(lambda: self.crowd.opened() == len(self.crowd.clients), lambda: f"{self.crowd.opened()} clients")
 
     def heard(self, *lines):
-        """What the hooks of all nodes were told."""
+        """What the hooks of all nodes were told of node 2."""
         wanted = [f"{verb} n2 {self.address[0]}:{self.address[1]}\n" for verb in lines]
 
         def found():
             try:
                 with open(self.told, encoding="utf-8") as file:
-                    return file.readlines()
+                    return [line for line in file if " n2 " in line]
             except FileNotFoundError:
                 return []
 
@@ -103,34 +104,46 @@ class OneAddress:
         text = f"after {self.number}"
         return text if written(api, sdk.user, text) else None
 
-    def back(self):
+    def killed(self, number):
+        """`kill -9`, until all clients are served again, each SDK by a push."""
         started = time.monotonic()
-        self.fleet.kill(2)
-        api = self.opened.enter_context(PushApi(self.fleet.node(1).grpc))
+        self.fleet.kill(number)
         texts = {}
+        with contextlib.closing(PushApi(self.fleet.running()[0].grpc)) as api:
 
-        def all_reached():
-            for sdk in self.sdks:
-                texts[sdk] = texts.get(sdk) or self.reached(sdk, api)
-            return all(texts.values()) and self.crowd.opened() == LIGHT
+            def all_reached():
+                for sdk in self.sdks:
+                    texts[sdk] = texts.get(sdk) or self.reached(sdk, api)
+                return all(texts.values()) and self.crowd.opened() == LIGHT
 
-        until(all_reached, lambda: f"{self.crowd.opened()} of {LIGHT} are back; "
-                                   f"{[sdk.seen() for sdk in self.sdks]}", BACK_SECONDS)
+            until(all_reached, lambda: f"{self.crowd.opened()} of {LIGHT} are back; "
+                                       f"{[sdk.seen() for sdk in self.sdks]}", BACK_SECONDS)
         for sdk, text in texts.items():
             sdk.wait_message(text)
-        print(f"    all clients of the dead address were served again after {time.monotonic() - started:.1f} s")
-        equal(len(self.holders()), 1, "nodes that hold the address")
+        until(lambda: len(self.holders()) == 1, lambda: f"{[node.name for node in self.holders()]} hold addresses")
+        print(f"    all clients of the address were served again after {time.monotonic() - started:.1f} s")
+
+    def back(self):
+        self.killed(2)
         self.heard("take")
 
+    def heir_dies(self):
+        (heir,) = self.holders()
+        self.heir = next(number for number, node in self.fleet.nodes.items() if node is heir)
+        self.killed(self.heir)
+        self.heard("take", "take")
+
     def returned(self):
-        """Whoever comes from now on is served by node 2; whoever is on the other one stays there."""
+        """Both dead nodes. Whoever comes from now on is served by node 2; whoever is elsewhere stays there."""
         (holder,) = self.holders()
         ended = self.crowd.counts["losses"]
-        node = self.fleet.add(2)
+        for number in (2, self.heir):
+            back = self.fleet.add(number)
+            until(back.ready, lambda: "not ready:\n" + "\n".join(back.lines[-20:]))
+        node = self.fleet.node(2)
         equal(node.where(), self.address, "address of node 2")
-        until(node.ready, lambda: "not ready:\n" + "\n".join(node.lines[-20:]))
         until(lambda: not self.holders(), lambda: holder.ask("GET", "/v1/adopt"))
-        self.heard("take", "give")
+        self.heard("take", "take", "give")
         self.come(self.clients("late", LATE))
         counts = lambda: [one.metric("pinion_registered_connections") for one in (node, holder)]
         wanted = [LATE, LIGHT + SDKS]
@@ -161,7 +174,7 @@ class OneAddress:
             until(back, lambda: f"{self.crowd.opened()} of {LIGHT + LATE} are here; {sdk.seen()}", LEFT_SECONDS)
         sdk.wait_message(text[0])
         print(f"    all clients of the address were served again after {time.monotonic() - started:.1f} s")
-        self.heard("take", "give", "take")
+        self.heard("take", "take", "give", "take")
 
     def clean(self):
         until(lambda: probe(self.fleet, self.crowd), lambda: "verdicts are not complete")
