@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -33,19 +33,31 @@ impl Dispatcher {
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let (members, rules) = (path("members"), path("rules"));
         let files = ["--members", &members, "--assign-rules", &rules];
-        Self::spawned(folder, &[&files[..], flags].concat())
+        Self::spawned(Command::spawn, folder, &[&files[..], flags].concat())
     }
 
     /// Without a list: the flags say where the members are.
     pub fn start_watching(flags: &[&str]) -> Self {
-        Self::spawned(tempfile::tempdir().unwrap(), flags)
+        Self::start_watching_by(Command::spawn, flags)
     }
 
-    fn spawned(folder: tempfile::TempDir, flags: &[&str]) -> Self {
+    /// As [`Dispatcher::start_watching`]; `spawn` may do something to the process.
+    pub fn start_watching_by(
+        spawn: impl FnOnce(&mut Command) -> std::io::Result<Child>,
+        flags: &[&str],
+    ) -> Self {
+        Self::spawned(spawn, tempfile::tempdir().unwrap(), flags)
+    }
+
+    fn spawned(
+        spawn: impl FnOnce(&mut Command) -> std::io::Result<Child>,
+        folder: tempfile::TempDir,
+        flags: &[&str],
+    ) -> Self {
         let own = ["dispatch", "--assign-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
         let rates = ["--assign-address-requests-per-s", "0", "--assign-requests-per-s", "0"];
         let mut command = pinion(&[&own[..], &rates, flags].concat());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
         let logs: Arc<Mutex<String>> = Arc::default();
         let (said, sink) = (lines_of(child.stderr.take().unwrap()), Arc::clone(&logs));
         std::thread::spawn(move || {

@@ -2,6 +2,7 @@
 //! while etcd is away.
 
 use std::io::{Read, Write};
+use std::process::Command;
 
 use pinion::placement::view::{Member, MemberState, NodeId};
 
@@ -9,8 +10,8 @@ use crate::assign::Asker;
 use crate::assign_dispatch::Dispatcher;
 use crate::control::servers::{Etcd, Front};
 use crate::harness::authority::{Authority, When};
-use crate::harness::eventually;
 use crate::harness::proxy::{Proxy, Puppet, SWITCH, head};
+use crate::harness::{ApiServer, Client, Gateway, NAMESPACE, Options, eventually};
 
 fn record(etcd: &Etcd, name: &str, url: &str, state: MemberState) {
     let member = Member { state, ws_url: url.to_owned(), ..Member::new(NodeId::new(name).unwrap()) };
@@ -108,6 +109,43 @@ fn etcd_is_watched_over_tls_and_only_if_it_is_believed() {
         eventually("its verdict", || (watched() || failures() >= 2.0).then_some(()));
         assert_eq!(watched(), is_believed, "{}", dispatcher.logs());
     }
+}
+
+#[test]
+fn pods_with_a_lease_are_handed_out_and_brought_to() {
+    let server = ApiServer::start();
+    let spawn = |command: &mut Command| {
+        command
+            .env("KUBERNETES_SERVICE_HOST", server.address.ip().to_string())
+            .env("KUBERNETES_SERVICE_PORT", server.address.port().to_string())
+            .spawn()
+    };
+    let account = server.account().to_str().unwrap();
+    let source = [
+        &["--cluster-source", "kubernetes", "--cluster-lease-ms", "3s"][..],
+        &["--discovery-service-account", account, "--discovery-namespace", NAMESPACE],
+    ]
+    .concat();
+    let dispatcher = Dispatcher::start_watching_by(spawn, &source);
+    let proxy = Proxy::start_watching_by(spawn, &source);
+    assert_eq!(dispatcher.ask("userID=u").status, 503);
+    assert_eq!(proxy.get("/readyz").0, 503);
+    server.set_pod("gw-0", "u-0", "app=pinion");
+    // Clients get a name; the proxy dials what the label says.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let label = format!("proxy=127.0.0.1:{port}");
+    let own = ["--cluster-node-id", "gw-0", "--cluster-ws-url", "wss://gw-0.it/", "--cluster-labels", &label];
+    let at = ["--websocket-address", "127.0.0.1", "--websocket-port", &port];
+    let gateway = Gateway::start_by(spawn, &[&source[..], &own, &at].concat());
+    eventually("the node", || {
+        let found = dispatcher.ask("userID=u");
+        (found.status == 200 && found.nodes() == ["gw-0"]).then_some(())
+    });
+    eventually("the node", || (proxy.get("/readyz") == (200, "ready\n".to_owned())).then_some(()));
+    let token = gateway.token("u", 1);
+    Client::connect(proxy.listen, "u", 1, &token, &Options::default()).unwrap();
+    let leases = |name: &str| server.lease(name).is_some();
+    assert!(leases("pinion-gw-0") && !leases("pinion-none"), "lookers have none");
 }
 
 #[test]

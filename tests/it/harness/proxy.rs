@@ -41,7 +41,15 @@ impl Proxy {
 
     /// Starts it on free ports with these flags, which say where the members are.
     pub fn start_watching(flags: &[&str]) -> Self {
-        Self::spawned(Command::spawn, tempfile::tempdir().unwrap(), flags)
+        Self::start_watching_by(Command::spawn, flags)
+    }
+
+    /// As [`Proxy::start_watching`]; `spawn` may do something to the process.
+    pub fn start_watching_by(
+        spawn: impl FnOnce(&mut Command) -> std::io::Result<Child>,
+        flags: &[&str],
+    ) -> Self {
+        Self::spawned(spawn, tempfile::tempdir().unwrap(), flags)
     }
 
     /// As [`Proxy::start`]; `spawn` may do something to the process.
