@@ -9,7 +9,7 @@ use super::{FLIPS, seeds};
 use crate::hub::login_policy::LoginPolicy;
 use crate::hub::upstream::UpstreamRequest;
 use crate::ids::{Platform, Text};
-use crate::placement::view::{Epoch, NodeId};
+use crate::placement::view::{Epoch, MemberState, NodeId};
 use crate::random::draw;
 
 /// Walks of each policy unless `PINION_SIM_SEEDS` says otherwise.
@@ -108,7 +108,8 @@ fn alone(rules: LoginRules, deeds: &[Deed]) -> Vec<After> {
     after
 }
 
-/// Nodes of a cluster, each login at one of them. Between the deeds links break, nodes come, and all comes to rest.
+/// Nodes of a cluster, each login at one of them. Between the deeds links break, nodes come, placements
+/// change, and all comes to rest.
 fn together(seed: u64, rules: LoginRules, (deeds, fault): (&[Deed], Fault)) -> Vec<After> {
     let profile = Profile { name: "logins", nodes: 4, shards: Shards::HubsBy(rules), ..FLIPS };
     let mut world = World::new(seed, profile, Rules::default());
@@ -132,10 +133,18 @@ fn together(seed: u64, rules: LoginRules, (deeds, fault): (&[Deed], Fault)) -> V
             }
         }
         world.rest(1);
-        match world.below(8) {
+        match world.below(9) {
             0 => {
                 world.break_some();
                 world.rest(24);
+            }
+            2 => {
+                // Another placement: residents become strays, and strays residents. Somebody is home.
+                world.flip_some();
+                while !world.source.records.values().any(|member| member.state == MemberState::Active) {
+                    world.flip_some();
+                }
+                world.rest(60);
             }
             1 => {
                 if let Some(i) = (0..world.slots.len()).find(|i| world.slots[*i].host.is_none()) {

@@ -428,7 +428,7 @@ impl World {
         }
     }
 
-    fn flip_some(&mut self) {
+    pub fn flip_some(&mut self) {
         let ids: Vec<NodeId> = self.source.records.keys().cloned().collect();
         if let Some(id) = self.pick(&ids) {
             let how = self.below(2);
