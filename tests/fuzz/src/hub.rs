@@ -9,8 +9,8 @@ use arbitrary::Arbitrary;
 use bytes::Bytes;
 use pinion::hub::login_policy::LoginPolicy;
 use pinion::hub::mail::{
-    Judge, Audience, KickMail, OnlineStatusMail, PushBody, PushMail, PushRules, Recipient, RemoteLoginMail, Report,
-    RpcOutcome, ShardMail,
+    Audience, Judge, KickMail, OnlineStatusMail, PushBody, PushMail, PushRules, Recipient, RemoteLoginMail,
+    Report, RpcOutcome, ShardMail,
 };
 use pinion::hub::upstream::{
     UpstreamCall, UpstreamError, UpstreamOutcome, UpstreamReply, UpstreamRequest, UserPlatforms,

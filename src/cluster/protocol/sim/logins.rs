@@ -10,12 +10,14 @@ use super::{FLIPS, seeds};
 use crate::hub::login_policy::LoginPolicy;
 use crate::hub::upstream::UpstreamRequest;
 use crate::ids::{Platform, Text};
-use crate::placement::view::{Epoch, NodeId};
+use crate::placement::view::{Epoch, MemberState, NodeId};
 use crate::random::draw;
 
 /// Walks of each policy unless `PINION_SIM_SEEDS` says otherwise.
-const WALKS: u64 = 5;
-const LOGINS: u64 = 40;
+const WALKS: u64 = 3;
+/// Within which a fault is found.
+const WALKS_WITH_FAULT: u64 = 12;
+const DEEDS: u64 = 24;
 /// Of every class.
 const PLATFORMS: [i64; 7] = [1, 2, 3, 4, 5, 8, 10];
 
@@ -66,7 +68,7 @@ fn deeds(seed: u64) -> Vec<Deed> {
         let token = format!("{user}-{platform}-{}", below(2));
         Deed::Login { user: user.into(), platform: Platform::new(platform).unwrap(), token }
     };
-    (0..LOGINS).map(&mut deed).collect()
+    (0..DEEDS).map(&mut deed).collect()
 }
 
 fn said(host: &mut Host) -> Vec<String> {
@@ -109,7 +111,8 @@ fn alone(rules: LoginRules, deeds: &[Deed]) -> Vec<After> {
     after
 }
 
-/// Nodes of a cluster, each login at one of them. Between the deeds links break, nodes come, and all comes to rest.
+/// Nodes of a cluster, each login at one of them. Between the deeds links break, nodes come, placements
+/// change, and all comes to rest.
 fn together(seed: u64, rules: LoginRules, (deeds, fault): (&[Deed], Fault)) -> Vec<After> {
     let profile = Profile { name: "logins", nodes: 4, shards: Shards::HubsBy(rules), ..FLIPS };
     let mut world = World::new(seed, profile, Rules::default());
@@ -133,10 +136,18 @@ fn together(seed: u64, rules: LoginRules, (deeds, fault): (&[Deed], Fault)) -> V
             }
         }
         world.rest(1);
-        match world.below(8) {
+        match world.below(9) {
             0 => {
                 world.break_some();
                 world.rest(24);
+            }
+            2 => {
+                // Another placement: residents become strays, and strays residents. Somebody is home.
+                world.flip_some();
+                while !world.source.records.values().any(|member| member.state == MemberState::Active) {
+                    world.flip_some();
+                }
+                world.rest(60);
             }
             1 => {
                 if let Some(i) = (0..world.slots.len()).find(|i| world.slots[*i].host.is_none()) {
@@ -208,7 +219,7 @@ fn a_node_that_differs_from_one_is_found() {
         (OnePerClass, Fault::IgnoresKicks),
     ] {
         let rules = LoginRules { policy, kicks_same_token: false };
-        let found = (0..WALKS).find_map(|seed| difference(seed, rules, fault));
+        let found = (0..WALKS_WITH_FAULT).find_map(|seed| difference(seed, rules, fault));
         assert!(found.is_some(), "{policy:?}, {fault:?}");
     }
 }
