@@ -20,6 +20,7 @@ mod quiet;
 mod real;
 mod reroute;
 mod scripts;
+#[cfg(feature = "gateway")] // for the clock of its thread
 mod settle;
 mod source;
 mod strict;
