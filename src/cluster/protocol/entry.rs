@@ -231,7 +231,7 @@ impl Node {
     pub fn due(&self) -> Option<Mono> {
         let beats = self.peers.values().filter_map(Peer::due);
         let legs = [self.entries.due(), self.gathers.due(), self.locals.due(), self.order.due()];
-        // From the last tick, and not from the last event: a node that hears much and is linked with nobody gets one too.
+        // Since the last tick, not the last event: a node that hears much and is linked with nobody gets one too.
         let fence = (self.me.fence == Fence::Strict).then(|| self.ticked.plus_ms(BEAT_MS));
         beats.chain(legs.into_iter().flatten()).chain(fence).min()
     }

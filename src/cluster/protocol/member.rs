@@ -349,8 +349,8 @@ impl Node {
         }
     }
 
-    /// An operator's drain is taken back. The record says so; users come back with the view that has it. A node that was
-    /// told to drain before it had passed its barrier has yet to pass it.
+    /// An operator's drain is taken back. The record says so; users come back with the view that has it. A node that
+    /// was told to drain before it had passed its barrier has yet to pass it.
     pub(super) fn serve(&mut self) {
         if self.stage != Stage::Draining {
             return;

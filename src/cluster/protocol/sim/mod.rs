@@ -2,8 +2,8 @@
 //! time, under an adversary (routing-protocol.md section 13). Property P is judged at each verdict, the invariants of
 //! section 8 after each step, quiet cost and the directory at rest.
 //!
-//! A failing seed is named with its profile. `PINION_SIM_SEED=n` runs that seed alone, `PINION_SIM_SEEDS=n` so many from
-//! `PINION_SIM_FIRST` on.
+//! A failing seed is named with its profile. `PINION_SIM_SEED=n` runs that seed alone, `PINION_SIM_SEEDS=n` so many
+//! from `PINION_SIM_FIRST` on.
 #![allow(
     unreachable_pub,
     clippy::expect_used,
@@ -21,6 +21,7 @@ mod quiet;
 mod real;
 mod reroute;
 mod scripts;
+#[cfg(feature = "gateway")] // for the clock of its thread
 mod settle;
 mod source;
 mod strict;

@@ -1,4 +1,5 @@
-//! `fence = strict`, step by step: an isolated node closes its connections, and only then do others forget it (M9, M10).
+//! `fence = strict`, step by step: an isolated node closes its connections, and only then do others forget it (M9,
+//! M10).
 
 use super::super::Fence;
 use super::super::rules::{Rule, Rules};

@@ -7,7 +7,7 @@ use super::super::super::io::{Input, Login, Push, Resident};
 use super::super::super::placed::Placed;
 use super::super::super::rules::Rules;
 use super::super::number;
-use super::{Client, Clients, Event, MS, SECOND, Seen, Sim, TTL};
+use super::{Client, Clients, Event, MS, Pushes, SECOND, Seen, Sim, TTL};
 use crate::ids::Text;
 use crate::placement::view::{Epoch, View};
 
@@ -141,7 +141,7 @@ impl Sim {
 
     /// Time passes; how long after `began` it was quiet for good.
     fn settle(&mut self, time: u64, began: u64) -> u64 {
-        self.run(time, true).expect("it settles") - began
+        self.run(time, Pushes::Go).expect("it settles") - began
     }
 
     /// What the change needs later: losses, evictions. Returns how long it took until everything was quiet, after each
@@ -158,14 +158,14 @@ impl Sim {
                 // Paced: a second's share at a time, in ten seconds.
                 for part in numbers.chunks(numbers.len().div_ceil(1_000).max(1)) {
                     part.iter().for_each(|number| self.evict(VICTIM, *number));
-                    self.run(10 * MS, true);
+                    self.run(10 * MS, Pushes::Go);
                 }
                 let emptied = self.now;
                 self.feed(VICTIM, Input::Emptied);
                 vec![moved, self.settle(20 * SECOND, emptied)]
             }
             Change::Crash => {
-                self.run(TTL, true);
+                self.run(TTL, Pushes::Go);
                 self.source.lose(&id);
                 self.tell();
                 vec![self.settle(60 * SECOND, began)]
@@ -177,7 +177,7 @@ impl Sim {
 /// One line of the table.
 fn measure(nodes: usize, mut sim: Sim, change: Change) -> String {
     let clients = sim.clients;
-    sim.run(2 * SECOND, true);
+    sim.run(2 * SECOND, Pushes::Go);
     sim.seen = Seen::default();
     sim.stations.iter_mut().for_each(|station| (station.cpu, station.longest) = (0, 0));
     let began = sim.now;

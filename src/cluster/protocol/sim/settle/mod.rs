@@ -4,14 +4,12 @@
 //!
 //! Not a test: it measures. `PINION_SETTLE_USERS=100000 cargo test --release -p pinion --lib -- --ignored --nocapture
 //! --exact cluster::protocol::sim::settle::time_to_settle` prints a table in Markdown. A small run of it is a test.
-#![allow(clippy::disallowed_methods, reason = "it measures processor time")]
-
 mod changes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
 
 use bytes::Bytes;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::super::codec::{Queue, decode};
 use super::super::frame::{Body, Class, Device, Generation, Key};
@@ -43,6 +41,13 @@ enum Clients {
     AtHome,
     /// Anywhere: a load balancer that knows nothing.
     Anywhere,
+}
+
+/// Whether pushes look for missed connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pushes {
+    Go,
+    Rest,
 }
 
 enum Event {
@@ -136,12 +141,12 @@ impl Sim {
         for i in 0..nodes {
             sim.start(i);
         }
-        sim.run(5 * SECOND, false);
+        sim.run(5 * SECOND, Pushes::Rest);
         for user in sim.names.clone() {
             let within = sim.below(10 * SECOND);
             sim.at(within, Event::Login(user));
         }
-        sim.run(15 * SECOND, false);
+        sim.run(15 * SECOND, Pushes::Rest);
         assert!(
             sim.is_quiet() && sim.users.values().all(|client| client.key.is_some()),
             "it begins in peace"
@@ -193,19 +198,19 @@ impl Sim {
     // ---- time ------------------------------------------------------------------------------------------------
 
     /// So much time passes, with a look around every 10 ms. Returns when it was quiet first and stayed so.
-    fn run(&mut self, time: u64, pushes: bool) -> Option<u64> {
+    fn run(&mut self, time: u64, pushes: Pushes) -> Option<u64> {
         let end = self.now + time;
         let (mut look, mut push, mut quiet) = (self.now, self.now, None);
         while self.now < end {
             let next = self.events.first_key_value().map_or(end, |((at, _), _)| *at);
-            let next = next.min(look).min(if pushes { push } else { end }).min(end);
+            let next = next.min(look).min(if pushes == Pushes::Go { push } else { end }).min(end);
             self.now = self.now.max(next);
             if self.now >= look {
                 look = self.now + 10 * MS;
                 self.look_around();
                 quiet = if self.is_quiet() { quiet.or(Some(self.now)) } else { None };
             }
-            if pushes && self.now >= push {
+            if pushes == Pushes::Go && self.now >= push {
                 push = self.now + self.push_every;
                 self.push();
             }
@@ -246,7 +251,7 @@ impl Sim {
                 if self.stations[to].node.is_none() {
                     return;
                 }
-                let began = Instant::now();
+                let began = worked();
                 let frames = decode(bytes.slice(PREFIX_BYTES..)).unwrap();
                 let work = frames.iter().map(|frame| work_of(&frame.body)).max();
                 self.spend(to, began, work.unwrap_or(Work::Push));
@@ -260,8 +265,8 @@ impl Sim {
         }
     }
 
-    fn spend(&mut self, i: usize, began: Instant, work: Work) {
-        let micros = u64::try_from(began.elapsed().as_nanos().div_ceil(1_000)).unwrap();
+    fn spend(&mut self, i: usize, began: u64, work: Work) {
+        let micros = (worked() - began).div_ceil(1_000);
         let station = &mut self.stations[i];
         station.busy_until = station.busy_until.max(self.now) + micros;
         if work == Work::Directory {
@@ -277,7 +282,7 @@ impl Sim {
             Input::Frame(_, frame) => work_of(&frame.body),
             _ => Work::Directory,
         };
-        let began = Instant::now();
+        let began = worked();
         let Some(node) = self.stations[i].node.as_mut() else { return };
         let outputs = node.handle(now, input);
         let mut rest = Vec::new();
@@ -385,7 +390,7 @@ impl Sim {
 
     /// The shards go on by both, and answer; they do so side by side.
     fn switch(&mut self, i: usize, epoch: Epoch, placed: Placed) {
-        let began = Instant::now();
+        let began = worked();
         let mut answers: Vec<Vec<Resident>> = (0..SHARDS).map(|_| Vec::new()).collect();
         for (number, user) in &self.stations[i].conns {
             let Some(key) = self.users.get(user).and_then(|client| client.key.clone()) else { continue };
@@ -397,7 +402,7 @@ impl Sim {
             }
         }
         self.stations[i].in_force.push((epoch, placed));
-        let after = u64::try_from(began.elapsed().as_micros()).unwrap() / u64::from(SHARDS) + 100;
+        let after = (worked() - began) / 1_000 / u64::from(SHARDS) + 100;
         for (shard, residents) in answers.into_iter().enumerate() {
             let shard = ShardId(u16::try_from(shard).unwrap());
             self.at(after, Event::Input(i, Input::Switched { shard, epoch, residents }));
@@ -414,6 +419,12 @@ impl Sim {
         let here = self.users.get(user).filter(|client| client.at == i && client.key.is_some());
         here.map(|client| (client.number, device(client.number).into())).into_iter().collect()
     }
+}
+
+/// Nanoseconds that this thread has worked.
+fn worked() -> u64 {
+    let spent = clock_gettime(ClockId::ThreadCPUTime);
+    u64::try_from(spent.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(spent.tv_nsec).unwrap()
 }
 
 /// For what a router works: the pushes that look for missed connections are not what is measured.
