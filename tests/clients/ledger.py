@@ -113,19 +113,27 @@ class Ledger:
             push = self.open.popleft()
             if push.answered_at is None:
                 self.open.append(push)
-            elif push.verdicts and not push.came() and now - push.answered_at < ARRIVAL_SECONDS:
+            elif push.verdicts and self._is_due(push) and now - push.answered_at < ARRIVAL_SECONDS:
                 self.open.append(push)
             elif push.verdicts:
                 self._judge(push)
+
+    def _is_due(self, push):
+        """Whether a text may still be on its way: also to a connection that was not open yet when it was sent."""
+        return not push.came() or any(written > self._reached(push, user)
+                                      for user, (_, written) in push.verdicts.items())
+
+    def _reached(self, push, user):
+        """The user's connections that have it, or are closed and may have had it."""
+        known = {*push.expected.get(user, []), *self.crowd.open_of(user)}
+        reached = sum(1 for one in known if one.got[push.number] or one.closed_at is not None)
+        return reached + sum(1 for one in self.crowd.ended_of(user, push.sent_at) if one not in known)
 
     def _judge(self, push):
         for user, (whole, written) in push.verdicts.items():
             before = push.expected.get(user, [])
             missed = [one for one in before if one.closed_at is None and not one.got[push.number]]
-            known = {*before, *self.crowd.open_of(user)}
-            # Those that are closed may have had it.
-            reached = sum(1 for one in known if one.got[push.number] or one.closed_at is not None)
-            reached += sum(1 for one in self.crowd.ended_of(user, push.sent_at) if one not in known)
+            reached = self._reached(push, user)
             if whole and missed:
                 self._is_lost(push, user, f"complete, and {len(missed)} of {len(before)} connections missed it", missed)
             elif written > reached:

@@ -244,10 +244,8 @@ impl Openim {
             }
             News::Registration(state) => tracing::info!(?state, "registration"),
             News::Resubscribed => shared.presence.borrow_mut().resubscribed(now),
-            News::SubscriptionLost => {
-                tracing::warn!("the subscription to online_change is lost");
-                shared.presence.borrow_mut().subscription_lost();
-            }
+            // Said by the control thread, once, with why.
+            News::SubscriptionLost => shared.presence.borrow_mut().subscription_lost(),
             News::OnlineChange { payload } => shared.presence.borrow_mut().online_change(now, &payload),
             News::Membership(_) => {} // the router's (`rpc::exchange`)
             News::TokenStates(answer) => {
