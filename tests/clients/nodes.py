@@ -284,7 +284,7 @@ class Fleet:
         return f"n{number}"
 
     def running(self):
-        return [node for node in self.nodes.values() if node.running()]
+        return [node for node in list(self.nodes.values()) if node.running()]
 
     def where(self, _client):
         """Where the next client goes: in turn over the nodes that take some."""

@@ -61,7 +61,7 @@ class Scene:
         self.settled, self.times = False, []
         # (from, to) of the times between a change's settling and the next change.
         self.quiets, self.quiet_from = [], self.started
-        self.over = False
+        self.over = self.etcd_away = False
 
     def __enter__(self):
         self.fleet.__enter__()
@@ -155,6 +155,7 @@ class Scene:
         if what not in ("stop", "start") or self.fleet.etcd is None:
             raise ValueError("etcd stop, or etcd start")
         self._changes(f"etcd {what}")
+        self.etcd_away = what == "stop"
         getattr(self.fleet.etcd, what)()
 
     def _wait(self, seconds):
@@ -198,11 +199,18 @@ class Scene:
         kicked = sum(1 for one in self.people if one.connection and one.connection.kicked)
         return self.arrived - kicked - self.crowd.opened()
 
+    def hurt(self):
+        """Whether a fault stands. What it does may begin later than quiet is waited for: when a lease has ended."""
+        running = self.fleet.running()
+        ends = {ETCD, *(node.name for node in running)}
+        cuts = list(self.fleet.relays.cuts) if self.fleet.relays else []
+        return self.etcd_away or any(node.stopped for node in running) or any(link <= ends for link in cuts)
+
     def look(self):
         """Every second: judges what is answered, and whether the fleet has settled."""
         self.ledger.judge()
         now = time.monotonic()
-        if self.down():
+        if self.down() or self.hurt():
             self.bad_at = now
         bad_at = max(self.bad_at, self.ledger.bad_at)
         # A push that is on its way may still turn out to be bad, so quiet is counted from the oldest of them.
