@@ -77,7 +77,7 @@ pub struct Hello {
     pub view_epoch: Epoch,
     /// Of its placement; diagnosis only.
     pub fingerprint: Fingerprint,
-    /// Whom it counts (M4): under a static list others may not know of them.
+    /// Whom it counts (M4), and itself: under a static list others may not know of them.
     pub knows: Vec<Known>,
 }
 
