@@ -59,14 +59,7 @@ enum Work {
 
 impl<'a> Registrant<'a> {
     pub(super) fn new(plan: &'a EtcdMembers, own: Member, dial: &'a Dial, telling: &'a Telling<'a>) -> Self {
-        Self {
-            plan,
-            own,
-            keys: Keys::new(&plan.root),
-            dial,
-            telling,
-            source: ClusterIds::default(),
-        }
+        Self { plan, own, keys: Keys::new(&plan.root), dial, telling, source: ClusterIds::default() }
     }
 
     /// Registers, keeps the lease, does what is ordered and tells of the others, until the end is wanted.

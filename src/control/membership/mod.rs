@@ -22,7 +22,6 @@ mod record;
 mod telling;
 mod todo;
 
-
 use tokio::sync::{Notify, mpsc};
 
 use self::etcd::Registrant;

@@ -88,8 +88,7 @@ impl Sim {
         }
         let Some((at, number)) = client else { return };
         let stays = self.stations[at].conns.contains_key(&number) && self.stations[at].node.is_some();
-        let reached =
-            |(conn, _): &(Conn, Device)| conn.node == self.stations[at].id && conn.number == number;
+        let reached = |(conn, _): &(Conn, Device)| conn.node == self.stations[at].id && conn.number == number;
         if verdict.complete && stays {
             assert!(verdict.results.iter().any(reached), "a complete push missed {}", verdict.user.as_str());
         }
