@@ -36,6 +36,12 @@ pub fn contents(path: &Path, bytes_max: u64) -> Result<String, String> {
     Ok(text)
 }
 
+/// All that is wrong with a file, a line each.
+pub fn told(path: &Path, faults: &[LineFault]) -> String {
+    let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {fault}", path.display())).collect();
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,10 +59,4 @@ mod tests {
         // Says that it is empty, and is not.
         assert!(contents(Path::new("/proc/self/status"), 1).unwrap_err().starts_with("2 bytes, at most 1"));
     }
-}
-
-/// All that is wrong with a file, a line each.
-pub fn told(path: &Path, faults: &[LineFault]) -> String {
-    let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {fault}", path.display())).collect();
-    lines.join("\n")
 }
