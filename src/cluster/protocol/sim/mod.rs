@@ -37,9 +37,9 @@ use super::rules::Rules;
 use world::{Profile, Shards, World};
 
 /// Walks of each profile unless `PINION_SIM_SEEDS` says otherwise.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 400;
 /// As [`SEEDS`], of profiles with long times in them.
-const LONG_SEEDS: u64 = 80;
+const LONG_SEEDS: u64 = 60;
 
 // Weights: frame shard router notice view dial time login close push break crash start cut lose flip leave nap split
 // hold.

@@ -2,8 +2,10 @@
 //! the words of production, in virtual time. What a router does takes the processor time that it takes here; links
 //! have the delay and the bandwidth of a data centre, the source tells within 50 ms, clients come back within seconds.
 //!
-//! Not a test: it measures. `PINION_SETTLE_USERS=100000 cargo test --release -p pinion --lib -- --ignored --nocapture
-//! --exact cluster::protocol::sim::settle::time_to_settle` prints a table in Markdown. A small run of it is a test.
+//! Not a test: it measures. `cargo test --release -p pinion --lib -- --ignored --nocapture --exact
+//! cluster::protocol::sim::settle::changes::time_to_settle` prints a table in Markdown; `PINION_SETTLE_USERS` (100 000)
+//! and `PINION_SETTLE_NODES` (3, 5 and 10) say how many. A small run of it is a test.
+
 mod changes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
