@@ -80,7 +80,8 @@ impl Crowd {
             upgrade: Ok(AcceptKey::answer_to(b"key")),
         });
         let peer = ([127, 0, 0, 1], 4000).into();
-        let conn = self.hub.accepted(self.now, Accepted { peer, login }).expect("there is room");
+        let conn =
+            self.hub.accepted(self.now, Accepted { peer, client: None, login }).expect("there is room");
         let calls = std::iter::from_fn(|| self.hub.next_effect());
         let ticket =
             calls.filter_map(|effect| if let Effect::Call(call) = effect { call.ticket } else { None });

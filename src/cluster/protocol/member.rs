@@ -418,8 +418,8 @@ impl Node {
             let proven = counted_us && down && closed || long_lost;
             member.state == MemberState::Lost && (proven || !rules.hold(Rule::ForgetOnlyEmpty))
         };
-        let empty: Vec<Output> =
-            self.others().filter(empty).map(|m| Output::Forget(m.node_id.clone(), m.incarnation)).collect();
+        let forget = |m: &Member| Output::Forget(m.node_id.clone(), m.incarnation, m.registered_epoch);
+        let empty: Vec<Output> = self.others().filter(empty).map(forget).collect();
         self.out.extend(empty);
     }
 }

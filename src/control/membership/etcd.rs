@@ -307,8 +307,8 @@ impl<'a> Registrant<'a> {
             self.record(kept, link, (state, registration)).await?;
             todo.own = None;
         }
-        while let Some((node_id, &incarnation)) = todo.forget.first_key_value() {
-            self.forget(link, node_id, incarnation).await?;
+        while let Some((node_id, &life)) = todo.forget.first_key_value() {
+            self.forget(link, node_id, life).await?;
             todo.forget.pop_first();
         }
         if !todo.leave {
@@ -367,12 +367,19 @@ impl<'a> Registrant<'a> {
     }
 
     /// Deletes the record of a lost life. One that has changed is left: then somebody knows more.
-    async fn forget(&self, link: &mut Link, node_id: &NodeId, incarnation: Incarnation) -> Result<(), Fault> {
+    async fn forget(
+        &self,
+        link: &mut Link,
+        node_id: &NodeId,
+        (incarnation, registered): (Incarnation, Option<Epoch>),
+    ) -> Result<(), Fault> {
         let key = self.keys.node(node_id);
         let (header, entry) = link.entry(&key).await?;
         self.of_the_source(&header)?;
         let Some((member, revision)) = self.read(entry.as_ref()) else { return Ok(()) };
-        if member.incarnation != incarnation || member.state != MemberState::Lost {
+        let is_meant =
+            member.incarnation == incarnation && registered.is_none_or(|of| of == member.registered_epoch);
+        if !is_meant || member.state != MemberState::Lost {
             return Ok(());
         }
         if delete_unchanged(link, &key, revision).await? {

@@ -288,7 +288,7 @@ impl<'a> Pods<'a> {
             Some(_) | None => {}
         }
         todo.own = None;
-        while let Some((node_id, incarnation)) = todo.forget.first_key_value() {
+        while let Some((node_id, (incarnation, _))) = todo.forget.first_key_value() {
             let lost = kept.seen.lost.get(node_id).filter(|(of, _)| of == incarnation);
             if let Some((of, version)) = lost
                 && self.delete(link, node_id, version).await?

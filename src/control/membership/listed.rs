@@ -112,7 +112,7 @@ impl List {
                 telling.recorded(Epoch(self.epoch));
             }
         }
-        for (node_id, incarnation) in todo.forget {
+        for (node_id, (incarnation, _)) in todo.forget {
             tracing::warn!(
                 %node_id, %incarnation,
                 "cluster: a listed node is not forgotten here: take it off cluster.members"

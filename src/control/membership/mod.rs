@@ -133,8 +133,9 @@ pub enum MembershipOrder {
     Record(MemberState),
     /// The own record is lost: write it back. A new registration, answered by [`MembershipNews::Recorded`].
     Register(MemberState),
-    /// Delete the record of a lost node.
-    Forget(NodeId, Incarnation),
+    /// Delete the record of a lost node: of this life, and registered last at this epoch. `None`: by the word of the
+    /// operator, however often it has registered.
+    Forget(NodeId, Incarnation, Option<Epoch>),
     /// Delete the own record, give the lease back.
     Leave,
 }

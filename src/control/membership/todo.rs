@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::MembershipOrder;
 use crate::control::mailbox::Wanted;
-use crate::placement::view::{Incarnation, MemberState, NodeId};
+use crate::placement::view::{Epoch, Incarnation, MemberState, NodeId};
 
 /// Whether a write of the own record is a new registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,8 @@ pub(super) struct Todo {
     /// The state that the own record is to have.
     pub(super) own: Option<(MemberState, Registration)>,
     /// By node, the highest incarnation named.
-    pub(super) forget: BTreeMap<NodeId, Incarnation>,
+    /// See [`MembershipOrder::Forget`].
+    pub(super) forget: BTreeMap<NodeId, (Incarnation, Option<Epoch>)>,
     pub(super) leave: bool,
 }
 
@@ -47,9 +48,15 @@ impl Todo {
                 self.own = Some((state, registration));
             }
             MembershipOrder::Register(state) => self.own = Some((state, Registration::New)),
-            MembershipOrder::Forget(node_id, incarnation) => {
-                let named = self.forget.entry(node_id).or_insert(incarnation);
-                *named = (*named).max(incarnation);
+            MembershipOrder::Forget(node_id, incarnation, registered) => {
+                let named = self.forget.entry(node_id).or_insert((incarnation, registered));
+                // Of the later life; the operator's word says more than an epoch.
+                let says_more = |(_, of): (Incarnation, Option<Epoch>)| of.is_some() && registered > of;
+                if incarnation > named.0
+                    || incarnation == named.0 && (registered.is_none() || says_more(*named))
+                {
+                    *named = (incarnation, registered);
+                }
             }
             MembershipOrder::Leave => self.leave = true,
         }
@@ -103,15 +110,20 @@ mod tests {
             MembershipOrder::Record(MemberState::Active),
             MembershipOrder::Register(MemberState::Active),
             MembershipOrder::Record(MemberState::Draining),
-            MembershipOrder::Forget(gw("a"), Incarnation(7)),
-            MembershipOrder::Forget(gw("a"), Incarnation(5)),
-            MembershipOrder::Forget(gw("b"), Incarnation(1)),
+            MembershipOrder::Forget(gw("a"), Incarnation(7), Some(Epoch(8))),
+            MembershipOrder::Forget(gw("a"), Incarnation(7), Some(Epoch(9))),
+            MembershipOrder::Forget(gw("a"), Incarnation(5), None),
+            MembershipOrder::Forget(gw("b"), Incarnation(1), None),
+            MembershipOrder::Forget(gw("b"), Incarnation(1), Some(Epoch(3))),
+            MembershipOrder::Forget(gw("c"), Incarnation(1), Some(Epoch(3))),
+            MembershipOrder::Forget(gw("c"), Incarnation(1), None),
             MembershipOrder::Leave,
         ] {
             todo.take(order);
         }
         assert_eq!(todo.own, Some((MemberState::Draining, Registration::New)));
-        assert_eq!(todo.forget, [(gw("a"), Incarnation(7)), (gw("b"), Incarnation(1))].into());
+        let forget = [("a", 7, Some(Epoch(9))), ("b", 1, None), ("c", 1, None)];
+        assert_eq!(todo.forget, forget.map(|(name, life, of)| (gw(name), (Incarnation(life), of))).into());
         assert!(todo.leave && !todo.is_empty());
     }
 }

@@ -149,7 +149,7 @@ impl<H: Hands> Driver<H> {
                 Input::Tick
             }
             Event::Forget(node, incarnation) => {
-                self.order(MembershipOrder::Forget(node.clone(), incarnation));
+                self.order(MembershipOrder::Forget(node.clone(), incarnation, None));
                 Input::Forget(node, incarnation)
             }
             Event::Router(input) => input,
@@ -216,7 +216,9 @@ impl<H: Hands> Driver<H> {
             Output::Refused(ticket) => self.hands.verdict(ticket, None),
             Output::Record(state) => self.order(MembershipOrder::Record(state)),
             Output::Register(state) => self.order(MembershipOrder::Register(state)),
-            Output::Forget(node, incarnation) => self.order(MembershipOrder::Forget(node, incarnation)),
+            Output::Forget(node, incarnation, epoch) => {
+                self.order(MembershipOrder::Forget(node, incarnation, Some(epoch)));
+            }
             Output::Leave => self.order(MembershipOrder::Leave),
             Output::Open => {
                 self.opened = true;

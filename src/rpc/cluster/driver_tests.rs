@@ -347,7 +347,7 @@ fn a_dead_node_that_an_operator_forgets_is_not_named_any_more() {
     world.take("b", push(2, &stray()));
     world.deliver("b", &[]);
     assert!(world.verdict("b").complete);
-    let order = MembershipOrder::Forget(id("a"), Incarnation(1));
+    let order = MembershipOrder::Forget(id("a"), Incarnation(1), None);
     assert!(world.done[1].borrow().orders.contains(&order));
 }
 

@@ -201,19 +201,25 @@ fn a_dead_node_is_lost_and_comes_back_as_a_later_life() {
 }
 
 #[test]
-fn only_a_lost_record_of_that_life_is_forgotten() {
+fn only_a_lost_record_of_that_life_and_registration_is_forgotten() {
     let etcd = Etcd::start();
     let (one, mut two) = (node(&etcd, "one"), node(&etcd, "two"));
     let before = one.await_members(&["one joining", "two joining"]);
     let life = incarnation(&before, "two");
-    one.order(MembershipOrder::Forget(id("two"), life)); // alive: pointless
+    one.order(MembershipOrder::Forget(id("two"), life, None)); // alive: pointless
     two.kill();
-    one.await_members(&["one joining", "two lost"]);
-    one.order(MembershipOrder::Forget(id("two"), Incarnation(life.0 - 1))); // of another life: pointless
+    let lost = one.await_members(&["one joining", "two lost"]);
+    let registered =
+        lost.members().iter().find(|member| member.node_id == id("two")).unwrap().registered_epoch;
+    one.order(MembershipOrder::Forget(id("two"), Incarnation(life.0 - 1), None)); // of another life: pointless
     one.order(MembershipOrder::Record(MemberState::Active));
     one.await_members(&["one active", "two lost"]);
-    one.order(MembershipOrder::Forget(id("two"), life));
-    one.await_members(&["one active"]);
+    // Has registered since then: pointless.
+    one.order(MembershipOrder::Forget(id("two"), life, Some(Epoch(registered.0 - 1))));
+    one.order(MembershipOrder::Record(MemberState::Draining));
+    one.await_members(&["one draining", "two lost"]);
+    one.order(MembershipOrder::Forget(id("two"), life, Some(registered)));
+    one.await_members(&["one draining"]);
     one.await_metric(Metric::RecordsForgotten, 1);
     assert_eq!(etcd.get("pinion/nodes/two"), None);
 }

@@ -136,11 +136,11 @@ fn leases_are_deleted_by_who_leaves_and_by_who_forgets_and_else_written_again() 
     one.order(MembershipOrder::Register(MemberState::Active));
     one.await_recorded();
     let life = incarnation(&two.await_members(&["gw-0 active", "gw-1 active"]), "gw-1");
-    one.order(MembershipOrder::Forget(id("gw-1"), life)); // alive: pointless
+    one.order(MembershipOrder::Forget(id("gw-1"), life, None)); // alive: pointless
     two.kill();
     one.await_members(&["gw-0 active", "gw-1 lost"]);
     assert!(server.lease("pinion-gw-1").is_some());
-    one.order(MembershipOrder::Forget(id("gw-1"), life));
+    one.order(MembershipOrder::Forget(id("gw-1"), life, None));
     one.await_members(&["gw-0 active"]);
     one.await_metric(Metric::RecordsForgotten, 1);
     assert_eq!(server.lease("pinion-gw-1"), None);

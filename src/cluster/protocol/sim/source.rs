@@ -70,9 +70,11 @@ impl Source {
         }
     }
 
-    /// A transaction: only the record of that life, and only if it is lost.
-    pub fn forget(&mut self, id: &NodeId, incarnation: Incarnation) {
-        if self.own(id, incarnation).is_some_and(|own| own.state == MemberState::Lost) {
+    /// A transaction: only the record of that life and registration, and only if it is lost.
+    pub fn forget(&mut self, id: &NodeId, (incarnation, registered): (Incarnation, Epoch)) {
+        let is_meant =
+            |own: &mut Member| own.state == MemberState::Lost && own.registered_epoch == registered;
+        if self.own(id, incarnation).is_some_and(is_meant) {
             self.delete(id);
         }
     }

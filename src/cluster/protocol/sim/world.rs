@@ -433,9 +433,9 @@ impl World {
                     self.feed(i, Input::Recorded(epoch));
                 }
             }
-            Output::Forget(id, incarnation) => {
+            Output::Forget(id, incarnation, epoch) => {
                 self.did("forgotten");
-                self.source.forget(&id, incarnation);
+                self.source.forget(&id, (incarnation, epoch));
             }
             Output::Open => host.open = true,
             Output::Leave => {

@@ -344,8 +344,8 @@ impl Sim {
                 self.source.record(&id, life, state);
                 self.tell();
             }
-            Output::Forget(id, life) => {
-                self.source.forget(&id, life);
+            Output::Forget(id, life, epoch) => {
+                self.source.forget(&id, (life, epoch));
                 self.tell();
             }
             Output::Leave => {
