@@ -160,8 +160,9 @@ begin "cargo-deny" bash -c deny_tool
 begin "fuzz targets" bash scripts/fuzz.sh 0
 begin "client packages" bash tests/clients/packages.sh
 export GATEWAY_BIN=$ROOT/target/release/pinion
-# Many of them wait for a deadline most of the time.
-run "unit tests" suite cargo test --locked --workspace --lib --bins -- --test-threads=4
+# Many of them wait for a deadline most of the time. The routers' simulator is in the library, since it looks inside them.
+run "unit tests" suite cargo test --locked --workspace --lib --bins -- --test-threads=4 --skip cluster::protocol::sim
+run "sim of the routers" suite cargo test --locked --workspace --lib -- cluster::protocol::sim
 run "it" suite cargo test --locked --workspace --test it -- --test-threads=3 --skip churn::
 run "churn" suite cargo test --locked --workspace --test it -- churn:: --nocapture
 run "seccomp filter" suite "${denied[@]}" --self-test
