@@ -153,9 +153,9 @@ run "format" gate cargo fmt --all --check
 run "clippy" gate cargo clippy --workspace --all-targets --locked -- -D warnings
 # What is built for tests is built with one selection of packages, the whole workspace: with another one crates get
 # other features, and half of them would be built again.
-run "release build" gate cargo build --locked --release
 run "test build" gate cargo test --locked --workspace --all-targets --no-run
 run "build of the tools" gate cargo build --locked --workspace --bins --examples
+begin "release build" cargo build --locked --release
 begin "cargo-deny" bash -c deny_tool
 begin "fuzz targets" bash scripts/fuzz.sh 0
 begin "client packages" bash tests/clients/packages.sh
@@ -180,6 +180,7 @@ run "docs" gate env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --
 run "pure layers alone" gate cargo check --locked --lib --no-default-features
 run "micro benchmarks, once each" gate cargo test --locked --workspace --bench micro
 run "arithmetic of the comparison" gate python3 -m unittest discover -s bench/compare -p 'test_*.py'
+await "release build"
 run "bench smoke" suite target/debug/bench-push smoke
 run "load generator smoke" suite python3 bench/scripts/smoke.py --bench target/debug/pinion-bench \
     --services target/debug/openim-services

@@ -119,8 +119,8 @@ pub enum Output {
     Record(MemberState),
     /// The own record is lost: write it back in this state. A new registration; [`Input::Recorded`] answers.
     Register(MemberState),
-    /// Delete the record of a lost node: it holds no connection any more. A transaction on its revision. Of this life, and
-    /// registered last at this epoch: one that has registered since may hold some again.
+    /// Delete the record of a lost node: it holds no connection any more. A transaction on its revision. Of this life,
+    /// and registered last at this epoch: one that has registered since may hold some again.
     Forget(NodeId, Incarnation, Epoch),
     /// Delete the own record and end: there are no connections.
     Leave,
