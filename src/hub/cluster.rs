@@ -57,7 +57,7 @@ impl ConnNumber {
 }
 
 /// Names a login's token to other nodes, which need to know only whether two are the same: the first 8 bytes, read
-/// big-endian, of SHA-256 over [`TokenName::DOMAIN`] and the token's text. Fixed by the protocol between nodes.
+/// big-endian, of SHA-256 over `TokenName::DOMAIN` and the token's text. Fixed by the protocol between nodes.
 ///
 /// Two tokens of one user with the same name (2^-64 for each pair) would be taken for one: the older connection would
 /// stay. From a name nobody gets a token: each ends with a signature of 32 bytes.

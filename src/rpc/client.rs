@@ -1,7 +1,7 @@
 //! A small gRPC client for one unary call, with a runtime of its own: what `pinion push` uses, so its errors name that
 //! command's flags.
 //!
-//! The assign API asks the same members again and again, on connections that it keeps ([`Kept`]). Not here: name lookup
+//! The assign API asks the same members again and again, on connections that it keeps (`Kept`). Not here: name lookup
 //! (monoio's blocks the thread, so callers give addresses), retries.
 
 use std::fmt;
