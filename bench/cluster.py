@@ -110,8 +110,7 @@ class Meter:
 
 def whole(fleet):
     """All nodes are ready and linked."""
-    for node in fleet.running():
-        until(node.ready, lambda n=node: f"{n.name} is not ready:\n" + "\n".join(n.lines[-20:]))
+    fleet.await_ready()
     count = len(fleet.running())
     linked = lambda node: count == 1 or node.metric("pinion_cluster_peers", 'link="up"') == count - 1
     until(lambda: all(linked(node) for node in fleet.running()), lambda: "links are missing")

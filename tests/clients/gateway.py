@@ -14,6 +14,8 @@ import time
 import urllib.error
 import urllib.request
 
+from checks import until
+
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BINARY = os.environ.get("GATEWAY_BIN", os.path.join(ROOT, "target", "release", "pinion"))
 START_SECONDS = 60
@@ -24,6 +26,8 @@ SECRET = "tests/clients"
 class Gateway:
     """`with Gateway(shards=2) as gateway:`; the addresses are `websocket` (URL), `grpc` (host:port) and `http` (URL)."""
 
+    # What a failure calls it.
+    name = "the gateway"
     RPC_LISTEN = "127.0.0.1:0"
     WEBSOCKET_PORT = 0
 
@@ -76,6 +80,10 @@ class Gateway:
                 return answer.status == 200
         except urllib.error.HTTPError:
             return False
+
+    def await_ready(self):
+        """Until /readyz says so; else the end of its log."""
+        until(self.ready, lambda: f"{self.name} is not ready:\n" + "\n".join(self.lines[-20:]))
 
     def metric(self, family, label=""):
         """The sum of a family's series, or of those that have this label, like `outcome="ok"`."""

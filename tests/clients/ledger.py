@@ -173,6 +173,15 @@ class Pusher:
             api.close()
         self.apis = {}
 
+    def finish(self):
+        """No more pushes. Nothing was lost or doubled, and something was complete; returns the ledger's counts."""
+        self.stop()
+        self.ledger.judge(over=True)
+        counts, lost, doubles = self.ledger.counts, self.ledger.lost, self.ledger.crowd.doubles
+        assert not lost and not doubles, f"{lost[:3]}, {doubles[:3]}"
+        assert counts["complete"] > 0, f"no verdict is complete: {counts}"
+        return counts
+
     def _run(self):
         next_at = time.monotonic()
         while not self.over.wait(max(0, next_at - time.monotonic())):

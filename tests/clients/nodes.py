@@ -286,6 +286,11 @@ class Fleet:
     def running(self):
         return [node for node in list(self.nodes.values()) if node.running()]
 
+    def await_ready(self):
+        """Until all that run say that they are ready."""
+        for node in self.running():
+            node.await_ready()
+
     def where(self, _client):
         """Where the next client goes: in turn over the nodes that take some."""
         nodes = [node for node in list(self.nodes.values()) if node.takes()]

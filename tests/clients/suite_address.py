@@ -14,7 +14,7 @@ from listener import LINUX
 from nodes import Fleet
 from push_api import PushApi
 from sdk import User
-from suite_cluster_clients import KIND, NO_API, probe, ready, written
+from suite_cluster_clients import KIND, NO_API, probe, written
 
 SDKS, LIGHT, LATE = 2, 50, 20
 # The lease (4 s), the view, the longest step of the ladder (16 s), a login; and as much again, since the machine is
@@ -40,7 +40,7 @@ def run(checks, _gateway, _api):
         def up():
             for _ in range(3):
                 fleet.add()
-            ready(fleet)
+            fleet.await_ready()
 
         if not checks.run(f"{name}: three nodes that adopt", up):
             return
@@ -139,7 +139,7 @@ class OneAddress:
         ended = self.crowd.counts["losses"]
         for number in (2, self.heir):
             back = self.fleet.add(number)
-            until(back.ready, lambda: "not ready:\n" + "\n".join(back.lines[-20:]))
+            back.await_ready()
         node = self.fleet.node(2)
         equal(node.where(), self.address, "address of node 2")
         until(lambda: not self.holders(), lambda: holder.ask("GET", "/v1/adopt"))
@@ -178,10 +178,6 @@ class OneAddress:
 
     def clean(self):
         until(lambda: probe(self.fleet, self.crowd), lambda: "verdicts are not complete")
-        self.pusher.stop()
-        self.ledger.judge(over=True)
-        counts = self.ledger.counts
-        assert not self.ledger.lost and not self.crowd.doubles, f"{self.ledger.lost[:3]}, {self.crowd.doubles[:3]}"
-        assert counts["complete"] > 0, f"no verdict is complete: {counts}"
+        counts = self.pusher.finish()
         print(f"    {counts['pushes']} pushes, {self.crowd.counts['texts']} texts, of {counts['recipients']} verdicts "
               f"{counts['complete']} complete")

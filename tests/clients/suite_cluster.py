@@ -150,9 +150,18 @@ def settled(scene):
           SETTLE_SECONDS)
 
 
+def begun(scene, nodes):
+    """So many nodes, all clients, and pushes."""
+    ordered(scene, *["add"] * nodes)
+    scene.fleet.await_ready()
+    scene.arrive(len(scene.people))
+    scene.pusher.__enter__()
+    settled(scene)
+
+
 def start(scene):
     scene.order("add")
-    until(scene.fleet.node(1).ready, lambda: "not ready:\n" + "\n".join(scene.fleet.node(1).lines[-20:]))
+    scene.fleet.await_ready()
     scene.arrive(CLIENTS // 4)
     scene.pusher.__enter__()
     settled(scene)
@@ -160,8 +169,7 @@ def start(scene):
 
 def grow(scene):
     ordered(scene, *["add"] * 4)
-    for node in scene.fleet.running():
-        until(node.ready, lambda n=node: f"{n.name} is not ready:\n" + "\n".join(n.lines[-20:]))
+    scene.fleet.await_ready()
     scene.arrive(CLIENTS)
     settled(scene)
     places = scene.crowd.places()
@@ -286,8 +294,7 @@ def openim_push(checks, mode):
         def up():
             for _ in range(3):
                 fleet.add()
-            for node in fleet.running():
-                until(node.ready, lambda n=node: f"{n.name} is not ready:\n" + "\n".join(n.lines[-20:]))
+            fleet.await_ready()
             crowd.add(crowd_of(ROUTED_USERS * 4 // 3, fleet.where, (ANDROID, WEB)))
             until(lambda: crowd.opened() == len(crowd.clients), lambda: f"{crowd.opened()} clients")
 

@@ -41,11 +41,6 @@ def written(api, user, text):
     return any(device.outcome == WRITTEN for one in verdict.users for device in one.devices)
 
 
-def ready(fleet):
-    for node in fleet.running():
-        until(node.ready, lambda n=node: f"{n.name} is not ready:\n" + "\n".join(n.lines[-20:]))
-
-
 # ---- nginx -------------------------------------------------------------------------------------------------------
 
 
@@ -59,7 +54,7 @@ def behind_nginx(checks):
         def up():
             for _ in range(3):
                 fleet.add()
-            ready(fleet)
+            fleet.await_ready()
 
         if not checks.run(f"{name}: three nodes", up):
             return
@@ -145,14 +140,14 @@ def drained(checks):
 def crowded(scene):
     fleet, crowd = scene.fleet, scene.crowd
     fleet.add()
-    until(fleet.node(1).ready, lambda: "not ready:\n" + "\n".join(fleet.node(1).lines[-20:]))
+    fleet.node(1).await_ready()
     # Not more at once than a second's accepts.
     while scene.arrived < CLIENTS:
         scene.arrive(ACCEPTS_PER_SECOND // 2)
         until(lambda: crowd.opened() == scene.arrived, lambda: f"{crowd.opened()} of {scene.arrived}")
     fleet.add()
     fleet.add()
-    ready(fleet)
+    fleet.await_ready()
     scene.pusher.__enter__()
     settled(scene)
 
@@ -200,7 +195,7 @@ def half_drained(scene, number):
 def stopped(scene):
     """Longer than its lease. It goes on where it was."""
     scene.order("add 1")
-    ready(scene.fleet)
+    scene.fleet.await_ready()
     settled(scene)
     half_drained(scene, 2)
     scene.order("stop 2")
@@ -215,7 +210,7 @@ def stopped(scene):
 def cancelled(scene):
     node = scene.fleet.node(2)
     scene.order("cancel 2")
-    until(node.ready, lambda: "not ready:\n" + "\n".join(node.lines[-20:]))
+    node.await_ready()
     settled(scene)
 
 

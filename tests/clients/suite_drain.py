@@ -69,54 +69,10 @@ class OpenimFleet(Fleet):
         return tuple(word for pair in ours.items() for word in pair)
 
 
-class Registered:
-    """Looks all the time whether a node that is not in discovery has connections. Discovery is asked first, and a node
-    that drains gets no new ones, so what is seen was so."""
+class Meanwhile:
+    """`with` it, `step` goes on in a thread of its own."""
 
-    def __init__(self, deployment, node):
-        self.deployment, self.node = deployment, node
-        self.early, self.looks = [], 0
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.thread.join()
-
-    def in_time(self):
-        assert self.looks, "nobody looked"
-        equal(self.early, [], f"connections of {self.node.name} while discovery did not have it")
-
-    def _look(self):
-        while not self.over.wait(0.01):
-            self.looks += 1
-            if self.node.grpc in found(self.deployment):
-                continue
-            try:
-                left = self.node.metric(CONNECTIONS)
-            except (OSError, http.client.HTTPException):
-                continue  # it has ended
-            if left:
-                self.early.append(left)
-
-
-def found(deployment):
-    """Who is in OpenIM's discovery."""
-    return deployment.standin.ask("gateways")["addresses"]
-
-
-class Messages:
-    """One message after the other to clients of a node, through OpenIM's services. `lost` in words: a connection that
-    was there before and after does not have it, or push did not even ask, since it took its user for offline."""
-
-    def __init__(self, deployment, crowd, node):
-        self.deployment, self.crowd, self.node = deployment, crowd, node
-        self.lost, self.sent = [], 0
-        self.number = random.randrange(1 << 20) << 24
+    def __init__(self):
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
 
@@ -130,9 +86,53 @@ class Messages:
 
     def _run(self):
         while not self.over.wait(0.01):
-            users = [one.client.user for one in self.crowd.at(self.node.where())]
-            if users:
-                self.send(random.choice(users))
+            self.step()
+
+
+class Registered(Meanwhile):
+    """Looks all the time whether a node that is not in discovery has connections. Discovery is asked first, and a node
+    that drains gets no new ones, so what is seen was so."""
+
+    def __init__(self, deployment, node):
+        super().__init__()
+        self.deployment, self.node = deployment, node
+        self.early, self.looks = [], 0
+
+    def in_time(self):
+        assert self.looks, "nobody looked"
+        equal(self.early, [], f"connections of {self.node.name} while discovery did not have it")
+
+    def step(self):
+        self.looks += 1
+        if self.node.grpc in found(self.deployment):
+            return
+        try:
+            left = self.node.metric(CONNECTIONS)
+        except (OSError, http.client.HTTPException):
+            return  # it has ended
+        if left:
+            self.early.append(left)
+
+
+def found(deployment):
+    """Who is in OpenIM's discovery."""
+    return deployment.standin.ask("gateways")["addresses"]
+
+
+class Messages(Meanwhile):
+    """One message after the other to clients of a node, through OpenIM's services. `lost` in words: a connection that
+    was there before and after does not have it, or push did not even ask, since it took its user for offline."""
+
+    def __init__(self, deployment, crowd, node):
+        super().__init__()
+        self.deployment, self.crowd, self.node = deployment, crowd, node
+        self.lost, self.sent = [], 0
+        self.number = random.randrange(1 << 20) << 24
+
+    def step(self):
+        users = [one.client.user for one in self.crowd.at(self.node.where())]
+        if users:
+            self.send(random.choice(users))
 
     def send(self, user):
         before = self.crowd.open_of(user)
@@ -213,8 +213,7 @@ class Scene:
     def up(self):
         for pace, deadline in PACES:
             self.fleet.add(None, "--drain-evict-per-s", pace, "--drain-deadline-ms", deadline)
-        for node in self.fleet.running():
-            until(node.ready, lambda n=node: f"{n.name} is not ready:\n" + "\n".join(n.lines[-20:]))
+        self.fleet.await_ready()
         self.discovered(1, 2, 3)
         self.first = self.fleet.node(1)
         self.stay, self.leave = self.come("stay", STAY), self.come("leave", LEAVE)
@@ -294,10 +293,6 @@ class Scene:
         self.ends(2, lambda _node: None)
 
     def clean(self):
-        self.pusher.stop()
-        self.ledger.judge(over=True)
-        counts = self.ledger.counts
-        assert not self.ledger.lost and not self.crowd.doubles, f"{self.ledger.lost[:3]}, {self.crowd.doubles[:3]}"
-        assert counts["complete"] > 0, f"no verdict is complete: {counts}"
+        counts = self.pusher.finish()
         print(f"    {counts['pushes']} pushes by any node, {self.crowd.counts['texts']} texts; "
               f"{counts['complete']} of {counts['recipients']} verdicts are complete")

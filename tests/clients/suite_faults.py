@@ -50,7 +50,7 @@ def run(checks, _gateway, _api):
             "--webhooks-url", receiver.url, "--webhooks-online", "true",
             "--webhooks-offline", "true", "--webhooks-kick-off", "true",
         ))
-        until(gateway.ready, lambda: "not ready:\n" + "\n".join(gateway.lines[-20:]))
+        gateway.await_ready()
         api = stack.enter_context(PushApi(gateway.grpc))
         witness = stack.enter_context(JsonClient(gateway, "witness"))
         peer = stack.enter_context(JsonClient(gateway, "peer", WEB))

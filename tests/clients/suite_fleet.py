@@ -50,7 +50,7 @@ def fleet(compat, *flags):
     with Deployment(compat, *flags) as deployment:
         with OpenimGateway(deployment, 1) as a, OpenimGateway(deployment, 1) as b:
             for gateway in (a, b):
-                until(gateway.ready, lambda: "not ready:\n" + "\n".join(gateway.lines[-20:]))
+                gateway.await_ready()
             yield deployment, a, b
 
 
@@ -285,7 +285,7 @@ def between_sdks(checks, name, gateways, kind, platform, api):
 def mixed(checks, compat):
     with Deployment(compat, "--services", f"{ALL_SERVICES},gateway") as deployment:
         with OpenimGateway(deployment, 1) as gateway:
-            until(gateway.ready, lambda: "not ready:\n" + "\n".join(gateway.lines[-20:]))
+            gateway.await_ready()
             theirs = deployment.standin.services["gateway"]
             name = f"fleet {compat} beside OpenIM's"
             both = (deployment, gateway, theirs)

@@ -81,7 +81,7 @@ def in_place(checks, deployment, gateway, compat):
     """It is ready once it has found the services, and is found itself."""
 
     def found():
-        until(lambda: gateway.ready(), lambda: "not ready:\n" + "\n".join(gateway.lines[-20:]))
+        gateway.await_ready()
         known = lambda: deployment.standin.ask("gateways")["addresses"]
         until(lambda: known() == [gateway.grpc], lambda: f"{known()} instead of {gateway.grpc}")
 

@@ -99,7 +99,7 @@ class Deployment35:
                 found.append(opened.enter_context(gateway))
             self.standin.ask("peers", service="gateway", addresses=addresses)
             for gateway in found:
-                until(gateway.ready, lambda g=gateway: "not ready:\n" + "\n".join(g.lines[-20:]))
+                gateway.await_ready()
             yield found
 
     def states(self, user, platform=LINUX):

@@ -13,7 +13,7 @@ from nodes import ETCD, Fleet
 from pinion_push import send, to
 from push_api import PushApi
 from scene import Scene
-from suite_cluster import Steps, finished, settled
+from suite_cluster import Steps, begun, finished, settled
 
 CLIENTS, RATE, RECIPIENTS = 32, 10, 3
 LEASE_MS = 3_000
@@ -38,13 +38,7 @@ def run(checks, _gateway, _api):
 
 
 def up(scene):
-    for _ in range(4):
-        scene.order("add")
-    for node in scene.fleet.running():
-        until(node.ready, lambda n=node: f"{n.name} is not ready:\n" + "\n".join(n.lines[-20:]))
-    scene.arrive(CLIENTS)
-    scene.pusher.__enter__()
-    settled(scene)
+    begun(scene, 4)
     equal(len(scene.crowd.places()), 4, "nodes with clients")
 
 

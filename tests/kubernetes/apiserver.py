@@ -9,7 +9,6 @@ import urllib.error
 import urllib.request
 
 from gateway import ROOT
-from ports import candidates
 from servers import Etcd, Server
 
 BINARY = os.path.join(ROOT, "work", "kubernetes", "kube-apiserver")

@@ -18,6 +18,7 @@ from checks import Checks, equal, until  # noqa: E402 -- after the path
 from gateway import Gateway  # noqa: E402
 from nodes import LEASE_MS, NODE_ID, Fleet  # noqa: E402
 from scene import Scene  # noqa: E402
+from suite_cluster import SETTLE_SECONDS, begun, settled  # noqa: E402
 
 from apiserver import BINARY, ApiServer, Refused  # noqa: E402
 
@@ -27,7 +28,6 @@ SELECTOR = "app.kubernetes.io/name=pinion"
 MANIFESTS = os.path.join(ROOT, "tuning", "kubernetes")
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 CLIENTS, RATE, RECIPIENTS = 300, 40, 4
-SETTLE_SECONDS = 60
 # scripts/kubernetes.sh gives them to the loopback interface of its network namespace.
 ADDRESS, OTHER_ADDRESS = "203.0.113.1", "203.0.113.2"
 SERVICES = {"auth": "auth-rpc-service", "user": "user-rpc-service", "msg": "msg-rpc-service", "push": "push-rpc-service"}
@@ -84,11 +84,6 @@ def states(node):
     return {member["node_id"]: member["state"] for member in node.cluster().get("members", [])}
 
 
-def settled(scene):
-    until(lambda: scene.look() or scene.settled, lambda: f"not settled: {scene.why()}\n{scene.order('status')}",
-          SETTLE_SECONDS)
-
-
 def watched(scene, server, condition, why):
     """Waits for a condition while pushes go on."""
     until(lambda: scene.look() or condition(), lambda: f"{why}; leases {leases(server)}\n{scene.order('status')}",
@@ -96,13 +91,7 @@ def watched(scene, server, condition, why):
 
 
 def grown(scene, server):
-    for _ in range(3):
-        scene.order("add")
-    for node in scene.fleet.running():
-        until(node.ready, lambda n=node: f"{n.name} is not ready:\n" + "\n".join(n.lines[-20:]))
-    scene.arrive(CLIENTS)
-    scene.pusher.__enter__()
-    settled(scene)
+    begun(scene, 3)
     equal(leases(server), {"pinion-n1", "pinion-n2", "pinion-n3"}, "leases")
     lease = server.read(f"{LEASES}/pinion-n1")
     equal([owner["name"] for owner in lease["metadata"]["ownerReferences"]], ["n1"], "it goes with its pod")
@@ -175,7 +164,7 @@ def again(scene, server):
     """The pod's successor of the same name, as a StatefulSet makes it: another life."""
     scene.order("add 2")
     node = scene.fleet.node(2)
-    until(node.ready, lambda: "not ready:\n" + "\n".join(node.lines[-20:]))
+    node.await_ready()
     settled(scene)
     equal(leases(server), {"pinion-n1", "pinion-n2"}, "leases")
 
@@ -236,7 +225,7 @@ def discovered(server):
                 lambda: f"{family} {kind}: {seen(family, kind)}\n" + "\n".join(gateway.lines[-20:]))
             for kind in SERVICES:
                 until_seen("ready", kind, 1)
-            until(gateway.ready, lambda: "not ready:\n" + "\n".join(gateway.lines[-20:]))
+            gateway.await_ready()
             # The watch tells of a second instance, and of what happened while there was no server to watch.
             server.endpoints(NAMESPACE, SERVICES["push"], [(ADDRESS, port), (OTHER_ADDRESS, port)])
             until_seen("endpoints", "push", 2)
