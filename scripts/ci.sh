@@ -150,20 +150,23 @@ denied=(python3 scripts/without-io-uring.py)
 run "prerequisites" gate bash -c packages
 run "servers" gate bash scripts/servers.sh
 run "format" gate cargo fmt --all --check
-run "clippy" gate cargo clippy --workspace --all-targets --locked -- -D warnings
 # What is built for tests is built with one selection of packages, the whole workspace: with another one crates get
 # other features, and half of them would be built again.
 run "test build" gate cargo test --locked --workspace --all-targets --no-run
 run "build of the tools" gate cargo build --locked --workspace --bins --examples
-begin "release build" cargo build --locked --release
+# The gateway under test is the one with debug assertions. The release build is what README.md's commands are run with.
+export GATEWAY_BIN=$ROOT/target/debug/pinion
+# Many of them wait for a deadline most of the time. The routers' simulator is in the library, since it looks inside
+# them; the tests named tonic:: have a caller of their own and the real binary.
+run "unit tests" suite cargo test --locked --workspace --lib --bins -- --test-threads=4 \
+    --skip cluster::protocol::sim --skip tonic::
 begin "cargo-deny" bash -c deny_tool
 begin "fuzz targets" bash scripts/fuzz.sh 0
 begin "client packages" bash tests/clients/packages.sh
-export GATEWAY_BIN=$ROOT/target/release/pinion
-# Many of them wait for a deadline most of the time. The routers' simulator is in the library, since it looks inside them.
-run "unit tests" suite cargo test --locked --workspace --lib --bins -- --test-threads=4 --skip cluster::protocol::sim
+begin "release build" cargo build --locked --release
 run "sim of the routers" suite cargo test --locked --workspace --lib -- cluster::protocol::sim
 run "it" suite cargo test --locked --workspace --test it -- --test-threads=3 --skip churn::
+run "tonic" suite cargo test --locked --workspace --lib -- tonic::
 run "churn" suite cargo test --locked --workspace --test it -- churn:: --nocapture
 run "seccomp filter" suite "${denied[@]}" --self-test
 # (The rpc tests run on both drivers anyway.)
@@ -174,24 +177,29 @@ run "it without io_uring" suite "${denied[@]}" \
 run "churn without io_uring" suite "${denied[@]}" cargo test --locked --workspace --test it -- churn:: --nocapture
 run "sim" suite cargo test --locked --workspace --test sim
 autobahn
+run "micro benchmarks, once each" gate cargo test --locked --workspace --bench micro
 await "fuzz targets"
 run "fuzz" suite bash scripts/fuzz.sh 5
-run "docs" gate env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --lib --document-private-items
-run "pure layers alone" gate cargo check --locked --lib --no-default-features
-run "micro benchmarks, once each" gate cargo test --locked --workspace --bench micro
+# From here on nothing but these is built in target/debug: they wait for nobody, and nobody for them.
+begin "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
+begin "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --lib --document-private-items
+begin "pure layers alone" cargo check --locked --lib --no-default-features
 run "arithmetic of the comparison" gate python3 -m unittest discover -s bench/compare -p 'test_*.py'
-await "release build"
-run "bench smoke" suite target/debug/bench-push smoke
-run "load generator smoke" suite python3 bench/scripts/smoke.py --bench target/debug/pinion-bench \
-    --services target/debug/openim-services
+run "bench smoke" suite target/debug/bench-push smoke --gateway "$GATEWAY_BIN"
+run "load generator smoke" suite python3 bench/scripts/smoke.py --gateway "$GATEWAY_BIN" \
+    --bench target/debug/pinion-bench --services target/debug/openim-services
 run "host" suite bash scripts/host.sh
-run "the commands of README.md" suite python3 scripts/quickstart.py
 await "client packages"
 run "stand-in of OpenIM" suite "$WORK/clients/venv/bin/python" tests/standin/selftest.py
 run "clients" suite "$WORK/clients/venv/bin/python" tests/clients/run.py
 # Those whose way through the gateway depends on the driver.
 run "clients without io_uring" suite "${denied[@]}" "$WORK/clients/venv/bin/python" tests/clients/run.py \
     native-patch.15.1 js grpc grpc-limits push
+await "clippy"
+await "docs"
+await "pure layers alone"
+await "release build"
+run "the commands of README.md" suite python3 scripts/quickstart.py
 await "cargo-deny"
 run "licences, bans, sources" gate "$WORK/tools/bin/cargo-deny" --workspace check bans licenses sources
 advisories

@@ -7,11 +7,11 @@ Install first: tests/clients/packages.sh, scripts/servers.sh and `cargo build --
 GATEWAY_BIN names another binary; SDK_LOG_LEVEL=6 shows what the native SDK thinks.
 """
 
+import concurrent.futures
 import contextlib
 import os
 import subprocess
 import sys
-import threading
 
 import suite_cluster
 import suite_cluster_clients
@@ -59,8 +59,9 @@ SUITES = {
     "openim-drain": suite_drain.run,
 }
 SHARDS = 3
-# These wait most of the time, so they run while another one does, if both are wanted.
-BESIDE = {"cluster-strict": "cluster", "cluster-address": "cluster", "openim-drain": "cluster-clients"}
+# They wait most of the time, so as many run at once; the longest begin first.
+AT_ONCE = 3
+LONGEST = ["cluster", "cluster-strict", "cluster-clients", "openim-fleet", "push", "openim-faults", "openim-drain"]
 
 
 @contextlib.contextmanager
@@ -79,10 +80,10 @@ def api_stub():
         process.wait()
 
 
-def suite(checks, name, api):
-    """With a gateway of its own: no suite depends on what another left behind."""
-    with Gateway(SHARDS) as gateway:
-        print(f"{name}: {gateway.engine}")
+def suite(checks, name):
+    """With a gateway and an API of its own: no suite depends on what another does or left behind."""
+    with api_stub() as api, Gateway(SHARDS) as gateway:
+        print(f"{name}: {gateway.engine}", flush=True)
         SUITES[name](checks, gateway, api)
 
         def clean_stop():
@@ -92,37 +93,15 @@ def suite(checks, name, api):
         checks.run(f"{name}: SIGTERM ends the gateway with exit status 0", clean_stop)
 
 
-class Beside(threading.Thread):
-    """A suite in a thread of its own. What it throws is thrown by `end`."""
-
-    def __init__(self, *arguments):
-        super().__init__(daemon=True)
-        self.arguments, self.fault = arguments, None
-        self.start()
-
-    def run(self):
-        try:
-            suite(*self.arguments)
-        except BaseException as fault:  # noqa: B902 -- it is thrown where somebody sees it
-            self.fault = fault
-
-    def end(self):
-        self.join()
-        if self.fault:
-            raise self.fault
-
-
 def main():
     chosen = sys.argv[1:] or list(SUITES)
+    chosen.sort(key=lambda name: LONGEST.index(name) if name in LONGEST else len(LONGEST))
     checks = Checks()
-    with api_stub() as api:
-        for name in chosen:
-            if BESIDE.get(name) in chosen:
-                continue
-            others = [Beside(checks, other, api) for other in chosen if BESIDE.get(other) == name]
-            suite(checks, name, api)
-            for other in others:
-                other.end()
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        running = {pool.submit(suite, checks, name): name for name in chosen}
+        for ended in concurrent.futures.as_completed(running):
+            if ended.exception():  # not of a check: the suite itself could not go on
+                checks.run(f"{running[ended]}: runs to its end", ended.result)
     return checks.close("clients")
 
 

@@ -24,7 +24,7 @@ class Registration:
     def __init__(self, etcd, key, address, lease_seconds):
         self.etcd, self.key, self.address, self.lease_seconds = etcd, key, address, lease_seconds
         self.lease = None
-        self.away = False
+        self.registered = self.away = self.ended = False
         self.changed = asyncio.Event()
         self.task = None
 
@@ -37,7 +37,7 @@ class Registration:
         """The lease is gone and does not come back before `come_back`."""
         self.away = True
         self.changed.set()
-        lease, self.lease = self.lease, None
+        lease, self.lease, self.registered = self.lease, None, False
         if lease:
             await self.etcd.revoke(lease)
 
@@ -48,25 +48,33 @@ class Registration:
 
     async def close(self):
         """Takes the key away at once."""
-        self.task.cancel()
+        await self._end()
         try:
             if self.lease:
                 await self.etcd.revoke(self.lease)
         except EtcdError as fault:
             print(f"standin: {self.key} stays until its lease ends: {fault}", file=sys.stderr)
 
-    def abandon(self):
+    async def abandon(self):
         """No more keep-alives: the key goes when the lease ends."""
+        await self._end()
+
+    async def _end(self):
+        """A call that is answered just then swallows the cancellation (Python before 3.12): hence the flag as well."""
+        self.ended = True
         self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
 
     async def _register(self):
-        lease = await self.etcd.grant(self.lease_seconds)
-        await self.etcd.put(self.key, endpoint_value(self.address), lease)
-        self.lease = lease
+        self.registered = False
+        # Known before the key is put: `close` revokes it even if it cuts this short.
+        self.lease = await self.etcd.grant(self.lease_seconds)
+        await self.etcd.put(self.key, endpoint_value(self.address), self.lease)
+        self.registered = True
 
     async def _keep(self):
         pause = self.lease_seconds / KEEP_ALIVES_PER_LEASE
-        while True:
+        while not self.ended:
             try:
                 await asyncio.wait_for(self.changed.wait(), pause)
             except asyncio.TimeoutError:
@@ -76,7 +84,7 @@ class Registration:
                 pause = self.lease_seconds
                 continue
             try:
-                if not self.lease or not await self.etcd.keep_alive(self.lease):
+                if not self.registered or not await self.etcd.keep_alive(self.lease):
                     await self._register()
                 pause = self.lease_seconds / KEEP_ALIVES_PER_LEASE
             except EtcdError:
@@ -145,7 +153,7 @@ class FixedRegistration:
     async def come_back(self):
         self.table.add(self.address)
 
-    def abandon(self):
+    async def abandon(self):
         """A fixed table has no lease to end: the address stays."""
 
     async def close(self):

@@ -92,7 +92,7 @@ class Host:
         """Cuts its connections; its address stays registered, as after kill -9, until the lease ends."""
         server, self.server = self.server, None
         await server.stop(None)
-        self.registration.abandon()
+        await self.registration.abandon()
 
     def _bind(self):
         for port in [self.port] if self.port else candidates():
