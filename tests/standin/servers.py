@@ -1,7 +1,6 @@
 """A real etcd and a real Redis on free loopback ports with data of their own, which is gone afterwards (Debian's
 packages etcd-server and redis-server). They die with the thread that started them."""
 
-import ctypes
 import shutil
 import signal
 import socket
@@ -12,8 +11,8 @@ import time
 from ports import candidates
 
 START_SECONDS = 60
-PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
+# By setpriv: a `preexec_fn` has Python fork, and gRPC's handlers of a fork abort the child now and then.
+WITH_PARENT = ["setpriv", "--pdeathsig", "KILL"]
 
 
 class Server:
@@ -44,16 +43,18 @@ class Server:
         """Raises RuntimeError with the end of its log if it does not serve."""
         with open(f"{self.data}/log", "w", encoding="utf-8") as log:
             self.process = subprocess.Popen(
-                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent
+                [*WITH_PARENT, *self.command()], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         end = time.monotonic() + START_SECONDS
         while self.process.poll() is None and time.monotonic() < end:
             if self.serves():
                 return
             time.sleep(0.02)
+        status = self.process.poll()
         self.stop()
+        ended = "serves nobody" if status is None else f"ended with {status}"
         with open(f"{self.data}/log", encoding="utf-8") as log:
-            raise RuntimeError(f"{self.command()[0]} does not serve:\n{log.read()[-2000:]}")
+            raise RuntimeError(f"{self.command()[0]} {ended}:\n{log.read()[-2000:]}")
 
     def stop(self, how=signal.SIGKILL):
         if self.process:
@@ -110,7 +111,3 @@ class Redis(Server):
 
     def serves(self):
         return self.talk(b"PING\r\n").startswith(b"+PONG")
-
-
-def die_with_parent():
-    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
