@@ -156,10 +156,11 @@ run "test build" gate cargo test --locked --workspace --all-targets --no-run
 run "build of the tools" gate cargo build --locked --workspace --bins --examples
 # The gateway under test is the one with debug assertions. The release build is what README.md's commands are run with.
 export GATEWAY_BIN=$ROOT/target/debug/pinion
-# Many of them wait for a deadline most of the time. The routers' simulator is in the library, since it looks inside
-# them; the tests named tonic:: have a caller of their own and the real binary.
-run "unit tests" suite cargo test --locked --workspace --lib --bins -- --test-threads=4 \
-    --skip cluster::protocol::sim --skip tonic::
+# Many tests wait for a deadline most of the time: hence eight at once. Those of rpc and shard talk over loopback. The
+# routers' simulator is in the library, since it looks inside them; those named tonic:: want the real binary.
+run "unit tests" suite cargo test --locked --workspace --lib --bins -- --test-threads=8 \
+    --skip rpc::tests --skip shard::tests --skip cluster::protocol::sim --skip tonic::
+run "rpc and shards over loopback" suite cargo test --locked --workspace --lib -- --test-threads=8 rpc::tests shard::tests
 begin "cargo-deny" bash -c deny_tool
 begin "fuzz targets" bash scripts/fuzz.sh 0
 begin "client packages" bash tests/clients/packages.sh
