@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use monoio::net::TcpStream;
 use prometheus_client::registry::Registry;
-use rustix::net::Shutdown;
 use tracing_appender::non_blocking::ErrorCounter;
 
 use super::door::{self, Event, Site};
@@ -24,10 +23,11 @@ use crate::config::Config;
 use crate::control::membership::MembershipNews;
 use crate::control::news::{DiscoveryState, News};
 use crate::ids::RpcId;
-use crate::limits::{LANE_BATCH_MAX, RPC_IDLE_TICK_MS, RPC_TICK_MS};
+use crate::limits::{LANE_BATCH_MAX, RPC_IDLE_TICK_MS};
 use crate::metrics::Block;
 use crate::rpc::exposition::{self, Sources};
 use crate::rpc::operators;
+use crate::rpc::run::{await_mail, stop_accepting};
 use crate::shard::mailbox::{RpcInbox, RpcMail};
 use crate::shard::news::NodeNews;
 use crate::shard::orders::MainNews;
@@ -98,11 +98,7 @@ async fn run(start: DispatchStart, turns: Turns) -> io::Result<()> {
     }
     read_mail(&inbox, (&assigner, &watch), &doorbell, &turns).await;
     assigner.end();
-    for listener in &shut {
-        if let Err(error) = rustix::net::shutdown(listener, Shutdown::Both) {
-            tracing::warn!(%error, "shutdown of a listener");
-        }
-    }
+    shut.iter().for_each(stop_accepting);
     Ok(())
 }
 
@@ -128,16 +124,7 @@ async fn read_mail(
                 None => break,
             }
         }
-        if !inbox.prepare_sleep() {
-            turns.turn().await;
-            continue;
-        }
-        if let Err(error) = doorbell.readable(false).await {
-            // Must not become a busy loop.
-            tracing::error!(%error, "the doorbell cannot be waited for");
-            monoio::time::sleep(Duration::from_millis(RPC_TICK_MS)).await;
-        }
-        inbox.woken();
+        await_mail(inbox, doorbell, turns).await;
     }
 }
 
