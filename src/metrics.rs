@@ -3,6 +3,8 @@
 //! The pure layers count in a [`Tally`]; the thread that owns it copies it into its [`Block`] once a turn with relaxed
 //! stores; the scraper reads all blocks with relaxed loads. No two threads ever write the same cache line. Gauges are
 //! derived from the tables they describe, never kept by adding and subtracting (field-notes.md S10).
+//!
+//! The table below is one, however long: it makes one enum, and its order is that of the slots.
 
 pub mod proxy;
 

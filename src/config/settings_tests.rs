@@ -1,6 +1,7 @@
 //! Tests of the table of settings.
 
 use super::*;
+use crate::limits;
 
 #[test]
 fn every_default_and_example_is_accepted() {

@@ -15,7 +15,8 @@ pub const ASSIGN_UNEVEN_PERMILLE_MAX: u16 = 250;
 pub const ASSIGN_CONNECTIONS_MAX: usize = 4_096;
 /// ... of one address that is not one of `websocket.proxies`. More: closed at accept, counted.
 pub const ASSIGN_ADDRESS_CONNECTIONS_MAX: usize = 256;
-/// Bytes of a request's head. More: 431 and the end of the connection.
+/// Bytes of a request's head, and of what operators ask a dispatcher or a proxy. More: 431 and the end of the
+/// connection.
 pub const ASSIGN_HEAD_BYTES: usize = 8 * 1024;
 /// Header lines of a request. More: 431 and the end of the connection.
 pub const ASSIGN_HEADERS_MAX: usize = 64;

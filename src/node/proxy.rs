@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use self::admin::Admin;
@@ -206,7 +205,8 @@ impl Proxy {
         let mut untold: Vec<usize> = Vec::new();
         let mut said = Mono(0);
         loop {
-            self.wait(if deadline.is_some() { DRAIN_LOOK_MS } else { REST_MS });
+            let rest = if deadline.is_some() { DRAIN_LOOK_MS } else { REST_MS };
+            self.signals.wait_beside(self.admin.waits(), rest);
             let now = clock::now().mono;
             let signals: Vec<i32> = self.signals.pending().collect();
             for signal in signals {
@@ -265,19 +265,6 @@ impl Proxy {
             _ if is_current => Ok("ready\n"),
             _ => Ok("ready, but the members are not known as they are now: the last known ones stand\n"),
         }
-    }
-
-    /// Sleeps until a signal, an operator, or so long.
-    fn wait(&self, ms: u64) {
-        let wait = Duration::from_millis(ms);
-        let timeout = Timespec {
-            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: wait.subsec_nanos().into(),
-        };
-        let mut all = vec![PollFd::new(self.signals.descriptor(), PollFlags::IN)];
-        all.extend(self.admin.waits());
-        let ended = poll(&mut all, Some(&timeout)); // EINTR: a signal has come, which is what is waited for
-        tracing::trace!(?ended, "main wakes");
     }
 }
 

@@ -38,22 +38,20 @@ impl Signals {
         self.0.pending()
     }
 
-    /// Becomes readable when a signal has come.
-    pub(super) fn descriptor(&self) -> &UnixStream {
-        self.0.get_read()
-    }
-
     /// Waits for a signal or for news, so many milliseconds at most. It may end early.
     pub(super) fn wait(&self, news: &NodeInbox, ms: u64) {
+        self.wait_beside([PollFd::from_borrowed_fd(news.bell(), PollFlags::IN)], ms);
+    }
+
+    /// As [`Signals::wait`], for any of these instead of news.
+    pub(super) fn wait_beside<'a>(&'a self, others: impl IntoIterator<Item = PollFd<'a>>, ms: u64) {
         let timeout = Timespec {
             tv_sec: i64::try_from(ms / 1_000).unwrap_or(i64::MAX),
             tv_nsec: i64::try_from(ms % 1_000 * 1_000_000).unwrap_or(0),
         };
-        let mut both = [
-            PollFd::new(self.0.get_read(), PollFlags::IN),
-            PollFd::from_borrowed_fd(news.bell(), PollFlags::IN),
-        ];
-        let ended = poll(&mut both, Some(&timeout)); // EINTR: a signal has come, which is what is waited for
+        let mut all = vec![PollFd::new(self.0.get_read(), PollFlags::IN)];
+        all.extend(others);
+        let ended = poll(&mut all, Some(&timeout)); // EINTR: a signal has come, which is what is waited for
         tracing::trace!(?ended, "main wakes");
     }
 }

@@ -7,7 +7,7 @@
 //! `client` makes one call from the command line, `channel` calls OpenIM's services, `unary` is what both say and hear;
 //! `cluster` is this node among others, `peers` the links to them, `assign` tells clients where to go;
 //! `budget`, `conduct`, `bounded` and `stream` keep peers within limits. No user state is here: the shards own users.
-//! `proxy` is a process of its own: `pinion proxy`.
+//! `proxy` is a process of its own: `pinion proxy`; `operators` what it and `pinion dispatch` say of themselves.
 
 mod access;
 mod admin;
@@ -27,6 +27,7 @@ mod gate;
 pub mod inside;
 mod metadata;
 mod openim;
+pub mod operators;
 mod orders;
 pub mod peers;
 mod planted;

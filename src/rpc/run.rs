@@ -244,10 +244,23 @@ async fn tick(exchange: &Exchange, stop: impl Fn(), publish: impl Fn()) {
 }
 
 /// A pending accept keeps a dropped listener open, and must not be cancelled; `shutdown` ends it (platform.md rule 8).
-fn stop_accepting(listener: &TcpListener) {
+pub(super) fn stop_accepting(listener: &TcpListener) {
     if let Err(error) = rustix::net::shutdown(listener, Shutdown::Both) {
         tracing::warn!(%error, "shutdown of a listener");
     }
+}
+
+/// Sleeps at the doorbell; where mail waits already, it is a turn.
+pub(super) async fn await_mail(inbox: &RpcInbox, doorbell: &TcpStream, turns: &Turns) {
+    if !inbox.prepare_sleep() {
+        return turns.turn().await;
+    }
+    if let Err(error) = doorbell.readable(false).await {
+        // Must not become a busy loop.
+        tracing::error!(%error, "the doorbell cannot be waited for");
+        monoio::time::sleep(Duration::from_millis(RPC_TICK_MS)).await;
+    }
+    inbox.woken();
 }
 
 /// Who reads the thread's mail, and who gets what.
@@ -286,16 +299,7 @@ impl Reader {
                     None => break,
                 }
             }
-            if !inbox.prepare_sleep() {
-                turns.turn().await;
-                continue;
-            }
-            if let Err(error) = doorbell.readable(false).await {
-                // Must not become a busy loop.
-                tracing::error!(%error, "the doorbell cannot be waited for");
-                monoio::time::sleep(Duration::from_millis(RPC_TICK_MS)).await;
-            }
-            inbox.woken();
+            await_mail(inbox, &doorbell, &turns).await;
         }
     }
 

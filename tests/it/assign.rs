@@ -89,17 +89,12 @@ impl Asker {
     }
 }
 
-/// Where a process's banner says that clients ask.
-pub fn assign_address(line: &str) -> SocketAddr {
-    line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap().parse().unwrap()
-}
-
 /// A gateway that hands out itself.
 fn start(flags: &[&str]) -> (Gateway, SocketAddr) {
     let own =
         ["--assign-listen", "127.0.0.1:0", "--cluster-node-id", "gw-0", "--cluster-ws-url", "ws://gw-0.it/"];
     let gateway = Gateway::start(&[&own, flags].concat());
-    let address = assign_address(gateway.banner_line("assign"));
+    let address = gateway.banner_address("assign");
     (gateway, address)
 }
 
@@ -315,7 +310,7 @@ fn without_a_member_the_answer_is_static_or_503() {
     std::fs::write(&members, "a ws=ws://a.it/ state=draining\nb\n").unwrap();
     let listen = ["--assign-listen", "127.0.0.1:0", "--members", members.to_str().unwrap()];
     let gateway = Gateway::start(&[&listen[..], &["--assign-fallback", "ws://x.it/,ws://y.it/"]].concat());
-    let found = Asker::new(assign_address(gateway.banner_line("assign"))).ask("GET", ASK, "");
+    let found = Asker::new(gateway.banner_address("assign")).ask("GET", ASK, "");
     let answer = found.json();
     assert_eq!((found.status, &answer["static"], &answer["home"]), (200, &json!(true), &json!("elsewhere")));
     assert_eq!((&answer["nodes"][0]["node"], answer["nodes"].as_array().unwrap().len()), (&Value::Null, 2));
@@ -325,7 +320,7 @@ fn without_a_member_the_answer_is_static_or_503() {
     );
     drop(gateway);
     let gateway = Gateway::start(&listen);
-    let mut asker = Asker::new(assign_address(gateway.banner_line("assign")));
+    let mut asker = Asker::new(gateway.banner_address("assign"));
     let found = asker.ask("GET", ASK, "");
     assert_eq!((found.status, found.json()["error"].as_str()), (503, Some("no_node")));
     assert_eq!((found.header("retry-after"), found.header("cache-control")), (Some("5"), Some("no-store")));

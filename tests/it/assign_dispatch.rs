@@ -1,24 +1,23 @@
 //! `pinion dispatch` among real gateways: who is handed out, who is not, and why.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use pinion::cluster::members::MemberList;
 use pinion::placement::Algorithm;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-use crate::assign::{Answered, Asker, assign_address};
+use crate::assign::{Answered, Asker};
 use crate::harness::authority::{Authority, When};
-use crate::harness::{DEADLINE, Gateway, Metrics, eventually, lines_of, pinion, run, texts};
+use crate::harness::{Gateway, Process, eventually, metrics, pinion, run, texts};
 
 /// A running dispatcher and the files it reads.
 pub struct Dispatcher {
-    child: Child,
-    pub banner: Vec<String>,
-    logs: Arc<Mutex<String>>,
+    process: Process,
     folder: tempfile::TempDir,
     pub assign: SocketAddr,
     pub http: SocketAddr,
@@ -56,30 +55,9 @@ impl Dispatcher {
     ) -> Self {
         let own = ["dispatch", "--assign-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
         let rates = ["--assign-address-requests-per-s", "0", "--assign-requests-per-s", "0"];
-        let mut command = pinion(&[&own[..], &rates, flags].concat());
-        let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
-        let logs: Arc<Mutex<String>> = Arc::default();
-        let (said, sink) = (lines_of(child.stderr.take().unwrap()), Arc::clone(&logs));
-        std::thread::spawn(move || {
-            for line in said {
-                *sink.lock().unwrap() += &(line + "\n");
-            }
-        });
-        let lines = lines_of(child.stdout.take().unwrap());
-        let mut banner = Vec::new();
-        loop {
-            match lines.recv_timeout(DEADLINE) {
-                Ok(line) if line == "ready" => break,
-                Ok(line) => banner.push(line),
-                Err(e) => panic!("no `ready`: {e}\n{banner:?}\n{}", logs.lock().unwrap()),
-            }
-        }
-        let address = |word: &str| {
-            let line = banner.iter().find(|line| line.starts_with(word)).unwrap();
-            assign_address(line)
-        };
-        let (assign, http) = (address("assign"), address("http"));
-        Self { child, banner, logs, folder, assign, http }
+        let process = Process::start_by(spawn, &[&own[..], &rates, flags].concat());
+        let (assign, http) = (process.banner_address("assign"), process.banner_address("http"));
+        Self { process, folder, assign, http }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -95,21 +73,21 @@ impl Dispatcher {
     }
 
     pub fn metric(&self, family: &str, label: &str) -> f64 {
-        Metrics::parse(&Asker::new(self.http).ask("GET", "/metrics", "").body).sum(family, &[label])
-    }
-
-    pub fn logs(&self) -> String {
-        self.logs.lock().unwrap().clone()
+        metrics(self.http).sum(family, &[label])
     }
 }
 
-impl Drop for Dispatcher {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- dispatch\n{}\n{}---", self.banner.join("\n"), self.logs());
-        }
+impl Deref for Dispatcher {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl DerefMut for Dispatcher {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.process
     }
 }
 
@@ -218,7 +196,7 @@ fn rules_come_first_and_sighup_reads_them_again() {
     let said = ["route", "where", "boss", "--members", &members, "--rules", &file];
     let (code, out, _) = texts(&run(pinion(&said)));
     assert!(code == 0 && out.contains("assign     ws://a, by rule staff"), "{out}");
-    let hang_up = || kill_process(Pid::from_child(&dispatcher.child), Signal::HUP).unwrap();
+    let hang_up = || dispatcher.signal(Signal::HUP);
     std::fs::write(dispatcher.file("rules"), "staff users=boss -> nodes=b\nno arrow\n").unwrap();
     hang_up();
     eventually("the complaint", || dispatcher.logs().contains("rules: line 2: ").then_some(()));
@@ -253,9 +231,8 @@ fn members_behind_a_token_are_asked_with_it() {
 #[test]
 fn it_ends_at_once_and_says_what_it_lacks() {
     let mut dispatcher = Dispatcher::start("a ws=ws://a\n", "", &[]);
-    kill_process(Pid::from_child(&dispatcher.child), Signal::TERM).unwrap();
-    let status = eventually("its end", || dispatcher.child.try_wait().unwrap());
-    assert!(status.success());
+    dispatcher.signal(Signal::TERM);
+    assert!(dispatcher.wait().success());
     assert!(!dispatcher.logs().contains("did not end in time"), "it waits for nothing");
     let missing = dispatcher.file("nothing");
     let missing = missing.to_str().unwrap();
@@ -309,7 +286,7 @@ fn a_member_is_asked_on_one_connection_until_that_ends() {
     eventually("some answers", || (answered() >= 3.0).then_some(()));
     assert_eq!(count.load(Ordering::SeqCst), 1, "connections for {} answers", answered());
     // A reload asks anew, and nothing that was known is lost.
-    kill_process(Pid::from_child(&dispatcher.child), Signal::HUP).unwrap();
+    dispatcher.signal(Signal::HUP);
     eventually("the reload", || dispatcher.logs().contains("configuration reloaded").then_some(()));
     eventually("its connection", || (count.load(Ordering::SeqCst) == 2).then_some(()));
     assert_eq!(dispatcher.nodes("u"), ["gw-0"]);
@@ -342,11 +319,11 @@ fn certificates_are_read_again_with_the_configuration() {
         (dispatcher.metric("pinion_assign_members", "unreachable") == 1.0).then_some(())
     });
     std::fs::write(&ca, authority.pem()).unwrap();
-    kill_process(Pid::from_child(&dispatcher.child), Signal::HUP).unwrap();
+    dispatcher.signal(Signal::HUP);
     eventually("the member", || (dispatcher.ask("userID=u").status == 200).then_some(()));
     // A file that is no good changes nothing.
     std::fs::write(&ca, "nonsense").unwrap();
-    kill_process(Pid::from_child(&dispatcher.child), Signal::HUP).unwrap();
+    dispatcher.signal(Signal::HUP);
     eventually("the complaint", || dispatcher.logs().contains("configuration not reloaded").then_some(()));
     assert_eq!(dispatcher.nodes("u"), ["gw-0"]);
 }

@@ -156,7 +156,7 @@ fn the_proxy_brings_clients_to_who_is_active_in_etcd_and_goes_on_without_it() {
     let at = ["--discovery-etcd-addresses", &address];
     let proxy = Proxy::start_watching(&[&SOURCE[..], &at].concat());
     assert!(
-        proxy.line("members").contains(&format!("0 in etcd at {address}, below prod")),
+        proxy.banner_line("members").contains(&format!("0 in etcd at {address}, below prod")),
         "{:?}",
         proxy.banner
     );

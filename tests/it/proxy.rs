@@ -234,7 +234,8 @@ fn another_member_list_counts_for_the_next_and_a_bad_one_changes_nothing() {
     let (one, two) = (Puppet::new(), Puppet::new());
     let proxy = Proxy::start(&one.line("a"), &[]);
     assert!(
-        proxy.line("members").contains("1 in ") && proxy.line("members").contains("placement rendezvous")
+        proxy.banner_line("members").contains("1 in ")
+            && proxy.banner_line("members").contains("placement rendezvous")
     );
     let (_client, _member) = one.pair(&proxy);
     proxy.set_members("nonsense here");
@@ -279,14 +280,14 @@ fn wrong_input_is_named_and_the_start_line_says_the_limits() {
     let text = format!("cluster.source: static\ncluster.members: {}\ncluster.node_id: a\n", path.display());
     std::fs::write(&file, text).unwrap();
     let proxy = Proxy::start_watching(&["--config", file.to_str().unwrap()]);
-    assert!(proxy.line("members").contains("1 in "), "{:?}", proxy.banner);
+    assert!(proxy.banner_line("members").contains("1 in "), "{:?}", proxy.banner);
     let proxy = Proxy::start("a ws=ws://127.0.0.1:1", &["--pairs-max", "50", "--relay", "copy"]);
-    let limits = proxy.line("limits");
+    let limits = proxy.banner_line("limits");
     assert!(
         limits.contains(" 50 pairs, any number of one address; ") && limits.contains("open files"),
         "{limits}"
     );
-    assert!(proxy.line("relay").ends_with("copy"));
+    assert!(proxy.banner_line("relay").ends_with("copy"));
     let help = texts(&run(pinion(&["proxy", "--help"]))).1;
     assert!(help.contains("pinion proxy --listen 0.0.0.0:10000 --members members"), "{help}");
     for (path, want) in [("/healthz", 200), ("/readyz", 200), ("/nothing", 404)] {

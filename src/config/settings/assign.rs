@@ -1,4 +1,4 @@
-//! The settings of the assign API; the fourth part of the table.
+//! The settings of the assign API; the seventh part of the table.
 
 use super::{Reload, Setting, Visibility, path, path_text};
 use crate::config::assign::Origins;

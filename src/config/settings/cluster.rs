@@ -1,4 +1,4 @@
-//! The settings of a node among others; the third part of the table.
+//! The settings of a node among others; the sixth part of the table.
 
 use super::{AUTO, Reload, Setting, Visibility, auto, name_of, named, path, path_text};
 use crate::cluster::adoption::Claim;

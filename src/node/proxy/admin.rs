@@ -1,4 +1,4 @@
-//! What operators may ask a proxy: `/metrics`, `/healthz`, `/readyz`. One request per connection, GET or HEAD.
+//! Operators of a proxy, one request per connection; what they may ask is `rpc/operators`.
 //!
 //! Served by the main thread between its waits, so nothing here may block. What always holds: visitors are bounded in
 //! number, bytes and time.
@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags};
 
-use crate::limits::{ADMIN_REQUEST_BYTES, ADMIN_REQUEST_MS, HEADERS_MAX, PROXY_ADMIN_MAX};
+use crate::limits::{ADMIN_REQUEST_MS, PROXY_ADMIN_MAX};
 use crate::metrics::proxy::{self, ProxyBlock};
+use crate::rpc::operators;
 use crate::time::Mono;
 
 /// See the module's documentation.
@@ -34,6 +35,9 @@ enum State {
     Waits,
     Done,
 }
+
+/// Of [`proxy::text`].
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The counts of all threads by name.
 type Blocks<'a> = &'a [(String, Arc<ProxyBlock>)];
@@ -77,13 +81,15 @@ impl Admin {
                 }
             }
         }
-        let answer = |path: &str| answer(path, readiness, blocks);
+        let metrics =
+            || Ok((CONTENT_TYPE, proxy::text(blocks.iter().map(|(name, block)| (name.clone(), &**block)))));
+        let answer = |received: &[u8]| operators::judge(received, readiness, metrics);
         self.visitors.retain_mut(|visitor| visitor.deadline > now && visitor.serve(&answer) == State::Waits);
     }
 }
 
 impl Visitor {
-    fn serve(&mut self, answer: &impl Fn(&str) -> (u16, String)) -> State {
+    fn serve(&mut self, answer: &impl Fn(&[u8]) -> Option<Vec<u8>>) -> State {
         let mut scratch = [0; 4096];
         while self.answer.is_none() {
             match self.socket.read(&mut scratch) {
@@ -93,7 +99,7 @@ impl Visitor {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return State::Done,
             }
-            self.answer = judge(&self.received, answer);
+            self.answer = answer(&self.received);
         }
         let Some(left) = &mut self.answer else {
             return State::Waits;
@@ -109,61 +115,4 @@ impl Visitor {
         }
         State::Done
     }
-}
-
-/// The answer as bytes. `None`: the head is not complete.
-fn judge(received: &[u8], answer: &impl Fn(&str) -> (u16, String)) -> Option<Vec<u8>> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    match request.parse(received) {
-        Ok(httparse::Status::Complete(_)) => {
-            let path = request.path.unwrap_or_default().split('?').next().unwrap_or_default();
-            Some(match request.method {
-                Some("GET") => whole(answer(path)),
-                // Load balancers ask so.
-                Some("HEAD") => {
-                    let (status, body) = answer(path);
-                    head(status, body.len())
-                }
-                _ => whole((405, "only GET and HEAD\n".to_owned())),
-            })
-        }
-        Ok(httparse::Status::Partial) if received.len() < ADMIN_REQUEST_BYTES => None,
-        Ok(httparse::Status::Partial) => Some(whole((431, "too long\n".to_owned()))),
-        Err(_) => Some(whole((400, "not HTTP\n".to_owned()))),
-    }
-}
-
-fn answer(path: &str, readiness: Result<&str, &str>, blocks: Blocks<'_>) -> (u16, String) {
-    match path {
-        "/healthz" => (200, "ok\n".to_owned()),
-        "/readyz" => match readiness {
-            Ok(said) => (200, said.to_owned()),
-            Err(why) => (503, why.to_owned()),
-        },
-        "/metrics" => (200, proxy::text(blocks.iter().map(|(name, block)| (name.clone(), &**block)))),
-        _ => (404, "try one of /healthz, /readyz, /metrics\n".to_owned()),
-    }
-}
-
-fn whole((status, body): (u16, String)) -> Vec<u8> {
-    let mut bytes = head(status, body.len());
-    bytes.extend_from_slice(body.as_bytes());
-    bytes
-}
-
-fn head(status: u16, length: usize) -> Vec<u8> {
-    let text = match status {
-        200 => "OK",
-        400 => "Bad Request",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        431 => "Request Header Fields Too Large",
-        _ => "Service Unavailable",
-    };
-    format!(
-        "HTTP/1.1 {status} {text}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
-         Content-Length: {length}\r\nConnection: close\r\n\r\n"
-    )
-    .into_bytes()
 }

@@ -11,12 +11,11 @@ use std::time::Duration;
 
 use monoio::net::TcpStream;
 use prometheus_client::registry::Registry;
-use rustix::net::Shutdown;
 use tracing_appender::non_blocking::ErrorCounter;
 
 use super::door::{self, Event, Site};
-use super::head::{Head, HeadFault, Method};
-use super::reply::{self, Reply};
+use super::head::{Head, HeadFault};
+use super::reply::Reply;
 use super::{AssignStart, Assigner, Counts};
 use crate::admission::Admission;
 use crate::cluster::assign::roster::Roster;
@@ -24,9 +23,11 @@ use crate::config::Config;
 use crate::control::membership::MembershipNews;
 use crate::control::news::{DiscoveryState, News};
 use crate::ids::RpcId;
-use crate::limits::{LANE_BATCH_MAX, RPC_IDLE_TICK_MS, RPC_TICK_MS};
+use crate::limits::{LANE_BATCH_MAX, RPC_IDLE_TICK_MS};
 use crate::metrics::Block;
 use crate::rpc::exposition::{self, Sources};
+use crate::rpc::operators;
+use crate::rpc::run::{await_mail, stop_accepting};
 use crate::shard::mailbox::{RpcInbox, RpcMail};
 use crate::shard::news::NodeNews;
 use crate::shard::orders::MainNews;
@@ -97,11 +98,7 @@ async fn run(start: DispatchStart, turns: Turns) -> io::Result<()> {
     }
     read_mail(&inbox, (&assigner, &watch), &doorbell, &turns).await;
     assigner.end();
-    for listener in &shut {
-        if let Err(error) = rustix::net::shutdown(listener, Shutdown::Both) {
-            tracing::warn!(%error, "shutdown of a listener");
-        }
-    }
+    shut.iter().for_each(stop_accepting);
     Ok(())
 }
 
@@ -127,16 +124,7 @@ async fn read_mail(
                 None => break,
             }
         }
-        if !inbox.prepare_sleep() {
-            turns.turn().await;
-            continue;
-        }
-        if let Err(error) = doorbell.readable(false).await {
-            // Must not become a busy loop.
-            tracing::error!(%error, "the doorbell cannot be waited for");
-            monoio::time::sleep(Duration::from_millis(RPC_TICK_MS)).await;
-        }
-        inbox.woken();
+        await_mail(inbox, doorbell, turns).await;
     }
 }
 
@@ -187,40 +175,17 @@ struct Operators {
     registry: Registry,
 }
 
-impl Operators {
-    fn text(status: reply::Status, body: String) -> Reply {
-        let headers = "Cache-Control: no-store\r\n".to_owned();
-        Reply { status, content_type: "text/plain; charset=utf-8", body, headers }
-    }
-}
-
 impl Site for Operators {
     fn answer(&self, head: &Head, _: IpAddr) -> Reply {
-        if !matches!(head.method, Method::Get | Method::Head) {
-            return Self::text(reply::METHOD_NOT_ALLOWED, "only GET\n".to_owned())
-                .with("Allow: GET, HEAD\r\n");
-        }
-        match head.path() {
-            "/healthz" => Self::text(reply::OK, "ok\n".to_owned()),
-            "/readyz" => match self.assigner.not_ready() {
-                None => Self::text(reply::OK, self.watch.text().to_owned()),
-                Some(why) => Self::text(reply::UNAVAILABLE, why.to_owned()),
-            },
-            "/metrics" => match exposition::text(&self.registry) {
-                Ok(text) => Reply { content_type: exposition::CONTENT_TYPE, ..Self::text(reply::OK, text) },
-                Err(error) => Self::text(reply::UNAVAILABLE, format!("{error}\n")),
-            },
-            _ => Self::text(reply::NOT_FOUND, "try one of /healthz, /readyz, /metrics\n".to_owned()),
-        }
+        let readiness = self.assigner.not_ready().map_or_else(|| Ok(self.watch.text()), Err);
+        operators::answer(head, readiness, || {
+            let counts = exposition::text(&self.registry).map_err(|error| error.to_string())?;
+            Ok((exposition::CONTENT_TYPE, counts))
+        })
     }
 
     fn refuse(&self, fault: HeadFault) -> Reply {
-        let status = match fault {
-            HeadFault::Malformed => reply::BAD_REQUEST,
-            HeadFault::TooLong => reply::HEAD_TOO_LARGE,
-            HeadFault::TooSlow => reply::REQUEST_TIMEOUT,
-        };
-        Self::text(status, format!("{} {}\n", status.0, status.1))
+        operators::refuse(fault)
     }
 
     fn note(&self, _: Event) {} // clients are counted, operators are few

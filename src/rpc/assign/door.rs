@@ -13,7 +13,7 @@ use std::time::Duration;
 use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};
 
-use super::head::{self, Head, HeadFault, Method};
+use super::head::{self, Head, HeadFault};
 use super::reply::{Part, Reply, Then};
 use crate::limits::{
     ACCEPT_PAUSE_MS, ASSIGN_ADDRESS_CONNECTIONS_MAX, ASSIGN_CONNECTIONS_MAX, ASSIGN_HEAD_MS, ASSIGN_IDLE_MS,
@@ -138,9 +138,12 @@ async fn serve(stream: TcpStream, peer: IpAddr, site: &dyn Site, turns: &Turns) 
         let (reply, part, then) = match next_head(&mut stream, &bounds, &mut received).await {
             Ok(None) => return,
             Ok(Some(head)) => {
-                let part = if head.method == Method::Head { Part::Head } else { Part::Whole };
                 let stays = head.persists && number < ASSIGN_REQUESTS_MAX && !site.has_ended();
-                (site.answer(&head, peer), part, if stays { Then::Stay } else { Then::Close })
+                (
+                    site.answer(&head, peer),
+                    Part::of(head.method),
+                    if stays { Then::Stay } else { Then::Close },
+                )
             }
             Err(fault) => (site.refuse(fault), Part::Whole, Then::Close),
         };

@@ -7,8 +7,8 @@ use crate::limits::{ASSIGN_HEAD_BYTES, ASSIGN_HEADERS_MAX};
 
 /// A request without a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) method: Method,
+pub(in crate::rpc) struct Head {
+    pub(in crate::rpc) method: Method,
     /// Path and query, as sent.
     pub(super) target: String,
     /// Of the page that asks.
@@ -23,7 +23,7 @@ pub(super) struct Head {
 
 /// Those that mean something here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Method {
+pub(in crate::rpc) enum Method {
     Get,
     Head,
     Options,
@@ -32,7 +32,7 @@ pub(super) enum Method {
 
 /// Why a head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HeadFault {
+pub(in crate::rpc) enum HeadFault {
     /// It is no HTTP/1.
     Malformed,
     /// More bytes or lines than are read.
@@ -42,7 +42,7 @@ pub(super) enum HeadFault {
 }
 
 /// A head and its length; `None`: not all of it is there.
-pub(super) fn parse(received: &[u8]) -> Result<Option<(Head, usize)>, HeadFault> {
+pub(in crate::rpc) fn parse(received: &[u8]) -> Result<Option<(Head, usize)>, HeadFault> {
     let mut lines = [httparse::EMPTY_HEADER; ASSIGN_HEADERS_MAX];
     let mut request = httparse::Request::new(&mut lines);
     let length = match request.parse(received) {
@@ -86,7 +86,7 @@ fn without_authority(target: &str) -> &str {
 
 impl Head {
     /// Without the query.
-    pub(super) fn path(&self) -> &str {
+    pub(in crate::rpc) fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
     }
 }

@@ -8,9 +8,9 @@
 
 pub mod dispatch;
 mod door;
-mod head;
+pub(super) mod head;
 mod poll;
-mod reply;
+pub(super) mod reply;
 
 use std::cell::{Cell, RefCell};
 use std::io;

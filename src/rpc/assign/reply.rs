@@ -18,32 +18,40 @@
 
 use serde::Serialize;
 
+use super::head::Method;
 use crate::cluster::assign::{Assignment, Decided, Home};
 use crate::config::Origins;
 use crate::placement::view::NodeId;
 
 /// An answer before its headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Reply {
-    pub(super) status: Status,
-    pub(super) content_type: &'static str,
-    pub(super) body: String,
+pub(in crate::rpc) struct Reply {
+    pub(in crate::rpc) status: Status,
+    pub(in crate::rpc) content_type: &'static str,
+    pub(in crate::rpc) body: String,
     /// Whole lines, without those that all answers have.
-    pub(super) headers: String,
+    pub(in crate::rpc) headers: String,
 }
 
 /// What of an answer is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(in crate::rpc) enum Part {
     /// Head and body.
     Whole,
     /// The answer to a HEAD: the headers that a GET would get.
     Head,
 }
 
+impl Part {
+    /// What a request by this method gets.
+    pub(in crate::rpc) fn of(method: Method) -> Self {
+        if method == Method::Head { Self::Head } else { Self::Whole }
+    }
+}
+
 /// What becomes of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Then {
+pub(in crate::rpc) enum Then {
     /// It stays for the next request.
     Stay,
     /// It is closed.
@@ -52,17 +60,17 @@ pub(super) enum Then {
 
 /// Code and reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Status(pub(super) u16, pub(super) &'static str);
+pub(in crate::rpc) struct Status(pub(in crate::rpc) u16, pub(in crate::rpc) &'static str);
 
-pub(super) const OK: Status = Status(200, "OK");
+pub(in crate::rpc) const OK: Status = Status(200, "OK");
 pub(super) const NO_CONTENT: Status = Status(204, "No Content");
-pub(super) const BAD_REQUEST: Status = Status(400, "Bad Request");
-pub(super) const NOT_FOUND: Status = Status(404, "Not Found");
-pub(super) const METHOD_NOT_ALLOWED: Status = Status(405, "Method Not Allowed");
-pub(super) const REQUEST_TIMEOUT: Status = Status(408, "Request Timeout");
+pub(in crate::rpc) const BAD_REQUEST: Status = Status(400, "Bad Request");
+pub(in crate::rpc) const NOT_FOUND: Status = Status(404, "Not Found");
+pub(in crate::rpc) const METHOD_NOT_ALLOWED: Status = Status(405, "Method Not Allowed");
+pub(in crate::rpc) const REQUEST_TIMEOUT: Status = Status(408, "Request Timeout");
 pub(super) const TOO_MANY_REQUESTS: Status = Status(429, "Too Many Requests");
-pub(super) const HEAD_TOO_LARGE: Status = Status(431, "Request Header Fields Too Large");
-pub(super) const UNAVAILABLE: Status = Status(503, "Service Unavailable");
+pub(in crate::rpc) const HEAD_TOO_LARGE: Status = Status(431, "Request Header Fields Too Large");
+pub(in crate::rpc) const UNAVAILABLE: Status = Status(503, "Service Unavailable");
 
 const JSON: &str = "application/json";
 const NO_STORE: &str = "Cache-Control: no-store\r\n";
@@ -147,13 +155,13 @@ impl Reply {
     }
 
     /// Adds whole header lines.
-    pub(super) fn with(mut self, lines: &str) -> Self {
+    pub(in crate::rpc) fn with(mut self, lines: &str) -> Self {
         self.headers += lines;
         self
     }
 
     /// On the wire.
-    pub(super) fn bytes(&self, part: Part, then: Then) -> Vec<u8> {
+    pub(in crate::rpc) fn bytes(&self, part: Part, then: Then) -> Vec<u8> {
         let Status(code, reason) = self.status;
         let mut text = format!("HTTP/1.1 {code} {reason}\r\n");
         if self.status != NO_CONTENT {

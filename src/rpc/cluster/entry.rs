@@ -13,7 +13,7 @@ use crate::cluster::protocol::frame::{Conn, Device, Token, Verdict};
 use crate::cluster::protocol::io::{self, Input};
 use crate::cluster::router::{Cover, Push, PushResult, ResultPart};
 use crate::hub::mail::{DeviceOutcome, DeviceStatus, Report, Totals};
-use crate::ids::{Platform, RpcTicket, Text};
+use crate::ids::{Platform, RpcTicket, Text, connection_id_hex};
 use crate::metrics::Metric;
 use crate::placement::view::NodeId;
 use crate::rpc::exchange::Tray;
@@ -169,7 +169,7 @@ fn devices(verdict: Verdict) -> (Text, Vec<DeviceStatus>) {
     results.sort_by_key(|(conn, _)| conn.number);
     let device = |(conn, Device { verdict, token }): (Conn, Device)| DeviceStatus {
         platform: verdict.platform,
-        connection_id: hex(&verdict.connection_id).into(),
+        connection_id: connection_id_hex(verdict.connection_id),
         background: verdict.outcome == DeviceOutcome::Background,
         token: token.map(|Token(token)| token).unwrap_or_default(),
         time: conn.number,
@@ -183,10 +183,6 @@ fn too_many() -> Status {
 
 fn unaccounted(verdicts: &[Verdict]) -> impl Iterator<Item = &str> {
     verdicts.iter().flat_map(|verdict| &verdict.unaccounted).map(|node| node.as_str())
-}
-
-fn hex(bytes: &[u8; 16]) -> String {
-    format!("{:032x}", u128::from_be_bytes(*bytes))
 }
 
 /// The verdicts as the one part of an answer, in the order of the request. Whoever has none is not reached.

@@ -17,7 +17,7 @@ use crate::cluster::protocol::frame::{Device, PushId, Token};
 use crate::cluster::protocol::io::Input;
 use crate::cluster::router::{Outcome, Push, PushResult, To};
 use crate::hub::mail::{DeviceOutcome, DeviceStatus, DeviceVerdict, Report};
-use crate::ids::{SourceId, Text};
+use crate::ids::{SourceId, Text, connection_id_of_hex};
 use crate::limits::{COPY_ANSWER_MS, DOUBLE_LOOK_MS};
 use crate::metrics::Metric;
 use crate::rpc::exchange::{Tray, Waiting};
@@ -202,16 +202,11 @@ fn statuses(devices: Vec<DeviceStatus>) -> Vec<(u64, Device)> {
     let status = |device: DeviceStatus| {
         last = device.time.max(last + 1);
         let outcome = if device.background { DeviceOutcome::Background } else { DeviceOutcome::Queued };
-        let connection_id = hex_bytes(&device.connection_id);
+        let connection_id = connection_id_of_hex(&device.connection_id);
         let verdict = DeviceVerdict { number: last, platform: device.platform, connection_id, outcome };
         (last, Device { verdict, token: Some(Token(device.token)) })
     };
     devices.into_iter().map(status).collect()
-}
-
-/// 32 hex digits.
-fn hex_bytes(digits: &str) -> [u8; 16] {
-    u128::from_str_radix(digits, 16).map(u128::to_be_bytes).unwrap_or_default()
 }
 
 /// The same source of the same node is the same source here, and none of this node's own, which are below 2^63.
@@ -263,10 +258,5 @@ mod tests {
             device.token == Some(Token(token.into()))
                 && !format!("{device:?}").contains(&format!("\"{token}\""))
         }));
-    }
-
-    #[test]
-    fn a_connection_id_survives_the_way() {
-        assert_eq!(hex_bytes("000102030405060708090a0b0c0d0e0f").to_vec(), (0..16).collect::<Vec<u8>>());
     }
 }

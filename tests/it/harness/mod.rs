@@ -8,16 +8,17 @@ pub mod authority;
 mod client;
 mod elsewhere;
 mod metrics;
+mod process;
 pub mod proxy;
 mod push_stream;
 mod seccomp;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pinion::backend::token;
@@ -27,12 +28,12 @@ use pinion::pb::openim::sdkws::MsgData;
 use pinion::rpc::client::{CallError, call_once};
 use pinion::shard::clock;
 use prost::Message;
-use rustix::process::{Pid, Signal, kill_process};
 
 pub use api_server::{ApiServer, Mood, NAMESPACE};
 pub use client::{Client, Frame, Options, text_message};
 pub use elsewhere::{Elsewhere, own_address};
 pub use metrics::{LEVELS, Metrics};
+pub use process::{Process, get, metrics};
 pub use push_stream::{PushStream, push_message};
 pub use seccomp::spawn_without_io_uring;
 
@@ -95,10 +96,7 @@ pub fn texts(output: &Output) -> (i32, String, String) {
 
 /// A running gateway.
 pub struct Gateway {
-    child: Child,
-    /// What it printed up to `ready`.
-    pub banner: Vec<String>,
-    logs: Arc<Mutex<String>>,
+    process: Process,
     /// Where clients connect.
     pub websocket: SocketAddr,
     /// Where gRPC listens.
@@ -129,53 +127,10 @@ impl Gateway {
             }
         }
         all.extend(flags);
-        let mut command = pinion(&all);
-        let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
-        let logs: Arc<Mutex<String>> = Arc::default();
-        // None if `spawn` sent it elsewhere.
-        if let Some(stderr) = child.stderr.take() {
-            let sink = Arc::clone(&logs);
-            std::thread::spawn(move || {
-                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                    *sink.lock().unwrap() += &(line + "\n");
-                }
-            });
-        }
-        let lines = lines_of(child.stdout.take().unwrap());
-        let mut banner = Vec::new();
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut gateway =
-            Self { child, banner: Vec::new(), logs, websocket: nowhere, grpc: nowhere, http: nowhere };
-        loop {
-            match lines.recv_timeout(DEADLINE) {
-                Ok(line) if line == "ready" => break,
-                Ok(line) => banner.push(line),
-                Err(e) => panic!("no `ready`: {e}\n{banner:?}\n{}", gateway.logs()),
-            }
-        }
-        gateway.banner = banner;
-        let address = |name: &str, prefix: &str| {
-            let word = gateway.banner_line(name).split_whitespace().nth(1).unwrap();
-            let rest = word.strip_prefix(prefix).unwrap();
-            rest.split('/').next().unwrap().parse().unwrap()
-        };
-        let (websocket, grpc, http) =
-            (address("websocket", "ws://"), address("grpc", ""), address("http", "http://"));
-        gateway.websocket = websocket;
-        gateway.grpc = grpc;
-        gateway.http = http;
-        gateway
-    }
-
-    /// The banner's line that begins with a word.
-    pub fn banner_line(&self, word: &str) -> &str {
-        let line = self.banner.iter().find(|line| line.split_whitespace().next() == Some(word));
-        line.unwrap_or_else(|| panic!("no line {word:?} in {:#?}", self.banner))
-    }
-
-    /// What it logged so far.
-    pub fn logs(&self) -> String {
-        self.logs.lock().unwrap().clone()
+        let process = Process::start_by(spawn, &all);
+        let address = |word| process.banner_address(word);
+        let (websocket, grpc, http) = (address("websocket"), address("grpc"), address("http"));
+        Self { process, websocket, grpc, http }
     }
 
     /// A login token; each call gives another one (a login with the same token kicks nobody, spec 8.3).
@@ -229,65 +184,26 @@ impl Gateway {
 
     /// A GET on the admin port: status and body. `Err`: nobody answers.
     pub fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
-        let mut socket = TcpStream::connect_timeout(&self.http, DEADLINE)?;
-        socket.set_read_timeout(Some(DEADLINE))?;
-        write!(socket, "GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        socket.read_to_string(&mut text)?;
-        let status = text.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let (_, body) = text.split_once("\r\n\r\n").unwrap_or_default();
-        status
-            .map(|status| (status, body.to_owned()))
-            .ok_or_else(|| std::io::Error::other(format!("not HTTP: {text:?}")))
+        get(self.http, path)
     }
 
     /// All counts.
     pub fn metrics(&self) -> Metrics {
-        let (status, body) = self.get("/metrics").unwrap();
-        assert_eq!(status, 200, "{body}");
-        Metrics::parse(&body)
-    }
-
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Descriptors that the process holds.
-    pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
-    }
-
-    /// Its process id.
-    pub fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
-    }
-
-    /// Sends a signal.
-    pub fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).unwrap();
-    }
-
-    /// Waits until it has ended.
-    pub fn wait(&mut self) -> ExitStatus {
-        eventually("the gateway's end", || self.child.try_wait().unwrap())
-    }
-
-    /// Whether it still runs.
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        metrics(self.http)
     }
 }
 
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        if self.is_running() {
-            self.child.kill().unwrap();
-            self.child.wait().unwrap();
-        }
-        if std::thread::panicking() {
-            eprintln!("--- banner\n{}\n--- log\n{}---", self.banner.join("\n"), self.logs());
-        }
+impl Deref for Gateway {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl DerefMut for Gateway {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.process
     }
 }
 

@@ -1,15 +1,14 @@
 //! A running `pinion proxy`, and a member that does as it is told.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::ops::{Deref, DerefMut};
+use std::process::{Child, Command};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-use super::{DEADLINE, Metrics, eventually, lines_of, pinion};
+use super::{DEADLINE, Metrics, Process, eventually, get, metrics};
 
 /// The head of a login without anything that a gateway would look at but the user.
 pub fn head(user: &str) -> String {
@@ -21,16 +20,12 @@ pub fn head(user: &str) -> String {
 
 /// A running proxy.
 pub struct Proxy {
-    child: Child,
-    /// What it printed up to `ready`.
-    pub banner: Vec<String>,
+    process: Process,
     /// Where clients connect.
     pub listen: SocketAddr,
     /// Where operators look.
     pub http: SocketAddr,
-    members: PathBuf,
-    logs: Arc<Mutex<String>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Proxy {
@@ -70,58 +65,16 @@ impl Proxy {
         dir: tempfile::TempDir,
         flags: &[&str],
     ) -> Self {
-        let mut all = vec!["proxy", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
-        all.extend(flags);
-        let mut command = pinion(&all);
-        let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
-        let logs: Arc<Mutex<String>> = Arc::default();
-        let (stderr, sink) = (child.stderr.take().unwrap(), Arc::clone(&logs));
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                *sink.lock().unwrap() += &(line + "\n");
-            }
-        });
-        let lines = lines_of(child.stdout.take().unwrap());
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut proxy = Self {
-            child,
-            banner: Vec::new(),
-            listen: nowhere,
-            http: nowhere,
-            members: dir.path().join("members"),
-            logs,
-            _dir: dir,
-        };
-        loop {
-            match lines.recv_timeout(DEADLINE) {
-                Ok(line) if line == "ready" => break,
-                Ok(line) => proxy.banner.push(line),
-                Err(e) => panic!("no `ready`: {e}\n{:?}\n{}", proxy.banner, proxy.logs()),
-            }
-        }
-        let address = |name: &str, prefix: &str| -> SocketAddr {
-            let word = proxy.line(name).split_whitespace().nth(1).unwrap();
-            word.strip_prefix(prefix).unwrap().split('/').next().unwrap().parse().unwrap()
-        };
-        (proxy.listen, proxy.http) = (address("listen", "ws://"), address("http", "http://"));
-        proxy
-    }
-
-    /// The banner's line that begins with a word.
-    pub fn line(&self, word: &str) -> &str {
-        let line = self.banner.iter().find(|line| line.split_whitespace().next() == Some(word));
-        line.unwrap_or_else(|| panic!("no line {word:?} in {:#?}", self.banner))
-    }
-
-    /// What it logged so far.
-    pub fn logs(&self) -> String {
-        self.logs.lock().unwrap().clone()
+        let own = ["proxy", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
+        let process = Process::start_by(spawn, &[&own[..], flags].concat());
+        let (listen, http) = (process.banner_address("listen"), process.banner_address("http"));
+        Self { process, listen, http, dir }
     }
 
     /// Another member list.
     pub fn set_members(&self, members: &str) {
-        std::fs::write(&self.members, members).unwrap();
-        kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
+        std::fs::write(self.dir.path().join("members"), members).unwrap();
+        self.signal(Signal::HUP);
     }
 
     /// A socket to it that has sent nothing.
@@ -145,14 +98,12 @@ impl Proxy {
 
     /// A GET on its admin port: status and body.
     pub fn get(&self, path: &str) -> (u16, String) {
-        let text = ask(self.http, format!("GET {path} HTTP/1.1\r\nHost: it\r\n\r\n").as_bytes());
-        let status = text.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap();
-        (status, text.split_once("\r\n\r\n").unwrap().1.to_owned())
+        get(self.http, path).unwrap()
     }
 
     /// All counts.
     pub fn metrics(&self) -> Metrics {
-        Metrics::parse(&self.get("/metrics").1)
+        metrics(self.http)
     }
 
     /// Waits until a count is there.
@@ -168,32 +119,19 @@ impl Proxy {
             (self.metrics().sum(&format!("pinion_proxy_{family}"), &[]) == level).then_some(())
         });
     }
+}
 
-    /// Sends a signal.
-    pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
+impl Deref for Proxy {
+    type Target = Process;
 
-    /// Waits until it has ended.
-    pub fn wait(&mut self) -> ExitStatus {
-        eventually("the proxy's end", || self.child.try_wait().unwrap())
-    }
-
-    /// Descriptors that the process holds.
-    pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    fn deref(&self) -> &Process {
+        &self.process
     }
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        if self.child.try_wait().unwrap().is_none() {
-            self.child.kill().unwrap();
-            self.child.wait().unwrap();
-        }
-        if std::thread::panicking() {
-            eprintln!("--- proxy\n{}\n--- log\n{}---", self.banner.join("\n"), self.logs());
-        }
+impl DerefMut for Proxy {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.process
     }
 }
 
