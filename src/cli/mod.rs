@@ -70,6 +70,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("log-level", matches)) => orders::log_level(matches),
         Some(("drain", matches)) => drain::run(matches),
         Some(("adopt", matches)) => drain::adopt(matches),
+        Some(("forget", matches)) => drain::forget(matches),
         Some(("doctor", matches)) => doctor::run(matches),
         Some(("plan", matches)) => plan::run(matches),
         // The parser knows no other command; an answer costs less than a proof.

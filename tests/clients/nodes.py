@@ -344,7 +344,7 @@ class Fleet:
             if other.stopped:
                 continue
             members = other.cluster().get("members", [])
-            lives = [member["incarnation"] for member in members if member["node_id"] == name]
+            lives = [one.get("greeted") or one["incarnation"] for one in members if one["node_id"] == name]
             if lives:
                 path = f"/v1/forget?node={name}&incarnation={lives[0]}"
                 told.append(f"{other.name}: {other.ask('POST', path, ORDER_SECONDS).strip()}")

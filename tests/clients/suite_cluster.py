@@ -250,12 +250,12 @@ def killed(scene):
 
 
 def forgotten(scene, number):
-    """Whether the order was taken: a node that is not seen as lost yet cannot be forgotten."""
-    try:
+    """Whether nobody names it any more. The order is refused while the node's lease runs, and not needed where another
+    one has spread it."""
+    name = scene.fleet.node(number).name
+    with contextlib.suppress(RuntimeError, OSError, ValueError):
         scene.order(f"forget {number}")
-        return True
-    except (RuntimeError, OSError, ValueError):
-        return False
+    return not any(name in other.cluster().get("unlinked", [name]) for other in scene.fleet.running())
 
 
 def clean(scene):

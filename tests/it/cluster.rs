@@ -14,7 +14,10 @@ use pinion::placement::{Algorithm, Placement};
 use pinion::rpc::client::call_once;
 use prost::Message;
 
-use crate::harness::{CALL_DEADLINE_MS, Frame, Gateway, eventually, push_message, text_message};
+use crate::drain::post;
+use crate::harness::{
+    CALL_DEADLINE_MS, Frame, Gateway, eventually, pinion, push_message, run, text_message, texts,
+};
 
 /// Gateways that know each other by a file.
 pub struct Cluster {
@@ -162,11 +165,49 @@ fn a_push_at_any_node_reaches_a_stray_once_and_a_dead_node_is_named() {
     });
     assert_eq!(verdict.unaccounted, ["a"]);
     let (status, text) = cluster.gateways[0].get("/readyz").unwrap();
-    assert_eq!((status, text.as_str()), (200, "ready\ncluster: not linked to a: pushes are not complete\n"));
+    let said =
+        "ready\ncluster: not linked to a: pushes are not complete; if it is dead for good: pinion forget a\n";
+    assert_eq!((status, text.as_str()), (200, said));
     let (status, json) = cluster.gateways[0].get("/v1/cluster").unwrap();
     let view: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((status, &view["node_id"], &view["unlinked"][0]), (200, &"b".into(), &"a".into()));
     assert_eq!((&view["fit"], &view["members"][2]["linked"]), (&true.into(), &true.into()));
+    the_dead_are_forgotten_and_nobody_else(&cluster, &resident);
+}
+
+/// Of the nodes a, b and c the first is dead.
+fn the_dead_are_forgotten_and_nobody_else(cluster: &Cluster, user: &str) {
+    let b = &cluster.gateways[0];
+    let http = b.http.to_string();
+    let forget = |node: &str| texts(&run(pinion(&["forget", node, "--http", &http])));
+    for (node, said) in [
+        ("b", "b is this node, which lives"),
+        ("c", "c lives: this node is linked to it; end its process first"),
+        ("d", "no node d is known here; the others are a, c"),
+    ] {
+        let (code, _, err) = forget(node);
+        assert!(code == 2 && err.contains(said), "{node}: {code} {err}");
+    }
+    let (status, why) = post(b, "/v1/forget?node=a&incarnation=7");
+    assert!(status == 400 && why.starts_with("400: a has incarnation "), "{status} {why}");
+    assert!(why.ends_with(" here, not 7; look at GET /v1/cluster again\n"), "{why}");
+    assert_eq!(send(b, &[user], "yet").remove(0).complete, Some(false), "nothing has changed");
+    // Twice: it is true already.
+    for _ in 0..2 {
+        let (code, out, err) = forget("a");
+        assert!(code == 0 && out.starts_with("forgotten here"), "{code} {out} {err}");
+    }
+    assert_eq!(send(b, &[user], "again").remove(0).complete, Some(true));
+    assert_eq!(b.get("/readyz").unwrap(), (200, "ready\n".to_owned()));
+}
+
+/// Recipients of other nodes whose message only this node has, and others too.
+fn heard_by(gateway: &Gateway, wanted: [f64; 2]) {
+    let family = "pinion_cluster_local_elsewhere_total";
+    let count = |by: &str| gateway.metrics().sum(family, &[&format!("heard_by=\"{by}\"")]);
+    eventually(&format!("{wanted:?}"), || {
+        (["this_node_only", "others_too"].map(count) == wanted).then_some(())
+    });
 }
 
 #[test]

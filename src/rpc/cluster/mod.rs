@@ -186,9 +186,14 @@ impl Mesh {
     }
 
     /// The operator says that this life of a node has ended.
-    pub(super) fn forget(&self, node: NodeId, incarnation: Incarnation) {
+    ///
+    /// # Errors
+    /// It cannot be so, or is not known; what to do. Nothing has changed.
+    pub(super) fn forget(&self, node: NodeId, incarnation: Incarnation) -> Result<(), String> {
+        self.forgettable(&node, incarnation)?;
         tracing::warn!(%node, incarnation = incarnation.0, "forgotten: an operator says that it is dead");
         self.take(Event::Forget(node, incarnation));
+        Ok(())
     }
 
     /// The thread ends; every connection of the node is gone by now.
