@@ -219,12 +219,23 @@ fn in_mode_local_a_node_answers_for_its_own_connections_and_counts_the_others() 
     assert_eq!(client.pushed_text(), "here");
     // His home has no connection of his, and says so: the push service asks the others itself.
     assert_eq!(reached(&openim_push(&cluster.gateways[1], &user, "there")), (0, false));
+    // A push service that asks every gateway, and one that asks one by another hash: those are missed.
     let other = cluster.user_of("a", "v");
+    for gateway in &cluster.gateways {
+        openim_push(gateway, &other, "everywhere");
+    }
+    heard_by(&cluster.gateways[1], [0.0, 1.0]);
     openim_push(&cluster.gateways[1], &other, "elsewhere");
-    eventually("counted at b", || {
-        let count = cluster.gateways[1].metrics().sum("pinion_cluster_local_elsewhere_total", &[]);
-        (count == 1.0).then_some(())
-    });
+    heard_by(&cluster.gateways[1], [1.0, 1.0]);
+    heard_by(&cluster.gateways[0], [0.0, 0.0]);
+    // An operator who has no list asks any node.
+    let members = format!("http://{}", cluster.gateways[0].http);
+    let (code, out, err) = texts(&run(pinion(&["route", "where", &user, "--members", &members])));
+    let rpc = cluster.gateways[1].grpc;
+    assert!(code == 0 && out.contains(&format!("home       b  (rpc {rpc})\n")), "{code} {out} {err}");
+    let change = ["route", "rehearse", "--members", &members, "--remove", "a", "--users", "100"];
+    let (code, out, err) = texts(&run(pinion(&change)));
+    assert!(code == 0 && out.contains("busiest afterwards: b, 1.00 times"), "{code} {out} {err}");
     // Our own API reaches him from everywhere.
     let verdict = send(&cluster.gateways[1], &[&user], "routed").remove(0);
     assert_eq!((outcomes(&verdict), verdict.complete), (vec![Outcome::Written], Some(true)));

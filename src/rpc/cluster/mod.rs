@@ -1,7 +1,8 @@
 //! This node among others: the router (`cluster::protocol`) on rpc thread 0, and what it is wired to.
 //!
 //! `driver` takes events one by one and carries out what the router says; `hands` is what it can do here, `waiting`
-//! what full lanes gave back; `local` carries out copies at this node, `doubles` knows messages that came twice;
+//! what full lanes gave back; `local` carries out copies at this node, `doubles` knows messages that came twice, `heard`
+//! those that should have come to all;
 //! `entry` brings pushes, kicks and questions of callers on their way, `payload` is what travels; `sight` says to
 //! operators how the node stands.
 //!
@@ -15,6 +16,7 @@ pub(super) mod entry;
 #[cfg(test)]
 mod fixtures;
 mod hands;
+mod heard;
 mod local;
 mod payload;
 pub(super) mod sight;
@@ -48,6 +50,7 @@ use crate::time::Mono;
 use doubles::Doubles;
 use driver::{Driver, Event, LocalCopy, Own};
 use hands::NodeHands;
+use heard::Heard;
 
 /// See the module's documentation. Clones are the same mesh.
 #[derive(Clone)]
@@ -66,6 +69,7 @@ struct Shared {
     busy: Cell<bool>,
     board: Rc<Board>,
     doubles: RefCell<Doubles>,
+    heard: RefCell<Heard>,
     /// Ends the ticker's sleep.
     stirred: Nudge,
     /// Until when it sleeps.
@@ -144,6 +148,7 @@ impl Mesh {
                 busy: Cell::new(false),
                 board,
                 doubles: RefCell::default(),
+                heard: RefCell::default(),
                 stirred: Nudge::default(),
                 asleep_until: Cell::new(Mono(0)),
                 tickets: Cell::new(0),
