@@ -1,5 +1,5 @@
-//! `pinion drain`, `pinion adopt` and `pinion forget`: a running gateway among others. It empties itself or serves again;
-//! it serves the addresses of a dead node or gives them back; it waits for a dead node no more.
+//! `pinion drain`, `pinion adopt` and `pinion forget`: a running gateway among others. It empties itself or serves
+//! again; it serves the addresses of a dead node or gives them back; it waits for a dead node no more.
 
 use std::process::ExitCode;
 
@@ -47,9 +47,9 @@ pub(super) fn forget_command() -> Command {
     Command::new("forget")
         .about("Tell the gateway that another node of the cluster is dead for good: pushes are complete without it")
         .after_help(
-            "With etcd and Kubernetes the others hear of it, and it is refused while the node's lease runs; with a static\n\
-             list tell each gateway, and take the node's line off the list. Never say it of a node that may live: pushes\n\
-             would miss its clients, and the answers would not say so.",
+            "With etcd and Kubernetes the others hear of it, and it is refused while the node's lease runs; with a\n\
+             static list tell each gateway, and take the node's line off the list. Never say it of a node that may\n\
+             live: pushes would miss its clients, and the answers would not say so.",
         )
         .arg(Arg::new("node").value_name("NODE").required(true).help("Its cluster.node_id"))
         .args(admin::arguments())

@@ -38,7 +38,7 @@ use crate::time::Mono;
 /// Where clients ask, and the list of members if there is one.
 fn asked(config: &Config) -> Result<(SocketAddr, Option<List>), String> {
     let listen = config.assign.listen.ok_or(
-        "pinion dispatch needs assign.listen, where clients ask; for example --assign-listen 0.0.0.0:10003",
+        "dispatch needs assign.listen, where clients ask; for example --assign-listen 0.0.0.0:10003",
     )?;
     let (list, fault) = {
         let placement = &config.cluster.placement;
@@ -49,7 +49,7 @@ fn asked(config: &Config) -> Result<(SocketAddr, Option<List>), String> {
         (_, Err(why)) if has_fallback => tracing::error!("answers are static (assign.fallback): {why}"),
         (_, Err(why)) => return Err(why),
         (None, Ok(())) if !has_fallback && !onlooker::is_watched(&config.cluster) => {
-            return Err("pinion dispatch needs to know whom to hand out: --members FILE (cluster.members), \
+            return Err("dispatch needs to know whom to hand out: --members FILE (cluster.members), \
                         --cluster-source etcd, or assign.fallback for a static answer"
                 .to_owned());
         }

@@ -339,8 +339,8 @@ fn source(config: &ProxyConfig) -> Result<(Source, String), StartFault> {
     };
     if is_watched && let Some(scheme) = config.scheme.filter(|scheme| *scheme != placed) {
         let what = format!(
-            "--placement {} is how --members places, and --cluster-placement says {}: users would have other homes once \
-             --cluster-source has told; leave --placement out, or give both the same",
+            "--placement {} is how --members places, and --cluster-placement says {}: users would have other homes \
+             once --cluster-source has told; leave --placement out, or give both the same",
             scheme.name(),
             config.cluster.placement.name()
         );

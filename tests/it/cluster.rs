@@ -197,8 +197,12 @@ fn the_dead_are_forgotten_and_nobody_else(cluster: &Cluster, user: &str) {
         let (code, out, err) = forget("a");
         assert!(code == 0 && out.starts_with("forgotten here"), "{code} {out} {err}");
     }
-    assert_eq!(send(b, &[user], "again").remove(0).complete, Some(true));
     assert_eq!(b.get("/readyz").unwrap(), (200, "ready\n".to_owned()));
+    // The user's home waits for it until it is told, too: nothing but their lists tells them.
+    assert_eq!(send(b, &[user], "again").remove(0).unaccounted, ["a"]);
+    let http = cluster.gateways[1].http.to_string();
+    assert_eq!(texts(&run(pinion(&["forget", "a", "--http", &http]))).0, 0);
+    assert_eq!(send(b, &[user], "at last").remove(0).complete, Some(true));
 }
 
 /// Recipients of other nodes whose message only this node has, and others too.

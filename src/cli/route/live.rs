@@ -156,6 +156,12 @@ pub(super) fn compared(a: &Seen, b: &Seen, elsewhere: usize) -> String {
             newer.node, newer.epoch, behind.node, behind.epoch, behind.node
         );
     }
+    if a.list.scheme != b.list.scheme {
+        said += &format!(
+            "{} and {} need the same cluster.placement, as all nodes of a cluster\n",
+            a.node, b.node
+        );
+    }
     if a.push_mode != b.push_mode {
         said += &format!(
             "{} has cluster.push_mode {}, {} has {}: set the one that OpenIM's push service uses on both\n",
@@ -288,6 +294,11 @@ mod tests {
              n2 is not linked to n1: pushes are not complete\n"
         );
         assert_eq!(compared(&seen("n1", 9, "aa"), &seen("n2", 9, "aa"), 0), "");
+        let mut ring = seen("n2", 9, "bb");
+        ring.list.scheme = Scheme::OpenImRing;
+        assert!(
+            compared(&seen("n1", 9, "aa"), &ring, 3).starts_with("n1 and n2 need the same cluster.placement")
+        );
         assert!(compared(&seen("n1", 9, "aa"), &seen("n2", 9, "aa"), 1).contains("ask again"));
     }
 

@@ -1,10 +1,9 @@
 //! This node among others: the router (`cluster::protocol`) on rpc thread 0, and what it is wired to.
 //!
 //! `driver` takes events one by one and carries out what the router says; `hands` is what it can do here, `waiting`
-//! what full lanes gave back; `local` carries out copies at this node, `doubles` knows messages that came twice, `heard`
-//! those that should have come to all;
-//! `entry` brings pushes, kicks and questions of callers on their way, `payload` is what travels; `sight` says to
-//! operators how the node stands.
+//! what full lanes gave back; `local` carries out copies at this node, `doubles` knows messages that came twice,
+//! `heard` those that should have come to all; `entry` brings pushes, kicks and questions of callers on their way,
+//! `payload` is what travels; `sight` says to operators how the node stands.
 //!
 //! With a cluster a node has one rpc thread, so all callers and peers are heard here. What always holds: events are
 //! taken in the order in which they came, an event that comes while another is taken waits; no borrow is held while
