@@ -9,6 +9,11 @@ if [ ! -x "$python" ] || ! command -v etcd >/dev/null; then
     echo "cluster.sh: run scripts/servers.sh and tests/clients/packages.sh first" >&2
     exit 2
 fi
+if [ ! -x "${GATEWAY_BIN:-target/release/pinion}" ]; then
+    echo "cluster.sh: there is no ${GATEWAY_BIN:-target/release/pinion}: run cargo build --release, or name another one" \
+        "in GATEWAY_BIN" >&2
+    exit 2
+fi
 # Each client is a descriptor here and one in a gateway.
 ulimit -n "$(ulimit -Hn)"
 exec "$python" tests/clients/scene.py "$@"

@@ -45,6 +45,7 @@ pub(super) fn command() -> Command {
         .subcommand(orders::log_level_command())
         .subcommand(drain::command())
         .subcommand(drain::adopt_command())
+        .subcommand(drain::forget_command())
         .subcommand(doctor::command())
         .subcommand(plan::command())
         .subcommand(proxy::command())

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command};
 
 use super::banner::reachable;
-use super::{EXIT_FAILED, args, fail, load_from, output, version};
+use super::{EXIT_FAILED, EXIT_USAGE, args, fail, load_from, output, version};
 use crate::config::machine::raise_open_files;
-use crate::config::{Config, Loaded, Sources};
+use crate::config::{Config, Loaded, SETTINGS, Sources};
 use crate::node::Logging;
 use crate::node::dispatch::Dispatch;
+use crate::node::proxy::StartFault;
 
 const ABOUT: &str = "\
 Tell clients which gateway to dial (the assign API), without being one.
@@ -33,19 +34,43 @@ Example:
     pinion dispatch --assign-listen 0.0.0.0:10003 --members /etc/pinion/members \\
         --assign-rules /etc/pinion/assign.rules --assign-fallback wss://gw-0.example.com/
 
-Settings that count: assign.*, cluster.members (--members), cluster.source, .root, .selector, .lease_ms and .placement,
-discovery.etcd_*, http.listen (/healthz, /readyz, /metrics), log.*, rpc.token and rpc.tls_* (towards the members),
-websocket.proxies (who may say X-Forwarded-For). SIGHUP reads rules, settings of assign.* and files of rpc.tls_* again.
+These settings count: http.listen is where /healthz, /readyz and /metrics are, rpc.token and rpc.tls_* are shown to the
+members, websocket.proxies may say X-Forwarded-For. All others of a node's file may be there and do not count.
+SIGHUP reads rules, settings of assign.* and files of rpc.tls_* again.
 `pinion route where USER --members FILE --rules FILE` says what would be answered and which rule decides.
 Clients: tuning/assign.md.";
 
 /// The command line.
 pub(super) fn command() -> Command {
-    args::with_settings(Command::new("dispatch"))
+    let command = args::with_settings(Command::new("dispatch"));
+    let others = SETTINGS.iter().map(|setting| setting.key).filter(|key| !counts(key));
+    others
+        .fold(command, |command, key| command.mut_arg(key, |flag| flag.hide(true)))
         .about("Tell clients which gateway to dial (the assign API), without being one")
         .long_about(ABOUT)
         .after_long_help(EXAMPLE)
         .arg(args::print_config())
+}
+
+/// Whether a setting counts here. Those of a node that do not are taken and have no line in the help.
+fn counts(key: &str) -> bool {
+    const KEYS: [&str; 12] = [
+        "cluster.members",
+        "cluster.source",
+        "cluster.root",
+        "cluster.selector",
+        "cluster.lease_ms",
+        "cluster.placement",
+        "discovery.namespace",
+        "discovery.service_account",
+        "http.listen",
+        "rpc.token",
+        "shards.driver",
+        "websocket.proxies",
+    ];
+    let prefixes = ["assign.", "log.", "rpc.tls_", "discovery.etcd_"];
+    KEYS.contains(&key)
+        || key != "discovery.etcd_root" && prefixes.iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// Runs the command.
@@ -61,11 +86,12 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
     }
     match serve(&loaded, sources) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => fail(EXIT_FAILED, &why),
+        Err(StartFault::Input(why)) => fail(EXIT_USAGE, &why),
+        Err(StartFault::System(why)) => fail(EXIT_FAILED, &why),
     }
 }
 
-fn serve(loaded: &Loaded, sources: Sources) -> Result<(), String> {
+fn serve(loaded: &Loaded, sources: Sources) -> Result<(), StartFault> {
     raise_open_files().map_err(|e| format!("cannot raise the open-file limit: {e}"))?;
     let logging = Logging::start(&loaded.config.log)?;
     let dispatch = Dispatch::start(&loaded.config, sources, &logging)?;
@@ -76,7 +102,7 @@ fn serve(loaded: &Loaded, sources: Sources) -> Result<(), String> {
         Err(why) => tracing::error!("{why}"),
     }
     drop(logging); // writes what is queued, within a bound
-    ended
+    ended.map_err(StartFault::System)
 }
 
 fn banner(config: &Config, dispatch: &Dispatch) -> String {

@@ -1,9 +1,10 @@
-//! `pinion drain` and `pinion adopt`: a running gateway among others. It empties itself or serves again; it serves the
-//! addresses of a dead node or gives them back.
+//! `pinion drain`, `pinion adopt` and `pinion forget`: a running gateway among others. It empties itself or serves
+//! again; it serves the addresses of a dead node or gives them back; it waits for a dead node no more.
 
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde::Deserialize;
 
 use super::admin::{self, Failed, Gateway, escaped, give_up, pause, span};
 use super::{output, who};
@@ -41,6 +42,19 @@ pub(super) fn adopt_command() -> Command {
         .args(admin::arguments())
 }
 
+/// The command line.
+pub(super) fn forget_command() -> Command {
+    Command::new("forget")
+        .about("Tell the gateway that another node of the cluster is dead for good: pushes are complete without it")
+        .after_help(
+            "With etcd and Kubernetes the others hear of it, and it is refused while the node's lease runs; with a\n\
+             static list tell each gateway, and take the node's line off the list. Never say it of a node that may\n\
+             live: pushes would miss its clients, and the answers would not say so.",
+        )
+        .arg(Arg::new("node").value_name("NODE").required(true).help("Its cluster.node_id"))
+        .args(admin::arguments())
+}
+
 /// Runs `drain`: 0 as asked, 1 it was cancelled while we waited, 2 the gateway refuses or could not be asked.
 pub(super) fn run(matches: &ArgMatches) -> ExitCode {
     let gateway = Gateway::of(matches);
@@ -67,6 +81,36 @@ pub(super) fn adopt(matches: &ArgMatches) -> ExitCode {
         Some(node) => gateway.post(&format!("/v1/adopt{release}?node={}", escaped(node))),
         None => gateway.get("/v1/adopt"),
     };
+    match answer {
+        Ok(text) => output::print(&text),
+        Err(failed) => return give_up(&failed),
+    };
+    ExitCode::SUCCESS
+}
+
+/// Of `GET /v1/cluster`.
+#[derive(Deserialize)]
+struct Known {
+    members: Vec<Life>,
+}
+
+#[derive(Deserialize)]
+struct Life {
+    node_id: String,
+    incarnation: u64,
+    greeted: Option<u64>,
+}
+
+/// Runs `forget`: 0 as asked, 2 the gateway refuses or could not be asked.
+pub(super) fn forget(matches: &ArgMatches) -> ExitCode {
+    let gateway = Gateway::of(matches);
+    let node = matches.get_one::<String>("node").map(String::as_str).unwrap_or_default();
+    let answer = gateway.ask("/v1/cluster").and_then(|known: Known| {
+        // The gateway says whom it knows if there is no such node; lives begin at 1.
+        let life = known.members.iter().find(|life| life.node_id == node);
+        let life = life.map_or(0, |life| life.greeted.unwrap_or(life.incarnation));
+        gateway.post(&format!("/v1/forget?node={}&incarnation={life}", escaped(node)))
+    });
     match answer {
         Ok(text) => output::print(&text),
         Err(failed) => return give_up(&failed),

@@ -70,6 +70,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("log-level", matches)) => orders::log_level(matches),
         Some(("drain", matches)) => drain::run(matches),
         Some(("adopt", matches)) => drain::adopt(matches),
+        Some(("forget", matches)) => drain::forget(matches),
         Some(("doctor", matches)) => doctor::run(matches),
         Some(("plan", matches)) => plan::run(matches),
         // The parser knows no other command; an answer costs less than a proof.
@@ -79,7 +80,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Help, version and wrong usage. clap colours and words them; a closed stdout is no fault.
 fn usage(error: &clap::Error) -> ExitCode {
-    if let Err(e) = error.print() {
+    if let Err(e) = error.print()
+        && e.kind() != std::io::ErrorKind::BrokenPipe
+    {
         return fail(EXIT_FAILED, &format!("cannot print: {e}"));
     }
     u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)

@@ -164,7 +164,7 @@ fn for_operators(command: Command) -> Command {
 }
 
 fn text(name: &'static str, value: &'static str, env: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name(value).env(env).help(help)
+    Arg::new(name).long(name).value_name(value).env(env).hide_env_values(true).help(help)
 }
 
 fn number(name: &'static str, env: &'static str, help: &'static str, default: u64) -> Arg {

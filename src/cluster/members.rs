@@ -14,6 +14,7 @@
 //! here. What always holds: a list that was read has each node once, and at most `MEMBERS_MAX` of them.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use crate::limits::{MEMBERS_MAX, WEIGHT_MAX};
 use crate::placement::ring::Ring;
@@ -100,6 +101,38 @@ impl MemberList {
             "pods" => Pods::read(words)?.names().try_for_each(|name| self.add_pod(&name)),
             first => self.add(self.checked(listed(first, words)?)?),
         }
+    }
+
+    /// Whether its users are where nodes with this `cluster.placement` look for them.
+    ///
+    /// # Errors
+    /// They are not; what to write.
+    pub fn places_as(&self, placement: &Algorithm) -> Result<(), String> {
+        let what = match (placement, self.scheme) {
+            (Algorithm::Rendezvous, Scheme::Rendezvous) => return Ok(()),
+            (Algorithm::OpenImRing(keys), Scheme::OpenImRing) => {
+                let hashed = |listed: &Listed| keys.string(&listed.member.node_id);
+                let Some(other) = self.members.iter().find(|listed| listed.hashed != hashed(listed)) else {
+                    return Ok(());
+                };
+                format!(
+                    "the list hashes {}, and cluster.placement {}: write the same",
+                    other.hashed,
+                    hashed(other)
+                )
+            }
+            (Algorithm::OpenImRing(_), Scheme::Rendezvous) => {
+                "the list says `placement rendezvous`, and cluster.placement is a ring: begin the list with \
+                 `placement openim-ring`, and each line with what is hashed"
+                    .to_owned()
+            }
+            (Algorithm::Rendezvous, Scheme::OpenImRing) => {
+                "the list says `placement openim-ring`, and cluster.placement is rendezvous: take that line out, or \
+                 set cluster.placement to the nodes' ring"
+                    .to_owned()
+            }
+        };
+        Err(what)
     }
 
     /// The members in placement, in the order of the file.
@@ -266,9 +299,8 @@ fn set(member: &mut Member, name: &str, value: &str) -> Result<(), String> {
                 state.ok_or_else(|| format!("state={value}: write joining, active, draining or lost"))?;
         }
         "rpc" => {
-            let port = value.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
-            if port.and_then(|port| port.parse().ok()).is_none_or(|port: u16| port == 0) {
-                return Err(format!("rpc={value}: write HOST:PORT"));
+            if !is_endpoint(value) {
+                return Err(format!("rpc={value}: write HOST:PORT, for an IPv6 address [ADDRESS]:PORT"));
             }
             value.clone_into(&mut member.rpc_addr);
         }
@@ -284,6 +316,17 @@ fn set(member: &mut Member, name: &str, value: &str) -> Result<(), String> {
         },
     }
     Ok(())
+}
+
+/// Whether this is HOST:PORT; an IPv6 address has brackets.
+fn is_endpoint(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let named = match address {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && !host.contains([':', '[', ']']),
+    };
+    named && port.parse().is_ok_and(|port: u16| port > 0)
 }
 
 /// A host without the port behind it. IPv6 addresses keep their brackets.

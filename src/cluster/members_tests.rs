@@ -64,7 +64,7 @@ fn bad_lines_are_all_named_with_what_to_write() {
          name the node and give the address as rpc=HOST:PORT",
         "line 4: weight=0: write a number from 1 to 10000",
         "line 5: state=idle: write joining, active, draining or lost",
-        "line 6: rpc=host: write HOST:PORT",
+        "line 6: rpc=host: write HOST:PORT, for an IPv6 address [ADDRESS]:PORT",
         "line 7: ws=http://x: write what clients dial, ws://HOST:PORT or wss://HOST",
         "line 8: wieght= is not known; the names are weight, state, rpc, ws, node, label.NAME",
         "line 9: \"weight\": write name=value behind the node; the names are weight, state, rpc, ws, node, label.NAME",
@@ -73,11 +73,22 @@ fn bad_lines_are_all_named_with_what_to_write() {
         "line 12: \"-x\": a node id starts with a letter or digit, not with '-'",
         "line 13: node= is for `placement openim-ring`; here the first word is the node",
         "line 14: write pods RELEASE namespace=NAME replicas=COUNT, and port=none for what OpenIM's proxy hashes",
-        "line 15: rpc=host:0: write HOST:PORT",
+        "line 15: rpc=host:0: write HOST:PORT, for an IPv6 address [ADDRESS]:PORT",
     ]) {
         assert_eq!(said, want);
     }
     assert_eq!(said.len(), 13);
+    for (rpc, good) in [
+        ("[::1]:10140", true),
+        ("host.it:10140", true),
+        ("::1:10140", false),
+        ("[::1:10140", false),
+        ("[host]:10140", false),
+        (":10140", false),
+        ("10.0.0.7:99999", false),
+    ] {
+        assert_eq!(MemberList::parse(&format!("a rpc={rpc}")).is_ok(), good, "{rpc}");
+    }
     assert_eq!(faults("# nobody\n"), ["no member; write one node id per line"]);
     let twice = faults("placement openim-ring\nh:1\nh:2\nplacement ring\n");
     assert_eq!(twice[0], "line 3: h is listed already; tell them apart with node=NAME");

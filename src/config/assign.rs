@@ -78,9 +78,9 @@ pub(super) fn load(config: &mut Config, origins: &BTreeMap<&'static str, Origin>
     let alone = cluster.source == MembershipSource::None && cluster.members.is_none();
     let nobody = cluster.ws_url.is_empty() && config.assign.policy.decision.fallback.is_empty();
     if config.assign.listen.is_some() && alone && nobody {
-        let text = "needs something to hand out: cluster.ws_url (what clients dial to reach this node), a list of \
-                    nodes (cluster.members), cluster.source, or assign.fallback";
-        faults.push(fault("assign.listen", None, text.to_owned(), "off"));
+        let text = "needs something to hand out: a list of nodes (cluster.members), cluster.source, assign.fallback, \
+                    or, on a gateway, cluster.ws_url (what clients dial to reach it)";
+        faults.push(fault("assign.listen", None, text.to_owned(), ""));
     }
     faults
 }

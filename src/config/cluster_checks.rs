@@ -1,15 +1,16 @@
 //! What `cluster.*` amounts to: the node's own name, and combinations that cannot work or are likely not meant.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 
 use super::Config;
-use super::cluster::{MembershipSource, PushMode};
+use super::cluster::{ClusterConfig, MembershipSource, PushMode};
 use super::fault::{Fault, Origin};
 use super::load::Judge;
 use super::machine::Machine;
 use super::member_file::MemberFile;
 use super::openim::{POD_ENV, register_ip};
-use crate::cluster::members::{Listed, MemberList, Scheme};
+use crate::cluster::members::{Listed, MemberList};
 use crate::placement::Algorithm;
 use crate::placement::view::NodeId;
 
@@ -99,25 +100,18 @@ fn fits(config: &Config, list: &MemberList) -> Result<(), String> {
             names.join(", ")
         ));
     }
-    match (&cluster.placement, list.scheme) {
-        (Algorithm::Rendezvous, Scheme::Rendezvous) => Ok(()),
-        (Algorithm::OpenImRing(keys), Scheme::OpenImRing) => {
-            let other =
-                list.members.iter().find(|listed| listed.hashed != keys.string(&listed.member.node_id));
-            other.map_or(Ok(()), |listed| {
-                Err(format!(
-                    "the list hashes {}, and cluster.placement {}: write the same",
-                    listed.hashed,
-                    keys.string(&listed.member.node_id)
-                ))
-            })
-        }
-        (algorithm, scheme) => Err(format!(
-            "the list says `placement {}`, and cluster.placement is {}: write the same",
-            scheme.name(),
-            algorithm.name()
-        )),
-    }
+    list.places_as(&cluster.placement)
+}
+
+/// What clients dial, as the others see it: of a list its line counts.
+fn own_url(config: &Config) -> String {
+    let ClusterConfig { source, members, node_id, ws_url, .. } = &config.cluster;
+    let path = members.as_ref().filter(|_| *source == MembershipSource::Static);
+    let list = path.and_then(|path| MemberFile::new(path.clone(), None).read().ok());
+    let line = list.and_then(|list| {
+        list.members.into_iter().find(|listed| Some(&listed.member.node_id) == node_id.as_ref())
+    });
+    line.map_or_else(|| ws_url.clone(), |listed| listed.member.ws_url)
 }
 
 /// What works and is likely not meant, one line each.
@@ -132,11 +126,25 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if !alone && config.assign.listen.is_some() && cluster.ws_url.is_empty() {
-        warnings.push(
-            "cluster.ws_url is empty: assign.listen is on, and no client is ever sent to this node"
-                .to_owned(),
-        );
+    if !alone && config.assign.listen.is_some() && own_url(config).is_empty() {
+        let what = match cluster.source {
+            MembershipSource::Static => "the line of this node in cluster.members has no ws=URL",
+            _ => "cluster.ws_url is empty",
+        };
+        warnings.push(format!("{what}: assign.listen is on, and no client is ever sent to this node"));
+    }
+    if let Some(hook) = &cluster.adopt.hook {
+        let why = match std::fs::metadata(hook) {
+            _ if !cluster.adopt.is_on() => {
+                Some("cluster.adopt names no address, so it is never run".to_owned())
+            }
+            Ok(file) if !file.is_file() || file.permissions().mode() & 0o111 == 0 => {
+                Some("it is no program that can be run (chmod +x)".to_owned())
+            }
+            Ok(_) => None,
+            Err(error) => Some(format!("{error}; no address would be moved to this host")),
+        };
+        warnings.extend(why.map(|why| format!("cluster.adopt_hook {}: {why}", hook.display())));
     }
     if let (Algorithm::OpenImRing(keys), Some(own)) = (&cluster.placement, &cluster.node_id) {
         let (hashed, members) = (keys.string(own), &config.openim.discovery.members);

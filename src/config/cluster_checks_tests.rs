@@ -90,3 +90,22 @@ fn what_is_likely_not_meant_is_pointed_out() {
     let with_url = warnings(&[&cluster[..], &[("cluster.ws_url", "ws://gw-0:10001/")]].concat());
     assert_eq!(with_url.len(), assign.len() - 1);
 }
+
+/// It runs when a node has died; whether it can is said before.
+#[test]
+fn a_hook_that_could_not_run_is_said_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let hook = folder.path().join("hook");
+    let said = |more: &[(&'static str, &str)]| {
+        let flags = [("cluster.source", "etcd"), ("cluster.adopt_hook", hook.to_str().unwrap())];
+        let warnings = loaded(&[], &[&flags[..], more].concat()).unwrap().warnings;
+        warnings.into_iter().find(|line| line.starts_with("cluster.adopt_hook")).unwrap_or_default()
+    };
+    const ADOPT: [(&str, &str); 1] = [("cluster.adopt", "gw-1=10.0.0.8:10001")];
+    assert!(said(&[]).contains("never run"));
+    assert!(said(&ADOPT).contains("No such file"));
+    std::fs::write(&hook, "#!/bin/sh\n").unwrap();
+    assert!(said(&ADOPT).contains("chmod +x"));
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(said(&ADOPT), "");
+}

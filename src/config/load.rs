@@ -147,7 +147,9 @@ pub fn load(
         Ok(()) => cross.extend(cluster_checks::faults(judge, machine)),
         Err(why) => cross.push(judge.fault("cluster.node_id", &why, "gateway-0")),
     }
-    cross.extend(listed_rules);
+    // Whether there is anything to hand out depends on it.
+    let is_known = |fault: &Fault| fault.key != "assign.listen" || sound("cluster.source");
+    cross.extend(listed_rules.into_iter().filter(is_known));
     // What everything else of it depends on.
     if ["backend", "compat", "discovery.kind"].into_iter().all(sound) {
         cross.extend(combine::faults(judge, machine));

@@ -69,6 +69,18 @@ pub const DOUBLE_MS: u64 = 15_000;
 pub const DOUBLES_MAX: usize = 262_144;
 /// Whoever has a message on its way to him is looked at again so often, until it is known what became of it.
 pub const DOUBLE_LOOK_MS: u64 = 5;
+/// A message of OpenIM's push service in mode `local` is remembered so long, for nodes that ask whether it came here.
+pub const HEARD_MS: u64 = 15_000;
+/// Messages that are remembered for that (about 150 bytes each). More: the oldest is forgotten, and another node may
+/// count it as one that came to itself alone.
+pub const HEARD_MAX: usize = 65_536;
+/// ... and is asked for after so long: by then the push service has called every gateway.
+pub const HEARD_WAIT_MS: u64 = 3_000;
+/// One question in this time; messages in between are not looked at.
+pub const HEARD_LOOK_MS: u64 = 100;
+/// Users of a message that are asked for. More: the rest is not counted.
+pub const HEARD_USERS_MAX: usize = 64;
+const _: () = assert!(HEARD_WAIT_MS * 2 < HEARD_MS, "who asks is late by a call and a link");
 /// Two processes of one name that were seen so long ago are not spoken of in `/readyz` any more.
 pub const CLUSTER_CLASH_MS: u64 = 30_000;
 /// A node that waits for others before it accepts clients says so in the log so often.

@@ -13,6 +13,7 @@ use crossbeam_channel::TryRecvError;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::onlooker::{self, Onlooker};
+use super::proxy::StartFault;
 use super::signals::Signals;
 use super::supervisor::Supervisor;
 use super::{Logging, bind_fault, choose_driver, claim, is_end, openim, roster};
@@ -24,6 +25,7 @@ use crate::limits::{
     DISPATCH_LOOK_MS, DISPATCH_LOOKUP_MS, DRAIN_GRACE_MS, NODE_EVENTS_MAX, START_DEADLINE_MS,
 };
 use crate::metrics::Block;
+use crate::placement::Algorithm;
 use crate::placement::view::View;
 use crate::rpc::assign::dispatch::{DispatchStart, spawn};
 use crate::rpc::assign::{self, AssignStart, Polling};
@@ -32,6 +34,29 @@ use crate::shard::news::{NodeInbox, node_news};
 use crate::shard::orders::{MainNews, ReloadCounts};
 use crate::shard::{NodeEvent, clock, probe_io_uring};
 use crate::time::Mono;
+
+/// Where clients ask, and the list of members if there is one.
+fn asked(config: &Config) -> Result<(SocketAddr, Option<List>), String> {
+    let listen = config.assign.listen.ok_or(
+        "dispatch needs assign.listen, where clients ask; for example --assign-listen 0.0.0.0:10003",
+    )?;
+    let (list, fault) = {
+        let placement = &config.cluster.placement;
+        config.cluster.members.as_deref().map(|path| List::open(path, placement)).unzip()
+    };
+    let has_fallback = !config.assign.policy.decision.fallback.is_empty();
+    match (&list, fault.unwrap_or(Ok(()))) {
+        (_, Err(why)) if has_fallback => tracing::error!("answers are static (assign.fallback): {why}"),
+        (_, Err(why)) => return Err(why),
+        (None, Ok(())) if !has_fallback && !onlooker::is_watched(&config.cluster) => {
+            return Err("dispatch needs to know whom to hand out: --members FILE (cluster.members), \
+                        --cluster-source etcd, or assign.fallback for a static answer"
+                .to_owned());
+        }
+        _ => {}
+    }
+    Ok((listen, list))
+}
 
 /// A running dispatcher.
 pub struct Dispatch {
@@ -59,6 +84,7 @@ pub struct Dispatch {
 struct List {
     file: MemberFile,
     path: PathBuf,
+    placement: Algorithm,
     /// What it said last that was good.
     view: Option<View>,
     looked_up: Mono,
@@ -66,10 +92,11 @@ struct List {
 
 impl List {
     /// A list that is wrong is an error only at the start.
-    fn open(path: &Path) -> (Self, Result<(), String>) {
+    fn open(path: &Path, placement: &Algorithm) -> (Self, Result<(), String>) {
         let mut list = Self {
             file: MemberFile::new(path.to_owned(), None),
             path: path.to_owned(),
+            placement: placement.clone(),
             view: None,
             looked_up: clock::now().mono,
         };
@@ -79,7 +106,7 @@ impl List {
 
     /// `None`: it says what it said last.
     fn read(&mut self) -> Option<Result<(), String>> {
-        let said = self.file.look()?.and_then(|list| roster::judged(&self.path, list));
+        let said = self.file.look()?.and_then(|list| roster::judged((&self.path, list), &self.placement));
         Some(said.map(|view| self.view = Some(view)))
     }
 
@@ -106,26 +133,10 @@ impl Dispatch {
     ///
     /// # Errors
     /// What went wrong, in words for the operator.
-    pub fn start(config: &Config, sources: Sources, logging: &Logging) -> Result<Self, String> {
+    pub fn start(config: &Config, sources: Sources, logging: &Logging) -> Result<Self, StartFault> {
         let signals =
             Signals::catch(&[SIGTERM, SIGINT, SIGHUP]).map_err(|e| format!("cannot catch signals: {e}"))?;
-        let listen = config.assign.listen.ok_or(
-            "pinion dispatch needs assign.listen, where clients ask; for example --assign-listen 0.0.0.0:10003",
-        )?;
-        let (list, fault) = config.cluster.members.as_deref().map(List::open).unzip();
-        let has_fallback = !config.assign.policy.decision.fallback.is_empty();
-        match (&list, fault.unwrap_or(Ok(()))) {
-            (_, Err(why)) if has_fallback => tracing::error!("answers are static (assign.fallback): {why}"),
-            (_, Err(why)) => return Err(why),
-            (None, Ok(())) if !has_fallback && !onlooker::is_watched(&config.cluster) => {
-                return Err(
-                    "pinion dispatch needs to know whom to hand out: --members FILE (cluster.members), \
-                            --cluster-source etcd, or assign.fallback for a static answer"
-                        .to_owned(),
-                );
-            }
-            _ => {}
-        }
+        let (listen, list) = asked(config).map_err(StartFault::Input)?;
         let (driver, _) = choose_driver(config.shards.driver, probe_io_uring)?;
         let bind = |key, address| {
             claim(address)

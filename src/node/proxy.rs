@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use self::admin::Admin;
+use super::bind_fault;
 use super::onlooker::{self, Onlooker};
 use super::signals::Signals;
 use crate::admission::{Admission, AdmissionLimits};
@@ -26,6 +27,7 @@ use crate::limits::{
     PROXY_REREAD_MS, PROXY_THREAD_FILES_MAX,
 };
 use crate::metrics::proxy::{ProxyBlock, ProxyMetric};
+use crate::placement::Algorithm;
 use crate::rpc::proxy::members::{Source, Watcher};
 use crate::rpc::proxy::routes::Routes;
 use crate::rpc::proxy::{Order, Plan, ProxyThread, Relay, ThreadStart};
@@ -91,13 +93,19 @@ pub struct ProxyFacts {
     pub members: (usize, usize),
 }
 
-/// Why there is no proxy.
+/// Why there is no proxy, or no dispatcher.
 #[derive(Debug)]
 pub enum StartFault {
     /// The input is wrong.
     Input(String),
     /// The system says no.
     System(String),
+}
+
+impl From<String> for StartFault {
+    fn from(why: String) -> Self {
+        Self::System(why)
+    }
 }
 
 /// A running proxy.
@@ -151,9 +159,11 @@ impl Proxy {
         let (source, from) = source(&config)?;
         let (watcher, routes) = Watcher::start(source, clock::now().mono).map_err(StartFault::Input)?;
         let signals = Signals::catch(&[SIGTERM, SIGINT, SIGHUP]).map_err(system("signals"))?;
-        let admin =
-            Admin::bind(config.http_listen).map_err(system(&format!("http {}", config.http_listen)))?;
-        let (listeners, listen) = listeners(&config).map_err(system(&format!("listen {}", config.listen)))?;
+        let taken = |flag: &'static str, address: SocketAddr| {
+            move |error: std::io::Error| StartFault::System(bind_fault(flag, address, &error))
+        };
+        let admin = Admin::bind(config.http_listen).map_err(taken("--http-listen", config.http_listen))?;
+        let (listeners, listen) = listeners(&config).map_err(taken("--listen", config.listen))?;
         let plan = Arc::new(Plan {
             admission: Admission::with(AdmissionLimits {
                 connections_max: pairs_max,
@@ -302,7 +312,7 @@ fn source(config: &ProxyConfig) -> Result<(Source, String), StartFault> {
     let place = || onlooker::place(&config.cluster, &config.openim);
     let list = config.members.as_ref().map(|path| path.display().to_string());
     let from = match (is_watched, list) {
-        (true, Some(list)) => format!("{}; {list} until it has told", place()),
+        (true, Some(list)) => format!("{list} until there are others in {}", place()),
         (true, None) => place(),
         (false, Some(list)) => list,
         (false, None) => {
@@ -310,6 +320,19 @@ fn source(config: &ProxyConfig) -> Result<(Source, String), StartFault> {
             return Err(StartFault::Input(what.to_owned()));
         }
     };
+    let placed = match config.cluster.placement {
+        Algorithm::Rendezvous => Scheme::Rendezvous,
+        Algorithm::OpenImRing(_) => Scheme::OpenImRing,
+    };
+    if is_watched && let Some(scheme) = config.scheme.filter(|scheme| *scheme != placed) {
+        let what = format!(
+            "--placement {} is how --members places, and --cluster-placement says {}: users would have other homes \
+             once --cluster-source has told; leave --placement out, or give both the same",
+            scheme.name(),
+            config.cluster.placement.name()
+        );
+        return Err(StartFault::Input(what));
+    }
     let list = config.members.clone().map(|path| (path, config.scheme));
     let watched = is_watched.then(|| config.cluster.placement.clone());
     Ok((Source { list, watched }, from))

@@ -9,6 +9,7 @@ use crate::cluster::assign::roster::Roster;
 use crate::cluster::members::{MemberList, Scheme};
 use crate::config::member_file::MemberFile;
 use crate::config::{Config, MembershipSource, host_name};
+use crate::placement::Algorithm;
 use crate::placement::view::{Epoch, Member, NodeId, View};
 
 /// What a gateway hands out before (or without) a membership: the list of `cluster.members`, or itself. `None`: not
@@ -19,7 +20,8 @@ use crate::placement::view::{Epoch, Member, NodeId, View};
 pub(super) fn of(config: &Config) -> Result<Option<Roster>, String> {
     if let Some(path) = &config.cluster.members {
         let list = MemberFile::new(path.clone(), None).read();
-        return list.and_then(|list| judged(path, list)).map(|view| Some(looked_up(view)));
+        let view = list.and_then(|list| judged((path, list), &config.cluster.placement));
+        return view.map(|view| Some(looked_up(view)));
     }
     let cluster = &config.cluster;
     Ok(match (own_id(config), cluster.source) {
@@ -42,15 +44,13 @@ pub(super) fn own_id(config: &Config) -> Option<NodeId> {
     config.cluster.node_id.clone().or_else(host)
 }
 
-/// The members of a list.
+/// The members of a list. One that does not speak of placement is for any: `cluster.placement` counts.
 ///
 /// # Errors
-/// It places users by a scheme of its own.
-pub(super) fn judged(path: &Path, list: MemberList) -> Result<View, String> {
+/// It speaks of another ring than that.
+pub(super) fn judged((path, list): (&Path, MemberList), placement: &Algorithm) -> Result<View, String> {
     if list.scheme == Scheme::OpenImRing {
-        let what =
-            "`placement openim-ring` is for `pinion route`; here cluster.placement says how users are placed";
-        return Err(format!("{}: {what}", path.display()));
+        list.places_as(placement).map_err(|why| format!("{}: {why}", path.display()))?;
     }
     Ok(list.view())
 }

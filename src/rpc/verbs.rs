@@ -121,7 +121,7 @@ fn forget(mesh: &Mesh, query: &str) -> Result<Answer, String> {
     };
     let node = argument(query, "node")?.and_then(|id| NodeId::new(&id).ok()).ok_or_else(usage)?;
     let incarnation = argument(query, "incarnation")?.and_then(|n| n.parse().ok()).ok_or_else(usage)?;
-    mesh.forget(node, Incarnation(incarnation));
+    mesh.forget(node, Incarnation(incarnation)).map_err(|why| format!("400: {why}"))?;
     Ok((StatusCode::OK, TEXT, "forgotten here: say it to every node that still names it\n".to_owned()))
 }
 

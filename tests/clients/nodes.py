@@ -202,7 +202,7 @@ class Node(Gateway):
             with urllib.request.urlopen(request, timeout=seconds) as answer:
                 return answer.read().decode()
         except urllib.error.HTTPError as fault:
-            raise RuntimeError(f"{self.name}: {method} {path}: {fault.code} {fault.read().decode().strip()}") from fault
+            raise RuntimeError(f"{self.name}: {method} {path}: {fault.read().decode().strip()}") from fault
 
     def cluster(self):
         """What it says of the cluster, or why it does not."""
@@ -344,10 +344,16 @@ class Fleet:
             if other.stopped:
                 continue
             members = other.cluster().get("members", [])
-            lives = [member["incarnation"] for member in members if member["node_id"] == name]
-            if lives:
-                path = f"/v1/forget?node={name}&incarnation={lives[0]}"
-                told.append(f"{other.name}: {other.ask('POST', path, ORDER_SECONDS).strip()}")
+            lives = [one.get("greeted") or one["incarnation"] for one in members if one["node_id"] == name]
+            if not lives:
+                continue
+            try:
+                said = other.ask("POST", f"/v1/forget?node={name}&incarnation={lives[0]}", ORDER_SECONDS).strip()
+                told.append(f"{other.name}: {said}")
+            except RuntimeError as fault:
+                if not told:
+                    raise
+                told.append(str(fault))  # it has heard of it from the first one, by the source
         if not told:
             raise ValueError(f"no node that runs has {name} among its members")
         return "\n".join(told)

@@ -101,7 +101,7 @@ class Scene:
         try:
             said = call(*arguments)
         except TypeError as fault:
-            raise ValueError(f"{line}: {fault}") from fault
+            raise ValueError(f"wrong number of arguments\n{HELP}") from fault
         return said or ""
 
     def _changes(self, what):
@@ -113,14 +113,18 @@ class Scene:
         if self.settled:
             self.quiets.append((self.quiet_from, time.monotonic()))
 
-    def _add(self, number=None):
+    def _add(self, word=None):
+        number = word and number_of(word)
         self._changes(f"add {number or ''}".strip())
-        node = self.fleet.add(number and int(number))
+        node = self.fleet.add(number)
         return f"{node.name}: clients {node.websocket}, gRPC {node.grpc}, admin {node.http}"
 
-    def _numbered(self, what, number):
+    def _numbered(self, what, word):
+        number = number_of(word)
+        if what != "forget" and not self.fleet.node(number).running():
+            raise ValueError(f"node {number} has ended; `add {number}` starts it again")
         self._changes(f"{what} {number}")
-        return getattr(self.fleet, what)(int(number))
+        return getattr(self.fleet, what)(number)
 
     def _kill(self, number):
         return self._numbered("kill", number)
@@ -144,12 +148,14 @@ class Scene:
         return self._numbered("forget", number)
 
     def _cut(self, a, b):
+        ends = end_of(a), end_of(b)
         self._changes(f"cut {a} {b}")
-        self.fleet.cut(end_of(a), end_of(b))
+        self.fleet.cut(*ends)
 
     def _heal(self, a, b):
+        ends = end_of(a), end_of(b)
         self._changes(f"heal {a} {b}")
-        self.fleet.heal(end_of(a), end_of(b))
+        self.fleet.heal(*ends)
 
     def _etcd(self, what):
         if what not in ("stop", "start") or self.fleet.etcd is None:
@@ -265,7 +271,15 @@ class Scene:
 
 def end_of(word):
     """Of a link: a node's number, or etcd."""
-    return word if word == ETCD else int(word)
+    return word if word == ETCD else number_of(word)
+
+
+def number_of(word):
+    """Of a node, as its line in `status` begins: n3 is node 3."""
+    digits = word.removeprefix("n")
+    if not digits.isdecimal() or not 0 < int(digits) < 255:
+        raise ValueError(f"{word}: write the number of a node, as in `status`")
+    return int(digits)
 
 
 def stands(said):

@@ -38,6 +38,7 @@ KEY = f"{{node_id}}.{POD}-headless.{NAMESPACE}.svc.cluster.local"
 ROUTED_USERS = 60
 ROUTE_REPEATED = "pinion_cluster_doubled_messages_total"
 LOCAL_ELSEWHERE = "pinion_cluster_local_elsewhere_total"
+ONE_ONLY, OTHERS_TOO = 'heard_by="this_node_only"', 'heard_by="others_too"'
 
 
 def run(checks, _gateway, _api):
@@ -250,12 +251,12 @@ def killed(scene):
 
 
 def forgotten(scene, number):
-    """Whether the order was taken: a node that is not seen as lost yet cannot be forgotten."""
-    try:
+    """Whether nobody names it any more. The order is refused while the node's lease runs, and not needed where another
+    one has spread it."""
+    name = scene.fleet.node(number).name
+    with contextlib.suppress(RuntimeError, OSError, ValueError):
         scene.order(f"forget {number}")
-        return True
-    except (RuntimeError, OSError, ValueError):
-        return False
+    return not any(name in other.cluster().get("unlinked", [name]) for other in scene.fleet.running())
 
 
 def clean(scene):
@@ -401,15 +402,16 @@ def broadcast(checks, name, push):
             found.setdefault(user, []).extend(devices(result))
         wanted = {user: sorted(one.client.platform for one in push.crowd.open_of(user)) for user in push.users}
         equal({user: sorted(platforms) for user, platforms in found.items()}, wanted, "devices in the answers")
+        until(lambda: push.fleet.metric(LOCAL_ELSEWHERE, OTHERS_TOO) > 0, lambda: f"{OTHERS_TOO} did not count")
+        equal(push.fleet.metric(LOCAL_ELSEWHERE, ONE_ONLY), 0, f"{ONE_ONLY} while every node is asked")
 
     def by_one():
         """A caller of the other mode: his pushes miss users, and the counter says so."""
-        before = push.fleet.metric(LOCAL_ELSEWHERE)
         ring = Ring(members(INSTANCE, NAMESPACE, 3, None))
         with contextlib.suppress(TimeoutError, grpc.RpcError):
             for user in push.users:
                 push.apis[push.by_ring(user, ring)].push("sender", [user], "into the wrong mode")
-        until(lambda: push.fleet.metric(LOCAL_ELSEWHERE) > before, lambda: f"{LOCAL_ELSEWHERE} did not count")
+        until(lambda: push.fleet.metric(LOCAL_ELSEWHERE, ONE_ONLY) > 0, lambda: f"{ONE_ONLY} did not count")
 
     checks.run(f"{name}: every node is asked: 0 lost, 0 doubled", by_all)
     checks.run(f"{name}: one node is asked: counted with the remedy", by_one)

@@ -333,6 +333,25 @@ fn without_a_member_the_answer_is_static_or_503() {
 }
 
 #[test]
+fn a_static_cluster_with_openims_ring_is_handed_out_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let members = folder.path().join("members");
+    std::fs::write(&members, "placement openim-ring\ngw-0:88 node=gw-0 ws=ws://gw-0.it/\n").unwrap();
+    let list = ["--members", members.to_str().unwrap(), "--assign-listen", "127.0.0.1:0"];
+    let node = ["--cluster-source", "static", "--cluster-node-id", "gw-0"];
+    let gateway = Gateway::start(&[&list[..], &node, &["--cluster-placement", "ring {node_id}:88"]].concat());
+    let mut asker = Asker::new(assign_address(gateway.banner_line("assign")));
+    let found =
+        eventually("the node", || Some(asker.ask("GET", ASK, "")).filter(|found| found.status == 200));
+    assert_eq!(found.json()["nodes"][0], json!({"url": "ws://gw-0.it/", "node": "gw-0"}));
+    assert!(!gateway.logs().contains("no client is ever sent"), "the list says where it is dialled");
+    // Another ring than the nodes'.
+    let (code, _, err) =
+        texts(&run(pinion(&[&["dispatch", "--http-listen", "127.0.0.1:0"], &list[..]].concat())));
+    assert!(code == 2 && err.contains("cluster.placement is rendezvous: take that line out"), "{code} {err}");
+}
+
+#[test]
 fn all_that_is_wrong_with_the_configuration_is_said_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let rules = folder.path().join("rules");

@@ -244,8 +244,15 @@ fn it_ends_at_once_and_says_what_it_lacks() {
     ] {
         let (code, _, err) =
             texts(&run(pinion(&[&["dispatch", "--http-listen", "127.0.0.1:0"], flags].concat())));
-        assert!(code != 0 && err.contains(part), "{flags:?}: {code} {err}");
+        assert!(code == 2 && err.contains(part), "{flags:?}: {code} {err}");
     }
+    // Of a fault one is told, and not what follows from it.
+    let unknown = [&["dispatch", "--cluster-source", "etdc"], &listen[..]].concat();
+    let (code, _, err) = texts(&run(pinion(&unknown)));
+    assert!(code == 2 && err.contains("1 fault") && err.contains("`etcd`"), "{code} {err}");
+    // The help has what counts here; a node's other settings are taken all the same.
+    let help = texts(&run(pinion(&["dispatch", "--help"]))).1;
+    assert!(help.contains("--assign-fallback") && !help.contains("--websocket-port"), "{help}");
     // With something to hand out it starts, and takes the list when it comes.
     let dispatcher = Dispatcher::start("", "", &fallback);
     eventually("the warning", || dispatcher.logs().contains("answers are static").then_some(()));

@@ -14,7 +14,10 @@ use pinion::placement::{Algorithm, Placement};
 use pinion::rpc::client::call_once;
 use prost::Message;
 
-use crate::harness::{CALL_DEADLINE_MS, Frame, Gateway, eventually, push_message, text_message};
+use crate::drain::post;
+use crate::harness::{
+    CALL_DEADLINE_MS, Frame, Gateway, eventually, pinion, push_message, run, text_message, texts,
+};
 
 /// Gateways that know each other by a file.
 pub struct Cluster {
@@ -162,11 +165,53 @@ fn a_push_at_any_node_reaches_a_stray_once_and_a_dead_node_is_named() {
     });
     assert_eq!(verdict.unaccounted, ["a"]);
     let (status, text) = cluster.gateways[0].get("/readyz").unwrap();
-    assert_eq!((status, text.as_str()), (200, "ready\ncluster: not linked to a: pushes are not complete\n"));
+    let said =
+        "ready\ncluster: not linked to a: pushes are not complete; if it is dead for good: pinion forget a\n";
+    assert_eq!((status, text.as_str()), (200, said));
     let (status, json) = cluster.gateways[0].get("/v1/cluster").unwrap();
     let view: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((status, &view["node_id"], &view["unlinked"][0]), (200, &"b".into(), &"a".into()));
     assert_eq!((&view["fit"], &view["members"][2]["linked"]), (&true.into(), &true.into()));
+    the_dead_are_forgotten_and_nobody_else(&cluster, &resident);
+}
+
+/// Of the nodes a, b and c the first is dead.
+fn the_dead_are_forgotten_and_nobody_else(cluster: &Cluster, user: &str) {
+    let b = &cluster.gateways[0];
+    let http = b.http.to_string();
+    let forget = |node: &str| texts(&run(pinion(&["forget", node, "--http", &http])));
+    for (node, said) in [
+        ("b", "b is this node, which lives"),
+        ("c", "c lives: this node is linked to it; end its process first"),
+        ("d", "no node d is known here; the others are a, c"),
+    ] {
+        let (code, _, err) = forget(node);
+        assert!(code == 2 && err.contains(said), "{node}: {code} {err}");
+    }
+    let (status, why) = post(b, "/v1/forget?node=a&incarnation=7");
+    assert!(status == 400 && why.starts_with("400: a has incarnation "), "{status} {why}");
+    assert!(why.ends_with(" here, not 7; look at GET /v1/cluster again\n"), "{why}");
+    assert_eq!(send(b, &[user], "yet").remove(0).complete, Some(false), "nothing has changed");
+    // Twice: it is true already.
+    for _ in 0..2 {
+        let (code, out, err) = forget("a");
+        assert!(code == 0 && out.starts_with("forgotten here"), "{code} {out} {err}");
+    }
+    assert_eq!(b.get("/readyz").unwrap(), (200, "ready\n".to_owned()));
+    // The user's home waits for it until it is told, too: nothing but their lists tells them.
+    assert_eq!(send(b, &[user], "again").remove(0).unaccounted, ["a"]);
+    let http = cluster.gateways[1].http.to_string();
+    assert_eq!(texts(&run(pinion(&["forget", "a", "--http", &http]))).0, 0);
+    assert_eq!(send(b, &[user], "at last").remove(0).complete, Some(true));
+}
+
+/// Recipients of other nodes whose message only this node has, and others too.
+fn heard_by(gateway: &Gateway, wanted: [f64; 2]) {
+    let family = "pinion_cluster_local_elsewhere_total";
+    let count = |by: &str| gateway.metrics().sum(family, &[&format!("heard_by=\"{by}\"")]);
+    eventually(&format!("{wanted:?}"), || {
+        (["this_node_only", "others_too"].map(count) == wanted).then_some(())
+    });
 }
 
 #[test]
@@ -178,12 +223,23 @@ fn in_mode_local_a_node_answers_for_its_own_connections_and_counts_the_others() 
     assert_eq!(client.pushed_text(), "here");
     // His home has no connection of his, and says so: the push service asks the others itself.
     assert_eq!(reached(&openim_push(&cluster.gateways[1], &user, "there")), (0, false));
+    // A push service that asks every gateway, and one that asks one by another hash: those are missed.
     let other = cluster.user_of("a", "v");
+    for gateway in &cluster.gateways {
+        openim_push(gateway, &other, "everywhere");
+    }
+    heard_by(&cluster.gateways[1], [0.0, 1.0]);
     openim_push(&cluster.gateways[1], &other, "elsewhere");
-    eventually("counted at b", || {
-        let count = cluster.gateways[1].metrics().sum("pinion_cluster_local_elsewhere_total", &[]);
-        (count == 1.0).then_some(())
-    });
+    heard_by(&cluster.gateways[1], [1.0, 1.0]);
+    heard_by(&cluster.gateways[0], [0.0, 0.0]);
+    // An operator who has no list asks any node.
+    let members = format!("http://{}", cluster.gateways[0].http);
+    let (code, out, err) = texts(&run(pinion(&["route", "where", &user, "--members", &members])));
+    let rpc = cluster.gateways[1].grpc;
+    assert!(code == 0 && out.contains(&format!("home       b  (rpc {rpc})\n")), "{code} {out} {err}");
+    let change = ["route", "rehearse", "--members", &members, "--remove", "a", "--users", "100"];
+    let (code, out, err) = texts(&run(pinion(&change)));
+    assert!(code == 0 && out.contains("busiest afterwards: b, 1.00 times"), "{code} {out} {err}");
     // Our own API reaches him from everywhere.
     let verdict = send(&cluster.gateways[1], &[&user], "routed").remove(0);
     assert_eq!((outcomes(&verdict), verdict.complete), (vec![Outcome::Written], Some(true)));

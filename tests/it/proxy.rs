@@ -1,7 +1,7 @@
 //! `pinion proxy` before real gateways: where logins land, what clients are told, and what members learn of them.
 
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 
 use pinion::cluster::members::MemberList;
 use pinion::wire::proxy::{Source, parse};
@@ -253,19 +253,29 @@ fn another_member_list_counts_for_the_next_and_a_bad_one_changes_nothing() {
 fn wrong_input_is_named_and_the_start_line_says_the_limits() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m");
+    let here = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = here.local_addr().unwrap().to_string();
     let start = |text: &str, flags: &[&str]| {
         std::fs::write(&path, text).unwrap();
-        let all = ["proxy", "--members", path.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+        let listen: &[&str] = if flags.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
+        let all = [&["proxy", "--members", path.to_str().unwrap()][..], listen].concat();
         texts(&run(pinion(&[&all[..], flags].concat())))
     };
     for (text, flags, part) in [
         ("a\n", &[][..], "label.proxy=HOST:PORT"),
         ("a ws=ws://x:1\nb weight=0", &[], "line 2: weight=0"),
         ("a ws=ws://127.0.0.1:1", &["--pairs-max", "4000000000"], "LimitNOFILE"),
-        ("a ws=ws://127.0.0.1:1", &["--http-listen", "203.0.113.1:1"], "http 203.0.113.1:1"),
+        (
+            "a ws=ws://127.0.0.1:1",
+            &["--cluster-source", "etcd", "--placement", "openim-ring"],
+            "--cluster-placement says rendezvous",
+        ),
+        ("a ws=ws://127.0.0.1:1", &["--http-listen", "203.0.113.1:1"], "203.0.113.1:1 (--http-listen)"),
+        ("a ws=ws://127.0.0.1:1", &["--http-listen", &taken], "set --http-listen to a free one"),
+        ("a ws=ws://127.0.0.1:1", &["--http-listen", "127.0.0.1:0", "--listen", &taken], "set --listen to"),
     ] {
         let (code, out, err) = start(text, flags);
-        assert!(code == if part.starts_with("http") { 1 } else { 2 } && out.is_empty(), "{code} {out}");
+        assert!(code == if part.contains("listen") { 1 } else { 2 } && out.is_empty(), "{code} {out} {err}");
         assert!(err.contains(part), "no {part}: {err}");
     }
     let (code, _, err) = texts(&run(pinion(&["proxy", "--listen", "127.0.0.1:0"])));

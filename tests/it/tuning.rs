@@ -17,7 +17,7 @@ const ADDED_LABELS: [&str; 2] = ["instance", "job"];
 /// And this one.
 const ADDED_METRICS: [&str; 1] = ["up"];
 /// Every symptom that has a name.
-const SYMPTOMS: [&str; 13] = [
+const SYMPTOMS: [&str; 19] = [
     "PinionDown",
     "PinionShardStalled",
     "PinionLoginFreeze",
@@ -31,6 +31,12 @@ const SYMPTOMS: [&str; 13] = [
     "PinionUpstreamTimeouts",
     "PinionLaneOverflows",
     "PinionLogLinesDropped",
+    "PinionNodesApart",
+    "PinionNotFit",
+    "PinionPushesNotComplete",
+    "PinionPushModeRoute",
+    "PinionPushModeLocal",
+    "PinionAdoptionFails",
 ];
 
 fn file(path: &str) -> String {

@@ -1,4 +1,4 @@
-//! The members that a running node knows, for `pinion route diff`: `GET /v1/cluster`, read into the list that a file
+//! The members that a running node knows, for `pinion route`: `GET /v1/cluster`, read into the list that a file
 //! would have.
 //!
 //! What of the answer is not about members is skipped, so that nodes of other versions can be compared as well.
@@ -55,6 +55,24 @@ struct Listed {
     node_id: String,
     state: String,
     weight: u16,
+    #[serde(default)]
+    ws_url: String,
+    #[serde(default)]
+    rpc_addr: String,
+    #[serde(default)]
+    labels: Vec<(String, String)>,
+}
+
+impl Listed {
+    /// As a line of a file; `hashed` is what its ring hashes.
+    fn line(&self, hashed: &str) -> String {
+        let Self { node_id, state, weight, ws_url, rpc_addr, labels } = self;
+        let named = [("ws", ws_url), ("rpc", rpc_addr)].into_iter().filter(|(_, value)| !value.is_empty());
+        let named = named.map(|(name, value)| format!(" {name}={value}"));
+        let labels = labels.iter().map(|(name, value)| format!(" label.{name}={value}"));
+        let more: String = named.chain(labels).collect();
+        format!("{hashed} node={node_id} weight={weight} state={state}{more}")
+    }
 }
 
 /// The host and port of an argument that names a node and not a file.
@@ -99,15 +117,15 @@ fn read(text: &str) -> Result<Seen, String> {
     members.sort_by(|a, b| (a.node_id.len(), &a.node_id).cmp(&(b.node_id.len(), &b.node_id)));
     let scheme = if algorithm == Algorithm::Rendezvous { Scheme::Rendezvous } else { Scheme::OpenImRing };
     let mut list = MemberList { scheme, members: Vec::new() };
-    for Listed { node_id, state, weight } in members {
+    for member in members {
+        let node_id = &member.node_id;
         let hashed = match &algorithm {
             Algorithm::Rendezvous => node_id.clone(),
             Algorithm::OpenImRing(keys) => {
-                keys.string(&NodeId::new(&node_id).map_err(|why| format!("member {node_id:?}: {why}"))?)
+                keys.string(&NodeId::new(node_id).map_err(|why| format!("member {node_id:?}: {why}"))?)
             }
         };
-        list.take(&format!("{hashed} node={node_id} weight={weight} state={state}"))
-            .map_err(|why| format!("member {node_id:?}: {why}"))?;
+        list.take(&member.line(&hashed)).map_err(|why| format!("member {node_id:?}: {why}"))?;
     }
     Ok(Seen {
         node: answer.node_id,
@@ -136,6 +154,12 @@ pub(super) fn compared(a: &Seen, b: &Seen, elsewhere: usize) -> String {
         said += &format!(
             "{} acts by view {}, {} by view {}: {} has not heard of the change yet, or cannot reach the source\n",
             newer.node, newer.epoch, behind.node, behind.epoch, behind.node
+        );
+    }
+    if a.list.scheme != b.list.scheme {
+        said += &format!(
+            "{} and {} need the same cluster.placement, as all nodes of a cluster\n",
+            a.node, b.node
         );
     }
     if a.push_mode != b.push_mode {
@@ -201,6 +225,12 @@ mod tests {
         assert_eq!((seen.node.as_str(), seen.epoch), ("n1", 7));
         let file = "n1 weight=100 state=draining\nn2 weight=100\n";
         assert_eq!(seen.list, MemberList::parse(file).unwrap());
+        let told = answer(7, RENDEZVOUS, &[("n1", "active")]).replace(
+            "\"x\":1",
+            "\"ws_url\":\"wss://n1.it\",\"rpc_addr\":\"10.0.0.7:10140\",\"labels\":[[\"region\",\"eu\"]]",
+        );
+        let file = "n1 weight=100 ws=wss://n1.it rpc=10.0.0.7:10140 label.region=eu\n";
+        assert_eq!(read(&told).unwrap().list, MemberList::parse(file).unwrap());
         // Pod 2 comes before pod 10, and what is hashed is not the id.
         let ring =
             read(&answer(7, "ring {node_id}.svc:88", &[("g-10", "active"), ("g-2", "active")])).unwrap();
@@ -264,6 +294,11 @@ mod tests {
              n2 is not linked to n1: pushes are not complete\n"
         );
         assert_eq!(compared(&seen("n1", 9, "aa"), &seen("n2", 9, "aa"), 0), "");
+        let mut ring = seen("n2", 9, "bb");
+        ring.list.scheme = Scheme::OpenImRing;
+        assert!(
+            compared(&seen("n1", 9, "aa"), &ring, 3).starts_with("n1 and n2 need the same cluster.placement")
+        );
         assert!(compared(&seen("n1", 9, "aa"), &seen("n2", 9, "aa"), 1).contains("ask again"));
     }
 

@@ -28,7 +28,7 @@ A member list has one member per line, NODE [weight=N] [state=STATE] [rpc=HOST:P
 `pods RELEASE namespace=NS replicas=N [port=88|none]` stands for the gateways of OpenIM 3.5 on Kubernetes.";
 
 const SIDE: &str =
-    "Members as one side sees them: a file, or http://HOST:PORT, the admin port of a running node";
+    "A member list, or http://HOST:PORT, the admin port of a running node, which says whom it sees";
 
 /// The command line.
 pub(super) fn command() -> Command {
@@ -40,7 +40,7 @@ pub(super) fn command() -> Command {
             Command::new("where")
                 .about("The home of a user, who follows, and which rule of the assign API decides")
                 .arg(who::user())
-                .arg(members())
+                .args(members())
                 .arg(path("rules", "Rules of the assign API").long("rules"))
                 .arg(args::platform().help("Platform of the client, for the rules"))
                 .arg(
@@ -64,8 +64,12 @@ pub(super) fn command() -> Command {
         .subcommand(
             Command::new("rehearse")
                 .about("Users that a change would move, and the load of each node after it")
-                .arg(members())
-                .arg(changed("add", "\"NODE [weight=N]\"", "Add a member; a line of the list"))
+                .args(members())
+                .arg(changed(
+                    "add",
+                    "\"NODE [weight=N]\"",
+                    "Add a member; a line of the list. After --remove NODE: with that weight",
+                ))
                 .arg(changed("remove", "NODE", "Take a member out of placement"))
                 .args(users()),
         )
@@ -75,8 +79,8 @@ fn path(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).value_name("FILE").value_parser(value_parser!(PathBuf)).help(help)
 }
 
-fn members() -> Arg {
-    path("members", "Member list").long("members").required(true)
+fn members() -> [Arg; 2] {
+    [path("members", SIDE).long("members").required(true), admin::token()]
 }
 
 fn changed(name: &'static str, value: &'static str, help: &'static str) -> Arg {
@@ -123,7 +127,7 @@ type Done = Result<(String, u8), String>;
 
 fn where_is(matches: &ArgMatches) -> Done {
     let user = matches.get_one::<String>("user").map(String::as_str).unwrap_or_default();
-    let list = list(named(matches, "members")?)?;
+    let list = side(matches, "members")?.list;
     let mut said = text::home(&list, user);
     if let Some(rules) = matches.get_one::<PathBuf>("rules") {
         if list.scheme != Scheme::Rendezvous {
@@ -179,12 +183,9 @@ fn side(matches: &ArgMatches, argument: &str) -> Result<Side, String> {
 }
 
 fn rehearse(matches: &ArgMatches) -> Done {
-    let before = list(named(matches, "members")?)?;
+    let before = side(matches, "members")?.list;
     let all = |name: &str| matches.get_many::<String>(name).unwrap_or_default();
     let mut after = before.clone();
-    for line in all("add") {
-        after.take(line).map_err(|why| format!("--add {line:?}: {why}"))?;
-    }
     for name in all("remove") {
         let known = |member: &Member| member.node_id.as_str() == name;
         let count = after.members.len();
@@ -193,6 +194,9 @@ fn rehearse(matches: &ArgMatches) -> Done {
             let names: Vec<&NodeId> = after.members.iter().map(|listed| &listed.member.node_id).collect();
             return Err(format!("--remove {name}: no such member; there are {names:?}"));
         }
+    }
+    for line in all("add") {
+        after.take(line).map_err(|why| format!("--add {line:?}: {why}"))?;
     }
     if after == before {
         return Err("nothing to rehearse; give --add \"NODE [weight=N]\" or --remove NODE".to_owned());
@@ -245,7 +249,7 @@ fn named<'a>(matches: &'a ArgMatches, name: &str) -> Result<&'a Path, String> {
 fn list(path: &Path) -> Result<MemberList, String> {
     let text = text_file::read(path, ROUTE_FILE_BYTES).map_err(|why| {
         let is_address = path.to_string_lossy().contains("://") || path.to_string_lossy().contains(':');
-        let hint = "; a running node is http://HOST:PORT, its admin port (with diff)";
+        let hint = "; a running node is http://HOST:PORT, its admin port";
         format!("{why}{}", if is_address { hint } else { "" })
     })?;
     MemberList::parse(&text).map_err(|faults| text_file::told(path, &faults))

@@ -83,6 +83,11 @@ fn rehearse_counts_who_moves_and_shows_each_node() {
     let (text, _) =
         asked(&[FLEET, "a\nb\n\nc\n"], "rehearse --members @0 --remove gw-1 --users-file @1").unwrap();
     assert!(text.contains("users of 1 move: ") && text.contains(" of 3\n"), "{text}");
+    // Another weight of a member: 100 of 300 before, 50 of 250 after.
+    let weight = "rehearse --members @0 --remove gw-1 --add gw-1_weight=50 --users 20000";
+    let (text, _) = asked(&[FLEET], weight).unwrap();
+    let share: f64 = text.split(' ').next().unwrap().parse().unwrap();
+    assert!((12.0..14.7).contains(&share), "1/3 less 1/5: {text}");
     let (text, _) = asked(&["a\n"], "rehearse --members @0 --remove a").unwrap();
     assert!(text.contains("no member is active"), "{text}");
 }

@@ -322,6 +322,11 @@ impl Node {
         self.peers.get(node)?.greeted.map(|greeting| greeting.incarnation)
     }
 
+    /// Lives of a node up to this one are known to have ended.
+    pub fn ended(&self, node: &NodeId) -> Option<Incarnation> {
+        self.peers.get(node)?.gone
+    }
+
     fn fingerprint(&self) -> Fingerprint {
         self.placement.fingerprint()
     }

@@ -120,7 +120,7 @@ pub(super) const CLUSTER: &[Setting] = &[
     setting!(
         "cluster.rpc_address",
         AUTO,
-        "`auto` or host:port",
+        "`auto` or host:port, for an IPv6 address [address]:port",
         "gateway-0.gateway.default.svc.cluster.local:10140",
         "Where the other nodes reach rpc.listen; a name is looked up at each dial; auto: the address it is bound to",
         |d, t| d.config.cluster.rpc_address = auto(t, Endpoint::parse)?,

@@ -115,7 +115,7 @@ impl List {
         for (node_id, (incarnation, _)) in todo.forget {
             tracing::warn!(
                 %node_id, %incarnation,
-                "cluster: a listed node is not forgotten here: take it off cluster.members"
+                "cluster: forgotten until this process ends: take its line off cluster.members, too"
             );
         }
     }

@@ -14,7 +14,6 @@ use crate::cluster::protocol::io::{self, Input};
 use crate::cluster::router::{Cover, Push, PushResult, ResultPart};
 use crate::hub::mail::{DeviceOutcome, DeviceStatus, Report, Totals};
 use crate::ids::{Platform, RpcTicket, Text, connection_id_hex};
-use crate::metrics::Metric;
 use crate::placement::view::NodeId;
 use crate::rpc::exchange::Tray;
 use crate::shard::clock;
@@ -64,7 +63,7 @@ impl Drop for Routed {
 
 impl Mesh {
     /// Sends an errand on its way at once: what is started first is ahead.
-    fn start(&self, users: Vec<Text>, errand: &Errand) -> Routed {
+    pub(super) fn start(&self, users: Vec<Text>, errand: &Errand) -> Routed {
         let shared = &self.shared;
         let ticket = shared.tickets.get() + 1;
         shared.tickets.set(ticket);
@@ -101,18 +100,6 @@ impl Mesh {
         let errand = Errand::Push(Box::new(PushErrand { body, source, rules, once }));
         let verdicts = self.start(users.clone(), &errand).verdicts().await.ok_or_else(too_many)?;
         Ok(part(users, Report::Queued, verdicts).results)
-    }
-
-    /// Counts users who are not here and belong to another node, of a push in mode `local`.
-    pub(in crate::rpc) fn note_local_push(&self, results: &[PushResult]) {
-        let driver = self.shared.driver.borrow();
-        let Some(placement) = driver.node().map(|node| node.placement()) else { return };
-        let absent = results.iter().filter(|result| result.devices.as_ref().is_some_and(Vec::is_empty));
-        let elsewhere =
-            |result: &&PushResult| placement.home(&result.user).is_some_and(|home| *home != self.shared.own);
-        for _ in absent.filter(elsewhere) {
-            self.shared.exchange.count(Metric::ClusterLocalElsewhere);
-        }
     }
 
     /// Whether a login of this user at that node is judged by the nodes' own protocol now: that node, and the user's

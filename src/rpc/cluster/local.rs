@@ -70,6 +70,10 @@ impl Mesh {
                     _ => Told::new(),
                 });
             }
+            Some(Errand::Heard(message)) => {
+                let said = self.heard_here(&message, recipients);
+                self.answer(leg, said);
+            }
             None => {
                 self.shared.exchange.count(Metric::ClusterUnknownCopies);
                 self.answer(leg, Told::new());

@@ -1,9 +1,9 @@
 //! This node among others: the router (`cluster::protocol`) on rpc thread 0, and what it is wired to.
 //!
 //! `driver` takes events one by one and carries out what the router says; `hands` is what it can do here, `waiting`
-//! what full lanes gave back; `local` carries out copies at this node, `doubles` knows messages that came twice;
-//! `entry` brings pushes, kicks and questions of callers on their way, `payload` is what travels; `sight` says to
-//! operators how the node stands.
+//! what full lanes gave back; `local` carries out copies at this node, `doubles` knows messages that came twice,
+//! `heard` those that should have come to all; `entry` brings pushes, kicks and questions of callers on their way,
+//! `payload` is what travels; `sight` says to operators how the node stands.
 //!
 //! With a cluster a node has one rpc thread, so all callers and peers are heard here. What always holds: events are
 //! taken in the order in which they came, an event that comes while another is taken waits; no borrow is held while
@@ -15,6 +15,7 @@ pub(super) mod entry;
 #[cfg(test)]
 mod fixtures;
 mod hands;
+mod heard;
 mod local;
 mod payload;
 pub(super) mod sight;
@@ -48,6 +49,7 @@ use crate::time::Mono;
 use doubles::Doubles;
 use driver::{Driver, Event, LocalCopy, Own};
 use hands::NodeHands;
+use heard::Heard;
 
 /// See the module's documentation. Clones are the same mesh.
 #[derive(Clone)]
@@ -66,6 +68,7 @@ struct Shared {
     busy: Cell<bool>,
     board: Rc<Board>,
     doubles: RefCell<Doubles>,
+    heard: RefCell<Heard>,
     /// Ends the ticker's sleep.
     stirred: Nudge,
     /// Until when it sleeps.
@@ -144,6 +147,7 @@ impl Mesh {
                 busy: Cell::new(false),
                 board,
                 doubles: RefCell::default(),
+                heard: RefCell::default(),
                 stirred: Nudge::default(),
                 asleep_until: Cell::new(Mono(0)),
                 tickets: Cell::new(0),
@@ -186,9 +190,14 @@ impl Mesh {
     }
 
     /// The operator says that this life of a node has ended.
-    pub(super) fn forget(&self, node: NodeId, incarnation: Incarnation) {
+    ///
+    /// # Errors
+    /// It cannot be so, or is not known; what to do. Nothing has changed.
+    pub(super) fn forget(&self, node: NodeId, incarnation: Incarnation) -> Result<(), String> {
+        self.forgettable(&node, incarnation)?;
         tracing::warn!(%node, incarnation = incarnation.0, "forgotten: an operator says that it is dead");
         self.take(Event::Forget(node, incarnation));
+        Ok(())
     }
 
     /// The thread ends; every connection of the node is gone by now.

@@ -19,6 +19,8 @@ pub(super) enum Errand {
     Kick(Platform),
     /// Tell of connections.
     Status,
+    /// Tell whether this message of OpenIM's push service came to the node.
+    Heard(Text),
 }
 
 /// A message on its way to a holder.
@@ -38,6 +40,7 @@ impl Errand {
         let what = match self {
             Self::Kick(platform) => What::Kick(pb::Kick { platform: platform.id() }),
             Self::Status => What::Status(pb::Status {}),
+            Self::Heard(message) => What::Heard(pb::Heard { message: message.as_str().to_owned() }),
             Self::Push(push) => {
                 let PushErrand { body, source, rules, once } = &**push;
                 let left = rules.expires.map(|at| at.since_ms(now).max(1));
@@ -61,6 +64,7 @@ impl Errand {
         match pb::Payload::decode(bytes).ok()?.what? {
             What::Kick(kick) => Platform::new(i64::from(kick.platform)).map(Self::Kick),
             What::Status(_) => Some(Self::Status),
+            What::Heard(heard) => Some(Self::Heard(heard.message.as_str().into())),
             What::Push(push) => {
                 let ms = u64::from(push.expire_after_ms);
                 let report = if push.when_queued { Report::Queued } else { Report::Each };
@@ -124,6 +128,7 @@ mod tests {
             push(each, None),
             Errand::Kick(Platform::IOS),
             Errand::Status,
+            Errand::Heard("m1".into()),
         ] {
             assert_eq!(Errand::decode(errand.encode(Mono(40)), Mono(40)), Some(errand));
         }

@@ -7,8 +7,11 @@ use crate::cluster::protocol::Node;
 use crate::config::cluster::{MembershipSource, PushMode};
 use crate::limits::CLUSTER_CLASH_MS;
 use crate::placement::Algorithm;
-use crate::placement::view::{Member, NodeId};
+use crate::placement::view::{Incarnation, Member, MemberState, NodeId};
 use crate::shard::clock;
+
+/// What it means that a node is not linked, and what to do; its name follows.
+const MISSED: &str = "pushes are not complete; if it is dead for good: pinion forget ";
 
 /// The answer to `GET /v1/cluster`. `pinion route diff http://A http://B` reads it: fields are added, never renamed or
 /// taken out, and what is said below stays true.
@@ -103,6 +106,50 @@ impl Mesh {
         }
     }
 
+    /// Whether an operator's word that this life of a node has ended can be taken: pushes are complete without its
+    /// clients then. What was said before may be said again.
+    ///
+    /// # Errors
+    /// The node lives as far as is seen here, or there is no such life; in words for operators.
+    pub(super) fn forgettable(&self, id: &NodeId, life: Incarnation) -> Result<(), String> {
+        let shared = &self.shared;
+        let driver = shared.driver.borrow();
+        let Some(node) = driver.node() else {
+            return Err("no members are known here yet; /readyz says what this node waits for".to_owned());
+        };
+        if *id == shared.own {
+            return Err(format!("{id} is this node, which lives"));
+        }
+        let (listed, greeted) = (node.view().member(id).map(|member| member.incarnation), node.greeted(id));
+        if greeted == Some(life) && node.linked().any(|linked| linked == id) {
+            return Err(format!("{id} lives: this node is linked to it; end its process first"));
+        }
+        let runs =
+            listed == Some(life) && node.view().member(id).is_some_and(|m| m.state != MemberState::Lost);
+        let source = shared.config.source;
+        if runs && source != MembershipSource::Static && node.leased(clock::now().mono) {
+            return Err(format!(
+                "{id} lives as far as {} knows, where its lease runs; if it is dead it is lost within \
+                 cluster.lease_ms: say it then",
+                source_name(source)
+            ));
+        }
+        if [listed, greeted].contains(&Some(life)) || node.ended(id).is_some_and(|gone| gone >= life) {
+            return Ok(());
+        }
+        Err(match greeted.or(listed) {
+            Some(known) => format!(
+                "{id} has incarnation {} here, not {}; look at GET /v1/cluster again",
+                known.0, life.0
+            ),
+            None => {
+                let others = node.view().members().iter().filter(|member| member.node_id != shared.own);
+                let others: Vec<&str> = others.map(|member| member.node_id.as_str()).collect();
+                format!("no node {id} is known here; the others are {}", others.join(", "))
+            }
+        })
+    }
+
     /// Why clients are not accepted yet; `None`: they are.
     pub(super) fn waits(&self) -> Option<String> {
         let driver = self.shared.driver.borrow();
@@ -156,8 +203,8 @@ impl Mesh {
         let Some(node) = driver.node() else { return remark(lines) };
         let refusals = shared.refusals.borrow();
         lines.extend(node.unlinked().into_iter().map(|id| match refusals.get(&id) {
-            Some(why) => format!("not linked to {id} ({why}): pushes are not complete"),
-            None => format!("not linked to {id}: pushes are not complete"),
+            Some(why) => format!("not linked to {id} ({why}): {MISSED}{id}"),
+            None => format!("not linked to {id}: {MISSED}{id}"),
         }));
         let now = clock::now().mono;
         let clashes = shared.clashes.borrow();

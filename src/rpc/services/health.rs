@@ -1,6 +1,8 @@
 //! gRPC's health service: whether the node, or one of its services, should get calls.
 //!
-//! All services share the fate of the node, so there is one state: SERVING exactly when `/readyz` says ready.
+//! All services share the fate of the node, so there is one state: SERVING when `/readyz` says ready, and also while a
+//! node of a cluster has no lease or waits for others anew, which `/readyz` says: it serves its callers, and says of
+//! each push whether it is complete.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

@@ -115,6 +115,7 @@ async fn push(service: &Service, call: Call, dialect: Dialect) -> Result<Bytes, 
     if routes.is_none() {
         frames::share(service, &mut body).await;
     }
+    let message = body.msg_data.clone();
     let push = Push {
         source: service.exchange.source(),
         body,
@@ -130,7 +131,7 @@ async fn push(service: &Service, call: Call, dialect: Dialect) -> Result<Bytes, 
         },
     };
     if let (None, Some(mesh)) = (routes, service.mesh.get()) {
-        mesh.note_local_push(&results);
+        mesh.note_local_push(&message, &results);
     }
     said.into_iter().for_each(|operation_id| say_undelivered(&operation_id, &results));
     push_answer::encode(&results, dialect)
