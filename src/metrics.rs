@@ -108,8 +108,12 @@ metrics! {
     ClusterLaggingLinks Counter "pinion_cluster_stale_total" ("what" = "lagging") "Frames of ended links (harmless); links closed since frames or beats were too old (link: a host or network that pauses for seconds), or since claims stayed unanswered (lagging: an overloaded peer).";
     ClusterLateRenewals Counter "pinion_cluster_late_renewals_total" "Renewals of the lease that came after it had ended: the source of the membership, or this host, was too slow for cluster.lease_ms.";
     ClusterSeenEvicted Counter "pinion_cluster_deliveries_forgotten_total" "Deliveries forgotten before no copy of them could come: repeated pushes are then not complete. More pushes per second than a node can remember for 15 s: add nodes.";
+    ClusterSeenFull Counter "pinion_cluster_repeats_refused_total" "Recipients of repeated pushes that were not delivered to, since too many are remembered: their verdicts are not complete. Links to homes that end over and over under load: see pinion_cluster_stale_total.";
+    ClusterLegsFull Counter "pinion_cluster_pushes_full_total" "Pushes of callers that were refused, and copies of pushes that were answered with not complete, since too many are in flight here. A shard or a peer that does not keep up: see pinion_loop_lag_ms, and pinion_peer_queued_bytes.";
+    ClusterKnowsCut Counter "pinion_cluster_hellos_cut_total" "Greetings of other nodes that could not name every member this node counts: more than a list may have. Take members that are no more out of the lists.";
     ClusterUnknownCopies Counter "pinion_cluster_unknown_copies_total" "Copies of a kind that this version does not know: bring all nodes to one version.";
     ClusterDoubles Counter "pinion_cluster_doubled_messages_total" "Recipients of OpenIM pushes that had the message already: it came to more than one node, though cluster.push_mode is route. If the push service asks every gateway (etcd, OpenIM main), set cluster.push_mode: local; if it asks one by hash, give all its instances the same list of gateways.";
+    ClusterDoublesForgotten Counter "pinion_cluster_doubled_messages_forgotten_total" "Recipients of OpenIM pushes that were forgotten before their time: should the message come to this node once more, it is sent again. More pushes per second than a node can remember for 15 s: add nodes.";
     ClusterLocalElsewhere Counter "pinion_cluster_local_elsewhere_total" "Recipients of OpenIM pushes in cluster.push_mode local who belong to another node and are not here. Normal while the push service asks every gateway: then it grows alike on all nodes, and their homes are asked too. If it asks only one gateway, they are not reached: set cluster.push_mode: route, or register all gateways.";
     ClusterMailWaiting Gauge "pinion_cluster_mail_waiting" "Mails of the node's router that wait for a full lane of a shard or of the control thread.";
     ClusterMailWaited Counter "pinion_cluster_mail_total" ("outcome" = "waited") "Mails of the node's router that met a full lane; lost: too many waited, and logins that they answer time out. A shard that does not keep up: see pinion_loop_lag_ms.";
@@ -129,6 +133,7 @@ metrics! {
     ClusterEnded Counter "pinion_cluster_logins_total" ("outcome" = "ended") "What logins on other nodes did here: connections that they ended (ended), logins here of which the auth service was told since they met older ones elsewhere (told), and lists of tokens that other nodes' embedded backends have ended (marks).";
     ClusterTold Counter "pinion_cluster_logins_total" ("outcome" = "told") "What logins on other nodes did here: connections that they ended (ended), logins here of which the auth service was told since they met older ones elsewhere (told), and lists of tokens that other nodes' embedded backends have ended (marks).";
     ClusterMarks Counter "pinion_cluster_logins_total" ("outcome" = "marks") "What logins on other nodes did here: connections that they ended (ended), logins here of which the auth service was told since they met older ones elsewhere (told), and lists of tokens that other nodes' embedded backends have ended (marks).";
+    ClusterPlacementsFull Counter "pinion_cluster_placements_forgotten_total" "Placements that a shard forgot since too many were in force: until its node has taken them back every login there asks. A peer that answers nothing while the members change: see pinion_cluster_stale_total.";
     ClusterNewsWaiting Gauge "pinion_cluster_news_waiting" "News of shards that their node's router has not taken.";
     HandOversOut Counter "pinion_hand_overs_total" ("direction" = "out") "Connections moved between shards before the 101.";
     HandOversIn Counter "pinion_hand_overs_total" ("direction" = "in") "Connections moved between shards before the 101.";
@@ -354,6 +359,7 @@ metrics! {
     AssignTooSlow Counter "pinion_assign_answers_total" ("outcome" = "head_too_slow") "Requests of the assign API by outcome.";
     AssignAddressRate Counter "pinion_assign_answers_total" ("outcome" = "address_rate") "Requests of the assign API by outcome.";
     AssignRate Counter "pinion_assign_answers_total" ("outcome" = "rate") "Requests of the assign API by outcome.";
+    AssignSharedRate Counter "pinion_assign_shared_rate_total" "Requests of the assign API whose address shares one rate with others, since rates of too many addresses are kept.";
     AssignConnections Gauge "pinion_assign_connections" "Connections to the assign listener.";
     AssignFull Counter "pinion_assign_connections_refused_total" ("cause" = "limit") "Connections closed at accept.";
     AssignAddressFull Counter "pinion_assign_connections_refused_total" ("cause" = "address_limit") "Connections closed at accept.";

@@ -25,6 +25,7 @@ mod scripts;
 mod settle;
 mod source;
 mod strict;
+mod times;
 mod truth;
 mod wire;
 mod world;
