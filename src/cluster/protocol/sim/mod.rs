@@ -19,6 +19,7 @@ mod logins;
 mod mutations;
 mod quiet;
 mod real;
+mod real_walks;
 mod reroute;
 mod scripts;
 #[cfg(feature = "gateway")] // for the clock of its thread
