@@ -159,8 +159,10 @@ impl Claims {
         self.floor
     }
 
-    fn add(&mut self, epoch: Epoch, placement: Placement) {
-        if self.in_force.len() >= limits::PLACEMENTS_MAX {
+    /// Returns whether one was forgotten for it.
+    fn add(&mut self, epoch: Epoch, placement: Placement) -> bool {
+        let full = self.in_force.len() >= limits::PLACEMENTS_MAX;
+        if full {
             self.blind = true;
             let (oldest, _) = self.in_force.remove(0);
             self.give_up_walks(|epoch| epoch != oldest);
@@ -168,6 +170,7 @@ impl Claims {
         self.in_force.push((epoch, placement));
         let (residents, gone) = (Vec::new(), Vec::new());
         self.walks.push_back(Walk { epoch, next: 0, residents, gone });
+        full
     }
 
     fn only(&mut self, epoch: Epoch) {
@@ -350,7 +353,11 @@ impl Hub {
     pub(super) fn cluster_mail(&mut self, now: Now, mail: ClusterMail) {
         let Some(claims) = &mut self.claims else { return };
         match mail {
-            ClusterMail::Add { epoch, placement } => claims.add(epoch, placement),
+            ClusterMail::Add { epoch, placement } => {
+                if claims.add(epoch, placement) {
+                    self.tally.count(Metric::ClusterPlacementsFull);
+                }
+            }
             ClusterMail::Only(epoch) => claims.only(epoch),
             ClusterMail::Floor(time) => claims.raise_floor(time),
             ClusterMail::Register { number, key } => {

@@ -33,7 +33,8 @@ pub const ASSIGN_SEND_BUFFER_BYTES: usize = 32 * 1024;
 
 /// A quiet client may ask at once what the rates allow in so long.
 pub const ASSIGN_BURST_MS: u64 = 10_000;
-/// Addresses whose rate is kept (24 bytes each). More: they share one record, until quiet ones are forgotten.
+/// Addresses whose rate is kept (24 bytes each). More: they share one record, counted, until quiet ones
+/// are forgotten.
 pub const ASSIGN_ADDRESSES_MAX: usize = 65_536;
 /// When the table is full, quiet addresses are looked for at most so often.
 pub const ASSIGN_SWEEP_MS: u64 = 1_000;

@@ -17,7 +17,7 @@ pub const LINK_PART_BYTES: usize = 32 * 1024;
 /// A part with one recipient alone (a user with thousands of connections). More: not sent, counted; in a message
 /// that came: it is not read.
 pub const LINK_ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// Members that one Hello names. More: the rest is not named; in a message that came: it is not read.
+/// Members that one Hello names. More: the rest is not named, counted; in a message that came: it is not read.
 pub const LINK_KNOWS_MAX: usize = 1_024;
 /// What waits for one link: half a second at 1 Gbit/s, so that no beat waits longer than that for large pushes. More:
 /// the link is ended, counted; the nodes replay what must be known on the next one.
@@ -38,7 +38,7 @@ pub const LINK_BACKOFF_LEAST_MS: u64 = 50;
 pub const LINK_BACKOFF_MS: u64 = 2_000;
 /// A peer of a lower id that does not dial for so long is asked to, again and again.
 pub const LINK_KNOCK_MS: u64 = 1_500;
-/// Nodes that asked to be dialled and are not among the members here. More: refused, and they ask again.
+/// Nodes that asked to be dialled and are not among the members here. More: refused, counted, and they ask again.
 pub const LINK_GUESTS_MAX: usize = super::MEMBERS_MAX;
 /// A link that stood so long was good: pauses begin with the least one again.
 pub const LINK_STEADY_MS: u64 = 5_000;

@@ -22,7 +22,7 @@ pub const PROXY_BUFFER_BYTES: usize = 64 * 1024;
 pub const PROXY_TURN_BYTES: usize = 512 * 1024;
 /// Bytes that one splice is asked for: the capacity of a pipe.
 pub const PROXY_SPLICE_BYTES: usize = 64 * 1024;
-/// Refused clients of one thread that may still read their answer. More: closed under their answer.
+/// Refused clients of one thread that may still read their answer. More: closed under their answer, counted.
 pub const PROXY_LINGERING_MAX: usize = 256;
 /// Pipes of one thread. All in use: bytes are copied, counted.
 pub const PROXY_PIPES_MAX: usize = 64;
@@ -50,7 +50,7 @@ pub const PROXY_ADDRESSES_MAX: usize = 8;
 pub const PROXY_THREADS_MAX: usize = 256;
 /// Events that one look at the kernel gives.
 pub const PROXY_EVENTS_MAX: usize = 256;
-/// Operators that are served at once. More: closed at accept.
+/// Operators that are served at once. More: closed at accept, counted.
 pub const PROXY_ADMIN_MAX: usize = 16;
 
 const _: () = assert!(PROXY_BUFFER_BYTES >= super::HEAD_BYTES_MAX, "a head is read into the buffer");

@@ -46,12 +46,12 @@ pub const ORDER_WAIT_MS: u64 = 2_200;
 pub const BEATS_MAX: usize = 8;
 /// Placements that one peer may still rely on. More: the link to that laggard is closed.
 pub const PROMISES_MAX: usize = 8;
-/// Legs of pushes in flight at a node, each role counted apart. More: the push is refused, or not complete.
+/// Legs of pushes in flight at a node, each role counted apart. More: the push is refused, or not complete; counted.
 pub const LEGS_MAX: usize = 65_536;
 /// Deliveries that are remembered (about 40 bytes each). More: the oldest is forgotten, and until it would have
 /// expired a repeated push that is not found is answered "unknown".
 pub const SEEN_MAX: usize = 524_288;
-/// Those of them made by a repeated push; they are never forgotten early. More: answered "unknown".
+/// Those of them made by a repeated push; they are never forgotten early. More: answered "unknown", counted.
 pub const SEEN_PINNED_MAX: usize = 65_536;
 /// Recipients that wait at an entry node for order's sake. More: they go at once, counted.
 pub const ORDER_WAITING_MAX: usize = 65_536;
@@ -65,7 +65,7 @@ pub const COPY_ANSWER_MS: u64 = 1_300;
 /// A message of OpenIM's push service in mode `route` is not sent again to whoever had it within this time.
 pub const DOUBLE_MS: u64 = 15_000;
 /// Messages, by recipient, that are remembered for that (about 200 bytes each). More: the oldest is forgotten, and
-/// would be sent again.
+/// would be sent again; counted.
 pub const DOUBLES_MAX: usize = 262_144;
 /// Whoever has a message on its way to him is looked at again so often, until it is known what became of it.
 pub const DOUBLE_LOOK_MS: u64 = 5;
@@ -88,7 +88,8 @@ pub const CLUSTER_SAY_MS: u64 = 5_000;
 
 /// News for the node's router that wait in a shard. More: new logins are refused until they left.
 pub const CLUSTER_NEWS_MAX: usize = 65_536;
-/// Placements by which one shard acts at a time. More: the oldest is forgotten, and every login asks the router.
+/// Placements by which one shard acts at a time. More: the oldest is forgotten, counted, and every login asks the
+/// router.
 pub const PLACEMENTS_MAX: usize = 16;
 /// Users that a shard looks at in one turn for the answer to a new placement. Unit tests have few users, and slices.
 pub const SWITCH_SLICE_MAX: u32 = if cfg!(test) { 1 } else { 1024 };

@@ -37,6 +37,8 @@ proxy_metrics! {
     MembersBad Counter "pinion_proxy_member_lists_total" ("outcome" = "refused") "Member lists that were read anew.";
     NamesUnresolved Counter "pinion_proxy_names_unresolved_total" "Names of members that could not be resolved; the last addresses stay.";
 
+    AdminFull Counter "pinion_proxy_operators_refused_total" "Connections of operators that were closed at accept since too many are open.";
+
     Accepted Counter "pinion_proxy_accepts_total" "Connections accepted.";
     AcceptErrors Counter "pinion_proxy_accept_errors_total" "Failed accepts.";
     AcceptWaits Counter "pinion_proxy_accept_waits_total" "Times that a thread stopped accepting since too many handshakes were open.";
@@ -54,6 +56,7 @@ proxy_metrics! {
     NoAnswer Counter "pinion_proxy_handshakes_total" ("outcome" = "no_answer") "Handshakes by outcome.";
     BadAnswer Counter "pinion_proxy_handshakes_total" ("outcome" = "closed_without_answer") "Handshakes by outcome.";
 
+    LingeringFull Counter "pinion_proxy_answers_cut_total" "Refused clients that were closed at once, perhaps under their answer, since too many are reading theirs.";
     DialHome Counter "pinion_proxy_dials_total" ("outcome" = "home") "Connections to members by outcome.";
     DialElsewhere Counter "pinion_proxy_dials_total" ("outcome" = "alternative") "Connections to members by outcome.";
     DialRefused Counter "pinion_proxy_dials_total" ("outcome" = "refused") "Connections to members by outcome.";

@@ -263,6 +263,7 @@ impl Proxy {
         let mut all: Vec<_> =
             threads.map(|(number, thread)| (number.to_string(), Arc::clone(&thread.block))).collect();
         all.push(("members".to_owned(), Arc::clone(&self.lists)));
+        all.push(("main".to_owned(), Arc::clone(self.admin.block())));
         all
     }
 

@@ -122,6 +122,13 @@ fn so_many_refused_clients_may_linger_and_their_descriptors_come_back() {
     proxy.until("handshakes_total", "pairs_limit", refused.len() as f64);
     let lingering = proxy.metrics().sum("pinion_proxy_lingering", &[]);
     assert!(lingering <= PROXY_LINGERING_MAX as f64, "{lingering}");
+    // Each lingers for a while at most: others take their places until there is none.
+    let mut more = Vec::new();
+    eventually("one who may not linger", || {
+        more.extend((0..PROXY_LINGERING_MAX + 1).map(|_| proxy.dial()));
+        (proxy.metrics().sum("pinion_proxy_answers_cut_total", &[]) > 0.0).then_some(())
+    });
+    drop(more);
     let told = refused.into_iter().map(|mut client| {
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
@@ -155,6 +162,7 @@ fn so_many_operators_are_served_at_once() {
         (answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n")).then_some(())
     });
     assert_eq!(proxy.get("/healthz"), (200, "ok\n".to_owned()));
+    assert!(proxy.metrics().sum("pinion_proxy_operators_refused_total", &[]) >= 1.0);
 }
 
 #[test]

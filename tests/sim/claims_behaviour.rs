@@ -254,7 +254,9 @@ fn more_placements_than_are_kept_make_every_login_ask() {
         add(&mut rig, epoch, &["a"]);
     }
     rig.log_in("u", Platform::IOS);
+    assert_eq!(rig.value(Metric::ClusterPlacementsFull), 0);
     add(&mut rig, 1_000, &["a"]);
+    assert_eq!(rig.value(Metric::ClusterPlacementsFull), 1);
     while rig.hub.has_work() {
         rig.turn();
     }

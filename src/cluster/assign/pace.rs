@@ -42,13 +42,15 @@ pub struct Pace<S> {
     others: Due,
     all: Due,
     swept: Mono,
+    /// Requests that were judged by the shared record, and are not told yet.
+    shared: u64,
 }
 
 impl<S: BuildHasher> Pace<S> {
     /// Nothing was asked yet. The hash of addresses has to be one that nobody outside can aim at.
     pub fn new(hasher: S) -> Self {
         let addresses = HashMap::with_hasher(hasher);
-        Self { addresses, others: Due::default(), all: Due::default(), swept: Mono(0) }
+        Self { addresses, others: Due::default(), all: Due::default(), swept: Mono(0), shared: 0 }
     }
 
     /// Takes a request.
@@ -63,6 +65,11 @@ impl<S: BuildHasher> Pace<S> {
         }
         self.all = all;
         Ok(())
+    }
+
+    /// How many requests were judged by the record that addresses beyond the table share, since this was asked last.
+    pub fn take_shared(&mut self) -> u64 {
+        std::mem::take(&mut self.shared)
     }
 
     /// Addresses on record.
@@ -84,6 +91,7 @@ impl<S: BuildHasher> Pace<S> {
             self.addresses.retain(|_, due| due.0 > now.0.saturating_mul(1_000));
         }
         if full && self.addresses.len() >= ASSIGN_ADDRESSES_MAX {
+            self.shared += 1;
             return &mut self.others;
         }
         self.addresses.entry(key).or_default()
@@ -195,9 +203,11 @@ mod tests {
         for n in 0..u32::try_from(ASSIGN_ADDRESSES_MAX).unwrap() {
             pace.take(now, IpAddr::from((0x0a00_0000 + n).to_be_bytes()), rates).unwrap();
         }
+        assert_eq!(pace.take_shared(), 0, "the table has room for as many");
         let burst = usize::try_from(ASSIGN_BURST_MS / 1_000).unwrap();
         let beyond: usize = (1..=8).map(|n| taken(&mut pace, now, &format!("192.0.2.{n}"), rates)).sum();
         assert_eq!((beyond, pace.len()), (burst, ASSIGN_ADDRESSES_MAX), "eight strangers have what one has");
+        assert_eq!(pace.take_shared(), burst as u64 + 8, "who is taken and who is refused");
         assert_eq!(taken(&mut pace, now.plus_ms(ASSIGN_SWEEP_MS), "192.0.2.9", rates), burst);
         assert!(pace.len() < ASSIGN_ADDRESSES_MAX);
     }

@@ -62,6 +62,7 @@ impl Node {
     /// A push has arrived (P1).
     pub(super) fn accept(&mut self, push: Push) {
         if self.entries.pushes.len() >= LEGS_MAX {
+            self.count(Count::LegsFull);
             return self.out.push(Output::Refused(push.ticket));
         }
         let recipients: BTreeSet<Text> = push.recipients.into_iter().collect();

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::Node;
 use super::frame::{Answer, Attempt, Body, Conn, Copy, Device, Generation, PushId, Verdict};
 use super::holder::Asker;
+use super::io::Count;
 use super::peer::Peer;
 use super::rules::Rule;
 use crate::ids::Text;
@@ -128,6 +129,9 @@ impl Node {
         let me = self.me.node_id.clone();
         let fit = self.fit();
         let full = self.gathers.open.len() >= LEGS_MAX;
+        if full {
+            self.count(Count::LegsFull);
+        }
         let Question { push, recipients, payload } = question;
         let mut slots = BTreeMap::new();
         let mut copies: BTreeMap<NodeId, Vec<Text>> = BTreeMap::new();

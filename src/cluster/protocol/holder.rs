@@ -58,6 +58,9 @@ impl Node {
     pub(super) fn deliver(&mut self, asker: Asker, question: Question, attempt: Attempt) {
         let Question { push, recipients, payload } = question;
         let full = self.locals.open.len() >= LEGS_MAX;
+        if full {
+            self.count(Count::LegsFull);
+        }
         let (mut answers, mut fresh) = (Vec::new(), Vec::new());
         for user in recipients {
             if full {
@@ -66,6 +69,10 @@ impl Node {
             }
             match self.look(&push, &user, attempt) {
                 Look::Answer(answer) => answers.push((user, answer)),
+                Look::Full => {
+                    self.count(Count::SeenFull);
+                    answers.push((user, Answer::Unknown));
+                }
                 Look::New => fresh.push(user),
                 Look::NewEvicting => {
                     self.count(Count::SeenEvicted);

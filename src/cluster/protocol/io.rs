@@ -217,6 +217,12 @@ pub enum Count {
     OutOfOrder,
     /// Renewals that came after the lease had ended.
     LateRenewal,
+    /// Pushes, and copies of pushes, that found `LEGS_MAX` others in flight.
+    LegsFull,
+    /// Repeated copies that found no room to be remembered: answered "unknown".
+    SeenFull,
+    /// Hellos that could not name all the members that this node counts.
+    KnowsCut,
 }
 
 impl Conn {

@@ -5,7 +5,7 @@ use super::frame::{Body, Frame, Generation, Hello};
 use super::io::{Count, Output};
 use super::peer::{Greeting, Link, Peer, Up};
 use super::rules::Rule;
-use crate::limits::{BEAT_MS, COVER_MS};
+use crate::limits::{BEAT_MS, COVER_MS, LINK_KNOWS_MAX};
 use crate::placement::view::{Incarnation, NodeId};
 
 impl Node {
@@ -22,7 +22,11 @@ impl Node {
         self.out.push(Output::Send(to, Frame { generation, seen: 0, body: Body::Hello(hello) }));
     }
 
-    fn hello(&self) -> Hello {
+    fn hello(&mut self) -> Hello {
+        let knows = self.known();
+        if knows.len() > LINK_KNOWS_MAX {
+            self.count(Count::KnowsCut); // on the wire
+        }
         Hello {
             node: self.me.node_id.clone(),
             incarnation: self.me.incarnation,
@@ -30,7 +34,7 @@ impl Node {
             registered_epoch: self.registered_epoch,
             view_epoch: self.view.epoch(),
             fingerprint: self.fingerprint(),
-            knows: self.known(),
+            knows,
         }
     }
 

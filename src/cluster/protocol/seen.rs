@@ -37,6 +37,8 @@ pub(super) enum Look {
     New,
     /// Deliver it; something younger than [`SEEN_MS`] was forgotten for it.
     NewEvicting,
+    /// Deliver nothing: it could not be remembered, so it is answered "unknown".
+    Full,
     /// Deliver nothing: answer this.
     Answer(Answer),
 }
@@ -71,9 +73,8 @@ impl Seen {
         let entry = (now, key.0.clone(), key.1.clone());
         let mut look = Look::New;
         match attempt {
-            Attempt::Second if now < self.evicted_until || self.pinned.len() >= self.pinned_max => {
-                return Look::Answer(Answer::Unknown);
-            }
+            Attempt::Second if now < self.evicted_until => return Look::Answer(Answer::Unknown),
+            Attempt::Second if self.pinned.len() >= self.pinned_max => return Look::Full,
             Attempt::Second => self.pinned.push_back(entry),
             Attempt::First => {
                 if self.ring.len() >= self.max {
@@ -196,6 +197,11 @@ mod tests {
         assert_eq!(seen.look(&push(9), &user, Attempt::Second, Mono(3)), Look::Answer(Answer::Unknown));
         assert_eq!(seen.look(&push(9), &user, Attempt::Second, Mono(SEEN_MS)), Look::New);
         let full = seen.look(&push(10), &user, Attempt::Second, Mono(SEEN_MS));
-        assert_eq!(full, Look::Answer(Answer::Unknown), "the pinned area is full");
+        assert_eq!(full, Look::Full, "the pinned area is full");
+        assert_eq!(
+            seen.look(&push(11), &user, Attempt::First, Mono(SEEN_MS + 2)),
+            Look::New,
+            "it has its own room"
+        );
     }
 }

@@ -247,3 +247,17 @@ pub(super) const CLUSTER: &[Setting] = &[
         |c| c.cluster.adopt.hook_ms
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_addresses_may_be_adopted() {
+        let listed =
+            |n: usize| (0..n).map(|n| format!("gw-{n}=10.0.0.{n}:10001")).collect::<Vec<_>>().join(",");
+        let most = claims(&(listed(limits::ADOPT_ADDRESSES_MAX) + ",members")).unwrap();
+        assert_eq!((most.0.len(), most.1), (limits::ADOPT_ADDRESSES_MAX, true));
+        assert!(claims(&listed(limits::ADOPT_ADDRESSES_MAX + 1)).is_none());
+    }
+}

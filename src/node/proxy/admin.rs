@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::event::{PollFd, PollFlags};
 
 use crate::limits::{ADMIN_REQUEST_MS, PROXY_ADMIN_MAX};
-use crate::metrics::proxy::{self, ProxyBlock};
+use crate::metrics::proxy::{self, ProxyBlock, ProxyMetric, ProxyTally};
 use crate::rpc::operators;
 use crate::time::Mono;
 
@@ -19,6 +19,8 @@ pub(super) struct Admin {
     listener: TcpListener,
     address: SocketAddr,
     visitors: Vec<Visitor>,
+    tally: ProxyTally,
+    block: Arc<ProxyBlock>,
 }
 
 struct Visitor {
@@ -47,11 +49,17 @@ impl Admin {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address, visitors: Vec::new() })
+        let (tally, block) = Default::default();
+        Ok(Self { listener, address, visitors: Vec::new(), tally, block })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Counts of the main thread.
+    pub(super) fn block(&self) -> &Arc<ProxyBlock> {
+        &self.block
     }
 
     /// What main is to wait for.
@@ -69,6 +77,10 @@ impl Admin {
             match self.listener.accept() {
                 Ok((socket, _)) => {
                     let has_room = self.visitors.len() < PROXY_ADMIN_MAX;
+                    if !has_room {
+                        self.tally.count(ProxyMetric::AdminFull);
+                        self.block.publish(&self.tally);
+                    }
                     if has_room && socket.set_nonblocking(true).is_ok() {
                         let deadline = now.plus_ms(ADMIN_REQUEST_MS);
                         self.visitors.push(Visitor { socket, deadline, received: Vec::new(), answer: None });

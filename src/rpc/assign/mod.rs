@@ -277,16 +277,20 @@ impl Assigner {
         let peer = SocketAddr::new(peer, 0);
         let client = self.proxies.client(peer, Source::Unsaid, head.forwarded_for.as_deref()).ip();
         let rates = self.policy.borrow().rates;
-        let (metric, error, message, after_ms) =
-            match self.pace.borrow_mut().take(clock::now().mono, client, rates) {
-                Ok(()) => return Ok(()),
-                Err(Over::Address(after_ms)) => {
-                    (Metric::AssignAddressRate, "address_rate", "your address asks too often", after_ms)
-                }
-                Err(Over::All(after_ms)) => {
-                    (Metric::AssignRate, "rate", "too many clients ask at once", after_ms)
-                }
-            };
+        let mut pace = self.pace.borrow_mut();
+        let taken = pace.take(clock::now().mono, client, rates);
+        for _ in 0..pace.take_shared() {
+            self.counts.count(Metric::AssignSharedRate);
+        }
+        let (metric, error, message, after_ms) = match taken {
+            Ok(()) => return Ok(()),
+            Err(Over::Address(after_ms)) => {
+                (Metric::AssignAddressRate, "address_rate", "your address asks too often", after_ms)
+            }
+            Err(Over::All(after_ms)) => {
+                (Metric::AssignRate, "rate", "too many clients ask at once", after_ms)
+            }
+        };
         self.counts.count(metric);
         Err(Reply::later(reply::TOO_MANY_REQUESTS, error, message, after_ms))
     }

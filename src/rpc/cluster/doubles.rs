@@ -21,6 +21,8 @@ pub(super) struct Doubles {
     entries: BTreeMap<(Text, Text), Entry>,
     due: VecDeque<(Mono, (Text, Text))>,
     max: usize,
+    /// Forgotten before their time, and not told yet.
+    early: u64,
 }
 
 #[derive(Debug)]
@@ -49,7 +51,7 @@ impl Default for Doubles {
 
 impl Doubles {
     fn with_max(max: usize) -> Self {
-        Self { entries: BTreeMap::new(), due: VecDeque::new(), max }
+        Self { entries: BTreeMap::new(), due: VecDeque::new(), max, early: 0 }
     }
 
     /// Looks a message up for a user, and remembers it if it is to be sent.
@@ -60,6 +62,9 @@ impl Doubles {
             Some(Entry { reached: Some(reached), .. }) => return Once::Had(reached.clone()),
             Some(Entry { reached: None, .. }) => return Once::OnItsWay,
             None => {}
+        }
+        if self.due.len() >= self.max {
+            self.forget_oldest(now);
         }
         self.entries.insert(key.clone(), Entry { since: now, reached: None });
         self.due.push_back((now, key));
@@ -90,15 +95,23 @@ impl Doubles {
     }
 
     fn forget(&mut self, now: Mono) {
-        while let Some((since, _)) = self.due.front()
-            && (now.since_ms(*since) >= DOUBLE_MS || self.due.len() >= self.max)
-        {
-            let Some((since, key)) = self.due.pop_front() else { return };
-            // A later life of the same key has a line of its own.
-            if self.entries.get(&key).is_some_and(|entry| entry.since == since) {
-                self.entries.remove(&key);
-            }
+        while self.due.front().is_some_and(|(since, _)| now.since_ms(*since) >= DOUBLE_MS) {
+            self.forget_oldest(now);
         }
+    }
+
+    fn forget_oldest(&mut self, now: Mono) {
+        let Some((since, key)) = self.due.pop_front() else { return };
+        // A later life of the same key has a line of its own.
+        if self.entries.get(&key).is_some_and(|entry| entry.since == since) {
+            self.entries.remove(&key);
+            self.early += u64::from(now.since_ms(since) < DOUBLE_MS);
+        }
+    }
+
+    /// How many were forgotten before their time since this was asked last.
+    pub(super) fn take_early(&mut self) -> u64 {
+        std::mem::take(&mut self.early)
     }
 }
 
@@ -144,9 +157,14 @@ mod tests {
         let user = Text::from("u");
         let mut doubles = Doubles::with_max(2);
         for (at, message) in (0..).zip(["a", "b", "c"]) {
+            assert_eq!(doubles.take_early(), 0, "{message}");
             assert_eq!(doubles.look(&message.into(), &user, Mono(at)), Once::Send);
         }
+        assert_eq!(doubles.take_early(), 1, "c needs the room of a");
         assert_eq!(doubles.look(&"c".into(), &user, Mono(4)), Once::OnItsWay);
         assert_eq!(doubles.look(&"a".into(), &user, Mono(4)), Once::Send);
+        assert_eq!(doubles.take_early(), 1, "and a that of b");
+        assert_eq!(doubles.look(&"d".into(), &user, Mono(DOUBLE_MS + 4)), Once::Send);
+        assert_eq!(doubles.take_early(), 0, "what is forgotten in its time is not early");
     }
 }

@@ -346,6 +346,9 @@ fn metric_of(count: Count) -> Metric {
         Count::SeenEvicted => Metric::ClusterSeenEvicted,
         Count::OutOfOrder => Metric::ClusterOutOfOrder,
         Count::LateRenewal => Metric::ClusterLateRenewals,
+        Count::LegsFull => Metric::ClusterLegsFull,
+        Count::SeenFull => Metric::ClusterSeenFull,
+        Count::KnowsCut => Metric::ClusterKnowsCut,
     }
 }
 

@@ -133,6 +133,9 @@ impl Mesh {
         for _ in &had {
             self.shared.exchange.count(Metric::ClusterDoubles);
         }
+        for _ in 0..doubles.take_early() {
+            self.shared.exchange.count(Metric::ClusterDoublesForgotten);
+        }
         (fresh, had)
     }
 

@@ -1,5 +1,7 @@
 //! How this node stands among others, in words for operators: what `/readyz` adds, and the JSON of `GET /v1/cluster`.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::{Mesh, source_name};
@@ -9,6 +11,7 @@ use crate::limits::CLUSTER_CLASH_MS;
 use crate::placement::Algorithm;
 use crate::placement::view::{Incarnation, Member, MemberState, NodeId};
 use crate::shard::clock;
+use crate::time::Mono;
 
 /// What it means that a node is not linked, and what to do; its name follows.
 const MISSED: &str = "pushes are not complete; if it is dead for good: pinion forget ";
@@ -206,10 +209,7 @@ impl Mesh {
             Some(why) => format!("not linked to {id} ({why}): {MISSED}{id}"),
             None => format!("not linked to {id}: {MISSED}{id}"),
         }));
-        let now = clock::now().mono;
-        let clashes = shared.clashes.borrow();
-        let recent = clashes.values().filter(|(_, at)| now.since_ms(*at) < CLUSTER_CLASH_MS);
-        lines.extend(recent.map(|(why, _)| why.clone()));
+        lines.extend(recent_clashes(&shared.clashes.borrow(), clock::now().mono));
         let (lists, own) = (shared.config.source == MembershipSource::Static, node.placement().fingerprint());
         let said = shared.said.borrow();
         for id in node.linked() {
@@ -228,6 +228,12 @@ impl Mesh {
     }
 }
 
+/// Peers of which two processes were seen within `CLUSTER_CLASH_MS`, in words.
+fn recent_clashes(clashes: &BTreeMap<NodeId, (String, Mono)>, now: Mono) -> Vec<String> {
+    let recent = clashes.values().filter(|(_, at)| now.since_ms(*at) < CLUSTER_CLASH_MS);
+    recent.map(|(why, _)| why.clone()).collect()
+}
+
 /// One line each, as in `/readyz`.
 fn remark(lines: Vec<String>) -> String {
     lines.into_iter().map(|line| format!("cluster: {line}\n")).collect()
@@ -244,5 +250,20 @@ fn algorithm_text(algorithm: &Algorithm) -> String {
     match algorithm {
         Algorithm::Rendezvous => "rendezvous".to_owned(),
         Algorithm::OpenImRing(keys) => format!("ring {}", keys.text()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_processes_of_one_name_are_spoken_of_for_so_long() {
+        let seen = |name: &str, at| (NodeId::new(name).unwrap(), (format!("two are named {name}"), Mono(at)));
+        let clashes = BTreeMap::from([seen("a", 1_000), seen("b", 1_001)]);
+        let said = |ms| recent_clashes(&clashes, Mono(1_000 + ms));
+        assert_eq!(said(CLUSTER_CLASH_MS - 1), ["two are named a", "two are named b"]);
+        assert_eq!(said(CLUSTER_CLASH_MS), ["two are named b"], "the other one was seen later");
+        assert!(said(CLUSTER_CLASH_MS + 1).is_empty());
     }
 }

@@ -69,6 +69,7 @@ impl Inner {
         guests.retain(|id, guest| !guest.is_stopped() || id == from);
         if !guests.contains_key(from) && guests.len() >= LINK_GUESTS_MAX {
             let text = format!("{}, and dials too many such nodes", unknown(own, from));
+            self.counts.refused.add(1);
             return Status::new(code::RESOURCE_EXHAUSTED, text);
         }
         let guest = Target::new(from.clone(), at.to_owned(), Duty::Once);

@@ -126,6 +126,9 @@ impl Run {
         let shut = rustix::net::shutdown(&pair.client, Shutdown::Write).is_ok();
         self.tally.count(outcome);
         self.give_back(place);
+        if told && shut && !may_linger {
+            self.tally.count(ProxyMetric::LingeringFull);
+        }
         if !(told && shut && may_linger) {
             return self.remove(id);
         }

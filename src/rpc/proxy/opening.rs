@@ -316,3 +316,25 @@ fn start_dial(address: SocketAddr, plan: &Plan) -> Result<(OwnedFd, bool), Errno
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_was_not_reached_comes_last_for_so_long_and_then_one_tries_it() {
+        let (node, connect_ms) = (NodeId::new("a").unwrap(), 70);
+        let mut avoided = Avoided::default();
+        let mut is = |at| avoided.is(&node, Mono(at), connect_ms);
+        assert!(!is(0), "nothing is known of it");
+        avoided.add(&node, Mono(0));
+        let mut is = |at| avoided.is(&node, Mono(at), connect_ms);
+        assert!(is(PROXY_AVOID_MS - 1));
+        assert!(!is(PROXY_AVOID_MS), "one tries it");
+        assert!(
+            is(PROXY_AVOID_MS) && is(PROXY_AVOID_MS + connect_ms - 1),
+            "the others wait for what he finds"
+        );
+        assert!(!is(PROXY_AVOID_MS + connect_ms));
+    }
+}

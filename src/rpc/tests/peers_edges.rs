@@ -154,7 +154,9 @@ fn nodes_that_ask_to_be_dialled_are_bounded() {
             let status = b.links.knocked(&name(n), "c.example:1");
             assert!(status.code == 5 && status.message.contains("b dials c"), "{n}: {status:?}");
         }
+        assert_eq!(b.count_of(Metric::PeerRefused), 0);
         let one_more = b.links.knocked(&id("d"), "d.example:1");
+        assert_eq!(b.count_of(Metric::PeerRefused), 1);
         assert!(one_more.code == 8 && one_more.message.contains("too many such nodes"), "{one_more:?}");
         assert_eq!(b.links.knocked(&name(0), "c.example:1").code, 5, "who is there already stays");
         // The attempts have ended in vain: there is room.

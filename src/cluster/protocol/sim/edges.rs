@@ -1,23 +1,25 @@
 //! What happens at the limits of the router (`limits::routing`), on one node that is fed by hand.
 
-use super::super::frame::{Body, Copy, Frame, Generation, Hello, PushId};
+use super::super::frame::{Answer, Attempt, Body, Copy, Frame, Generation, Hello, PushId};
 use super::super::io::{Count, Input, Mail, Output, Push, Reason};
 use super::super::peer::Up;
-use super::super::{Fence, Identity, Node};
+use super::super::{Fence, Identity, Node, Views};
 use crate::ids::{ShardId, Text};
-use crate::limits::{BEATS_MAX, LAST_GONE_MS, LAST_MS, LEGS_MAX, ORDER_WAITING_MAX, PROMISES_MAX};
+use crate::limits::{
+    BEATS_MAX, LAST_GONE_MS, LAST_MS, LEGS_MAX, LINK_KNOWS_MAX, ORDER_WAITING_MAX, PROMISES_MAX,
+};
 use crate::placement::view::{Epoch, Incarnation, Member, MemberState, NodeId, View, Weight};
 use crate::placement::{Algorithm, Fingerprint};
 use crate::time::{Mono, Now, UnixMs};
 
-const NOW: Now = Now { mono: Mono(1_000_000), unix: UnixMs(1_000_000) };
-const LINK: Generation = Generation { dialler: Incarnation(1), count: 1, acceptor: Incarnation(1) };
+pub const NOW: Now = Now { mono: Mono(1_000_000), unix: UnixMs(1_000_000) };
+pub const LINK: Generation = Generation { dialler: Incarnation(1), count: 1, acceptor: Incarnation(1) };
 
-fn id(name: &str) -> NodeId {
+pub fn id(name: &str) -> NodeId {
     NodeId::new(name).unwrap()
 }
 
-fn view(epoch: u64, names: &[&str], weight: u32) -> View {
+pub fn view(epoch: u64, names: &[&str], weight: u32) -> View {
     let member = |name: &&str| {
         let mut member = Member::new(id(name));
         if *name == "b" {
@@ -28,11 +30,11 @@ fn view(epoch: u64, names: &[&str], weight: u32) -> View {
     View::new(Epoch(epoch), names.iter().map(member).collect())
 }
 
-fn strict(lease_until: Mono) -> Node {
+pub fn strict(lease_until: Mono) -> Node {
     Node::new(Identity { fence: Fence::Strict, ..identity() }, lease_until)
 }
 
-fn identity() -> Identity {
+pub fn identity() -> Identity {
     Identity {
         node_id: id("a"),
         incarnation: Incarnation(1),
@@ -44,13 +46,13 @@ fn identity() -> Identity {
 }
 
 /// Node `a` in the view of these, and by its placement.
-fn node(names: &[&str]) -> Node {
+pub fn node(names: &[&str]) -> Node {
     let mut node = Node::new(identity(), Mono(u64::MAX));
     show(&mut node, view(1, names, 100));
     node
 }
 
-fn show(node: &mut Node, view: View) -> Vec<Output> {
+pub fn show(node: &mut Node, view: View) -> Vec<Output> {
     let epoch = view.epoch();
     let mut out = node.handle(NOW, Input::View(view));
     let residents = Vec::new();
@@ -59,7 +61,7 @@ fn show(node: &mut Node, view: View) -> Vec<Output> {
 }
 
 /// A link with `b` that is up.
-fn link(node: &mut Node) {
+pub fn link(node: &mut Node) {
     node.handle(NOW, Input::Opened(id("b")));
     let hello = Hello {
         node: id("b"),
@@ -78,12 +80,12 @@ fn from_b(node: &mut Node, body: Body) -> Vec<Output> {
     node.handle(NOW, Input::Frame(id("b"), Frame { generation: LINK, seen: 0, body }))
 }
 
-fn push(node: &mut Node, ticket: u64, recipients: &[Text]) -> Vec<Output> {
+pub fn push(node: &mut Node, ticket: u64, recipients: &[Text]) -> Vec<Output> {
     let payload = bytes::Bytes::new();
     node.handle(NOW, Input::Push(Push { ticket, recipients: recipients.to_vec(), payload }))
 }
 
-fn homed(node: &Node, at: &str) -> Vec<Text> {
+pub fn homed(node: &Node, at: &str) -> Vec<Text> {
     let names = (0..).map(|n| Text::from(format!("u{n}")));
     names.filter(|user| node.placement().home(user) == Some(&id(at))).take(2).collect()
 }
@@ -124,7 +126,8 @@ fn one_push_more_than_may_be_in_flight_is_refused() {
         assert!(out.iter().any(|output| matches!(output, Output::Mail(Mail::Deliver { .. }))), "{ticket}");
     }
     let out = push(&mut node, 1 << 40, &["u".into()]);
-    assert!(matches!(out.as_slice(), [Output::Refused(ticket)] if *ticket == 1 << 40), "{out:?}");
+    let [Output::Count(Count::LegsFull), Output::Refused(ticket)] = out.as_slice() else { panic!("{out:?}") };
+    assert_eq!(*ticket, 1 << 40);
 }
 
 #[test]
@@ -144,11 +147,49 @@ fn a_home_that_gathers_too_much_says_that_it_does_not_know() {
         };
         out.iter().filter_map(of).next()
     };
+    let full = |out: &[Output]| out.iter().any(|output| matches!(output, Output::Count(Count::LegsFull)));
     for leg in 0..LEGS_MAX as u64 {
-        assert_eq!(replies(&from_b(&mut node, route(leg))), None, "{leg} waits for its answers");
+        let out = from_b(&mut node, route(leg));
+        assert!(replies(&out).is_none() && !full(&out), "{leg} waits for its answers");
     }
-    let verdicts = replies(&from_b(&mut node, route(1 << 40))).expect("an answer at once");
+    let out = from_b(&mut node, route(1 << 40));
+    assert!(full(&out), "{out:?}");
+    let verdicts = replies(&out).expect("an answer at once");
     assert!(!verdicts[0].complete && verdicts[0].unaccounted == [id("a")], "{verdicts:?}");
+}
+
+#[test]
+fn a_holder_with_too_many_copies_says_that_it_does_not_know() {
+    let mut node = node(&["a", "b"]);
+    link(&mut node);
+    let deliver = |leg| {
+        let push = PushId { node: id("b"), incarnation: Incarnation(1), number: leg };
+        let copy = Copy { leg, push, recipients: vec!["u".into()], payload: bytes::Bytes::new() };
+        Body::Deliver { copy, attempt: Attempt::First }
+    };
+    for leg in 0..LEGS_MAX as u64 {
+        let out = from_b(&mut node, deliver(leg));
+        assert!(matches!(out.as_slice(), [Output::Mail(Mail::Deliver { .. })]), "{leg}: {out:?}");
+    }
+    let out = from_b(&mut node, deliver(1 << 40));
+    let [Output::Count(Count::LegsFull), Output::Send(_, Frame { body, .. })] = out.as_slice() else {
+        panic!("{out:?}")
+    };
+    let answers = vec![("u".into(), Answer::Unknown)];
+    assert_eq!(*body, Body::DeliverReply { leg: 1 << 40, answers });
+}
+
+#[test]
+fn a_hello_that_cannot_name_all_is_counted() {
+    let names: Vec<String> = (0..LINK_KNOWS_MAX).map(|n| format!("b{n:04}")).collect();
+    let names: Vec<&str> = std::iter::once("a").chain(names.iter().map(String::as_str)).collect();
+    for (members, cut) in [(LINK_KNOWS_MAX, 0), (LINK_KNOWS_MAX + 1, 1)] {
+        let mut node = Node::new(identity(), Mono(u64::MAX)).with_views(Views::OwnLists);
+        show(&mut node, view(1, &names[..members], 100));
+        let out = node.handle(NOW, Input::Opened(id("b0000")));
+        let counted = out.iter().filter(|output| matches!(output, Output::Count(Count::KnowsCut)));
+        assert_eq!(counted.count(), cut, "{members}");
+    }
 }
 
 #[test]
@@ -169,7 +210,7 @@ fn a_push_that_finds_no_room_to_wait_goes_out_of_order_and_is_counted() {
     assert!(out.iter().any(|output| matches!(output, Output::Mail(Mail::Deliver { .. }))), "it goes");
 }
 
-fn at(ms: u64) -> Now {
+pub fn at(ms: u64) -> Now {
     Now { mono: NOW.mono.plus_ms(ms), ..NOW }
 }
 

@@ -201,6 +201,9 @@ impl World {
             }
         }
         self.did("split");
+        if ways < 2 {
+            self.did("one way");
+        }
     }
 
     /// A long time with the same faults, in which everything else works.

@@ -64,6 +64,8 @@ pub struct Host {
     floor: u64,
     /// In place of the models in `shards`, if there are any.
     pub hubs: Vec<RealShard>,
+    /// Clients of hubs who left while the process did not run.
+    pub left: Vec<u64>,
 }
 
 #[derive(Default)]
@@ -169,6 +171,7 @@ impl Host {
             rate,
             floor: 0,
             hubs: Vec::new(),
+            left: Vec::new(),
         };
         host.node.lease.until = host.lease_end(world_now);
         host

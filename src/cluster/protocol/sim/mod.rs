@@ -19,12 +19,14 @@ mod logins;
 mod mutations;
 mod quiet;
 mod real;
+mod real_walks;
 mod reroute;
 mod scripts;
 #[cfg(feature = "gateway")] // for the clock of its thread
 mod settle;
 mod source;
 mod strict;
+mod times;
 mod truth;
 mod wire;
 mod world;

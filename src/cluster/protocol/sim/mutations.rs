@@ -36,7 +36,7 @@ fn breaks(seed: u64, profile: Profile, rule: Rule) -> Option<String> {
     None
 }
 
-fn is_found(rule: Rule, profile: Profile) {
+pub fn is_found(rule: Rule, profile: Profile) {
     for seed in 0..WALKS_MAX {
         if let Some(violation) = breaks(seed, profile, rule) {
             return println!("without {rule:?}: {} walk {seed}, {violation}", profile.name);

@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 
 use super::super::io::{Input, Mail};
 use super::host::{Client, Deed, Host, SHARDS, ShardMail};
-use super::world::{Profile, Shards, World};
-use super::{FLIPS, MIXED, seeds, walk};
+use super::world::World;
 use crate::cluster::protocol::frame::{Device, Key};
-use crate::cluster::protocol::rules::Rules;
 use crate::hub::cluster::{ClusterMail, ClusterNews, ConnNumber, Login as Asked};
 use crate::hub::login_policy::LoginPolicy;
 use crate::hub::mail::{
@@ -134,8 +132,12 @@ impl Host {
         number
     }
 
-    /// The client's socket ends.
+    /// The client's socket ends. A process that does not run hears of it when it goes on.
     pub fn hub_close(&mut self, number: u64, world: u64) -> Vec<Deed> {
+        if self.asleep_until.is_some() || self.closing_until.is_some() {
+            self.left.push(number);
+            return self.conns.remove(&number).map(|_| Deed::Closed(number)).into_iter().collect();
+        }
         let (now, index) = (self.now(world), usize::from(ConnNumber(number).shard().0));
         if let Some(conn) = self.hubs[index].sockets.get(&number) {
             let conn = *conn;
@@ -147,6 +149,9 @@ impl Host {
     /// The clocks of the hubs; their clients are alive.
     pub fn hub_tick(&mut self, world: u64) -> Vec<Deed> {
         let (now, mut deeds) = (self.now(world), Vec::new());
+        for number in std::mem::take(&mut self.left) {
+            deeds.extend(self.hub_close(number, world));
+        }
         for index in 0..self.hubs.len() {
             let RealShard { hub, sockets, .. } = &mut self.hubs[index];
             for conn in
@@ -379,11 +384,14 @@ fn key_of(mail: &HubMail) -> Option<Key> {
 }
 
 impl World {
-    /// Time has passed for the hubs of a host.
+    /// Time has passed for the hubs of a host. One that has just woken may read its mail first.
     pub fn tick_hubs(&mut self, i: usize) {
+        if self.host(i).hubs.is_empty() || (self.host(i).woke_at == Some(self.now) && self.below(2) == 0) {
+            return;
+        }
         let (now, host) = (self.now, self.host_mut(i));
         let floor = ShardMail::Floor(host.node.floor());
-        if !host.hubs.is_empty() && host.node.floor() > host.told_floor {
+        if host.node.floor() > host.told_floor {
             host.told_floor = host.node.floor();
             host.shards.iter_mut().for_each(|shard| shard.inbox.push_back(floor.clone()));
         }
@@ -424,67 +432,4 @@ impl World {
             host.hubs.iter_mut().for_each(|shard| shard.fault = fault);
         }
     }
-}
-
-/// Walks of each profile unless `PINION_SIM_SEEDS` says otherwise.
-const WALKS: u64 = 100;
-const REAL: Profile = Profile { name: "real mixed", nodes: 3, steps: 120, shards: Shards::Hubs, ..MIXED };
-const REAL_FLIPS: Profile =
-    Profile { name: "real flips", users: 4, steps: 120, shards: Shards::Hubs, ..FLIPS };
-
-fn hubs_keep_it(profile: Profile) {
-    let (mut verdicts, mut complete) = (0, 0);
-    for seed in seeds(WALKS) {
-        let (world, violation) = walk(seed, profile, Rules::default());
-        assert_eq!(violation, None, "profile {}, PINION_SIM_SEED={seed}", profile.name);
-        verdicts += world.truth.verdicts;
-        complete += world.truth.complete;
-    }
-    println!("{}: {complete} of {verdicts} verdicts complete", profile.name);
-}
-
-#[test]
-fn nothing_is_lost_with_real_hubs() {
-    hubs_keep_it(REAL);
-}
-
-#[test]
-fn nothing_is_lost_with_real_hubs_when_views_flip() {
-    hubs_keep_it(REAL_FLIPS);
-}
-
-/// A planted fault is found within so many walks.
-fn is_found(fault: Fault) {
-    for seed in 0..WALKS {
-        let mut world = World::new(seed, REAL_FLIPS, Rules::default());
-        for step in 0..REAL_FLIPS.steps {
-            world.plant(fault);
-            world.step();
-            world.check();
-            if let Some(violation) = world.truth.violation.take() {
-                return println!("{fault:?}: walk {seed}, step {step}: {violation}");
-            }
-        }
-        world.plant(fault);
-        world.come_to_rest();
-        if let Some(violation) = world.truth.violation.take() {
-            return println!("{fault:?}: walk {seed}, at rest: {violation}");
-        }
-    }
-    panic!("{fault:?} is not found in {WALKS} walks");
-}
-
-#[test]
-fn a_shard_that_does_not_ask_is_found() {
-    is_found(Fault::RegistersWithoutAsking);
-}
-
-#[test]
-fn a_shard_that_forgets_who_has_gone_is_found() {
-    is_found(Fault::ForgetsGone);
-}
-
-#[test]
-fn a_shard_that_ends_nobody_is_found() {
-    is_found(Fault::IgnoresKicks);
 }
