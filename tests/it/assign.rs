@@ -340,7 +340,7 @@ fn a_static_cluster_with_openims_ring_is_handed_out_too() {
     let list = ["--members", members.to_str().unwrap(), "--assign-listen", "127.0.0.1:0"];
     let node = ["--cluster-source", "static", "--cluster-node-id", "gw-0"];
     let gateway = Gateway::start(&[&list[..], &node, &["--cluster-placement", "ring {node_id}:88"]].concat());
-    let mut asker = Asker::new(assign_address(gateway.banner_line("assign")));
+    let mut asker = Asker::new(gateway.banner_address("assign"));
     let found =
         eventually("the node", || Some(asker.ask("GET", ASK, "")).filter(|found| found.status == 200));
     assert_eq!(found.json()["nodes"][0], json!({"url": "ws://gw-0.it/", "node": "gw-0"}));
