@@ -26,12 +26,15 @@ BACK_SECONDS = 60
 # What a node accepts per second in the drain; a tenth of the clients, so that a mass disconnect is refused.
 ACCEPTS_PER_SECOND = max(20, CLIENTS // 10)
 PUSH_SECONDS = 8
+# HAProxy asks each second, and twice before it believes.
+JUDGED_SECONDS = 4
 # Longer than the lease of `nodes` (4 s).
 STOPPED_SECONDS = 5
 
 
 def run(checks, _gateway, _api):
     behind_nginx(checks)
+    behind_haproxy(checks)
     drained(checks)
 
 
@@ -103,6 +106,30 @@ def behind_nginx(checks):
 
         checks.run(f"{name}: a push to any node reaches all, exactly once", reached)
         checks.run(f"{name}: a node is drained under native SDKs", drained)
+
+
+def behind_haproxy(checks):
+    """While etcd is away `/readyz` says 503 on all nodes at once, and who comes is let in all the same."""
+    name = "cluster behind haproxy"
+    flags = ["--websocket-proxies", "127.0.0.1", "--websocket-proxy-protocol", "required"]
+    with contextlib.ExitStack() as opened:
+        fleet = opened.enter_context(Fleet(*flags, relays=False))
+
+        def without_etcd():
+            for _ in range(3):
+                fleet.add()
+            fleet.await_ready()
+            plain, _ = opened.enter_context(front("haproxy", fleet.running()))
+            fleet.etcd.stop()
+            until(lambda: not any(node.ready() for node in fleet.running()), lambda: "a node is ready without a lease")
+            end = time.monotonic() + JUDGED_SECONDS
+            until(lambda: time.monotonic() >= end, lambda: "", JUDGED_SECONDS + 10)
+            crowd = opened.enter_context(Crowd())
+            crowd.add(crowd_of(12, lambda _client: ("127.0.0.1", plain)))
+            until(lambda: crowd.opened() == 12, lambda: f"{crowd.opened()} of 12 clients, {refusals(crowd)}")
+            assert not any(node.ready() for node in fleet.running()), "etcd came back by itself"
+
+        checks.run(f"{name}: who comes while etcd is away is let in", without_etcd)
 
 
 def probe(fleet, crowd):

@@ -60,7 +60,8 @@ def front(name, gateways):
     for number, gateway in enumerate(gateways, start=11):
         there, health = urlsplit(gateway.websocket), urlsplit(gateway.http)
         # The gateways of the test share a machine, so each has a port of its own for its health.
-        text = re.sub(rf"(gateway\d )10\.0\.0\.{number}:10001", rf"\g<1>{there.netloc} port {health.port}", text)
+        asked = f"addr {health.hostname} port {health.port}"
+        text = re.sub(rf"(gateway\d )10\.0\.0\.{number}:10001", rf"\g<1>{there.netloc} {asked}", text)
         text = text.replace(f"10.0.0.{number}:10001", there.netloc)
     for old, new in [
         ("listen 10001 ", f"listen 127.0.0.1:{plain} "),
