@@ -179,6 +179,11 @@ impl Proxy {
         eventually("the proxy's end", || self.child.try_wait().unwrap())
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Descriptors that the process holds.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
