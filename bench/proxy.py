@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """pinion proxy beside nginx and HAProxy: what an idle pair, a relayed message and a handshake cost.
 
-    bench/proxy.py [--quick] [--rounds N] [--pairs N] [--pinion PATH] [--only NAME,..] [--json FILE]
+    bench/proxy.py [--quick] [--rounds N] [--pairs N] [--pinion PATH] [--only NAME,..] [--calls] [--json FILE]
 
 Each subject runs with one thread on CPU 0; clients and the member behind it, both in this script, run on CPU 1. One
-round measures each subject once, in turn (A B C, A B C, ..); printed are median and spread (least to most) over the
-rounds. CPU is user and system time of all processes of the subject, from /proc; memory is their PSS, as the slope between
-no pair and all pairs, so what a subject costs empty does not count. Kernel memory of the sockets is the same for all and
-is not in it. A message is 100 bytes and small enough to be moved at once; none of the three parses it.
+round measures each subject once, in turn, beginning with another one each time (A B C, B C A, ..); printed are median and
+spread (least to most) over the rounds. CPU is user and system time of all processes of the subject, from /proc; memory is
+their PSS, as the slope between no pair and all pairs, so what a subject costs empty does not count. Kernel memory of the
+sockets is the same for all and is not in it. A message is 100 bytes and small enough to be moved at once; none of the
+three parses it.
+
+With --calls relayed messages are told in system calls that strace counts, instead of CPU and wall time, which it spoils.
 
 `direct` is the physical bound: the same clients on the member itself, with nothing between. It has no CPU of its own;
 its wall times are what the machine, the clients and the member take, and no proxy can be below them.
@@ -185,6 +188,35 @@ class Subject:
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
+class Calls:
+    """System calls of a subject from now on, by kind."""
+
+    KINDS = {"recvfrom": "receives", "recvmsg": "receives", "read": "receives", "readv": "receives",
+             "sendto": "sends", "sendmsg": "sends", "write": "sends", "writev": "sends",
+             "epoll_wait": "waits", "epoll_pwait": "waits", "epoll_pwait2": "waits"}
+
+    def __init__(self, subject):
+        self.report = os.path.join(subject.dir, "calls")
+        command = ["strace", "-c", "-f", "-U", "calls,name", "-o", self.report]
+        for pid in subject.pids():
+            command += ["-p", str(pid)]
+        self.strace = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        for _ in subject.pids():
+            said = self.strace.stderr.readline()
+            if "attached" not in said:
+                sys.exit(f"strace: {said}")
+
+    def end(self):
+        self.strace.send_signal(signal.SIGINT)
+        self.strace.communicate()
+        found = dict.fromkeys(("receives", "sends", "waits", "other calls"), 0)
+        for line in open(self.report):
+            words = line.split()
+            if len(words) == 2 and words[0].isdigit() and words[1] != "total":
+                found[self.KINDS.get(words[1], "other calls")] += int(words[0])
+        return found
+
+
 def receive(peer, n):
     left = n
     while left:
@@ -220,9 +252,15 @@ def measure(subject, args):
 
     def timed(what, unit, messages, work):
         """CPU of the subject and wall time for `work`, a message of it."""
+        counted = args.calls and unit == "relayed message"
+        calls = Calls(subject) if own and counted else None
         cpu, start = subject.cpu_s(), time.monotonic()
         done = work()
         wall = time.monotonic() - start
+        if counted:
+            kinds = calls.end() if calls else dict.fromkeys(("receives", "sends", "waits", "other calls"))
+            found.update({f"{what}, {kind} per {unit}": own and n / messages for kind, n in kinds.items()})
+            return done
         found[f"{what}, us CPU per {unit}"] = own and (subject.cpu_s() - cpu) / messages * 1e6
         found[f"{what}, us wall per {unit}"] = wall / messages * 1e6
         return done
@@ -267,7 +305,7 @@ def cell(values):
     """Median and spread of the rounds."""
     if None in values:
         return "-"
-    digits = 0 if statistics.median(values) >= 100 else 1
+    digits = 0 if statistics.median(values) >= 100 else 3 if 0 < max(values) < 2 else 1
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
@@ -290,6 +328,7 @@ def main():
     parser.add_argument("--settle", type=float, default=2.0)
     parser.add_argument("--pinion", default="target/release/pinion")
     parser.add_argument("--only", default="direct,pinion,nginx,haproxy")
+    parser.add_argument("--calls", action="store_true", help="count system calls instead (needs strace)")
     parser.add_argument("--json")
     args = parser.parse_args()
     if args.quick:
@@ -310,7 +349,8 @@ def main():
     found, commands = {name: [] for name in names}, {}
     try:
         for number in range(args.rounds):
-            for name in names:
+            turn = number % len(names)
+            for name in names[turn:] + names[:turn]:
                 behind = listener.getsockname()[1]
                 subject = Direct(behind) if name == "direct" else Subject(name, args.pinion, behind)
                 commands[name] = subject.command

@@ -1,16 +1,18 @@
-//! System calls of a shard per frame, by engine: counted from outside, by `strace` on the shard's thread alone.
+//! System calls of a shard per frame, by engine, and of a thread of the proxy per message: counted from outside, by
+//! `strace` on that thread alone.
 //!
 //! The shard is held in a planted stall while the frames come, so that they all wait when it turns again: the count
 //! does not depend on who of client and shard is faster. Without `strace`, or where it may not attach, this prints
 //! SKIPPED.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tungstenite::Message;
 
+use crate::harness::proxy::{Proxy, Puppet};
 use crate::harness::{Client, Gateway, eventually};
 
 /// Clients, and so frames: not so many that the first are silent for too long while a slow machine logs in the last.
@@ -59,8 +61,8 @@ impl Counter {
 }
 
 /// The thread with this name.
-fn thread_of(gateway: &Gateway, name: &str) -> u32 {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", gateway.id())).unwrap();
+fn thread_of(process: u32, name: &str) -> u32 {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let named = |task: &std::fs::DirEntry| {
         std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
     };
@@ -103,7 +105,7 @@ fn count(engine: &str, driver: &str) -> Option<(Calls, Calls)> {
     ]);
     let names: Vec<String> = (0..FRAMES).map(|n| format!("u{n}")).collect();
     let mut clients: Vec<Client> = names.iter().map(|name| gateway.connect(name, 7)).collect();
-    let shard = thread_of(&gateway, "shard0");
+    let shard = thread_of(gateway.id(), "shard0");
     let counter = Counter::attach(shard)?;
     let before = frames_in(&gateway);
     while_it_stalls(&gateway, || {
@@ -126,11 +128,12 @@ fn sum(calls: &Calls, names: &[&str]) -> usize {
     names.iter().filter_map(|name| calls.get(*name)).sum()
 }
 
+const RECEIVES: [&str; 2] = ["recvfrom", "recvmsg"];
+const SENDS: [&str; 2] = ["sendto", "sendmsg"];
+
 /// Ticks and wake-ups while the clients read are part of the totals, so these are printed and the kinds are asserted.
 #[test]
 fn the_ring_engine_makes_no_call_per_frame_and_the_task_engine_one() {
-    const RECEIVES: [&str; 2] = ["recvfrom", "recvmsg"];
-    const SENDS: [&str; 2] = ["sendto", "sendmsg"];
     for (engine, driver) in [("ring", "io_uring"), ("task", "io_uring"), ("task", "epoll")] {
         if driver == "io_uring"
             && let Err(why) = pinion::shard::probe_ring_engine()
@@ -147,4 +150,32 @@ fn the_ring_engine_makes_no_call_per_frame_and_the_task_engine_one() {
         let expected = engine == "task";
         assert_eq!(per_frame, (expected, expected), "{engine} on {driver}: {received:?} {sent:?}");
     }
+}
+
+/// A message waits for the one before it, so no two are moved at once. Waits are printed only: some are for the counts
+/// that are published as time goes by.
+#[test]
+fn the_proxy_makes_one_receive_and_one_send_per_message_and_no_other_move() {
+    const PAIRS: usize = 10;
+    const ROUNDS: usize = 20;
+    const MESSAGES: usize = 2 * PAIRS * ROUNDS;
+    let member = Puppet::new();
+    let proxy = Proxy::start(&member.line("a"), &["--threads", "1"]);
+    let pairs: Vec<_> = (0..PAIRS).map(|_| member.pair(&proxy)).collect();
+    proxy.until_level("pairs", PAIRS as f64); // what an opening reads is behind us
+    let Some(counter) = Counter::attach(thread_of(proxy.id(), "proxy-0")) else { return };
+    for _ in 0..ROUNDS {
+        for (client, far) in &pairs {
+            for (mut from, mut to) in [(client, far), (far, client)] {
+                let mut came = [0; 100];
+                from.write_all(&[7; 100]).unwrap();
+                to.read_exact(&mut came).unwrap();
+            }
+        }
+    }
+    proxy.until("moves_total", "copy", (MESSAGES + PAIRS) as f64); // with the answers that opened them
+    let calls = counter.end();
+    println!("proxy: {calls:?} for {MESSAGES} messages");
+    assert_eq!((sum(&calls, &RECEIVES), sum(&calls, &SENDS)), (MESSAGES, MESSAGES), "{calls:?}");
+    assert_eq!(sum(&calls, &["splice", "read", "write", "readv", "writev", "epoll_ctl"]), 0, "{calls:?}");
 }
