@@ -54,6 +54,8 @@ pub(super) struct Admin {
 pub(super) type Answer = (StatusCode, &'static str, String);
 
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+/// The query of `GET /readyz` by which a balancer asks for clients alone.
+const FOR_CLIENTS: &str = "clients";
 
 /// Accepts until the listener is shut down.
 pub(super) async fn accept(listener: StdTcpListener, admin: Rc<Admin>, turns: Turns) {
@@ -168,7 +170,7 @@ impl Admin {
                 let query = request.uri().query().unwrap_or_default();
                 verbs::answer(self, (verb, request.method()), query).await
             }
-            None => self.state(path),
+            None => self.state(path, request.uri().query()),
         }
     }
 
@@ -182,10 +184,9 @@ impl Admin {
         (status, TEXT, denial.text().to_owned())
     }
 
-    /// Why the node should get no new clients.
-    fn not_ready(&self) -> Option<String> {
+    /// Why the node should get no new clients, or no calls either; `among_others` is the same of the cluster.
+    fn not_ready(&self, among_others: Option<String>) -> Option<String> {
         let why = self.readiness.not_ready(clock::now().mono);
-        let among_others = self.mesh.as_ref().and_then(Mesh::not_ready);
         // While the node starts both are said: it may be starting since it waits for others.
         let why = match (why, among_others) {
             (Some(why), Some(more)) => Some(why + &more),
@@ -194,17 +195,27 @@ impl Admin {
         why.or_else(|| self.exchange.lacks_upstream())
     }
 
+    /// `GET /readyz`, for balancers. Asked with `?clients` it is 200 also without a lease, which all nodes lose at once
+    /// when the source of the membership is away: each serves on, and nobody is to be turned away for it.
+    fn ready(&self, query: Option<&str>) -> Answer {
+        let mesh = self.mesh.as_ref();
+        let lack = mesh.and_then(Mesh::not_ready);
+        let is_lasting = query != Some(FOR_CLIENTS) || mesh.is_some_and(|mesh| mesh.waits().is_some());
+        let (why, remark) = if is_lasting { (lack, None) } else { (None, lack) };
+        match self.not_ready(why) {
+            None => {
+                let remarks = mesh.map(Mesh::remarks).unwrap_or_default();
+                (StatusCode::OK, TEXT, "ready\n".to_owned() + &remark.unwrap_or_default() + &remarks)
+            }
+            Some(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, why),
+        }
+    }
+
     /// What is open to everybody.
-    fn state(&self, path: &str) -> Answer {
+    fn state(&self, path: &str, query: Option<&str>) -> Answer {
         match path {
             "/healthz" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
-            "/readyz" => match self.not_ready() {
-                None => {
-                    let remarks = self.mesh.as_ref().map(Mesh::remarks).unwrap_or_default();
-                    (StatusCode::OK, TEXT, "ready\n".to_owned() + &remarks)
-                }
-                Some(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, why),
-            },
+            "/readyz" => self.ready(query),
             "/metrics" => match exposition::text(&self.registry) {
                 Ok(text) => (StatusCode::OK, exposition::CONTENT_TYPE, text),
                 Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),

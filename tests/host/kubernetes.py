@@ -74,7 +74,7 @@ def settings(name):
     wait = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod["terminationGracePeriodSeconds"] > wait + drain + 6, "killed in the middle of a drain"
     equal(container["livenessProbe"]["httpGet"]["path"], "/healthz", "what a restart cures")
-    equal(container["readinessProbe"]["httpGet"]["path"], "/readyz", "what takes it out of service")
+    equal(container["readinessProbe"]["httpGet"]["path"], "/readyz?clients", "what takes it out of service")
 
 
 def resources(name):

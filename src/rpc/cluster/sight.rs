@@ -154,7 +154,7 @@ impl Mesh {
     }
 
     /// Why clients are not accepted yet; `None`: they are.
-    pub(super) fn waits(&self) -> Option<String> {
+    pub(in crate::rpc) fn waits(&self) -> Option<String> {
         let driver = self.shared.driver.borrow();
         if driver.opened() {
             return None;

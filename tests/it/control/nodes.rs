@@ -53,8 +53,12 @@ impl Waiting {
     }
 
     fn readyz(&self) -> Option<String> {
+        self.get("/readyz")
+    }
+
+    fn get(&self, path: &str) -> Option<String> {
         let mut socket = TcpStream::connect(self.http).ok()?;
-        write!(socket, "GET /readyz HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n").ok()?;
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n").ok()?;
         let mut text = String::new();
         socket.read_to_string(&mut text).ok()?;
         Some(text)
@@ -83,6 +87,7 @@ fn a_second_gateway_of_a_name_is_not_ready_names_both_and_takes_over_from_a_dead
     await_readyz(&first, 200, "ready\n");
     let second = Waiting::start(&address);
     let said = eventually("what is wrong", || second.readyz().filter(|text| text.contains("is taken")));
+    assert!(second.get("/readyz?clients").is_some_and(|text| text.starts_with("HTTP/1.1 503 ")));
     assert!(said.starts_with("HTTP/1.1 503 ") && said.contains(&format!(" at {};", first.grpc)), "{said}");
     await_readyz(&first, 200, "ready\n");
     drop(first);
@@ -104,6 +109,9 @@ fn a_gateway_whose_etcd_is_replaced_says_what_to_do_and_serves_on() {
     front.open(other.0.address);
     let said = await_readyz(&gateway, 503, "etcd is another cluster than the one this node registered in");
     assert!(said.contains("the lease has ended") && said.contains("tuning/cluster.md"), "{said}");
+    // A balancer must not turn clients away for it.
+    let (status, text) = gateway.get("/readyz?clients").unwrap();
+    assert!(status == 200 && text.starts_with("ready\ncluster: the lease has ended"), "{status} {text}");
     assert_eq!(gateway.metrics().sum("pinion_cluster_source_foreign", &[]), 1.0);
     assert!(gateway.logs().contains("restart the nodes one after the other"), "{}", gateway.logs());
     gateway.push("bob", &["alice"], "still here");
