@@ -235,7 +235,7 @@ impl World {
         let pairs: Vec<(usize, usize)> = pairs.filter(|(new, other)| new != other).collect();
         for (new, other) in pairs {
             let still = |i: usize| self.slots[i].host.is_some() && self.is_awake(i);
-            if !still(new) || !still(other) || self.node(new).stage != Stage::Joining {
+            if !still(new) || !still(other) || self.node(new).fit_epoch.is_some() {
                 continue;
             }
             let lists = |a: usize, b: usize| self.host(a).lists(&self.slots[b].id);
@@ -262,7 +262,7 @@ impl World {
         for new in self.awake() {
             for other in self.awake() {
                 let both = new != other && self.is_awake(new) && self.is_awake(other);
-                if !both || self.node(new).stage != Stage::Joining || !self.are_acquainted(new, other) {
+                if !both || self.node(new).fit_epoch.is_some() || !self.are_acquainted(new, other) {
                     continue;
                 }
                 let id = &self.slots[other].id;
