@@ -1,6 +1,7 @@
 //! Membership as the router sees it: views and the shards' switch, who is accounted for, the barrier, the lease, fence
 //! and forget (M2 to M11, S1).
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::frame::Known;
@@ -104,6 +105,13 @@ impl Node {
         self.strays.recheck = true;
     }
 
+    /// The operator says that it has ended, and under lists also that nobody comes back under its name out of reach.
+    pub(super) fn forgotten(&mut self, node: &NodeId, incarnation: Incarnation) {
+        let peer = self.peers.entry(node.clone()).or_default();
+        peer.forgotten = peer.forgotten.max(Some(incarnation));
+        self.proven_gone(node, incarnation);
+    }
+
     /// A peer says goodbye.
     pub(super) fn proven_gone_by_itself(&mut self, from: &NodeId) {
         if let Some(greeting) = self.peers.get(from).and_then(|peer| peer.greeted) {
@@ -144,8 +152,12 @@ impl Node {
                 self.promise(&peer);
             }
         }
+        // Under lists: who has ended, and is named by others all the same, is not to be waited for again.
+        let knows = self.peers.values().flat_map(|peer| &peer.knows);
+        let named: BTreeSet<NodeId> = knows.map(|known| known.node.clone()).collect();
         self.peers.retain(|id, peer| {
-            self.view.member(id).is_some() || peer.greeted.is_some() || !matches!(peer.link, Link::Down)
+            let linked = peer.greeted.is_some() || !matches!(peer.link, Link::Down);
+            linked || self.view.member(id).is_some() || (peer.gone.is_some() && named.contains(id))
         });
         self.strays.recheck = true;
     }
@@ -189,7 +201,11 @@ impl Node {
         if greeted {
             return true;
         }
-        let gone = peer.and_then(|peer| peer.gone).is_some_and(|gone| gone >= member.incarnation);
+        let gone = peer.and_then(|peer| peer.gone).filter(|gone| *gone >= member.incarnation);
+        // A list knows of names, not of lives: the next one need not wait for this node if it does not reach it.
+        let by_word = gone <= peer.and_then(|peer| peer.forgotten);
+        let names_stay = self.views == Views::OwnLists && self.rules.hold(Rule::NamesStayAccounted);
+        let gone = gone.is_some() && (by_word || !names_stay);
         let later = self.fit_epoch.is_some_and(|fit| member.first_epoch > fit);
         let cannot_have_passed =
             self.views == Views::Ordered && (later || !self.rules.hold(Rule::ExactNewcomer));

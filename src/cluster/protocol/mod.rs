@@ -242,7 +242,7 @@ impl Node {
             Input::Marks(marks) => self.say_marks(&marks),
             Input::Push(push) => self.accept(push),
             Input::Delivered { leg, results } => self.delivered(leg, results),
-            Input::Forget(node, incarnation) => self.proven_gone(&node, incarnation),
+            Input::Forget(node, incarnation) => self.forgotten(&node, incarnation),
             Input::Drain => self.drain(),
             Input::Serve => self.serve(),
             Input::Emptied => self.emptied(),

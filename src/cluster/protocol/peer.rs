@@ -21,6 +21,8 @@ pub(super) struct Peer {
     pub(super) knows: Vec<Known>,
     /// Incarnations up to this one are proven to be gone.
     pub(super) gone: Option<Incarnation>,
+    /// Incarnations up to this one are so by the operator's word.
+    pub(super) forgotten: Option<Incarnation>,
     pub(super) link: Link,
     /// The newest generation that the peer dialled.
     pub(super) newest: Option<Generation>,

@@ -12,6 +12,9 @@ pub(super) enum Rule {
     JoinBarrier,
     /// Under lists, whom those know that it greets is greeted as well (M5, D3).
     GreetingsClosed,
+    /// Under lists, a name that is listed is accounted for though its last life has ended, unless the operator has said
+    /// so: the next one may be out of reach, and need not wait (M4, M5).
+    NamesStayAccounted,
     /// Draining and joining members are greeted as well (M5, D1).
     DrainingGreeted,
     /// A greeting counts for one incarnation (M5, D2).

@@ -62,10 +62,8 @@ impl World {
                 let host = self.host(holder);
                 let known = accounted.contains(&host.id) || doomed.contains(&host.id);
                 if host.registered().next().is_some() && !known {
-                    return Some(format!(
-                        "{:?} is fit and does not account for {:?}",
-                        self.slots[fit].id, host.id
-                    ));
+                    let (fit_id, why) = (&self.slots[fit].id, self.explain(fit));
+                    return Some(format!("{fit_id:?} is fit and does not account for {:?}; {why}", host.id));
                 }
             }
         }

@@ -76,7 +76,7 @@ pub fn link(node: &mut Node) {
     assert_eq!(node.linked().count(), 1);
 }
 
-fn from_b(node: &mut Node, body: Body) -> Vec<Output> {
+pub fn from_b(node: &mut Node, body: Body) -> Vec<Output> {
     node.handle(NOW, Input::Frame(id("b"), Frame { generation: LINK, seen: 0, body }))
 }
 

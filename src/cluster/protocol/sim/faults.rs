@@ -67,6 +67,9 @@ impl World {
     }
 
     pub fn start(&mut self, i: usize) {
+        if !self.may_start(i) {
+            return;
+        }
         let id = self.slots[i].id.clone();
         let epoch = self.source.join(&id);
         let clock = (self.below(1_000_000), 9_901 + self.below(199), self.profile.fence);
@@ -75,7 +78,11 @@ impl World {
         if let Some(rules) = self.login_rules() {
             host.take_hubs(rules, Some(host.id.clone()));
         }
-        self.slots[i].host = Some(host);
+        self.slots[i].life = host.incarnation;
+        match self.lists {
+            Some(_) => self.start_listed(i, host),
+            None => self.slots[i].host = Some(host),
+        }
     }
 
     pub fn cut_some(&mut self) {
@@ -93,6 +100,9 @@ impl World {
 
     /// What the watchers of the source see of this slot.
     fn lose(&mut self, i: usize) {
+        if self.lists.is_some() {
+            return; // nobody watches anybody
+        }
         let id = self.slots[i].id.clone();
         let until = self.slots[i].host.as_ref().map_or(self.slots[i].leased_until, |host| host.leased_until);
         let lost = self.source.records.get(&id).is_some_and(|record| record.state == MemberState::Lost);
@@ -104,6 +114,9 @@ impl World {
     }
 
     pub fn flip_some(&mut self) {
+        if self.lists.is_some() {
+            return self.list_some();
+        }
         let ids: Vec<NodeId> = self.source.records.keys().cloned().collect();
         if let Some(id) = self.pick(&ids) {
             let how = self.below(2);
@@ -178,9 +191,10 @@ impl World {
         self.slots.iter().filter_map(|slot| slot.host.as_ref()).filter(doomed).map(|h| h.id.clone()).collect()
     }
 
-    /// Whether the source has the record of this life.
+    /// Whether the source has the record of this life. Lists know of no lives.
     pub fn is_listed(&self, host: &Host) -> bool {
-        self.source.records.get(&host.id).is_some_and(|own| own.incarnation == host.incarnation)
+        let own = self.source.records.get(&host.id);
+        self.lists.is_some() || own.is_some_and(|own| own.incarnation == host.incarnation)
     }
 
     /// Frames between two nodes, or from and to one, stand; or all go again.
@@ -233,7 +247,7 @@ impl World {
 
     fn hold(&mut self) {
         for i in self.awake() {
-            let newest = self.source.newest().cloned().unwrap();
+            let newest = self.views_of(i).last().cloned().unwrap();
             if self.host(i).viewed < newest.epoch() && self.below(2) == 0 {
                 self.show(i, newest);
             }

@@ -6,6 +6,7 @@ use super::super::frame::{Class, Conn, Device, Key, TokenMarks, TokenName};
 use super::super::io::{Input, Login, Mail, Resident};
 use super::super::placed::Placed;
 use super::super::{Fence, Identity, Node};
+use super::lists::Listed;
 use super::real::RealShard;
 use crate::cluster::protocol::rules::Rules;
 use crate::hub::cluster::ConnNumber;
@@ -62,6 +63,8 @@ pub struct Host {
     rate: u64,
     /// Of the shards' key giver.
     floor: u64,
+    /// Its list, where each node has one.
+    pub listed: Listed,
     /// In place of the models in `shards`, if there are any.
     pub hubs: Vec<RealShard>,
     /// Clients of hubs who left while the process did not run.
@@ -170,6 +173,7 @@ impl Host {
             offset,
             rate,
             floor: 0,
+            listed: Listed::default(),
             hubs: Vec::new(),
             left: Vec::new(),
         };

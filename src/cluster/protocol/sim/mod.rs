@@ -15,6 +15,7 @@ mod check;
 mod edges;
 mod faults;
 mod host;
+mod lists;
 mod logins;
 mod mutations;
 mod quiet;
@@ -36,7 +37,7 @@ use std::collections::BTreeMap;
 use super::Fence;
 use super::io::Count;
 use super::rules::Rules;
-use world::{Profile, Shards, World};
+use world::{Members, Profile, Shards, World};
 
 /// Walks of each profile unless `PINION_SIM_SEEDS` says otherwise.
 const SEEDS: u64 = 400;
@@ -52,6 +53,7 @@ const MIXED: Profile = Profile {
     steps: 300,
     long_jumps: 6,
     shards: Shards::Model,
+    members: Members::Source,
     fence: Fence::Report,
     weights: [40, 14, 18, 4, 7, 6, 10, 5, 1, 6, 2, 1, 2, 1, 1, 1, 1, 0, 0, 0],
 };
@@ -99,6 +101,14 @@ const STRICT: Profile = Profile {
     steps: 150,
     fence: Fence::Strict,
     weights: [40, 14, 18, 4, 8, 7, 10, 5, 1, 6, 1, 1, 4, 2, 2, 1, 1, 2, 3, 4],
+    ..MIXED
+};
+/// Each node has a list of its own, edited and reloaded while nodes come and go.
+const LISTS: Profile = Profile {
+    name: "lists",
+    nodes: 4,
+    members: Members::Lists,
+    weights: [40, 14, 18, 4, 9, 8, 12, 5, 1, 6, 2, 2, 5, 0, 0, 6, 2, 0, 0, 0],
     ..MIXED
 };
 
@@ -174,6 +184,12 @@ fn nothing_is_lost_when_leases_end() {
 #[test]
 fn nothing_is_lost_when_nodes_leave() {
     nothing_is_lost(LEAVES, SEEDS, &["goodbye", "goodbye lost", "goodbye without deletion"]);
+}
+
+#[test]
+fn nothing_is_lost_under_lists_of_each_node() {
+    let deeds = ["edit", "reload", "taken off", "uncounted", "goodbye", "goodbye lost"];
+    nothing_is_lost(LISTS, SEEDS / 4 * 3, &deeds);
 }
 
 #[test]

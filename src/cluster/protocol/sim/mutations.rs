@@ -4,7 +4,7 @@
 use super::super::rules::{Rule, Rules};
 use super::host::Slip;
 use super::world::{Profile, World};
-use super::{CHURN, FLIPS, LEASES, LEAVES, MIXED, PAUSES, STRICT, walk};
+use super::{CHURN, FLIPS, LEASES, LEAVES, LISTS, MIXED, PAUSES, STRICT, walk};
 
 /// Whose profile is worth choosing.
 const RARE: [Rule; 10] = [
@@ -75,6 +75,7 @@ needed! {
     placements_are_kept_until_promises_are_acked: TrimAfterAck in FLIPS;
     only_empty_records_are_forgotten: ForgetOnlyEmpty in STRICT;
     isolated_nodes_fence: FencesItself in STRICT;
+    newcomers_pass_the_barrier_under_lists: JoinBarrier in LISTS;
 }
 
 /// What only shows when everything has come to rest.

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use super::super::frame::{Conn, Key};
 use super::super::io::Count;
+use super::lists::Ended;
 use super::world::World;
 use crate::ids::Text;
-use crate::placement::view::MemberState;
 
 impl World {
     /// So many quarters of a second without a fault.
@@ -20,7 +20,7 @@ impl World {
             }
             self.end_naps();
             for i in self.awake() {
-                let newest = self.source.newest().cloned().unwrap();
+                let newest = self.views_of(i).last().cloned().unwrap();
                 if self.host(i).viewed < newest.epoch() {
                     self.show(i, newest);
                 }
@@ -68,7 +68,10 @@ impl World {
     pub fn come_to_rest(&mut self) {
         self.rest(12); // who must fence, does
         let back = self.below(2) == 0;
-        for i in 0..self.slots.len() {
+        if self.lists.is_some() {
+            self.end_of_lists(if back { Ended::ComeBack } else { Ended::AreTakenOff });
+        }
+        for i in (0..self.slots.len()).filter(|_| self.lists.is_none()).collect::<Vec<_>>() {
             if self.slots[i].host.is_none() && self.source.records.contains_key(&self.slots[i].id) {
                 if back {
                     self.start(i);
@@ -81,7 +84,7 @@ impl World {
         self.rest(56);
         self.check();
         self.check_directory();
-        if self.source.records.values().any(|record| record.state == MemberState::Active) {
+        if self.somebody_is_home() {
             self.check_pushes();
             self.check_policy();
             self.check_newest();
@@ -119,7 +122,7 @@ impl World {
     }
 
     /// Why a node is not what it should be at rest.
-    fn explain(&self, i: usize) -> String {
+    pub fn explain(&self, i: usize) -> String {
         let node = self.node(i);
         let state = |i: usize| {
             let (host, node) = (self.host(i), self.node(i));
@@ -140,7 +143,9 @@ impl World {
         let links: Vec<String> = node
             .peers
             .iter()
-            .map(|(id, p)| format!("{id:?} {:?} {:?} cover {:?} {:?}", p.greeted, p.gone, p.cover, p.link))
+            .map(|(id, p)| {
+                format!("{id:?} {:?} gone {:?} cover {:?} {:?}", p.greeted, p.gone, p.cover, p.link)
+            })
             .collect();
         format!("waits for {awaited:?}, registering {}; {states:#?}; links {links:#?}", node.registering)
     }

@@ -10,12 +10,13 @@ use super::super::io::{Count, Input, Output, OwnRecord, Push};
 use super::super::rules::Rules;
 use super::super::{Fence, Node};
 use super::host::{Deed, Host, SHARDS, TTL_MS};
+use super::lists::Lists;
 use super::source::Source;
 use super::truth::Truth;
 use super::wire::{Lane, Notice, Wire, name};
 use crate::ids::Text;
 use crate::limits::FENCE_CLOSE_MS;
-use crate::placement::view::{Epoch, Incarnation, MemberState, NodeId, View};
+use crate::placement::view::{Incarnation, MemberState, NodeId, View};
 use crate::random::draw;
 
 /// What the adversary is fond of.
@@ -29,9 +30,19 @@ pub struct Profile {
     /// Of 20 steps of time so many are long.
     pub long_jumps: u64,
     pub shards: Shards,
+    pub members: Members,
     pub fence: Fence,
     /// Weights of the events, in the order of [`World::step`].
     pub weights: [u64; 20],
+}
+
+/// Where views come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Members {
+    /// One source for all.
+    Source,
+    /// A list of each node (`lists`).
+    Lists,
 }
 
 /// What stands for the shards of a node.
@@ -57,6 +68,7 @@ pub struct Slot {
     pub host: Option<Host>,
     /// Of its last life.
     pub leased_until: u64,
+    pub life: Incarnation,
 }
 
 pub struct World {
@@ -65,6 +77,8 @@ pub struct World {
     pub profile: Profile,
     pub rules: Rules,
     pub source: Source,
+    /// In place of the source, if there are any.
+    pub lists: Option<Lists>,
     pub slots: Vec<Slot>,
     pub wire: Wire,
     pub truth: Truth,
@@ -80,13 +94,19 @@ impl World {
     pub fn new(seed: u64, profile: Profile, rules: Rules) -> Self {
         let mut state = seed.wrapping_mul(0x5851_f42d_4c95_7f2d) ^ 0x1234_5678;
         let nodes = 2 + draw(&mut state) % (profile.nodes - 1);
-        let slot = |i: u64| Slot { id: NodeId::new(&format!("n{i}")).unwrap(), host: None, leased_until: 0 };
+        let slot = |i: u64| Slot {
+            id: NodeId::new(&format!("n{i}")).unwrap(),
+            host: None,
+            leased_until: 0,
+            life: Incarnation(0),
+        };
         let mut world = Self {
             state,
             now: 100_000,
             profile,
             rules,
             source: Source::default(),
+            lists: (profile.members == Members::Lists).then(|| Lists::new(usize::try_from(nodes).unwrap())),
             slots: (0..nodes).map(slot).collect(),
             wire: Wire::default(),
             truth: Truth::default(),
@@ -271,9 +291,9 @@ impl World {
 
     fn view_some(&mut self) {
         let Some(i) = self.pick(&self.awake()) else { return };
-        let oldest = self.host(i).viewed.max(Epoch(self.host(i).incarnation.0 - 1));
+        let oldest = self.host(i).viewed;
         let newer: Vec<View> =
-            self.source.history.iter().filter(|view| view.epoch() > oldest).cloned().collect();
+            self.views_of(i).iter().filter(|view| view.epoch() > oldest).cloned().collect();
         let newest = newer.last().cloned().filter(|_| self.below(3) > 0);
         if let Some(view) = newest.or_else(|| self.pick(&newer)) {
             self.show(i, view);
@@ -281,6 +301,7 @@ impl World {
     }
 
     pub fn show(&mut self, i: usize, view: View) {
+        self.meet_the_unlisted();
         self.host_mut(i).viewed = view.epoch();
         self.feed(i, Input::View(view));
     }
@@ -299,7 +320,8 @@ impl World {
             let peer = self.node(low).peers.get(&self.slots[high].id);
             peer.is_none_or(|peer| matches!(peer.link, super::super::peer::Link::Down))
         };
-        pairs.filter(|&(low, high)| low < high && self.is_awake(low) && down(low, high)).collect()
+        let pairs = pairs.filter(|&(low, high)| low < high && self.is_awake(low) && down(low, high));
+        pairs.filter(|&(low, high)| self.are_acquainted(low, high)).collect()
     }
 
     pub fn dial(&mut self, low: usize, high: usize) {
@@ -317,6 +339,7 @@ impl World {
 
     /// Time passes; of 100 hosts so many are too late for their tick.
     pub fn advance(&mut self, ms: u64, late: u64) {
+        self.meet_all();
         self.now += ms;
         self.end_naps();
         for i in self.awake() {
@@ -333,7 +356,7 @@ impl World {
     pub fn renew(&mut self, i: usize) {
         let now = self.now;
         let host = self.slots[i].host.as_mut().unwrap();
-        if host.cut_off || host.leased_until > now + TTL_MS * 6 / 10 {
+        if self.lists.is_some() || host.cut_off || host.leased_until > now + TTL_MS * 6 / 10 {
             return;
         }
         host.leased_until = now + TTL_MS;
@@ -427,6 +450,7 @@ impl World {
                 self.truth.judge(ticket, &verdicts, &doomed);
             }
             Output::Refused(ticket) => self.truth.refused(ticket),
+            Output::Record(state) if self.lists.is_some() => drop(self.order_listed(i, state)),
             Output::Record(state) => self.source.record(&id, incarnation, state),
             Output::Register(state) => {
                 if let Some(epoch) = self.source.register(&id, incarnation, state) {
