@@ -84,7 +84,7 @@ impl Host {
         self.listed.views.push(View::new(epoch, members));
     }
 
-    /// Whom it dials or asks to be dialled: those of its file, read or about to be, and those of whom greeted nodes know.
+    /// Whom it dials or asks to be dialled: those of its file, read or not, and those of whom greeted nodes know.
     fn knows(&self, other: &NodeId) -> bool {
         self.listed.views.last().is_some_and(|view| view.member(other).is_some())
             || self.node.acquaintances().any(|(_, Known { node, .. })| node == other)
@@ -253,7 +253,7 @@ impl World {
         }
     }
 
-    /// Before a view is shown: whoever starts from a list without a node that runs has been reached by that one. Nothing
+    /// Before a view is shown: whoever starts from a list without a node that runs was reached by that one. Nothing
     /// in the product waits for it (A5 asks it of the operator).
     pub fn meet_the_unlisted(&mut self) {
         if self.lists.is_none() {

@@ -7,9 +7,9 @@ use super::world::{Profile, Shards, World};
 use super::{FLIPS, MIXED, PAUSES, STRICT, nothing_is_lost};
 
 /// Walks of each profile unless `PINION_SIM_SEEDS` says otherwise.
-const WALKS: u64 = 70;
+const WALKS: u64 = 60;
 /// As [`WALKS`], of profiles with long times in them.
-const LONG_WALKS: u64 = 30;
+const LONG_WALKS: u64 = 20;
 /// Within which a fault is found.
 const WALKS_WITH_FAULT: u64 = 100;
 
