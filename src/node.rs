@@ -84,6 +84,21 @@ pub enum Failure {
     Stalled(ShardId),
 }
 
+/// Why there is no dispatcher, or no proxy.
+#[derive(Debug)]
+pub enum StartFault {
+    /// The input is wrong.
+    Input(String),
+    /// The system says no.
+    System(String),
+}
+
+impl From<String> for StartFault {
+    fn from(why: String) -> Self {
+        Self::System(why)
+    }
+}
+
 /// A shard, seen from the main thread.
 struct Shard {
     address: ShardAddress,

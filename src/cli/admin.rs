@@ -13,7 +13,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
 use super::client::dial;
-use super::{EXIT_USAGE, fail};
+use super::{EXIT_USAGE, fail, output};
 use crate::limits::{ADMIN_ANSWER_BYTES, ADMIN_ANSWER_MS};
 
 /// Where the admin port is, and what it may want to see.
@@ -137,6 +137,15 @@ pub(super) fn escaped(user: &str) -> String {
 /// The end of a command that got no answer.
 pub(super) fn give_up(failed: &Failed) -> ExitCode {
     fail(EXIT_USAGE, &failed.to_string())
+}
+
+/// Prints the answer as it came, or why there is none.
+pub(super) fn tell(answer: Result<String, Failed>) -> ExitCode {
+    match answer {
+        Ok(text) => output::print(&text),
+        Err(failed) => return give_up(&failed),
+    };
+    ExitCode::SUCCESS
 }
 
 /// Waits before the next question.

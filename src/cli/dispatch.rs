@@ -6,12 +6,11 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command};
 
 use super::banner::reachable;
-use super::{EXIT_FAILED, EXIT_USAGE, args, fail, load_from, output, version};
+use super::{args, load_from, not_started, output, version};
 use crate::config::machine::raise_open_files;
 use crate::config::{Config, Loaded, SETTINGS, Sources};
-use crate::node::Logging;
 use crate::node::dispatch::Dispatch;
-use crate::node::proxy::StartFault;
+use crate::node::{Logging, StartFault};
 
 const ABOUT: &str = "\
 Tell clients which gateway to dial (the assign API), without being one.
@@ -86,8 +85,7 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
     }
     match serve(&loaded, sources) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(StartFault::Input(why)) => fail(EXIT_USAGE, &why),
-        Err(StartFault::System(why)) => fail(EXIT_FAILED, &why),
+        Err(fault) => not_started(&fault),
     }
 }
 

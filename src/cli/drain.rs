@@ -81,11 +81,7 @@ pub(super) fn adopt(matches: &ArgMatches) -> ExitCode {
         Some(node) => gateway.post(&format!("/v1/adopt{release}?node={}", escaped(node))),
         None => gateway.get("/v1/adopt"),
     };
-    match answer {
-        Ok(text) => output::print(&text),
-        Err(failed) => return give_up(&failed),
-    };
-    ExitCode::SUCCESS
+    admin::tell(answer)
 }
 
 /// Of `GET /v1/cluster`.
@@ -111,11 +107,7 @@ pub(super) fn forget(matches: &ArgMatches) -> ExitCode {
         let life = life.map_or(0, |life| life.greeted.unwrap_or(life.incarnation));
         gateway.post(&format!("/v1/forget?node={}&incarnation={life}", escaped(node)))
     });
-    match answer {
-        Ok(text) => output::print(&text),
-        Err(failed) => return give_up(&failed),
-    };
-    ExitCode::SUCCESS
+    admin::tell(answer)
 }
 
 fn wait(matches: &ArgMatches, gateway: &Gateway, first: DrainView) -> ExitCode {

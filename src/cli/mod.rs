@@ -39,6 +39,7 @@ use clap::ArgMatches;
 
 use crate::config::machine::Machine;
 use crate::config::{self, Loaded, Sources};
+use crate::node::StartFault;
 use crate::shard::clock;
 
 /// The input was wrong.
@@ -128,6 +129,14 @@ fn draw_key() -> [u64; 2] {
     use std::hash::BuildHasher;
     let state = std::hash::RandomState::new();
     [state.hash_one(1_u8), state.hash_one(2_u8)]
+}
+
+/// As [`fail`], of a process that is no gateway.
+fn not_started(fault: &StartFault) -> ExitCode {
+    match fault {
+        StartFault::Input(why) => fail(EXIT_USAGE, why),
+        StartFault::System(why) => fail(EXIT_FAILED, why),
+    }
 }
 
 /// Says on standard error what is wrong and gives the code to end with.

@@ -47,11 +47,7 @@ pub(super) fn log_level(matches: &ArgMatches) -> ExitCode {
         Some(text) => gateway.post(&format!("/v1/log-level?directives={}", escaped(text))),
         None => gateway.get("/v1/log-level"),
     };
-    match answer {
-        Ok(text) => output::print(&text),
-        Err(failed) => return give_up(&failed),
-    };
-    ExitCode::SUCCESS
+    admin::tell(answer)
 }
 
 fn shown(changes: &Changes) -> String {

@@ -7,14 +7,14 @@ use std::process::ExitCode;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
-use super::{EXIT_FAILED, EXIT_USAGE, args, draw_key, fail, load_from, output, version};
+use super::{EXIT_FAILED, EXIT_USAGE, args, draw_key, fail, load_from, not_started, output, version};
 use crate::cluster::members::Scheme;
 use crate::config::levels::Levels;
 use crate::config::machine::{Machine, raise_open_files, refuse_huge_pages};
 use crate::config::{Config, LogConfig, SETTINGS, Sources, UserNames, layout};
 use crate::limits;
 use crate::node::Logging;
-use crate::node::proxy::{Proxy, ProxyConfig, ProxyFacts, StartFault};
+use crate::node::proxy::{Proxy, ProxyConfig, ProxyFacts};
 use crate::rpc::proxy::Relay;
 use crate::shard::Buffers;
 use crate::wire::proxy::Version;
@@ -258,8 +258,7 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
     }
     let proxy = match Proxy::start(config.clone(), files, draw_key()) {
         Ok(proxy) => proxy,
-        Err(StartFault::Input(why)) => return fail(EXIT_USAGE, &why),
-        Err(StartFault::System(why)) => return fail(EXIT_FAILED, &why),
+        Err(fault) => return not_started(&fault),
     };
     output::print(&banner(&config, proxy.facts(), files));
     let ended = proxy.run();

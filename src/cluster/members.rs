@@ -244,6 +244,14 @@ impl Homes {
 }
 
 impl Scheme {
+    /// That of nodes which place users so.
+    pub fn of(placement: &Algorithm) -> Self {
+        match placement {
+            Algorithm::Rendezvous => Self::Rendezvous,
+            Algorithm::OpenImRing(_) => Self::OpenImRing,
+        }
+    }
+
     /// As the file has it.
     pub fn name(self) -> &'static str {
         match self {

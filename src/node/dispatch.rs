@@ -13,10 +13,9 @@ use crossbeam_channel::TryRecvError;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::onlooker::{self, Onlooker};
-use super::proxy::StartFault;
 use super::signals::Signals;
 use super::supervisor::Supervisor;
-use super::{Logging, bind_fault, choose_driver, claim, is_end, openim, roster};
+use super::{Logging, StartFault, bind_fault, choose_driver, claim, is_end, openim, roster};
 use crate::config::machine::Machine;
 use crate::config::member_file::MemberFile;
 use crate::config::policy::{RpcPolicy, TlsFiles};

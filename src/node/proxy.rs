@@ -15,9 +15,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use self::admin::Admin;
-use super::bind_fault;
 use super::onlooker::{self, Onlooker};
 use super::signals::Signals;
+use super::{StartFault, bind_fault};
 use crate::admission::{Admission, AdmissionLimits};
 use crate::cluster::members::Scheme;
 use crate::config::{ClusterConfig, OpenimConfig};
@@ -27,7 +27,6 @@ use crate::limits::{
     PROXY_REREAD_MS, PROXY_THREAD_FILES_MAX,
 };
 use crate::metrics::proxy::{ProxyBlock, ProxyMetric};
-use crate::placement::Algorithm;
 use crate::rpc::proxy::members::{Source, Watcher};
 use crate::rpc::proxy::routes::Routes;
 use crate::rpc::proxy::{Order, Plan, ProxyThread, Relay, ThreadStart};
@@ -91,21 +90,6 @@ pub struct ProxyFacts {
     pub from: String,
     /// Members in placement, and how many of them have an address.
     pub members: (usize, usize),
-}
-
-/// Why there is no proxy, or no dispatcher.
-#[derive(Debug)]
-pub enum StartFault {
-    /// The input is wrong.
-    Input(String),
-    /// The system says no.
-    System(String),
-}
-
-impl From<String> for StartFault {
-    fn from(why: String) -> Self {
-        Self::System(why)
-    }
 }
 
 /// A running proxy.
@@ -321,10 +305,7 @@ fn source(config: &ProxyConfig) -> Result<(Source, String), StartFault> {
             return Err(StartFault::Input(what.to_owned()));
         }
     };
-    let placed = match config.cluster.placement {
-        Algorithm::Rendezvous => Scheme::Rendezvous,
-        Algorithm::OpenImRing(_) => Scheme::OpenImRing,
-    };
+    let placed = Scheme::of(&config.cluster.placement);
     if is_watched && let Some(scheme) = config.scheme.filter(|scheme| *scheme != placed) {
         let what = format!(
             "--placement {} is how --members places, and --cluster-placement says {}: users would have other homes \

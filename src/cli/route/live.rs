@@ -115,8 +115,7 @@ fn read(text: &str) -> Result<Seen, String> {
     let mut members = answer.members;
     // As `Placement` orders the members of a ring, where of equal points the last one counts.
     members.sort_by(|a, b| (a.node_id.len(), &a.node_id).cmp(&(b.node_id.len(), &b.node_id)));
-    let scheme = if algorithm == Algorithm::Rendezvous { Scheme::Rendezvous } else { Scheme::OpenImRing };
-    let mut list = MemberList { scheme, members: Vec::new() };
+    let mut list = MemberList { scheme: Scheme::of(&algorithm), members: Vec::new() };
     for member in members {
         let node_id = &member.node_id;
         let hashed = match &algorithm {
