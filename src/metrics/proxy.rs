@@ -133,6 +133,9 @@ impl ProxyBlock {
     }
 }
 
+/// Of [`text`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// All blocks in Prometheus' text format 0.0.4, each with the value of its label `thread`.
 pub fn text<'a>(blocks: impl Iterator<Item = (String, &'a ProxyBlock)> + Clone) -> String {
     let mut out = String::new();

@@ -123,8 +123,15 @@ impl Exchange {
 
     /// Adds one to a counter.
     pub(super) fn count(&self, metric: Metric) {
-        self.state.borrow_mut().router.tally().count(metric);
-        self.stir();
+        self.add(metric, 1);
+    }
+
+    /// Adds to a counter; nothing is nothing.
+    pub(super) fn add(&self, metric: Metric, n: u64) {
+        if n > 0 {
+            self.state.borrow_mut().router.tally().add(metric, n);
+            self.stir();
+        }
     }
 
     /// Sets a gauge.

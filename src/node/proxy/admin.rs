@@ -38,9 +38,6 @@ enum State {
     Done,
 }
 
-/// Of [`proxy::text`].
-const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 /// The counts of all threads by name.
 type Blocks<'a> = &'a [(String, Arc<ProxyBlock>)];
 
@@ -93,8 +90,12 @@ impl Admin {
                 }
             }
         }
-        let metrics =
-            || Ok((CONTENT_TYPE, proxy::text(blocks.iter().map(|(name, block)| (name.clone(), &**block)))));
+        let metrics = || {
+            Ok((
+                proxy::CONTENT_TYPE,
+                proxy::text(blocks.iter().map(|(name, block)| (name.clone(), &**block))),
+            ))
+        };
         let answer = |received: &[u8]| operators::judge(received, readiness, metrics);
         self.visitors.retain_mut(|visitor| visitor.deadline > now && visitor.serve(&answer) == State::Waits);
     }

@@ -279,9 +279,7 @@ impl Assigner {
         let rates = self.policy.borrow().rates;
         let mut pace = self.pace.borrow_mut();
         let taken = pace.take(clock::now().mono, client, rates);
-        for _ in 0..pace.take_shared() {
-            self.counts.count(Metric::AssignSharedRate);
-        }
+        self.counts.add(Metric::AssignSharedRate, pace.take_shared());
         let (metric, error, message, after_ms) = match taken {
             Ok(()) => return Ok(()),
             Err(Over::Address(after_ms)) => {
@@ -335,9 +333,13 @@ impl Known {
 
 impl Counts {
     fn count(&self, metric: Metric) {
+        self.add(metric, 1);
+    }
+
+    fn add(&self, metric: Metric, n: u64) {
         match self {
-            Self::Thread(exchange) => exchange.count(metric),
-            Self::Own(tally) => tally.borrow_mut().count(metric),
+            Self::Thread(exchange) => exchange.add(metric, n),
+            Self::Own(tally) => tally.borrow_mut().add(metric, n),
         }
     }
 

@@ -48,8 +48,9 @@ impl Heard {
             if age < HEARD_MS && self.due.len() < self.max {
                 break;
             }
-            let oldest = self.due.pop_front();
-            oldest.iter().for_each(|(_, message)| drop(self.messages.take(message)));
+            if let Some((_, oldest)) = self.due.pop_front() {
+                self.messages.remove(&oldest);
+            }
             early += u64::from(age < HEARD_MS);
         }
         if self.messages.insert(message.clone()) {
@@ -79,9 +80,7 @@ impl Mesh {
         let Some(message) = message_id(msg_data) else { return };
         let now = clock::now().mono;
         let mut heard = self.shared.heard.borrow_mut();
-        for _ in 0..heard.remember(&message, now) {
-            self.shared.exchange.count(Metric::ClusterHeardForgotten);
-        }
+        self.shared.exchange.add(Metric::ClusterHeardForgotten, heard.remember(&message, now));
         let users = self.of_other_nodes(results);
         if users.is_empty() || !heard.may_look(now) {
             return;

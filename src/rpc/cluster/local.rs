@@ -130,12 +130,8 @@ impl Mesh {
         let mut doubles = self.shared.doubles.borrow_mut();
         let (fresh, had): (Vec<Text>, Vec<Text>) =
             users.into_iter().partition(|user| doubles.look(message, user, now) == Once::Send);
-        for _ in &had {
-            self.shared.exchange.count(Metric::ClusterDoubles);
-        }
-        for _ in 0..doubles.take_early() {
-            self.shared.exchange.count(Metric::ClusterDoublesForgotten);
-        }
+        self.shared.exchange.add(Metric::ClusterDoubles, had.len() as u64);
+        self.shared.exchange.add(Metric::ClusterDoublesForgotten, doubles.take_early());
         (fresh, had)
     }
 
