@@ -194,6 +194,8 @@ class Calls:
     KINDS = {"recvfrom": "receives", "recvmsg": "receives", "read": "receives", "readv": "receives",
              "sendto": "sends", "sendmsg": "sends", "write": "sends", "writev": "sends",
              "epoll_wait": "waits", "epoll_pwait": "waits", "epoll_pwait2": "waits"}
+    OTHER = "other calls"
+    NONE = dict.fromkeys([*KINDS.values(), OTHER])
 
     def __init__(self, subject):
         self.report = os.path.join(subject.dir, "calls")
@@ -209,11 +211,11 @@ class Calls:
     def end(self):
         self.strace.send_signal(signal.SIGINT)
         self.strace.communicate()
-        found = dict.fromkeys(("receives", "sends", "waits", "other calls"), 0)
+        found = dict.fromkeys(self.NONE, 0)
         for line in open(self.report):
             words = line.split()
             if len(words) == 2 and words[0].isdigit() and words[1] != "total":
-                found[self.KINDS.get(words[1], "other calls")] += int(words[0])
+                found[self.KINDS.get(words[1], self.OTHER)] += int(words[0])
         return found
 
 
@@ -258,7 +260,7 @@ def measure(subject, args):
         done = work()
         wall = time.monotonic() - start
         if counted:
-            kinds = calls.end() if calls else dict.fromkeys(("receives", "sends", "waits", "other calls"))
+            kinds = calls.end() if calls else Calls.NONE
             found.update({f"{what}, {kind} per {unit}": own and n / messages for kind, n in kinds.items()})
             return done
         found[f"{what}, us CPU per {unit}"] = own and (subject.cpu_s() - cpu) / messages * 1e6

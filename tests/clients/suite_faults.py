@@ -352,7 +352,7 @@ class ShortLived:
         flags = ["--presence-renewal-ms", str(RENEWAL_SECONDS * 1000)]
         self.stays, crashes = (enter(OpenimGateway(self.deployment, 1, *flags)) for _ in range(2))
         for gateway in (self.stays, crashes):
-            until(gateway.ready, lambda: "not ready")
+            gateway.await_ready()
         self.began = time.monotonic()
         self.steady = enter(JsonClient(self.stays, "steady"))
         self.watch = enter(OfflineWatch(self.deployment.standin, self.steady))

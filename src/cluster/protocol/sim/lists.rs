@@ -232,15 +232,12 @@ impl World {
         }
         let awake = self.awake();
         let pairs = awake.iter().flat_map(|&new| awake.iter().map(move |&other| (new, other)));
-        let pairs: Vec<(usize, usize)> = pairs.filter(|(new, other)| new != other).collect();
-        for (new, other) in pairs {
-            let still = |i: usize| self.slots[i].host.is_some() && self.is_awake(i);
-            if !still(new) || !still(other) || self.node(new).fit_epoch.is_some() {
+        for (new, other) in pairs.collect::<Vec<(usize, usize)>>() {
+            if !self.may_meet(new, other) {
                 continue;
             }
             let lists = |a: usize, b: usize| self.host(a).lists(&self.slots[b].id);
-            let linked = self.node(new).linked().any(|id| *id == self.slots[other].id);
-            if linked || (lists(new, other) && lists(other, new)) || !self.are_acquainted(new, other) {
+            if lists(new, other) && lists(other, new) {
                 continue;
             }
             if new > other && lists(new, other) && self.below(2) == 0 {
@@ -261,18 +258,27 @@ impl World {
         }
         for new in self.awake() {
             for other in self.awake() {
-                let both = new != other && self.is_awake(new) && self.is_awake(other);
-                if !both || self.node(new).fit_epoch.is_some() || !self.are_acquainted(new, other) {
+                if !self.may_meet(new, other) {
                     continue;
                 }
                 let id = &self.slots[other].id;
-                let listed = self.host(new).listed.views.last().is_some_and(|view| view.member(id).is_some());
-                if !listed && !self.node(new).linked().any(|linked| linked == id) {
+                if self.host(new).listed.views.last().is_none_or(|view| view.member(id).is_none()) {
                     self.did("met unlisted");
                     self.meet(new, other);
                 }
             }
         }
+    }
+
+    /// Whether one is starting, and the other could reach it and has not.
+    fn may_meet(&self, new: usize, other: usize) -> bool {
+        let linked = |id: &NodeId| self.node(new).linked().any(|linked| linked == id);
+        new != other
+            && self.is_awake(new)
+            && self.is_awake(other)
+            && self.node(new).fit_epoch.is_none()
+            && self.are_acquainted(new, other)
+            && !linked(&self.slots[other].id)
     }
 
     /// What waits between the two arrives, and their link is up.

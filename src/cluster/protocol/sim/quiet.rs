@@ -71,8 +71,9 @@ impl World {
         if self.lists.is_some() {
             self.end_of_lists(if back { Ended::ComeBack } else { Ended::AreTakenOff });
         }
-        for i in (0..self.slots.len()).filter(|_| self.lists.is_none()).collect::<Vec<_>>() {
-            if self.slots[i].host.is_none() && self.source.records.contains_key(&self.slots[i].id) {
+        for i in 0..self.slots.len() {
+            let ended = self.slots[i].host.is_none() && self.source.records.contains_key(&self.slots[i].id);
+            if ended && self.lists.is_none() {
                 if back {
                     self.start(i);
                 } else {
